@@ -1,0 +1,112 @@
+"""Images on their way into the network, a batch at a time on the training device (Sec. 4.2).
+
+The per-pixel mean is subtracted first and zeros are padded after it; a crop or flip then moves both. A view of an image
+depends on the image and its own random words alone.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.datasets import Dataset, Images
+from pipeline.experiments import Augmentation, Experiment, Normalisation
+from pipeline.sampling import Batch, below
+
+
+class TrainImages:
+    """The training set on a device as one padded uint8 tensor, handing out augmented, normalised batches."""
+
+    def __init__(self, experiment: Experiment, dataset: Dataset, device: torch.device) -> None:
+        train = training_split(experiment, dataset)
+        self.count = len(train)
+        self.row = dataset.row
+        self.augmentation: Augmentation = experiment.augmentation
+        self.pad = dataset.row.pad if experiment.augmentation == "pad_crop_flip" else 0
+        border = (0, 0, self.pad, self.pad, self.pad, self.pad)
+        self.pixels = F.pad(torch.from_numpy(train.pixels).to(device), border)
+        self.labels = torch.from_numpy(train.labels.astype(np.int64)).to(device)
+        offset, scale = normalisation(experiment.normalisation, train)
+        # Padding the offset with zeros makes "subtract, then pad" one gather and one subtraction.
+        self.offset = F.pad(offset.to(device), border)
+        self.scale = scale.to(device)
+
+    def batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Views [n, 3, side, side] float32 (channels last in memory) and labels [n] of a batch."""
+        device = self.pixels.device
+        rows, columns = (torch.from_numpy(index).to(device) for index in self._window(batch))
+        ids = torch.from_numpy(batch.ids).to(device)
+        at = (rows[:, :, None], columns[:, None, :])
+        views = (self.pixels[ids[:, None, None], *at] - self.offset[at]) * self.scale
+        return views.permute(0, 3, 1, 2), self.labels[ids]
+
+    def _window(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows [n, side] and columns [n, side] of the padded images a batch looks at."""
+        line = np.arange(self.row.side)
+        if self.augmentation == "none":
+            everything = np.tile(line, (len(batch.ids), 1))
+            return everything, everything
+        rows = line + below(batch.words[:, 0], 2 * self.pad + 1)[:, None]
+        columns = line + below(batch.words[:, 1], 2 * self.pad + 1)[:, None]
+        if self.row.flip:
+            mirrored = below(batch.words[:, 2], 2).astype(bool)
+            columns[mirrored] = columns[mirrored, ::-1]
+        return rows, columns
+
+
+def training_split(experiment: Experiment, dataset: Dataset) -> Images:
+    """What a row trains on: everything, or all but the last `holdout` images in canonical (hash) order."""
+    keep = len(dataset.train) - experiment.holdout
+    return Images(dataset.train.pixels[:keep], dataset.train.labels[:keep])
+
+
+def held_out(experiment: Experiment, dataset: Dataset) -> Images | None:
+    """The `val` split, None where the row holds nothing out."""
+    if not experiment.holdout:
+        return None
+    keep = len(dataset.train) - experiment.holdout
+    return Images(dataset.train.pixels[keep:], dataset.train.labels[keep:])
+
+
+def normalisation(kind: Normalisation, train: Images) -> tuple[Tensor, Tensor]:
+    """(offset [side, side, 3] in pixel values, scale [3]): a network sees (pixel - offset) * scale.
+
+    Means are taken in integer sums over the training images. Values end up in [-1, 1] (the paper does not say; batch norm
+    takes the scale out again), or with unit deviation per channel for `channel_mean_std`.
+    """
+    shape = train.pixels.shape[1:]
+    sums = train.pixels.sum(axis=0, dtype=np.int64)
+    if kind == "none":
+        return torch.zeros(shape), torch.full((3,), 1 / 255)
+    if kind == "per_pixel_mean":
+        return torch.from_numpy(sums / len(train)).float(), torch.full((3,), 1 / 255)
+    count = len(train) * shape[0] * shape[1]
+    mean = sums.sum(axis=(0, 1)) / count
+    square_sums = np.zeros(3, dtype=np.int64)
+    for start in range(0, len(train), 1000):
+        square_sums += (train.pixels[start : start + 1000].astype(np.int64) ** 2).sum(axis=(0, 1, 2))
+    std = np.sqrt(square_sums / count - mean**2)
+    return torch.from_numpy(mean).float().expand(shape).clone(), torch.from_numpy(1 / std).float()
+
+
+def single_views(experiment: Experiment, dataset: Dataset, images: Images, device: torch.device) -> "OriginalImages":
+    """Images as they are tested: the single original view, normalised with the training set's constants."""
+    offset, scale = normalisation(experiment.normalisation, training_split(experiment, dataset))
+    return OriginalImages(images, offset, scale, device)
+
+
+class OriginalImages:
+    """A split on a device, handing out its images as they are, normalised."""
+
+    def __init__(self, images: Images, offset: Tensor, scale: Tensor, device: torch.device) -> None:
+        self.pixels = torch.from_numpy(images.pixels).to(device)
+        self.labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
+        self.offset, self.scale = offset.to(device), scale.to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """Views [n, 3, side, side] and labels [n] of images [start, start + size)."""
+        views = (self.pixels[start : start + size] - self.offset) * self.scale
+        return views.permute(0, 3, 1, 2), self.labels[start : start + size]

@@ -1,0 +1,102 @@
+"""Checkpoints in a run's folder: files first, manifest last, the newest whose manifest verifies wins (torch-free).
+
+A checkpoint is `checkpoints/<iteration>/` with the files it was given and `manifest.json` naming the run and each file's
+size and checksum. Ray's own checkpoint machinery is not used, so this is the one authority for resuming.
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from json import dumps, loads
+
+from pipeline.errors import InputError
+from pipeline.runs import Run
+from pipeline.schedule import milestone
+from pipeline.storage import Storage
+
+FORMAT = "resnet-repro/checkpoint/1"
+KEEP = 2
+"""Checkpoints kept besides those at lr drops and the end: the newest, and one to fall back on."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The verified content of a checkpoint: `files` by name, after `iteration` finished steps."""
+
+    iteration: int
+    files: dict[str, bytes]
+
+
+def folder(run: Run, iteration: int) -> str:
+    """A checkpoint's place in storage."""
+    return f"{run.folder}/checkpoints/{iteration:08d}"
+
+
+def save_checkpoint(storage: Storage, run: Run, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, manifest last, then delete those no longer kept."""
+    place = folder(run, checkpoint.iteration)
+    for name, content in checkpoint.files.items():
+        storage.write(f"{place}/{name}", content)
+    entries = {name: {"size": len(c), "checksum": _checksum(c)} for name, c in checkpoint.files.items()}
+    manifest = {"format": FORMAT, "identity": run.identity, "iteration": checkpoint.iteration, "files": entries}
+    storage.write(f"{place}/manifest.json", dumps(manifest, indent=1).encode())
+    spare = [i for i in iterations(storage, run) if not milestone(run.experiment, i)]
+    for old in sorted(spare)[:-KEEP]:
+        storage.delete(folder(run, old))
+
+
+def newest_checkpoint(storage: Storage, run: Run) -> Checkpoint | None:
+    """The newest checkpoint that verifies; a half-written or damaged one is passed over for an older one.
+
+    Raises:
+        InputError: a checkpoint that is not ours, or is another run's, lies in the folder.
+    """
+    for iteration in sorted(iterations(storage, run), reverse=True):
+        checkpoint = read_checkpoint(storage, run, iteration)
+        if checkpoint is not None:
+            return checkpoint
+    return None
+
+
+def iterations(storage: Storage, run: Run) -> list[int]:
+    """Iterations with a folder under `checkpoints/`, complete or not.
+
+    Raises:
+        InputError: something else lies there.
+    """
+    names = storage.names(f"{run.folder}/checkpoints")
+    for name in names:
+        if not name.isdecimal():
+            raise InputError(f"{storage.path(run.folder)}/checkpoints/{name}: not a checkpoint of ours; move it away")
+    return [int(name) for name in names]
+
+
+def read_checkpoint(storage: Storage, run: Run, iteration: int) -> Checkpoint | None:
+    """A checkpoint's files, None if it is incomplete or damaged.
+
+    Raises:
+        InputError: its manifest is foreign, or names another run.
+    """
+    place = folder(run, iteration)
+    content = storage.read_if_there(f"{place}/manifest.json")
+    if content is None:
+        return None
+    try:
+        manifest = loads(content)
+        known = manifest["format"] == FORMAT
+    except (ValueError, TypeError, KeyError):
+        known = False
+    if not known:
+        raise InputError(f"{storage.path(place)}: not a checkpoint of ours; move it away")
+    if manifest["identity"] != run.identity:
+        raise InputError(f"{storage.path(place)}: a checkpoint of another run ({manifest['identity']}); move it away")
+    files = {}
+    for name, entry in manifest["files"].items():
+        stored = storage.read_if_there(f"{place}/{name}")
+        if stored is None or len(stored) != entry["size"] or _checksum(stored) != entry["checksum"]:
+            return None
+        files[name] = stored
+    return Checkpoint(iteration, files)
+
+
+def _checksum(content: bytes) -> str:
+    return blake2b(content, digest_size=32).hexdigest()

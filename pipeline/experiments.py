@@ -1,0 +1,192 @@
+"""Every configuration of the paper, one frozen and typed row each (torch-free).
+
+Sections 3.3, 3.4 and 4 of "Deep Residual Learning for Image Recognition" (arXiv 1512.03385v1). A row is everything that
+decides what is trained: nothing about machines, storage or tracking belongs here, and no other module branches on a
+row's name. Where the paper is silent the reading we chose is a field of the row, and a line in README.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from hashlib import blake2b
+from json import dumps
+from typing import Any, Literal
+
+Family = Literal["cifar", "imagenet"]
+Block = Literal["basic", "bottleneck"]
+Shortcut = Literal["none", "A", "B", "C"]
+Norm = Literal["batch", "none"]
+Initialisation = Literal["he_fan_in", "he_fan_out", "xavier", "gaussian_0.01"]
+DecayScope = Literal["conv_fc", "all"]
+SgdForm = Literal["caffe", "torch"]
+Augmentation = Literal["none", "pad_crop_flip", "scale_crop_flip_colour"]
+Normalisation = Literal["none", "per_pixel_mean", "channel_mean_std"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One configuration of the paper: a network, its recipe, and where in the paper it appears.
+
+    Errors are percent, sizes are images or pixels, `lr_drops` and `eval_every` count iterations (SGD steps).
+    """
+
+    name: str
+    artifacts: tuple[str, ...]
+    """Where in the paper the row appears: `table_6`, `figure_1`, `footnote_5`, ..."""
+
+    # The network (Sec. 3.3, Table 1, Sec. 4.2).
+    family: Family
+    depth: int
+    block: Block = "basic"
+    shortcut: Shortcut
+    norm: Norm = "batch"
+    bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
+    """Where a bottleneck halves its map: the first 1x1 as the paper, or the 3x3 ("v1.5")."""
+    initialisation: Initialisation = "he_fan_in"
+
+    # The recipe (Sec. 3.4 for ImageNet, Sec. 4.2 for CIFAR-10).
+    iterations: int
+    global_batch_size: int
+    bn_group: int
+    """Images that share batch-norm statistics: the paper's batch on one GPU, whatever hardware is used here."""
+    bn_momentum: float = 0.1
+    bn_eps: float = 1e-5
+    lr: float = 0.1
+    lr_drops: tuple[int, ...]
+    """Iterations at which the learning rate is divided by ten."""
+    warmup_lr: float | None = None
+    """Learning rate until the running training error falls below `warmup_until_err`; None for no warm-up."""
+    warmup_until_err: float = 80.0
+    weight_decay: float = 1e-4
+    weight_decay_scope: DecayScope = "conv_fc"
+    momentum: float = 0.9
+    sgd: SgdForm = "caffe"
+    augmentation: Augmentation
+    normalisation: Normalisation = "per_pixel_mean"
+    precision: Precision = "fp32"
+    holdout: int = 0
+    """Training images held out as `val`: 0 trains on all of them, 5000 is the paper's 45k/5k split."""
+    eval_every: int
+
+    def __post_init__(self) -> None:
+        """Refuse a row that cannot be trained as it says.
+
+        Raises:
+            ValueError: one sentence naming the field.
+        """
+        for field in ("iterations", "global_batch_size", "bn_group", "eval_every"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        groups, rest = divmod(self.global_batch_size, self.bn_group)
+        if rest or groups & (groups - 1):
+            raise ValueError(
+                f"global_batch_size must be a power of two times bn_group ({self.bn_group}), not {self.global_batch_size}"
+            )
+        ordered = all(a < b for a, b in zip((0, *self.lr_drops), (*self.lr_drops, self.iterations + 1), strict=True))
+        if not ordered:
+            raise ValueError(f"lr_drops must rise within 1..{self.iterations}, not {list(self.lr_drops)}")
+        for field in ("lr", "warmup_until_err", "bn_eps"):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"{field} must be above 0, not {getattr(self, field)}")
+        for field in ("weight_decay", "momentum", "holdout"):
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"{field} must not be negative, not {getattr(self, field)}")
+        if self.warmup_lr is not None and not self.warmup_lr > 0:
+            raise ValueError(f"warmup_lr must be above 0 or none, not {self.warmup_lr}")
+
+    @property
+    def groups(self) -> int:
+        """Batch-norm groups in an iteration, which is also the most workers a run can use."""
+        return self.global_batch_size // self.bn_group
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of everything that decides the result (so not `artifacts`)."""
+        content = {name: value for name, value in asdict(self).items() if name != "artifacts"}
+        return blake2b(dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def scaled_to(self, iterations: int) -> "Experiment":
+        """The same schedule in proportion over another number of iterations (lr drops and evaluations move with it)."""
+
+        def scale(old: int) -> int:
+            return max(1, (2 * old * iterations + self.iterations) // (2 * self.iterations))
+
+        return replace(
+            self,
+            iterations=iterations,
+            lr_drops=tuple(scale(drop) for drop in self.lr_drops),
+            eval_every=scale(self.eval_every),
+        )
+
+    def deviations(self) -> dict[str, Any]:
+        """Fields that differ from the paper's row of this name; empty means: this is the paper's recipe."""
+        paper = EXPERIMENTS.get(self.name)
+        if paper is None:
+            return {"name": self.name}
+        return {f.name: mine for f in fields(self) if (mine := getattr(self, f.name)) != getattr(paper, f.name)}
+
+
+def _cifar(name: str, *artifacts: str, **changes: Any) -> Experiment:
+    """A row of Sec. 4.2: 64k iterations of 128 images on two GPUs, lr 0.1 divided by ten at 32k and 48k."""
+    recipe: dict[str, Any] = dict(
+        family="cifar",
+        depth=int("".join(filter(str.isdigit, name))),
+        shortcut="none" if name.startswith("plain") else "A",
+        iterations=64_000,
+        global_batch_size=128,
+        bn_group=64,
+        lr_drops=(32_000, 48_000),
+        augmentation="pad_crop_flip",
+        eval_every=1_000,
+    )
+    return Experiment(name=name, artifacts=artifacts, **(recipe | changes))
+
+
+def _imagenet(name: str, depth: int, shortcut: Shortcut, *artifacts: str, **changes: Any) -> Experiment:
+    """A row of Sec. 3.4: 600k iterations of 256 images on eight GPUs, lr drops where Figure 4 shows them."""
+    recipe: dict[str, Any] = dict(
+        family="imagenet",
+        depth=depth,
+        block="basic" if depth < 50 else "bottleneck",
+        shortcut=shortcut,
+        iterations=600_000,
+        global_batch_size=256,
+        bn_group=32,
+        lr_drops=(150_000, 300_000),
+        augmentation="scale_crop_flip_colour",
+        eval_every=5_000,
+    )
+    return Experiment(name=name, artifacts=artifacts, **(recipe | changes))
+
+
+_THREEFOLD = dict(iterations=1_800_000, lr_drops=(450_000, 900_000))
+
+EXPERIMENTS: dict[str, Experiment] = {
+    row.name: row
+    for row in (
+        _cifar("plain20", "figure_1", "figure_6", "figure_7"),
+        _cifar("plain32", "figure_6"),
+        _cifar("plain44", "figure_6"),
+        _cifar("plain56", "figure_1", "figure_6", "figure_7"),
+        _cifar("plain110", "figure_6"),
+        _cifar("resnet20", "table_6", "figure_6", "figure_7"),
+        _cifar("resnet32", "table_6", "figure_6"),
+        _cifar("resnet44", "table_6", "figure_6"),
+        _cifar("resnet56", "table_6", "figure_6", "figure_7"),
+        _cifar("resnet110", "table_6", "figure_6", "figure_7", warmup_lr=0.01),
+        _cifar("resnet1202", "table_6", "figure_6", warmup_lr=0.01),
+        _cifar("resnet110-nowarmup", "footnote_5"),
+        _imagenet("plain18", 18, "none", "table_1", "table_2", "figure_4"),
+        _imagenet("plain34", 34, "none", "table_1", "table_2", "table_3", "figure_3", "figure_4"),
+        _imagenet("resnet18", 18, "A", "table_1", "table_2", "figure_4"),
+        _imagenet("resnet34-a", 34, "A", "table_1", "table_2", "table_3", "figure_3", "figure_4"),
+        _imagenet("resnet34-b", 34, "B", "table_3", "table_4"),
+        _imagenet("resnet34-c", 34, "C", "table_3", "table_4"),
+        _imagenet("resnet50", 50, "B", "table_1", "table_3", "table_4"),
+        _imagenet("resnet101", 101, "B", "table_1", "table_3", "table_4"),
+        _imagenet("resnet152", 152, "B", "table_1", "table_3", "table_4", "table_5"),
+        _imagenet("plain18-3x", 18, "none", "footnote_3", **_THREEFOLD),
+        _imagenet("plain34-3x", 34, "none", "footnote_3", **_THREEFOLD),
+        _imagenet("plain50", 50, "none", "footnote_4"),
+    )
+}

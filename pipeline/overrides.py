@@ -1,0 +1,86 @@
+"""Changes to a row asked for by a user: typed by the row's own fields, checked, and never silent (torch-free).
+
+An overridden row has another fingerprint, and `Experiment.deviations()` says how it differs from the paper's.
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pipeline.errors import InputError
+from pipeline.experiments import EXPERIMENTS, Experiment
+from pipeline.layers import layout
+
+FIXED = ("name", "artifacts", "family")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names most like `name`, as the end of a message."""
+    known = list(known)
+    return "did you mean " + ", ".join(get_close_matches(name, known, n=3, cutoff=0.4) or known) + "?"
+
+
+def experiment_named(name: str, settings: Iterable[str] = (), iterations: int | None = None) -> Experiment:
+    """The row `name` with its schedule scaled to `iterations` and then each `field=value` of `settings` applied.
+
+    Raises:
+        InputError: unknown row or field, a value of the wrong type, or a row that cannot be trained.
+    """
+    if name not in EXPERIMENTS:
+        raise InputError(f"unknown experiment {name}; {nearest(name, EXPERIMENTS)}")
+    row = EXPERIMENTS[name]
+    try:
+        if iterations is not None:
+            if iterations < 4:
+                raise InputError(f"--iterations {iterations}: the schedule needs at least 4 iterations")
+            row = row.scaled_to(iterations)
+        row = replace(row, **dict(parse_setting(setting) for setting in settings))
+        layout(row)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
+    return row
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """`field=value` as the field's name and a value of its type.
+
+    Raises:
+        InputError: says which field or value, and what would do.
+    """
+    name, equals, text = setting.partition("=")
+    types = {name: kind for name, kind in get_type_hints(Experiment).items() if name not in FIXED}
+    known = [field.name for field in fields(Experiment) if field.name in types]
+    if not equals:
+        raise InputError(f"--set {setting}: wanted is FIELD=VALUE, as in --set lr=0.05")
+    if name not in known:
+        raise InputError(f"--set {setting}: a row has no field {name} to set; {nearest(name, known)}")
+    try:
+        return name, _parse(text, types[name])
+    except ValueError as error:
+        raise InputError(f"--set {setting}: {name} takes {error}, not {text!r}") from None
+
+
+def _parse(text: str, kind: Any) -> Any:
+    """`text` as a value of type `kind`; a ValueError's message is what would be right."""
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise ValueError("one of " + ", ".join(get_args(kind)))
+        return text
+    if get_origin(kind) is UnionType:
+        inner = next(option for option in get_args(kind) if option is not NoneType)
+        return None if text == "none" else _parse(text, inner)
+    if get_origin(kind) is tuple:
+        return tuple(_number(part, int, "whole numbers with commas") for part in text.split(",") if part)
+    return _number(text, kind, "a whole number" if kind is int else "a number")
+
+
+def _number(text: str, kind: type, wanted: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(wanted)
+    return value

@@ -1,0 +1,85 @@
+"""The workers of one run, and sums over them in an order that does not depend on how many there are.
+
+Group gradients are added in one binary tree in group order: each rank its own subtree, then ranks pairwise. DDP is not
+used, because its bucket layout changes after its first step and with it the order of summation.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the workers of a run: `rank` of `world_size` (a power of two), computing on `device`."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def sum_tree(self, parts: Iterable[Tensor]) -> Tensor:
+        """The sum over all groups of all ranks of equally shaped tensors, the same bytes on every rank.
+
+        `parts` are this rank's groups in order (a power of two of them); their memory is reused.
+        """
+        total = sum_subtree(parts)
+        distance = 1
+        while distance < self.world_size:
+            total += self._exchange(total, self.rank ^ distance)
+            distance *= 2
+        return total
+
+    def _exchange(self, mine: Tensor, partner: int) -> Tensor:
+        theirs = torch.empty_like(mine)
+        requests = [dist.P2POp(dist.isend, mine, partner), dist.P2POp(dist.irecv, theirs, partner)]
+        for work in dist.batch_isend_irecv(requests):
+            work.wait()
+        return theirs
+
+    def sum_disjoint(self, values: Tensor) -> Tensor:
+        """The sum over ranks of tensors in which at most one rank holds a non-zero at each place: exact in any order."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+
+def sum_subtree(parts: Iterable[Tensor]) -> Tensor:
+    """The pairwise sum ((a+b)+(c+d))+... of a power of two of tensors, holding only log2 of them at a time."""
+    stack: list[tuple[int, Tensor]] = []
+    for part in parts:
+        size, total = 1, part
+        while stack and stack[-1][0] == size:
+            total = stack.pop()[1].add_(total)
+            size *= 2
+        stack.append((size, total))
+    if len(stack) != 1:
+        raise ValueError(f"a binary tree needs a power of two of parts, not {sum(size for size, _ in stack)}")
+    return stack[0][1]
+
+
+def single(device: torch.device | None = None) -> Ranks:
+    """A run of one process."""
+    return Ranks(0, 1, device or torch.device("cpu"))
+
+
+def join(rank: int, world_size: int, device: torch.device, address: str, timeout_s: float = 300) -> Ranks:
+    """Meet the other workers at `address` (tcp://host:port, opened by rank 0): NCCL between GPUs, gloo otherwise."""
+    if world_size > 1:
+        dist.init_process_group(
+            backend="nccl" if device.type == "cuda" else "gloo",
+            init_method=address,
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+    return Ranks(rank, world_size, device)
+
+
+def leave() -> None:
+    """Part from the other workers."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

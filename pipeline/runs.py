@@ -1,0 +1,113 @@
+"""A run: experiment x dataset x seed, its folder in storage, and what that folder says (torch-free).
+
+Skip or continue is decided by the folder alone: `run.json` is written at the first start, `checkpoints/` while it lives,
+`progress.json` is a heartbeat, and `result.json`, written last, means that nothing is left to do.
+"""
+
+from dataclasses import asdict, dataclass
+from json import dumps, loads
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.experiments import Experiment
+from pipeline.storage import Storage
+
+FORMAT = "resnet-repro/run/1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of an experiment on a dataset with a seed. `dataset_key` is the dataset's name and short id."""
+
+    experiment: Experiment
+    dataset_id: str
+    dataset_key: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Where the run lives in storage: a function of its identity."""
+        row = self.experiment
+        return f"runs/{row.name}-{row.fingerprint[:8]}/{self.dataset_key}/seed-{self.seed}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes it this run and no other."""
+        return {"fingerprint": self.experiment.fingerprint, "dataset": self.dataset_id, "seed": self.seed}
+
+    @property
+    def key(self) -> str:
+        """The identity as one string."""
+        return f"{self.experiment.fingerprint}-{self.dataset_id}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.experiment.name} on {self.dataset_key}, seed {self.seed}"
+
+
+def start_run(storage: Storage, run: Run, threads: int) -> int:
+    """Write `run.json` at the first start; returns the threads per worker, which a run keeps for its whole life.
+
+    Raises:
+        InputError: the folder belongs to something else.
+    """
+    path = f"{run.folder}/run.json"
+    content = storage.read_if_there(path)
+    if content is not None:
+        known = _parsed(content, storage.path(path))
+        if known.get("identity") != run.identity:
+            raise InputError(f"{storage.path(path)}: belongs to another run ({known.get('identity')}); move it away")
+        return int(known["threads"])
+    row = asdict(run.experiment)
+    content = dumps(
+        {"format": FORMAT, "identity": run.identity, "threads": threads, "experiment": row}, indent=1
+    ).encode()
+    storage.write(path, content)
+    return threads
+
+
+def read_result(storage: Storage, run: Run) -> dict[str, Any] | None:
+    """The run's `result.json`, None while there is something left to do.
+
+    Raises:
+        InputError: the file is not one of ours or is about another run.
+    """
+    path = f"{run.folder}/result.json"
+    content = storage.read_if_there(path)
+    if content is None:
+        return None
+    result = _parsed(content, storage.path(path))
+    if result.get("identity") != run.identity:
+        raise InputError(f"{storage.path(path)}: belongs to another run ({result.get('identity')}); move it away")
+    return result
+
+
+def write_result(storage: Storage, run: Run, status: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write `result.json`: `status` is finished or diverged."""
+    result = {"format": FORMAT, "identity": run.identity, "status": status, **facts}
+    storage.write(f"{run.folder}/result.json", dumps(result, indent=1).encode())
+    return result
+
+
+def write_heartbeat(storage: Storage, run: Run, iteration: int, images_per_second: float, time_ms: int) -> None:
+    """Say how far a living run is."""
+    beat = {"iteration": iteration, "images_per_second": images_per_second, "time_ms": time_ms}
+    storage.write(f"{run.folder}/progress.json", dumps(beat).encode())
+
+
+def read_heartbeat(storage: Storage, run: Run) -> dict[str, Any] | None:
+    """The last heartbeat (`iteration`, `images_per_second`, `time_ms`), None before the first."""
+    content = storage.read_if_there(f"{run.folder}/progress.json")
+    try:
+        return loads(content) if content else None
+    except ValueError:
+        return None
+
+
+def _parsed(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        parsed = loads(content)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
+        raise InputError(f"{where}: not a file of ours; move it away")
+    return parsed

@@ -1,0 +1,40 @@
+"""When things happen in a run (torch-free): the learning rate of an iteration, evaluations, and the end of warm-up.
+
+Pure functions of the row, the iteration and the iteration at which warm-up ended (Sec. 4.2 and 3.4).
+"""
+
+from pipeline.experiments import Experiment
+from pipeline.metrics import WINDOW
+
+
+def lr_at(experiment: Experiment, iteration: int, warmup_end: int | None) -> float:
+    """Learning rate of SGD step number `iteration` (from 0); `warmup_end` is the first step after warm-up, if it ended.
+
+    The rate is divided by ten at each drop. Warm-up never raises it, and iterations keep counting through it.
+    """
+    drops = sum(iteration >= drop for drop in experiment.lr_drops)
+    scheduled = experiment.lr / 10**drops
+    if experiment.warmup_lr is None or (warmup_end is not None and iteration >= warmup_end):
+        return scheduled
+    return min(experiment.warmup_lr, scheduled)
+
+
+def warmup_ends(experiment: Experiment, iteration: int, wrong: int) -> bool:
+    """Whether warm-up ends after `iteration` finished steps, of whose last 25 `wrong` images were misclassified.
+
+    Looked at every 25 iterations, in integers over all workers: 3,200 images of CIFAR (Sec. 4.2: "until the training
+    error is below 80 % (about 400 iterations)").
+    """
+    if experiment.warmup_lr is None or iteration % WINDOW:
+        return False
+    return 100 * wrong < experiment.warmup_until_err * WINDOW * experiment.global_batch_size
+
+
+def evaluates_after(experiment: Experiment, iteration: int) -> bool:
+    """Whether the test error is taken after `iteration` finished steps: at multiples of `eval_every`, and at the end."""
+    return iteration % experiment.eval_every == 0 or iteration == experiment.iterations
+
+
+def milestone(experiment: Experiment, iteration: int) -> bool:
+    """Whether `iteration` finished steps end a constant-rate phase: clean training error is taken, and kept, there."""
+    return iteration in experiment.lr_drops or iteration == experiment.iterations

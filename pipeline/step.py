@@ -1,0 +1,129 @@
+"""One SGD iteration of a row: batch-norm groups one by one, their sums in a fixed tree, one update (Sec. 3.4, 4.2).
+
+Everything that is summed over groups (gradients, batch statistics, loss, wrong predictions) is one vector, so that an
+iteration needs one exchange. Weights are views into one vector too: SGD is a few operations, whatever the depth.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.experiments import Experiment
+from pipeline.networks import GroupBatchNorm2d, ResNet
+from pipeline.ranks import Ranks
+
+
+class Trainee:
+    """A network in training: its weights, momentum and running statistics as flat fp32 vectors.
+
+    `totals` layout: gradients [weights], group means and unbiased variances [2 x channels], loss, wrong predictions.
+    """
+
+    def __init__(self, experiment: Experiment, network: ResNet, device: torch.device) -> None:
+        self.experiment = experiment
+        self.network = network.to(device)
+        self.parameters = list(self.network.parameters())
+        self.norms = [module for module in self.network.modules() if isinstance(module, GroupBatchNorm2d)]
+        self.weights = _flatten(self.parameters)
+        self.momentum = torch.zeros_like(self.weights)
+        self.gradients = torch.zeros_like(self.weights)
+        for parameter, gradient in zip(self.parameters, _views(self.gradients, self.parameters), strict=True):
+            parameter.grad = gradient
+        self.statistics = _flatten_buffers(self.norms, "group_mean", "group_var")
+        self.running = _flatten_buffers(self.norms, "running_mean", "running_var")
+        self.decay = _decay(experiment, self.parameters)
+
+    def group_totals(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Forward and backward of one batch-norm group: its share of every sum, as one new vector.
+
+        The loss is the group's mean divided by the number of groups, so that the tree's sum is the batch's mean.
+        """
+        groups = self.experiment.groups
+        self.gradients.zero_()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
+            logits = self.network(x)
+        loss = F.cross_entropy(logits.float(), labels) / groups
+        loss.backward()
+        wrong = (logits.argmax(1) != labels).sum()
+        scalars = torch.stack([loss.detach(), wrong.float()])
+        return torch.cat([self.gradients, self.statistics, scalars])
+
+    def step(self, batch: tuple[Tensor, Tensor], lr: float, ranks: Ranks) -> Tensor:
+        """One iteration on this rank's images; returns [loss, wrong predictions] over the whole batch, on the device."""
+        self.network.train()
+        totals = ranks.sum_tree(self._groups(*batch))
+        gradients, statistics, scalars = totals.split([len(self.weights), len(self.statistics), 2])
+        self._update_running(statistics)
+        sgd_update(self.experiment, self.weights, self.momentum, gradients, self.decay, lr)
+        return scalars
+
+    def _groups(self, x: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        size = self.experiment.bn_group
+        for start in range(0, len(labels), size):
+            yield self.group_totals(x[start : start + size], labels[start : start + size])
+
+    def _update_running(self, sums: Tensor) -> None:
+        """One update from the mean over all groups, once an iteration: every rank holds the same running statistics."""
+        self.running.lerp_(sums / self.experiment.groups, self.experiment.bn_momentum)
+
+
+def sgd_update(
+    experiment: Experiment, weights: Tensor, momentum: Tensor, gradients: Tensor, decay: Tensor, lr: float
+) -> None:
+    """One step of SGD with momentum m and weight decay, in place; `gradients` is used up.
+
+    Caffe's form, which the authors used, keeps the rate inside the buffer: v = m v + lr g, w -= v. Torch's keeps it out:
+    v = m v + g, w -= lr v. They agree at a constant rate and differ for a while after each drop.
+    """
+    gradients.addcmul_(weights, decay)
+    momentum.mul_(experiment.momentum)
+    if experiment.sgd == "caffe":
+        momentum.add_(gradients, alpha=lr)
+        weights.sub_(momentum)
+    else:
+        momentum.add_(gradients)
+        weights.sub_(momentum, alpha=lr)
+
+
+def _flatten(parameters: list[nn.Parameter]) -> Tensor:
+    """Lay parameters out in one vector, convolutions channels last, and make each a view of its part."""
+    flat = torch.empty(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+    for parameter, view in zip(parameters, _views(flat, parameters), strict=True):
+        view.copy_(parameter.data)
+        parameter.data = view
+    return flat
+
+
+def _views(flat: Tensor, parameters: list[nn.Parameter]) -> Iterator[Tensor]:
+    start = 0
+    for parameter in parameters:
+        part = flat[start : start + parameter.numel()]
+        if parameter.dim() == 4:
+            out, inputs, height, width = parameter.shape
+            yield part.view(out, height, width, inputs).permute(0, 3, 1, 2)
+        else:
+            yield part.view(parameter.shape)
+        start += parameter.numel()
+
+
+def _flatten_buffers(norms: list[GroupBatchNorm2d], *names: str) -> Tensor:
+    """Batch-norm buffers as views of one vector: all of the first name, then all of the second."""
+    if not norms:
+        return torch.zeros(0)
+    flat = torch.cat([getattr(norm, name) for name in names for norm in norms])
+    start = 0
+    for name in names:
+        for norm in norms:
+            setattr(norm, name, flat[start : start + norm.num_features])
+            start += norm.num_features
+    return flat
+
+
+def _decay(experiment: Experiment, parameters: list[nn.Parameter]) -> Tensor:
+    """Weight decay of each element: on convolution and classifier weights only, or on everything."""
+    everything = experiment.weight_decay_scope == "all"
+    rates = [experiment.weight_decay * (everything or parameter.dim() > 1) for parameter in parameters]
+    parts = [torch.full((p.numel(),), rate, device=p.device) for p, rate in zip(parameters, rates, strict=True)]
+    return torch.cat(parts)

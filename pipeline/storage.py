@@ -1,0 +1,103 @@
+"""A folder that every node can reach: a local path, a shared folder or an object store, through pyarrow's file systems.
+
+Paths are relative, with `/`. A file appears whole or not at all. It knows nothing of runs or datasets.
+"""
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+from pyarrow import fs
+
+from pipeline.errors import InputError
+
+
+class Storage:
+    """Bytes by relative path under one root.
+
+    Raises (from the constructor):
+        InputError: the URI is malformed, its scheme unknown, or its place cannot be opened.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
+        try:
+            self._files, self._root = fs.FileSystem.from_uri(self.uri)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(
+                f"--storage {uri}: not a folder or URI that can be opened ({_first_line(error)})"
+            ) from error
+        self.local = Path(self._root) if isinstance(self._files, fs.LocalFileSystem) else None
+
+    def check_writable(self) -> None:
+        """Write, read and delete a probe.
+
+        Raises:
+            InputError: the place cannot be written (says why).
+        """
+        probe = f".probe-{uuid4().hex}"
+        try:
+            self.write(probe, b"probe")
+            if self.read(probe) != b"probe":
+                raise OSError("what was written is not what is read back")
+            self.delete(probe)
+        except OSError as error:
+            raise InputError(
+                f"--storage {self.uri}: cannot be written ({_first_line(error)}); name another place"
+            ) from error
+
+    def path(self, path: str) -> str:
+        """The full path, for messages and for libraries that open files themselves."""
+        return f"{self._root}/{path}"
+
+    def read(self, path: str) -> bytes:
+        """A file's content; FileNotFoundError if there is none."""
+        with self._files.open_input_file(self.path(path)) as file:
+            return file.read()
+
+    def read_if_there(self, path: str) -> bytes | None:
+        try:
+            return self.read(path)
+        except FileNotFoundError:
+            return None
+
+    def write(self, path: str, content: bytes) -> None:
+        """Replace a file, whole: locally by renaming a finished one, in an object store by one upload."""
+        full = self.path(path)
+        if self.local is None:
+            with self._files.open_output_stream(full) as stream:
+                stream.write(content)
+            return
+        Path(full).parent.mkdir(parents=True, exist_ok=True)
+        partial = f"{full}.{uuid4().hex}.partial"
+        try:
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, full)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    def names(self, path: str) -> list[str]:
+        """Sorted names directly under a folder; empty if there is no such folder."""
+        found = self._files.get_file_info(fs.FileSelector(self.path(path), allow_not_found=True))
+        return sorted(entry.base_name for entry in found)
+
+    def exists(self, path: str) -> bool:
+        return self._files.get_file_info(self.path(path)).type != fs.FileType.NotFound
+
+    def delete(self, path: str) -> None:
+        """Delete a file or a whole folder, if it is there."""
+        match self._files.get_file_info(self.path(path)).type:
+            case fs.FileType.Directory:
+                self._files.delete_dir(self.path(path))
+            case fs.FileType.NotFound:
+                pass
+            case _:
+                self._files.delete_file(self.path(path))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,145 @@
+"""The train loop: one, for every row of the paper. Differences between experiments are values in the row.
+
+Build, restore, then step, look, measure and save until the row's iterations are done. Where the workers come from and
+who reads the results is none of its business; `Ranks` and `Storage` are all it knows of the world.
+"""
+
+from dataclasses import dataclass, field
+from math import isfinite
+from time import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline import metrics
+from pipeline.augment import OriginalImages, TrainImages, held_out, single_views, training_split
+from pipeline.clock import Clock
+from pipeline.datasets import Dataset
+from pipeline.errors import DivergedError
+from pipeline.evaluate import evaluate
+from pipeline.experiments import Experiment
+from pipeline.history import History
+from pipeline.networks import build_network
+from pipeline.ranks import Ranks
+from pipeline.runs import Run, read_result
+from pipeline.sampling import batch_at
+from pipeline.saver import Saver
+from pipeline.schedule import evaluates_after, lr_at, milestone, warmup_ends
+from pipeline.step import Trainee
+from pipeline.storage import Storage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is carried out, none of which changes its result."""
+
+    checkpoint_seconds: float = 30.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """What is known of this attempt: commit, versions, threads, hardware, ..."""
+
+
+def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: Settings) -> dict[str, Any]:
+    """Train a run to its end from wherever its folder stands; returns its `result.json`. Every rank calls it.
+
+    A run whose loss becomes NaN or infinite ends with status `diverged`: trying again would repeat it.
+    """
+    result = read_result(storage, run)
+    if result is not None:
+        return result
+    experiment = run.experiment
+    trainee = Trainee(experiment, build_network(experiment, run.seed, dataset.row.classes), ranks.device)
+    saver = Saver(storage, run, dataset.row.classes, ranks, settings.checkpoint_seconds)
+    history = saver.restore(trainee)
+    history.attempts.append(
+        {**settings.provenance, "from_iteration": history.iteration, "world_size": ranks.world_size}
+    )
+    try:
+        iterate(run, dataset, ranks, trainee, saver, history)
+    except DivergedError as error:
+        return saver.finish(history, "diverged", reason=str(error))
+    return saver.finish(history)
+
+
+def iterate(run: Run, dataset: Dataset, ranks: Ranks, trainee: Trainee, saver: Saver, history: History) -> None:
+    """From `history.iteration` to the row's last: every iteration of the paper's training happens here.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+    """
+    experiment = run.experiment
+    images = TrainImages(experiment, dataset, ranks.device)
+    splits = evaluation_splits(experiment, dataset, ranks.device)
+    window = torch.tensor(history.window, device=ranks.device)
+    share = experiment.global_batch_size // ranks.world_size
+    clock = Clock(experiment.global_batch_size, history.iteration)
+
+    while history.iteration < experiment.iterations:
+        iteration = history.iteration
+        batch = batch_at(run.seed, images.count, iteration, experiment.global_batch_size, ranks.rank * share, share)
+        lr = lr_at(experiment, iteration, history.warmup_end)
+        window[iteration % metrics.WINDOW] = trainee.step(images.batch(batch), lr, ranks)
+        history.iteration += 1
+
+        if history.iteration % metrics.WINDOW == 0:
+            look(experiment, history, window)
+        if evaluates_after(experiment, history.iteration):
+            history.seconds += clock.pause(ranks.device)
+            values = running_values(experiment, history, window) | {metrics.LR: lr}
+            values |= scores(trainee, splits, ranks, everything=milestone(experiment, history.iteration))
+            values[metrics.IMAGES_PER_SECOND] = clock.rate(history.iteration)
+            history.record(values, time_ms=int(1000 * time()))
+            clock.resume(history.iteration)
+        saver.beat(history, clock)
+        if saver.due(history):
+            history.seconds += clock.pause(ranks.device)
+            saver.save(trainee, history, window)
+            clock.resume()
+
+
+def evaluation_splits(
+    experiment: Experiment, dataset: Dataset, device: torch.device
+) -> dict[metrics.Split, OriginalImages]:
+    """The splits a run is scored on: `test`, `val` where images are held out, and the training set as it is."""
+    views: dict[metrics.Split, OriginalImages] = {"test": single_views(experiment, dataset, dataset.test, device)}
+    val = held_out(experiment, dataset)
+    if val is not None:
+        views["val"] = single_views(experiment, dataset, val, device)
+    views["train"] = single_views(experiment, dataset, training_split(experiment, dataset), device)
+    return views
+
+
+def look(experiment: Experiment, history: History, window: Tensor) -> None:
+    """Every 25 iterations: end warm-up when the running error allows it, and stop a run that diverged."""
+    losses, wrong = window.T.tolist()
+    if not all(map(isfinite, losses)):
+        raise DivergedError(f"the loss is no longer finite at iteration {history.iteration}")
+    if history.warmup_end is None and warmup_ends(experiment, history.iteration, int(sum(wrong))):
+        history.warmup_end = history.iteration
+
+
+def running_values(experiment: Experiment, history: History, window: Tensor) -> dict[str, float]:
+    """Running training error (percent) and loss over the last 25 iterations, or as many as there have been."""
+    seen = min(history.iteration, metrics.WINDOW)
+    losses, wrong = window[:seen].T.tolist()
+    if not all(map(isfinite, losses)):
+        raise DivergedError(f"the loss is no longer finite at iteration {history.iteration}")
+    error = 100 * sum(wrong) / (seen * experiment.global_batch_size)
+    return {metrics.TRAIN_ERR: error, metrics.TRAIN_LOSS: sum(losses) / seen}
+
+
+def scores(
+    trainee: Trainee, splits: dict[metrics.Split, OriginalImages], ranks: Ranks, everything: bool
+) -> dict[str, float]:
+    """Errors and losses on the splits; the training set only where `everything` is asked for."""
+    names = {
+        "test": (metrics.TEST_ERR, metrics.TEST_LOSS),
+        "val": (metrics.VAL_ERR, metrics.VAL_LOSS),
+        "train": (metrics.TRAIN_CLEAN_ERR, metrics.TRAIN_CLEAN_LOSS),
+    }
+    values: dict[str, float] = {}
+    for split, images in splits.items():
+        if split != "train" or everything:
+            score = evaluate(trainee.network, images, trainee.experiment.precision, ranks)
+            values |= dict(zip(names[split], (score.top1_err, score.loss), strict=True))
+    return values
