@@ -9,6 +9,7 @@ from hashlib import blake2b
 from json import dumps, loads
 
 from pipeline.errors import InputError
+from pipeline.history import History
 from pipeline.runs import Run
 from pipeline.schedule import milestone
 from pipeline.storage import Storage
@@ -100,3 +101,13 @@ def read_checkpoint(storage: Storage, run: Run, iteration: int) -> Checkpoint | 
 
 def _checksum(content: bytes) -> str:
     return blake2b(content, digest_size=32).hexdigest()
+
+
+def newest_history(storage: Storage, run: Run) -> History | None:
+    """What the newest complete checkpoint has measured, read without its tensors; None before the first."""
+    for iteration in sorted(iterations(storage, run), reverse=True):
+        place = folder(run, iteration)
+        content = storage.read_if_there(f"{place}/history.json") if storage.exists(f"{place}/manifest.json") else None
+        if content is not None:
+            return History.from_json(content)
+    return None

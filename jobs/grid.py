@@ -1,0 +1,85 @@
+"""The grid: runs as Ray Tune trials, each a driver that starts a Ray Train run. The only user of `ray.tune`.
+
+Every grid command builds a fresh Tuner over the unfinished runs: what is finished is read from the runs' folders. A
+driver takes no CPU and imports no torch, so that drivers can never starve the workers they wait for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from jobs.drive import drive
+from jobs.launch import Execution
+from pipeline.layers import layout
+from pipeline.runs import Run, read_result
+from pipeline.storage import Storage
+
+DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
+DRIVER_MEMORY = 0.8e9
+"""Bytes of the head's memory that a trial's driver and controller take together."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a grid ended: `status` is finished, diverged or failed; `reason` where it is not finished."""
+
+    run: Run
+    status: str
+    reason: str = ""
+
+
+def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
+    """Runs that have something left to do, the costliest first so that none is left over at the end."""
+    left = [run for run in runs if read_result(storage, run) is None]
+    return sorted(left, key=lambda run: -layout(run.experiment).multiply_adds * run.experiment.iterations)
+
+
+def threads_per_worker(cpus: float, runs: int, workers: int) -> int:
+    """Threads that give a CPU cluster its best total rate: one for each run at once, more only when runs are few."""
+    at_once = max(1, min(runs, int(cpus) // workers))
+    return max(1, int(cpus) // (at_once * workers))
+
+
+def slots(resources: dict[str, float], execution: Execution, head_memory: float) -> int:
+    """How many trials fit at once: by their workers' CPUs or GPUs, and by the head's memory for their drivers."""
+    if execution.use_gpu:
+        fit = resources.get("GPU", 0) / (execution.workers * execution.gpus)
+    else:
+        fit = resources.get("CPU", 0) / (execution.workers * execution.threads)
+    return max(1, int(min(fit, head_memory / DRIVER_MEMORY)))
+
+
+def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[str, str]) -> list[Outcome]:
+    """Train the runs, `at_once` at a time; a run that fails does not stop the others."""
+    from ray import tune
+
+    storage = Storage(execution.storage)
+    name = f"grid-{uuid4().hex[:8]}"
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_trial, runs=runs, execution=execution, tags=tags), DRIVER),
+        param_space={"run": tune.grid_search(list(range(len(runs))))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=False),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=storage.path("ray") if storage.local else f"{storage.uri.rstrip('/')}/ray",
+            verbose=0,
+        ),
+    )
+    try:
+        results = tuner.fit()
+    finally:
+        storage.delete(f"ray/{name}")
+    return [_outcome(storage, run, result) for run, result in zip(runs, results, strict=True)]
+
+
+def _trial(config: dict[str, int], runs: list[Run], execution: Execution, tags: dict[str, str]) -> dict[str, Any]:
+    return drive(runs[config["run"]], execution, tags)
+
+
+def _outcome(storage: Storage, run: Run, result: Any) -> Outcome:
+    done = read_result(storage, run)
+    if done is not None:
+        return Outcome(run, done["status"], done.get("reason", ""))
+    reason = (result.metrics or {}).get("reason") or str(result.error or "its driver ended").strip().splitlines()[-1]
+    return Outcome(run, "failed", reason)

@@ -1,0 +1,49 @@
+"""The grids a user can ask for by name: which rows of the paper each needs."""
+
+from analysis.claims import claim_experiments
+from pipeline.errors import InputError
+from pipeline.experiments import EXPERIMENTS, Experiment
+from pipeline.overrides import nearest
+
+
+def rows_of(artifact: str) -> tuple[str, ...]:
+    """CIFAR rows that a table or figure of the paper shows."""
+    return tuple(name for name, row in EXPERIMENTS.items() if artifact in row.artifacts and row.family == "cifar")
+
+
+def grids() -> dict[str, tuple[str, ...]]:
+    """Every named grid and its rows, in the paper's order; `paper` is what any table, figure or claim needs."""
+    named = {
+        "demo": ("plain20", "plain56", "resnet20", "resnet56"),
+        "figure1": rows_of("figure_1"),
+        "figure6": rows_of("figure_6"),
+        "table6": rows_of("table_6"),
+    }
+    needed = {name for rows in (*named.values(), *claim_experiments().values()) for name in rows}
+    named["paper"] = tuple(name for name in EXPERIMENTS if name in needed)
+    return named
+
+
+def rows_asked_for(names: list[str]) -> list[str]:
+    """Rows of the grids and experiments named, each once, in the paper's order.
+
+    Raises:
+        InputError: a name that is neither.
+    """
+    known = grids()
+    wanted: set[str] = set()
+    for name in names:
+        if name not in known and name not in EXPERIMENTS:
+            raise InputError(f"unknown grid or experiment {name}; {nearest(name, [*known, *EXPERIMENTS])}")
+        wanted |= set(known.get(name, (name,)))
+    return [name for name in EXPERIMENTS if name in wanted]
+
+
+def check_trainable(row: Experiment) -> None:
+    """Refuse rows whose training is not built yet.
+
+    Raises:
+        InputError: an ImageNet row.
+    """
+    if row.family != "cifar":
+        raise InputError(f"{row.name}: ImageNet rows can be built and counted, not trained yet; train a CIFAR row")
