@@ -172,7 +172,10 @@ class Publisher:
         return f"{self.run.experiment.fingerprint}-{self.run.dataset_id}"
 
     def _parent_tags(self) -> dict[str, str]:
-        return self._row_tags() | {"kind": "experiment", "mlflow.runName": f"{self.run.experiment.name} on {self._data()}"}
+        return self._row_tags() | {
+            "kind": "experiment",
+            "mlflow.runName": f"{self.run.experiment.name} on {self._data()}",
+        }
 
     def _run_tags(self) -> dict[str, str]:
         name = f"{self.run.experiment.name} seed {self.run.seed}"

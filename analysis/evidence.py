@@ -1,0 +1,239 @@
+"""The parts a claim is made of, and what the measured runs say about each: holds, opposite, open or missing.
+
+Four kinds: an ordering of two rows (permutation test), a mean within bounds (t-interval), two means that are similar
+(Welch interval), and ResNet-110's slow start (footnote 5). Which claim has which parts is in `claims`.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from math import inf, isfinite, nan
+from typing import Literal, Protocol
+
+import pandas as pd
+
+from analysis import stats
+from analysis.frames import each
+from analysis.measures import MEASURED
+from pipeline.experiments import EXPERIMENTS
+
+Outcome = Literal["holds", "opposite", "open", "missing"]
+
+QUANTITIES: dict[str, dict[str, str]] = {
+    "test": {"test": "test error"},
+    "train": {"train_clean": "training error (whole set)", "train_running": "training error (running, last 22 %)"},
+    "plateau": {"train_plateau": "training error (running, before the last drop)"},
+    "params": {"params": "parameters"},
+    "warmup_end": {"warmup_end": "iterations of warm-up"},
+}
+"""What can be compared: the columns of `measures` that give it, in words; the first that all runs have is used."""
+
+TRAINING_IMAGES = 50_000
+"""Of CIFAR-10, for the length of an epoch in footnote 5, which is judged on CIFAR-10 alone."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One part of a claim on one study: the numbers, the test and its outcome, and in a few words why.
+
+    `p` is one-sided in the claimed direction; `low` and `high` are the ends of a 90 % interval.
+    """
+
+    comparison: str
+    experiment: str
+    n: int
+    mean: float
+    best: float
+    against: str
+    n_against: int
+    mean_against: float
+    p: float
+    low: float
+    high: float
+    outcome: Outcome
+    why: str
+
+
+class Part(Protocol):
+    """A part of a claim: the rows it needs, and how it is judged on the frame of `measures.measure`."""
+
+    @property
+    def experiments(self) -> tuple[str, ...]: ...
+
+    def judge(self, measures: pd.DataFrame) -> Evidence: ...
+
+
+@dataclass(frozen=True)
+class Higher:
+    """The mean of `quantity` is higher in row `first` than in row `second`."""
+
+    quantity: str
+    first: str
+    second: str
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return self.first, self.second
+
+    def judge(self, measures: pd.DataFrame) -> Evidence:
+        words, values, problem = _values(measures, self.quantity, self.experiments)
+        first, second = values[self.first], values[self.second]
+        text = f"{words}: {self.first} > {self.second}"
+        if problem:
+            return _evidence(text, self.experiments, values, *problem)
+        claimed, reverse = stats.higher(first, second), stats.higher(second, first)
+        shown = f"p = {format_p(claimed.p)}"
+        if claimed.significant:
+            return _evidence(text, self.experiments, values, "holds", shown, p=claimed.p)
+        if reverse.significant:
+            return _evidence(text, self.experiments, values, "opposite", f"{shown}, the reverse {format_p(reverse.p)}",
+                             p=claimed.p)  # fmt: skip
+        return _evidence(text, self.experiments, values, "open", shown, p=claimed.p)
+
+
+@dataclass(frozen=True)
+class Within:
+    """The mean of `quantity` in one row lies between `above` and `below`, shown by its 90 % interval."""
+
+    quantity: str
+    experiment: str
+    above: float = -inf
+    below: float = inf
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return (self.experiment,)
+
+    def judge(self, measures: pd.DataFrame) -> Evidence:
+        words, values, problem = _values(measures, self.quantity, self.experiments)
+        bounds = ((sign, bound) for sign, bound in ((">", self.above), ("<", self.below)) if isfinite(bound))
+        text = f"{words}: {self.experiment} {' and '.join(f'{sign} {_number(bound)}' for sign, bound in bounds)}"
+        if problem:
+            return _evidence(text, self.experiments, values, *problem)
+        interval = stats.mean_interval(values[self.experiment])
+        return _evidence(text, self.experiments, values, *_placed(interval, self.above, self.below), interval=interval)
+
+
+@dataclass(frozen=True)
+class Similar:
+    """The means of `quantity` in two rows differ by less than `margin`, by the 90 % interval of the difference."""
+
+    quantity: str
+    first: str
+    second: str
+    margin: float
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return self.first, self.second
+
+    def judge(self, measures: pd.DataFrame) -> Evidence:
+        words, values, problem = _values(measures, self.quantity, self.experiments)
+        text = f"{words}: {self.first} within {self.margin:g} points of {self.second}"
+        if problem:
+            return _evidence(text, self.experiments, values, *problem)
+        interval = stats.difference_interval(values[self.first], values[self.second])
+        placed = _placed(interval, -self.margin, self.margin, "difference, ")
+        return _evidence(text, self.experiments, values, *placed, interval=interval)
+
+
+@dataclass(frozen=True)
+class SlowStart:
+    """Every run of the row goes on for more than one epoch before its running error is clearly below 90 %."""
+
+    experiment: str
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return (self.experiment,)
+
+    def judge(self, measures: pd.DataFrame) -> Evidence:
+        epoch = TRAINING_IMAGES / EXPERIMENTS[self.experiment].global_batch_size
+        runs = measures[(measures.experiment == self.experiment) & (measures.state == MEASURED)]
+        text = f"iterations at 90 % error: {self.experiment} > {epoch:.0f} (one epoch)"
+        values = {self.experiment: runs.stuck_until.tolist()}
+        _, _, problem = _values(measures, "test", self.experiments)
+        if problem:
+            return _evidence(text, self.experiments, values, *problem)
+        slow, fast = (runs.stuck_until >= epoch).sum(), (runs.converging_from <= epoch).sum()
+        outcome: Outcome = "holds" if slow == len(runs) else "opposite" if fast == len(runs) else "open"
+        why = f"{slow} of {len(runs)} runs longer, {fast} shorter"
+        return _evidence(text, self.experiments, values, outcome, why)
+
+
+def format_p(p: float) -> str:
+    """Three decimals, as far as 20,000 splits carry."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _placed(interval: tuple[float, float], above: float, below: float, of: str = "") -> tuple[Outcome, str]:
+    low, high = interval
+    why = f"{of}90 % interval {_number(low)} to {_number(high)}"
+    if above < low and high < below:
+        return "holds", why
+    return ("opposite" if high <= above or low >= below else "open"), why
+
+
+def _values(
+    measures: pd.DataFrame, quantity: str, experiments: tuple[str, ...]
+) -> tuple[str, dict[str, list[float]], tuple[Outcome, str] | None]:
+    """The words, each row's values, and, where they cannot be judged, the outcome and why."""
+    columns = QUANTITIES[quantity]
+    rows = measures[measures.experiment.isin(experiments) & (measures.state == MEASURED)]
+    column = next((name for name in columns if rows[name].notna().all()), list(columns)[-1])
+    values = {name: rows.loc[rows.experiment == name, column].astype("float64").tolist() for name in experiments}
+    return columns[column], values, _problem(values, columns[column])
+
+
+def _problem(values: dict[str, list[float]], words: str) -> tuple[Outcome, str] | None:
+    if not all(values.values()):
+        return "missing", "not run"
+    for name, found in values.items():
+        if not all(map(isfinite, found)):
+            return "open", f"{name} has a run without {words}"
+    if min(map(len, values.values())) < stats.MIN_SEEDS:
+        return "open", "too few seeds"
+    return None
+
+
+def _evidence(
+    comparison: str,
+    experiments: tuple[str, ...],
+    values: dict[str, list[float]],
+    outcome: Outcome,
+    why: str,
+    p: float = nan,
+    interval: tuple[float, float] = (nan, nan),
+) -> Evidence:
+    first = stats.summarise(values[experiments[0]])
+    against = experiments[1] if len(experiments) > 1 else ""
+    second = stats.summarise(values.get(against, []))
+    return Evidence(
+        comparison, experiments[0], first.n, first.mean, first.best, against, second.n, second.mean, p,
+        interval[0], interval[1], outcome, why,
+    )  # fmt: skip
+
+
+def frame(evidence: list[Evidence]) -> pd.DataFrame:
+    """The evidence as a table, one row per part."""
+    return pd.DataFrame([asdict(one) for one in evidence], columns=[field.name for field in fields(Evidence)])
+
+
+def printed(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The evidence as text, one row per part that has any number: means with their number of runs, and the test."""
+    shown = numbers[(numbers.n > 0) | (numbers.n_against > 0)]
+    return pd.DataFrame(
+        {
+            "part": shown.comparison,
+            "mean (n)": [f"{_number(row.mean)} ({row.n})" for row in each(shown)],
+            "against (n)": [
+                f"{_number(row.mean_against)} ({row.n_against})" if row.against else "" for row in each(shown)
+            ],
+            "test": shown.why,
+            "outcome": shown.outcome.replace("missing", "not run"),
+        }
+    )
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "–"
+    return (f"{value:,.0f}" if abs(value) > 100 else f"{value:.2f}").replace("-", "−")

@@ -1,0 +1,86 @@
+"""MLflow to parquet: the only reader of MLflow. Everything after it works offline on `runs.parquet` and `metrics.parquet`.
+
+A run is a MLflow run that our publisher tagged `kind = run`; parents, reports and foreign runs are passed over.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from analysis.frames import METRICS, RUNS, check
+from pipeline.errors import InputError
+
+PAGE = 200
+
+
+def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write what a tracking store has to `out` as parquet; returns both frames, checked.
+
+    Raises:
+        InputError: the store cannot be read, or holds no runs of ours.
+    """
+    client = MlflowClient(tracking)
+    try:
+        found = client.get_experiment_by_name(experiment)
+        runs = _search(client, found.experiment_id) if found else []
+    except Exception as error:
+        raise InputError(f"--tracking {tracking}: cannot be read ({str(error).splitlines()[0]})") from error
+    if not runs:
+        raise InputError(f"{tracking} holds no runs yet; `resnet-repro train` or `resnet-repro grid` makes some")
+    rows = pd.DataFrame([_row(run) for run in runs], columns=list(RUNS))
+    points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
+    runs_frame, metrics_frame = check(rows, points)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, frame in (("runs", runs_frame), ("metrics", metrics_frame)):
+        partial = out / f".{name}.parquet"
+        frame.to_parquet(partial, index=False)
+        partial.replace(out / f"{name}.parquet")
+    return runs_frame, metrics_frame
+
+
+def _search(client: MlflowClient, experiment_id: str) -> list[Run]:
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], "tags.kind = 'run'", max_results=PAGE, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def _row(run: Run) -> dict[str, Any]:
+    tags = run.data.tags
+    outcome = tags.get("outcome") if run.info.status in ("FINISHED", "FAILED") else None
+    return {
+        "run_id": tags["run_key"],
+        **{key: tags.get(key, "") for key in ("experiment", "fingerprint", "dataset", "dataset_id", "overrides")},
+        "comparable": tags.get("comparable") == "True",
+        **{key: int(tags[key]) for key in ("seed", "iterations", "params")},
+        "status": outcome or run.info.status,
+        "reason": tags.get("reason"),
+        "warmup_end": int(tags["warmup_end"]) if "warmup_end" in tags else None,
+        **{key: int(tags.get(key, 1)) for key in ("world_size", "threads")},
+        **{key: tags.get(key, "unknown") for key in ("device", "commit", "hardware")},
+        "dirty": tags.get("dirty") == "True",
+        "versions": tags.get("versions", "{}"),
+        "mlflow_run_id": run.info.run_id,
+        "started_ms": run.info.start_time,
+        "ended_ms": run.info.end_time,
+    }
+
+
+def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
+    """Each measurement once: a point that was sent twice is one point."""
+    points = {
+        (name, point.step): (point.value, point.timestamp)
+        for name in run.data.metrics
+        for point in client.get_metric_history(run.info.run_id, name)
+    }
+    return [
+        {"run_id": run.data.tags["run_key"], "metric": name, "iteration": step, "value": value, "time_ms": time_ms}
+        for (name, step), (value, time_ms) in sorted(points.items())
+    ]

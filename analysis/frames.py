@@ -1,0 +1,160 @@
+"""The two measured frames, `runs` and `metrics`: their schema, and how they are read and checked.
+
+Everything else in `analysis` trusts what this module lets through. It knows the parquet files of the exporter and
+nothing about where the numbers came from; it computes nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from json import JSONDecodeError, dumps, loads
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pyarrow import ArrowException
+
+from pipeline.errors import InputError
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column holds; integers that may be null are pandas' `Int64`."""
+
+    kind: Literal["text", "integer", "number", "boolean"]
+    nullable: bool = False
+
+    @property
+    def dtype(self) -> str:
+        integer = "Int64" if self.nullable else "int64"
+        return {"text": "str", "integer": integer, "number": "float64", "boolean": "bool"}[self.kind]
+
+
+_TEXT, _INTEGER, _BOOLEAN = Column("text"), Column("integer"), Column("boolean")
+
+RUNS: dict[str, Column] = {
+    "run_id": _TEXT,
+    "experiment": _TEXT,
+    "fingerprint": _TEXT,
+    "dataset": _TEXT,
+    "dataset_id": _TEXT,
+    "comparable": _BOOLEAN,
+    "overrides": _TEXT,
+    "seed": _INTEGER,
+    "iterations": _INTEGER,
+    "status": _TEXT,
+    "reason": Column("text", nullable=True),
+    "params": _INTEGER,
+    "warmup_end": Column("integer", nullable=True),
+    "world_size": _INTEGER,
+    "threads": _INTEGER,
+    "device": _TEXT,
+    "commit": _TEXT,
+    "dirty": _BOOLEAN,
+    "versions": _TEXT,
+    "hardware": _TEXT,
+    "mlflow_run_id": _TEXT,
+    "started_ms": Column("integer", nullable=True),
+    "ended_ms": Column("integer", nullable=True),
+}
+"""One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none."""
+
+METRICS: dict[str, Column] = {
+    "run_id": _TEXT,
+    "metric": _TEXT,
+    "iteration": _INTEGER,
+    "value": Column("number", nullable=True),
+    "time_ms": _INTEGER,
+}
+"""One row per measurement; a value may be NaN (a loss that diverged), and stays NaN."""
+
+RUN_KEY = ["run_id"]
+METRIC_KEY = ["run_id", "metric", "iteration"]
+SAME_RUN = ["dataset_id", "overrides", "experiment", "seed"]
+
+FINISHED = "FINISHED"
+FAILED = ("FAILED", "KILLED", "DIVERGED")
+UNFINISHED = ("RUNNING", "SCHEDULED")
+
+
+def load(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read and check `runs.parquet` and `metrics.parquet` of a folder.
+
+    Raises:
+        InputError: one line naming the file and what is wrong with it.
+    """
+    return check(_read(folder / "runs.parquet"), _read(folder / "metrics.parquet"), where=f"{folder}: ")
+
+
+def check(runs: pd.DataFrame, metrics: pd.DataFrame, where: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames with the schema's columns and types, in the order of their keys; `where` opens each message.
+
+    Raises:
+        InputError: a missing column, a null or duplicate key, a wrong type, an unknown status, overrides that are
+            no JSON object, one experiment and seed twice in a study, or measurements of a run that is not listed.
+    """
+    runs = _typed(runs, RUNS, RUN_KEY, f"{where}runs.parquet")
+    metrics = _typed(metrics, METRICS, METRIC_KEY, f"{where}metrics.parquet")
+    runs["overrides"] = [_canonical(text, run, where) for text, run in zip(runs.overrides, runs.run_id, strict=True)]
+    unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
+    if unknown:
+        raise InputError(f"{where}runs.parquet: unknown status {unknown[0]!r}")
+    _refuse_duplicates(runs, SAME_RUN, f"{where}runs.parquet")
+    orphans = sorted(set(metrics.run_id) - set(runs.run_id))
+    if orphans:
+        raise InputError(f"{where}metrics.parquet: {len(orphans)} run(s) not in runs.parquet, such as {orphans[0]}")
+    return runs, metrics
+
+
+def each(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows as named tuples: `row.column`. Typed `Any`, because only the schema knows the columns' types."""
+    return iter(frame.itertuples())
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: export the measured runs first")
+    try:
+        return pd.read_parquet(path)
+    except (ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _typed(frame: pd.DataFrame, schema: dict[str, Column], key: list[str], name: str) -> pd.DataFrame:
+    missing = [column for column in schema if column not in frame]
+    if missing:
+        raise InputError(f"{name}: missing column {', '.join(missing)}")
+    for column, wanted in schema.items():
+        if not wanted.nullable and frame[column].isna().any():
+            raise InputError(f"{name}: column {column} has {int(frame[column].isna().sum())} null value(s)")
+    _refuse_duplicates(frame, key, name)
+    typed = pd.DataFrame({column: _cast(frame[column], wanted, name) for column, wanted in schema.items()})
+    return typed.sort_values(key, ignore_index=True)
+
+
+def _cast(values: pd.Series, wanted: Column, name: str) -> pd.Series:
+    try:
+        if wanted.kind == "boolean" and not pd.api.types.is_bool_dtype(values):
+            raise TypeError("anything is true or false to a cast")
+        typed = pd.Series(values, dtype=wanted.dtype)
+        if wanted.kind == "integer" and (typed != pd.to_numeric(values)).any():
+            raise ValueError("a cast cuts fractions off")
+        return typed
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: column {values.name} is not {wanted.kind} throughout") from error
+
+
+def _refuse_duplicates(frame: pd.DataFrame, key: list[str], name: str) -> None:
+    doubled = frame[frame.duplicated(key, keep=False)]
+    if len(doubled):
+        first = ", ".join(f"{column}={doubled.iloc[0][column]}" for column in key)
+        raise InputError(f"{name}: {len(doubled)} rows share a key, such as {first}")
+
+
+def _canonical(overrides: str, run: str, where: str) -> str:
+    try:
+        parsed = loads(overrides)
+    except JSONDecodeError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise InputError(f"{where}runs.parquet: overrides of run {run} are not a JSON object: {overrides!r}")
+    return dumps(parsed, sort_keys=True)

@@ -1,0 +1,94 @@
+"""The few numbers of each run that tables and claims rest on, one row per run (Sec. 4.2; errors in percent).
+
+Table 6 reports the final iterate, so a final error is the one measured at the iteration where the run ends: never the
+best, never the last one available. It averages nothing over runs and judges nothing.
+"""
+
+from functools import lru_cache
+from math import nan
+
+import pandas as pd
+
+from analysis.frames import FAILED, FINISHED, each
+from analysis.reported import PAPER_ITERATIONS
+from analysis.studies import Study
+from pipeline.experiments import EXPERIMENTS
+from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
+
+LATE = 50_000 / PAPER_ITERATIONS
+"""The running training error scatters, so its final value is the mean from here (as a share of the iterations) on."""
+
+CONVERGING = 89.0
+"""Percent: clearly below the 90 % of chance, by two standard errors of a point of 25 x 128 images."""
+
+MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = ("measured", "no final error", "failed", "unfinished")
+
+History = dict[tuple[str, str], pd.DataFrame]
+
+COLUMNS = ["test", "train_clean", "train_running", "train_plateau", "stuck_until", "converging_from"]
+
+
+@lru_cache(maxsize=16)
+def measure(study: Study) -> pd.DataFrame:
+    """One row per run of the study, NaN where a number was not measured.
+
+    Columns beside those of the run: `state` (`measured`: finished with a final test error; `no final error`: finished
+    without, never averaged; `failed`; `unfinished`), `test`, `train_clean` and `train_running` (final errors),
+    `train_plateau` (mean running error before the last learning rate drop), `stuck_until` and `converging_from`
+    (iterations of the last point before and the first point at which the running error is clearly below chance).
+    Computed once per study: treat it as read-only.
+    """
+    grouped = study.metrics.groupby(["run_id", "metric"])
+    history: History = {(str(run), str(name)): points for (run, name), points in grouped}
+    kept = study.runs[["run_id", "experiment", "seed", "status", "reason", "iterations", "params", "warmup_end"]]
+    numbers = pd.DataFrame(
+        [_of_run(run.run_id, run.iterations, _drops(study, run.experiment), history) for run in each(kept)],
+        columns=COLUMNS,
+        index=kept.index,
+        dtype="float64",
+    )
+    measured = pd.concat([kept, numbers], axis=1)
+    measured["state"] = [_state(s, test) for s, test in zip(measured.status, measured.test, strict=True)]
+    measured["warmup_end"] = measured.warmup_end.astype("float64")
+    return measured
+
+
+def _state(status: str, test: float) -> str:
+    if status == FINISHED:
+        return MEASURED if pd.notna(test) else NO_RESULT
+    return FAILED_RUN if status in FAILED else UNFINISHED_RUN
+
+
+def _of_run(run: str, end: int, drops: tuple[int, int], history: History) -> dict[str, float]:
+    running = _points(history, run, TRAIN_ERR)
+    low = running[running < CONVERGING].index
+    before = running.index[running.index < low[0]] if len(low) else running.index
+    return {
+        "test": _at(_points(history, run, TEST_ERR), end),
+        "train_clean": _at(_points(history, run, TRAIN_CLEAN_ERR), end),
+        "train_running": float(running[running.index >= LATE * end].mean()),
+        "train_plateau": float(running[(running.index > drops[0]) & (running.index <= drops[1])].mean()),
+        "stuck_until": float(before[-1]) if len(before) else 0.0,
+        "converging_from": float(low[0]) if len(low) else nan,
+    }
+
+
+def _points(history: History, run: str, metric: str) -> pd.Series:
+    """The finite values of one metric of a run, by iteration."""
+    points = history.get((run, metric))
+    if points is None:
+        return pd.Series(dtype="float64", index=pd.Index([], dtype="int64"))
+    finite = points[points.value.abs() < float("inf")]
+    return finite.set_index("iteration").value.sort_index()
+
+
+def _at(points: pd.Series, iteration: int) -> float:
+    return float(points.get(iteration, nan))
+
+
+def _drops(study: Study, experiment: str) -> tuple[int, int]:
+    """The stretch between the last two learning rate drops; empty where the schedule has no drop."""
+    row = EXPERIMENTS.get(experiment)
+    drops = study.overrides.get("lr_drops", row.lr_drops if row else ())
+    start, end = [0, 0, *drops][-2:]
+    return start, end

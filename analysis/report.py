@@ -1,0 +1,151 @@
+"""The report: one page per study with claims, Table 6 and Figures 1 and 6; the same as CSV, Markdown and images.
+
+Everything is rendered in memory first and then put in place, the pages last: a report that cannot be made leaves what
+was there. The same frames give the same bytes. No statistics here, and nothing is compared.
+"""
+
+import os
+from base64 import b64encode
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis import captions, claims, evidence, figures, style, tables
+from analysis.claims import Judgement
+from analysis.frames import FINISHED, check
+from analysis.overview import overview, run_list, troubled
+from analysis.studies import Study, split_studies
+from pipeline.errors import InputError
+
+TEMPLATES = Path(__file__).parent / "templates"
+INDEX = "index.html"
+SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
+
+
+def write_report(runs: pd.DataFrame, metrics: pd.DataFrame, out: Path) -> Path:
+    """Write the report of all studies in the frames to the folder `out`; the path of its index.html.
+
+    One study is written to `out` itself; of several, each to its own sub-folder, with a page that lists them.
+
+    Raises:
+        InputError: frames that break the schema, no finished run, or `out` is not a folder that can be written.
+    """
+    files = report_files(*check(runs, metrics))
+    try:
+        _put(files, out)
+    except OSError as error:
+        raise InputError(f"cannot write the report to {out}: {error.strerror or error}") from error
+    return out / INDEX
+
+
+def report_files(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, bytes]:
+    """The report of checked frames as relative path -> content.
+
+    Raises:
+        InputError: no run is finished.
+    """
+    if not (runs.status == FINISHED).any():
+        raise InputError(
+            f"no finished runs among the {len(runs)} recorded; run `resnet-repro grid demo` first, or wait for its end"
+        )
+    studies = split_studies(runs, metrics)
+    judged = {study.slug: claims.judge_claims(study) for study in studies}
+    if len(studies) == 1:
+        return study_files(studies[0], judged[studies[0].slug])
+    files = {INDEX: _index_page(studies, judged)}
+    for study in studies:
+        of_study = study_files(study, judged[study.slug], several=True)
+        files |= {f"{study.slug}/{name}": content for name, content in of_study.items()}
+    return files
+
+
+def study_files(study: Study, judgements: list[Judgement], several: bool = False) -> dict[str, bytes]:
+    """The files of one study; with `several`, its page links to the list of studies one folder up."""
+    table = tables.table_6(study)
+    verdicts = claims.summary(judgements)
+    drawn = {"figure_1": figures.figure_1(study), "figure_6": figures.figure_6(study)}
+    images = {f"{name}.{kind}": style.image(drawn[name], kind) for name in drawn for kind in ("svg", "png")}
+    page = _study_page(study, judgements, table, images, several)
+    return {
+        "table_6.csv": table.to_csv(index=False).encode(),
+        "table_6.md": _table_markdown(study, table).encode(),
+        "claims.csv": verdicts.to_csv(index=False).encode(),
+        "claims.md": _claims_markdown(study, judgements).encode(),
+        **images,
+        INDEX: page,
+    }
+
+
+def _study_page(
+    study: Study, judgements: list[Judgement], table: pd.DataFrame, images: dict[str, bytes], several: bool
+) -> bytes:
+    shown = [
+        (f"figure_{number}", f"Figure {number}", caption(study), b64encode(images[f"figure_{number}.svg"]).decode())
+        for number, caption in ((1, captions.caption_1), (6, captions.caption_6))
+    ]
+    return _render(
+        "study.html.j2",
+        study=study,
+        overview=overview(study, judgements),
+        judgements=[(one, evidence.printed(one.numbers)) for one in judgements],
+        table=tables.printed(table),
+        table_notes=tables.notes(study),
+        figures=shown,
+        runs=run_list(study),
+        troubled=troubled(study),
+        several=several,
+    )
+
+
+def _index_page(studies: list[Study], judged: dict[str, list[Judgement]]) -> bytes:
+    return _render("index.html.j2", studies=[(study, overview(study, judged[study.slug])) for study in studies])
+
+
+def _render(template: str, **content: object) -> bytes:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return (environment.get_template(template).render(symbols=SYMBOLS, **content).rstrip() + "\n").encode()
+
+
+def _table_markdown(study: Study, table: pd.DataFrame) -> str:
+    notes = "".join(f"- {note}\n" for note in tables.notes(study))
+    return f"# Table 6: {study.title}\n\n{tables.to_markdown(tables.printed(table))}\n{notes}"
+
+
+def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
+    blocks = [f"# Claims: {study.title}\n"]
+    for one in judgements:
+        said = one.statement
+        blocks.append(f"## {one.id}: {SYMBOLS[one.verdict]} {one.verdict}\n\n{said.statement} ({said.source})\n")
+        note = f"- {said.note}\n" if said.note else ""
+        blocks.append(f"- Paper: {said.paper_values}\n- Here: {one.reason}\n{note}")
+        numbers = evidence.printed(one.numbers)
+        if len(numbers):
+            blocks.append(tables.to_markdown(numbers))
+    return "\n".join(blocks)
+
+
+def _put(files: dict[str, bytes], out: Path) -> None:
+    """Write beside the target, then move file by file, so that each is whole; the top page goes last.
+
+    Files of an earlier report at the top of `out` that this one does not have are removed, nothing else is touched.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=".report-") as temporary:
+        for name, content in files.items():
+            target = Path(temporary, name)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(content)
+        for name in sorted(files, key=lambda name: name == INDEX):
+            (out / name).parent.mkdir(exist_ok=True)
+            os.replace(Path(temporary, name), out / name)
+    own = {Path(name).name for name in files}
+    for stale in own - set(files):
+        (out / stale).unlink(missing_ok=True)

@@ -1,0 +1,115 @@
+"""What the paper reported (Table 6, the curves of Figures 1 and 6, the claims): typed loaders of `analysis/paper`.
+
+Read on call, never at import. Nothing is measured or compared here.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from math import nan
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.frames import each
+
+PAPER = Path(__file__).parent / "paper"
+PAPER_ITERATIONS = 64_000
+"""Sec. 4.2: the CIFAR-10 schedule, the x-axis of Figures 1 and 6."""
+
+CIFAR_PANELS = ("fig1_left", "fig1_right", "fig6_left", "fig6_middle", "fig6_right")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of Table 6: errors in percent, `params` as printed; `experiment` is empty for a method only quoted."""
+
+    method: str
+    layers: int | None
+    experiment: str
+    value: float
+    best: float
+    mean: float
+    std: float
+    params: str
+    note: str
+
+    @property
+    def printed(self) -> str:
+        """The error as the paper prints it: "8.75", or "6.43 (6.61±0.16)"."""
+        return f"{self.value:.2f}" if pd.isna(self.mean) else f"{self.best:.2f} ({self.mean:.2f}±{self.std:.2f})"
+
+    @property
+    def reference(self) -> float:
+        """What a mean over seeds is compared with: the paper's mean where it has one, else its single run."""
+        return self.value if pd.isna(self.mean) else self.mean
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A claim in words, with where the paper makes it and the numbers it gives."""
+
+    id: str
+    statement: str
+    source: str
+    paper_values: str
+    note: str
+
+
+@cache
+def table_6() -> tuple[Row, ...]:
+    """The rows of Table 6, in the paper's order."""
+    frame = pd.read_csv(PAPER / "table_6.csv", dtype={"layers": "Int64"}, keep_default_na=True)
+    text = ["experiment", "params", "note"]
+    frame[text] = frame[text].fillna("")
+    return tuple(
+        Row(
+            method=row.row,
+            layers=None if pd.isna(row.layers) else int(row.layers),
+            experiment=row.experiment,
+            value=row.value,
+            best=row.best,
+            mean=row.mean,
+            std=row.std,
+            params=row.params,
+            note=row.note,
+        )
+        for row in each(frame)
+    )
+
+
+@cache
+def claims() -> dict[str, Statement]:
+    """The claims by id, in order."""
+    frame = pd.read_csv(PAPER / "claims.csv").fillna("")
+    return {row.id: Statement(row.id, row.statement, row.source, row.paper_values, row.note) for row in each(frame)}
+
+
+@cache
+def curves() -> pd.DataFrame:
+    """The digitised CIFAR-10 curves: panel, experiment, split (`train` or `test`), iteration, error (percent)."""
+    frame = pd.read_csv(PAPER / "curves.csv").query("panel in @CIFAR_PANELS", local_dict={"CIFAR_PANELS": CIFAR_PANELS})
+    names = frame.curve.str.extract(r"(?P<name>\S+) (?P<split>train|test)")
+    return pd.DataFrame(
+        {
+            "panel": frame.panel,
+            "experiment": [re.sub("[^a-z0-9]", "", name.lower()) for name in names.name],
+            "split": names.split,
+            "iteration": (frame.x * 10_000).round().astype("int64"),
+            "error": frame.y,
+        }
+    ).reset_index(drop=True)
+
+
+def curve(panel: str, experiment: str, split: str) -> pd.DataFrame:
+    """One digitised curve: iteration and error; empty if the panel does not show it."""
+    frame = curves()
+    chosen = (frame.panel == panel) & (frame.experiment == experiment) & (frame.split == split)
+    return frame.loc[chosen, ["iteration", "error"]].sort_values("iteration", ignore_index=True)
+
+
+def plain_final(experiment: str) -> float:
+    """Test error of a plain network at the last iteration of Figure 6, digitised (±0.05 points); NaN if not shown."""
+    shown = curve("fig6_left", experiment, "test")
+    at_end = shown.loc[shown.iteration == PAPER_ITERATIONS, "error"]
+    return float(at_end.iloc[0]) if len(at_end) else nan

@@ -1,0 +1,130 @@
+"""A study: the runs of one dataset under one variant of the recipe. Runs of different studies never meet in a cell.
+
+Design: only the official CIFAR-10 under the paper's own recipe is compared with the paper's numbers; elsewhere its
+claims are judged as orderings. This module groups runs and says in words what deviates; it averages nothing.
+"""
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from json import dumps, loads
+from typing import Any
+
+import pandas as pd
+
+from pipeline.experiments import EXPERIMENTS
+
+FOLLOWS_ITERATIONS = ("lr_drops", "eval_every")
+"""Fields that move with `iterations` when a schedule is scaled: named only if they do not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The checked frames of one dataset and one recipe variant; `official` means the official CIFAR-10."""
+
+    dataset: str
+    dataset_id: str
+    overrides: dict[str, Any]
+    official: bool
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the paper's numbers are about the same thing."""
+        return self.official and not self.overrides
+
+    @property
+    def why_not_comparable(self) -> str:
+        """One clause or two; empty for a comparable study."""
+        clauses = [] if self.official else [_about_dataset(self.dataset)]
+        if self.overrides:
+            words = ", ".join(f"{name}={_short(value)}" for name, value in self.named_overrides().items())
+            clauses.append(f"not the paper's recipe: {words}")
+        return "; ".join(clauses)
+
+    def named_overrides(self) -> dict[str, Any]:
+        """The overrides without those that only follow from another number of iterations."""
+        if "iterations" not in self.overrides:
+            return self.overrides
+        rows = [EXPERIMENTS[name] for name in set(self.runs.experiment) if name in EXPERIMENTS]
+        scaled = [row.scaled_to(self.overrides["iterations"]) for row in rows]
+
+        def follows(name: str, value: Any) -> bool:
+            same = (_short(getattr(row, name)) == _short(value) for row in scaled)
+            return name in FOLLOWS_ITERATIONS and bool(scaled) and all(same)
+
+        return {name: value for name, value in self.overrides.items() if not follows(name, value)}
+
+    def deviations(self) -> list[str]:
+        """Each named override as a phrase with the paper's value where the study's rows agree on one."""
+        phrases = []
+        for name, value in self.named_overrides().items():
+            paper = {_short(getattr(EXPERIMENTS[e], name, None)) for e in self.runs.experiment if e in EXPERIMENTS}
+            instead = f" instead of {paper.pop()}" if len(paper) == 1 else ""
+            phrases.append(f"{name.replace('_', ' ')} {_short(value)}{instead}")
+        if set(self.overrides) - set(self.named_overrides()):
+            phrases[-1:] = [f"{phrases[-1]} (learning rate drops and evaluations moved in proportion)"]
+        return phrases
+
+    @property
+    def dataset_title(self) -> str:
+        """The dataset's name for people; only the official one is called CIFAR-10."""
+        return "CIFAR-10" if self.official else self.dataset
+
+    @property
+    def title(self) -> str:
+        if not self.overrides:
+            return f"{self.dataset_title}, the paper's recipe"
+        return f"{self.dataset_title}, " + ", ".join(f"{k}={_short(v)}" for k, v in self.named_overrides().items())
+
+    @property
+    def slug(self) -> str:
+        """A folder name: readable, and unique by dataset id and recipe."""
+        digest = blake2b(f"{self.dataset_id} {dumps(self.overrides, sort_keys=True)}".encode(), digest_size=4)
+        return f"{re.sub('[^a-z0-9]+', '-', self.dataset.lower()).strip('-')}-{digest.hexdigest()}"
+
+
+def split_studies(runs: pd.DataFrame, metrics: pd.DataFrame) -> list[Study]:
+    """The studies of checked frames: comparable ones first, then by dataset and recipe.
+
+    One dataset id means the same pixels, so its copies count as official as soon as one of them is.
+    """
+    studies = []
+    for (dataset_id, overrides), rows in runs.groupby(["dataset_id", "overrides"]):
+        of_dataset = runs[runs.dataset_id == dataset_id]
+        studies.append(
+            Study(
+                dataset=min(of_dataset.dataset),
+                dataset_id=str(dataset_id),
+                overrides=loads(str(overrides)),
+                official=bool(of_dataset.comparable.any()),
+                runs=rows.sort_values(["experiment", "seed"], key=_paper_order, ignore_index=True),
+                metrics=metrics[metrics.run_id.isin(rows.run_id)].reset_index(drop=True),
+            )
+        )
+    return sorted(studies, key=lambda study: (not study.comparable, study.dataset, study.slug))
+
+
+def _paper_order(values: pd.Series) -> pd.Series:
+    """Sort key: experiments in the order of the paper's rows (others after them, by name), numbers as they are."""
+    if values.name != "experiment":
+        return values
+    names = list(EXPERIMENTS) + sorted(set(values) - set(EXPERIMENTS))
+    return values.map(names.index)
+
+
+def _about_dataset(dataset: str) -> str:
+    if dataset.lower().replace("-", "").startswith("cifar10") and not dataset.lower().startswith("cifar100"):
+        return f"dataset is {dataset}, not verified against the official archive"
+    return f"dataset is {dataset}, not CIFAR-10"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "/".join(map(_short, value)) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+        return f"{value:,}"
+    return str(value)

@@ -1,0 +1,57 @@
+"""How the paper's figures look: colours by depth, line styles by split, sizes; and how a figure becomes the same bytes.
+
+Figure 6: "Dashed lines denote training error, and bold lines denote testing error". No data here.
+"""
+
+from io import BytesIO
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+COLOURS = {20: "#b59a00", 32: "#00b7c7", 44: "#128a3c", 56: "#e3211c", 110: "#000000", 1202: "#d400c4"}
+"""By depth, as in Figures 1 and 6: dark yellow, cyan, green, red, black, magenta."""
+
+TRAIN: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (3.2, 1.4))}
+TEST: dict[str, Any] = {"linewidth": 1.9, "linestyle": "-"}
+SINGLE: dict[str, Any] = {"linewidth": 1.5, "linestyle": "-"}
+"""Figure 1 has one split per panel, so both are plain lines."""
+
+PAPER_CURVE: dict[str, Any] = {"linewidth": 0.8, "linestyle": "-", "alpha": 0.4}
+BAND: dict[str, Any] = {"alpha": 0.18, "linewidth": 0}
+
+INK = "#1a1a1a"
+DPI = 160
+
+RC: dict[str, Any] = {
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#bdbdbd",
+    "grid.linestyle": (0, (1, 2)),
+    "grid.linewidth": 0.7,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "deep residual learning",
+}
+
+
+def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """The figure as SVG or PNG, the same bytes each time: no date and no random ids in the file."""
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
+    buffer = BytesIO()
+    with mpl.rc_context(RC):
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
