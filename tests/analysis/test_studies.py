@@ -73,7 +73,7 @@ def test_another_dataset_and_an_unverified_copy_are_told_apart(build):
     digits = only(build({"plain20": [9.5]}, dataset="digits", comparable=False, overrides={"precision": "bf16"}))
     assert digits.why_not_comparable == "dataset is digits, not CIFAR-10; not the paper's recipe: precision=bf16"
     copy = only(build({"plain20": [9.5]}, comparable=False))
-    assert copy.why_not_comparable == "dataset is a copy of cifar10 that was not verified against the official archive"
+    assert copy.why_not_comparable == "dataset is cifar10, not verified against the official archive"
 
 
 def test_same_pixels_are_official_once_one_copy_is(build):
