@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 
 from jobs import grids, screen
 from jobs.launch import Execution, check_workers
+from pipeline.checkpoint import check_ours
 from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.layers import layout
@@ -209,6 +210,9 @@ def grid(
     from jobs.grid import run_grid, slots, unfinished
     from jobs.publisher import open_store
 
+    if names == ["demo"] and iterations is None:
+        iterations, settings = grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
+        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     rows = [experiment_named(name, settings, iterations) for name in grids.rows_asked_for(names)]
     for row in rows:
         grids.check_trainable(row)
@@ -222,16 +226,16 @@ def grid(
             execution = _with_resources(execution, device, threads, runs=len(left))
             check_fits(workers, execution.threads, execution.gpus if execution.use_gpu else 0)
             at_once = min(len(left), slots(largest_resources(), execution, _head_memory()))
-            open_store_or_warn = lambda: open_store(execution.tracking, place)  # noqa: E731
-            _try_tracking(open_store_or_warn, execution.tracking)
+            _try_tracking(lambda: open_store(execution.tracking, place), execution.tracking)
             tags = {f"grid.{name}": "yes" for name in names}
             outcomes = screen.follow(
                 " ".join(names), place, runs, at_once, lambda: run_grid(left, execution, at_once, tags)
             )
         failed = [outcome for outcome in outcomes if outcome.status != "finished"]
-    _write_report(execution.tracking, place, runs=runs)
     for outcome in failed:
         print(f"{outcome.run} {outcome.status}: {outcome.reason}", file=sys.stderr)
+    if len(failed) < len(runs):
+        _write_report(execution.tracking, place, runs=runs)
     if failed:
         raise SystemExit(_failed(f"{len(failed)} of {len(runs)} runs did not finish; give the same command again"))
 
@@ -359,6 +363,7 @@ def _runs(place: Storage, rows: list[Experiment], data: str, seeds: Any, workers
     runs = [Run(row, manifest["id"], key, seed) for row in rows for seed in seeds]
     for run in runs:
         check_workers(run, workers)
+        check_ours(place, run)
         if run.experiment.holdout >= manifest["train_images"]:
             raise InputError(
                 f"holdout {run.experiment.holdout} leaves nothing of {manifest['train_images']:,} training images"

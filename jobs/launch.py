@@ -9,7 +9,7 @@ from time import sleep
 from typing import Any
 from uuid import uuid4
 
-from pipeline.checkpoint import newest_checkpoint
+from pipeline.checkpoint import check_ours
 from pipeline.errors import InputError
 from pipeline.provenance import source_commit
 from pipeline.runs import Run, read_result, start_run
@@ -65,7 +65,7 @@ def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
     result = read_result(storage, run)
     if result is not None:
         return result
-    newest_checkpoint(storage, run)
+    check_ours(storage, run)
     threads = start_run(storage, run, execution.threads)
     for start in range(1, STARTS + 1):
         name = f"{run.experiment.name}-{run.seed}-{uuid4().hex[:8]}"

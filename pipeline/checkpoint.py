@@ -7,6 +7,7 @@ size and checksum. Ray's own checkpoint machinery is not used, so this is the on
 from dataclasses import dataclass
 from hashlib import blake2b
 from json import dumps, loads
+from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.history import History
@@ -78,6 +79,31 @@ def read_checkpoint(storage: Storage, run: Run, iteration: int) -> Checkpoint | 
         InputError: its manifest is foreign, or names another run.
     """
     place = folder(run, iteration)
+    manifest = _manifest(storage, run, iteration)
+    if manifest is None:
+        return None
+    files = {}
+    for name, entry in manifest["files"].items():
+        stored = storage.read_if_there(f"{place}/{name}")
+        if stored is None or len(stored) != entry["size"] or _checksum(stored) != entry["checksum"]:
+            return None
+        files[name] = stored
+    return Checkpoint(iteration, files)
+
+
+def check_ours(storage: Storage, run: Run) -> None:
+    """Look at every manifest of a run, without reading tensors.
+
+    Raises:
+        InputError: something in the folder is not ours, or is another run's.
+    """
+    for iteration in iterations(storage, run):
+        _manifest(storage, run, iteration)
+
+
+def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | None:
+    """A checkpoint's manifest, None where it was not finished; raises as `read_checkpoint`."""
+    place = folder(run, iteration)
     content = storage.read_if_there(f"{place}/manifest.json")
     if content is None:
         return None
@@ -90,13 +116,7 @@ def read_checkpoint(storage: Storage, run: Run, iteration: int) -> Checkpoint | 
         raise InputError(f"{storage.path(place)}: not a checkpoint of ours; move it away")
     if manifest["identity"] != run.identity:
         raise InputError(f"{storage.path(place)}: a checkpoint of another run ({manifest['identity']}); move it away")
-    files = {}
-    for name, entry in manifest["files"].items():
-        stored = storage.read_if_there(f"{place}/{name}")
-        if stored is None or len(stored) != entry["size"] or _checksum(stored) != entry["checksum"]:
-            return None
-        files[name] = stored
-    return Checkpoint(iteration, files)
+    return dict(manifest)
 
 
 def _checksum(content: bytes) -> str:

@@ -1,0 +1,49 @@
+"""What several tests share: a tiny row, the digits in storage, and the command line as a user calls it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.datasets import Dataset, write_dataset
+from pipeline.sources import digits
+from pipeline.storage import Storage
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def digits_dataset() -> Dataset:
+    return digits()
+
+
+@pytest.fixture
+def storage(tmp_path: Path, digits_dataset: Dataset) -> Storage:
+    """A storage folder with the digits prepared in it."""
+    place = Storage(str(tmp_path / "storage"))
+    write_dataset(place, digits_dataset, {"kind": "embedded"})
+    return place
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """`resnet-repro ARGUMENTS` in a process of its own, off a terminal."""
+
+    def call(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": "200", "RAY_USAGE_STATS_ENABLED": "0"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """A folder with real images in the parquet layout, by RESNET_REPRO_TEST_DATA; tests that need it skip without."""
+    folder = Path(os.environ.get("RESNET_REPRO_TEST_DATA") or "/nowhere") / "cifar10-jpeg"
+    if not folder.exists():
+        pytest.skip("RESNET_REPRO_TEST_DATA names no folder with cifar10-jpeg")
+    return folder

@@ -1,0 +1,106 @@
+"""`resnet-repro train` on real Ray: the same bytes with 1 and 2 workers, and after SIGKILL at a random moment."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.checkpoint import Checkpoint, iterations, newest_checkpoint, newest_history
+from pipeline.metrics import IMAGES_PER_SECOND
+from pipeline.overrides import experiment_named
+from pipeline.runs import Run, read_result
+from pipeline.storage import Storage
+from tests.conftest import Cli
+
+pytestmark = pytest.mark.ray
+
+ITERATIONS = 120
+SETTINGS = ("depth=8", "eval_every=10")
+DATASET = "186de2c683d404c1"
+
+
+def tiny_run() -> Run:
+    return Run(experiment_named("resnet20", SETTINGS, ITERATIONS), DATASET, f"digits-{DATASET[:8]}", 0)
+
+
+def command(storage: Path, workers: int) -> list[str]:
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    options = [
+        "--iterations",
+        str(ITERATIONS),
+        "--workers",
+        str(workers),
+        "--threads",
+        "1",
+        "--checkpoint-seconds",
+        "0",
+    ]
+    return ["train", "resnet20", *settings, *options, "--device", "cpu", "--storage", str(storage)]
+
+
+def ended(storage: Path) -> tuple[Checkpoint, list[tuple[int, str, float]]]:
+    """The final checkpoint, and what was measured apart from speed."""
+    place, run = Storage(str(storage)), tiny_run()
+    checkpoint, history = newest_checkpoint(place, run), newest_history(place, run)
+    assert checkpoint is not None and history is not None and checkpoint.iteration == ITERATIONS
+    points = [(p.iteration, p.metric, p.value) for p in history.points if p.metric != IMAGES_PER_SECOND]
+    return checkpoint, points
+
+
+def assert_same(first: Path, second: Path) -> None:
+    (one, measured), (two, again) = ended(first), ended(second)
+    for name in ("weights.safetensors", "momentum.safetensors"):
+        assert one.files[name] == two.files[name], name
+    assert measured == again
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("uninterrupted")
+    done = cli(*command(place, workers=1))
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def test_two_workers_end_with_the_bytes_of_one(cli: Cli, uninterrupted: Path, tmp_path: Path) -> None:
+    done = cli(*command(tmp_path, workers=2))
+    assert done.returncode == 0, done.stderr
+    assert_same(uninterrupted, tmp_path)
+
+
+def test_a_finished_run_says_so_and_is_not_trained_again(cli: Cli, uninterrupted: Path) -> None:
+    before = read_result(Storage(str(uninterrupted)), tiny_run())
+    started = time.monotonic()
+    done = cli(*command(uninterrupted, workers=1))
+    assert done.returncode == 0 and "finished" in done.stdout
+    assert read_result(Storage(str(uninterrupted)), tiny_run()) == before
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_a_random_moment_and_continued_ends_with_the_same_bytes(
+    cli: Cli, uninterrupted: Path, tmp_path: Path, workers: int
+) -> None:
+    place, run = Storage(str(tmp_path)), tiny_run()
+    line = [sys.executable, "-m", "jobs.cli", *command(tmp_path, workers)]
+    process = subprocess.Popen(line, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not iterations(place, run) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    moment = random.Random(time.time_ns()).uniform(0.1, 2.0)
+    time.sleep(moment)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = max(iterations(place, run))
+    assert read_result(place, run) is None and 0 < reached < ITERATIONS, f"killed after {moment} s at {reached}"
+    time.sleep(3)  # Ray's orphans notice that their driver is gone
+    done = cli(*command(tmp_path, workers))
+    assert done.returncode == 0, done.stderr
+    history = newest_history(place, run)
+    assert history is not None and history.attempts[-1]["from_iteration"] > 0
+    assert_same(uninterrupted, tmp_path)
