@@ -97,19 +97,18 @@ def data_list(storage: StorageOption = "results") -> None:
     """Show the datasets that are known, and those prepared in storage."""
     from pipeline.datasets import DATASETS, stored_manifests
 
-    table = Table(title=f"Datasets (prepared in {storage})", title_justify="left")
-    for name in ("name", "id", "train", "test", "image", "comparable", "how it arrives"):
-        table.add_column(name)
+    table = Table(title=f"Datasets (prepared in {storage})", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "id", "train", "test", "image", "comparable"):
+        table.add_column(name, no_wrap=True)
     prepared = stored_manifests(Storage(storage))
     for m in prepared:
         side, comparable = m["row"]["side"], "yes" if m["row"]["comparable"] else "no"
         counts = (f"{m['train_images']:,}", f"{m['test_images']:,}")
-        table.add_row(m["row"]["name"], m["id"], *counts, f"{side}x{side}", comparable, "prepared")
+        table.add_row(m["row"]["name"], m["id"], *counts, f"{side}x{side}", comparable)
+    screen.console.print(table)
     for row in DATASETS.values():
         if row.name not in {m["row"]["name"] for m in prepared}:
-            comparable = "yes" if row.comparable else "no"
-            table.add_row(row.name, "", "", "", f"{row.side}x{row.side}", comparable, row.arrives)
-    screen.console.print(table)
+            print(f"not prepared: {row.name} ({row.arrives})")
 
 
 @data_app.command("prepare")

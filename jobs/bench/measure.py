@@ -1,0 +1,67 @@
+"""What the benchmarks share: this machine's CPUs, precisions, medians with their spread, and tables (torch-free)."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+from rich import box
+from rich.table import Table
+
+from pipeline.errors import InputError
+from pipeline.experiments import Precision
+
+Item = TypeVar("Item")
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def native_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware: AVX512-BF16, AMX, or Arm's extension."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def checked_precision(precision: str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: fp32 or bf16 is needed")
+    return precision
+
+
+def rotated(items: list[Item], number: int) -> list[Item]:
+    """The items in the order of round `number`: each round begins with the next of them."""
+    first = number % len(items)
+    return items[first:] + items[:first]
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """The ratio of two contestants in each round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def spread(values: Sequence[float], form: str) -> tuple[str, str]:
+    """Median, and smallest to largest, as text."""
+    return format(median(values), form), f"{min(values):{form}} to {max(values):{form}}"
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table whose first column is text and the others numbers."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        made.add_column(name, justify="right" if number else "left")
+    return made

@@ -1,0 +1,177 @@
+"""What Ray Train costs, and how a grid's trials should share the CPUs: rates of whole runs, interleaved.
+
+Every round trains the same run bare in a process of its own and as a Ray Train worker group, both with all CPUs as
+threads, and checks that the weights are the same bytes; and as many runs at once as there are CPUs, one thread each.
+Rates are over the time in SGD steps that `result.json` tells. All of it happens in a throwaway storage.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import get_context
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import sleep
+from typing import Any
+
+from jobs import screen
+from jobs.bench import measure
+from pipeline.checkpoint import newest_checkpoint
+from pipeline.datasets import Dataset, read_dataset, write_dataset
+from pipeline.experiments import EXPERIMENTS, Experiment, Precision
+from pipeline.provenance import hardware, versions
+from pipeline.runs import Run, read_result, start_run
+from pipeline.storage import Storage
+
+ROW = "resnet20"
+SETTLE_SECONDS = 3.0
+"""Given to Ray after its start and after its end, so that neither is timed."""
+WANTED = 0.97
+"""The least share of the bare rate that a Ray Train run is to keep."""
+
+BARE, RAY, TOGETHER = "bare", "Ray Train", "at once"
+Report = Callable[[int, int], None]
+
+
+def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str) -> dict[str, float]:
+    """Measure and print; returns the median of each ratio.
+
+    Raises:
+        InputError: an unknown precision.
+        RuntimeError: a run failed, or Ray's weights are not those of the bare run.
+    """
+    row = _row(iterations, measure.checked_precision(precision))
+    dataset = read_dataset(place, manifest["id"])
+    with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, screen.progress("measuring") as report:
+        rates = _rounds(folder, row, dataset, rounds, report)
+    found = {
+        "Ray Train / bare": measure.ratios(rates[RAY], rates[BARE]),
+        "at once / one at a time": measure.ratios(rates[TOGETHER], rates[BARE]),
+    }
+    _print_tables(row, dataset, rates, found)
+    print(_how_it_was_taken(rounds, iterations))
+    return {name: median(values) for name, values in found.items()}
+
+
+def _row(iterations: int, precision: Precision) -> Experiment:
+    """The row, shortened, with a single evaluation at its end."""
+    return replace(EXPERIMENTS[ROW].scaled_to(iterations), eval_every=iterations, precision=precision)
+
+
+def _rounds(folder: str, row: Experiment, dataset: Dataset, rounds: int, report: Report) -> dict[str, list[float]]:
+    """Images a second of each way in each round, beginning with another one each time."""
+    cpus = measure.cpus()
+    rates: dict[str, list[float]] = {BARE: [], RAY: [], TOGETHER: []}
+    places = {way: _storage(f"{folder}/{way.replace(' ', '-')}", dataset) for way in rates}
+    for number in range(rounds):
+        run = Run(row, dataset.id, dataset.key, seed=number)
+        several = [replace(run, seed=rounds + number * cpus + k) for k in range(cpus)]
+        ways: list[tuple[str, Callable[[], float]]] = [
+            (BARE, lambda run=run: _run_bare(places[BARE], [run], cpus)),  # type: ignore[misc]
+            (RAY, lambda run=run: _run_on_ray(places[RAY], run, cpus)),  # type: ignore[misc]
+            (TOGETHER, lambda several=several: _run_bare(places[TOGETHER], several, 1)),  # type: ignore[misc]
+        ]
+        for step, (name, measured) in enumerate(measure.rotated(ways, number), 1):
+            rates[name].append(measured())
+            report(number * len(ways) + step, rounds * len(ways))
+        _check_same_weights(places[BARE], places[RAY], run)
+    return rates
+
+
+def _storage(folder: str, dataset: Dataset) -> Storage:
+    storage = Storage(folder)
+    write_dataset(storage, dataset, {"kind": "benchmark"})
+    return storage
+
+
+def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
+    """Total images a second of runs in parallel processes, over the slowest one's time."""
+    context = get_context("spawn")
+    processes = [context.Process(target=_bare, args=(storage.uri, run, threads)) for run in runs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    for run, process in zip(runs, processes, strict=True):
+        if process.exitcode:
+            raise RuntimeError(f"{run}: its process ended with exit code {process.exitcode}")
+    return _total_rate(storage, runs)
+
+
+def _bare(uri: str, run: Run, threads: int) -> None:
+    """A run in this process, with nothing of Ray."""
+    import torch
+
+    from pipeline import ranks
+    from pipeline.train import Settings, train
+
+    torch.set_num_threads(threads)
+    storage = Storage(uri)
+    start_run(storage, run, threads)
+    train(run, read_dataset(storage, run.dataset_id), storage, ranks.single(), Settings())
+
+
+def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
+    """A run on a Ray cluster of this machine's own, which is there for its time alone."""
+    from jobs.cluster import connected
+    from jobs.launch import Execution, run_on_ray
+
+    address = os.environ.pop("RAY_ADDRESS", None)
+    try:
+        with connected(None):
+            sleep(SETTLE_SECONDS)
+            run_on_ray(run, Execution(storage.uri, tracking="", threads=threads))
+    finally:
+        if address is not None:
+            os.environ["RAY_ADDRESS"] = address
+    sleep(SETTLE_SECONDS)
+    return _total_rate(storage, [run])
+
+
+def _total_rate(storage: Storage, runs: list[Run]) -> float:
+    images, seconds = 0, 0.0
+    for run in runs:
+        result = read_result(storage, run)
+        if result is None or result["status"] != "finished":
+            raise RuntimeError(f"{run}: did not finish, so it has no rate")
+        images += result["iterations"] * run.experiment.global_batch_size
+        seconds = max(seconds, result["seconds"])
+    return images / seconds
+
+
+def _check_same_weights(bare: Storage, on_ray: Storage, run: Run) -> None:
+    """Refuse to compare two runs that did not compute the same."""
+    one, other = newest_checkpoint(bare, run), newest_checkpoint(on_ray, run)
+    for name in ("weights.safetensors", "momentum.safetensors"):
+        if one is None or other is None or one.files[name] != other.files[name]:
+            raise RuntimeError(f"{run}: {name} differs between the bare run and Ray's; their rates cannot be compared")
+
+
+def _print_tables(
+    row: Experiment, dataset: Dataset, rates: dict[str, list[float]], found: dict[str, list[float]]
+) -> None:
+    count = measure.cpus()
+    names = {
+        BARE: f"bare, one run x {count} threads",
+        RAY: f"Ray Train, one run x {count} threads",
+        TOGETHER: f"bare, {count} runs at once x 1 thread",
+    }
+    what = f"{row.name}, batch {row.global_batch_size}, {row.precision}, {dataset.row.name}"
+    table = measure.table(what, "runs", "images/s in all", "min to max")
+    for way, values in rates.items():
+        table.add_row(names[way], *measure.spread(values, ",.0f"))
+    screen.console.print(table)
+    table = measure.table("ratios", "ratio", "median", "min to max", "wanted")
+    for name, values in found.items():
+        table.add_row(name, *measure.spread(values, ".3f"), f"{WANTED:.2f}" if "Ray" in name else "")
+    screen.console.print(table)
+
+
+def _how_it_was_taken(rounds: int, iterations: int) -> str:
+    made = versions()
+    return (
+        f"Taken on {hardware()}, {measure.cpus()} CPUs, torch {made.get('torch')}, Ray {made.get('ray')}: medians of "
+        f"{rounds} rounds of fresh runs of {iterations:,} iterations, another way first in each round; rates are over "
+        f"the seconds in SGD steps (evaluation and saving left out), for runs at once over the slowest one's; Ray is up "
+        f"for its own runs only; the weights of each bare run and its Ray Train twin are the same bytes."
+    )
