@@ -22,6 +22,9 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> tuple[
     Raises:
         InputError: the store cannot be read, or holds no runs of ours.
     """
+    empty = f"{tracking} holds no runs yet; `resnet-repro train` or `resnet-repro grid` makes some"
+    if tracking.startswith("sqlite:///") and not Path(tracking.removeprefix("sqlite:///")).exists():
+        raise InputError(empty)  # opening it would make it
     client = MlflowClient(tracking)
     try:
         found = client.get_experiment_by_name(experiment)
@@ -29,7 +32,7 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> tuple[
     except Exception as error:
         raise InputError(f"--tracking {tracking}: cannot be read ({str(error).splitlines()[0]})") from error
     if not runs:
-        raise InputError(f"{tracking} holds no runs yet; `resnet-repro train` or `resnet-repro grid` makes some")
+        raise InputError(empty)
     rows = pd.DataFrame([_row(run) for run in runs], columns=list(RUNS))
     points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
     runs_frame, metrics_frame = check(rows, points)

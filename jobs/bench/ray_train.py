@@ -87,7 +87,7 @@ def _storage(folder: str, dataset: Dataset) -> Storage:
 def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
     """Total images a second of runs in parallel processes, over the slowest one's time."""
     context = get_context("spawn")
-    processes = [context.Process(target=_bare, args=(storage.uri, run, threads)) for run in runs]
+    processes = [context.Process(target=_bare, args=(storage.uri, run, threads), daemon=True) for run in runs]
     for process in processes:
         process.start()
     for process in processes:
