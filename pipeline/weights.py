@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 from pipeline.experiments import Experiment
 
 FORMAT = "resnet-repro/weights/1"
+HEADER = "resnet-repro"
 
 
 def architecture(experiment: Experiment, classes: int) -> dict[str, Any]:
@@ -34,9 +35,9 @@ def architecture(experiment: Experiment, classes: int) -> dict[str, Any]:
 def weights_bytes(network: nn.Module, experiment: Experiment, classes: int) -> bytes:
     """The network's state dict (contiguous, on the CPU) with its architecture in the header."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    header = {"format": FORMAT, "experiment": experiment.name}
-    header["architecture"] = dumps(architecture(experiment, classes), sort_keys=True)
-    return save(tensors, metadata=header)
+    about = {"format": FORMAT, "experiment": experiment.name, "architecture": architecture(experiment, classes)}
+    # One entry, because safetensors writes several in an order that changes from process to process.
+    return save(tensors, metadata={HEADER: dumps(about, sort_keys=True)})
 
 
 def load_weights(network: nn.Module, experiment: Experiment, classes: int, content: bytes, where: str) -> None:
@@ -47,10 +48,8 @@ def load_weights(network: nn.Module, experiment: Experiment, classes: int, conte
     """
     tensors, header = read_tensors(content, where)
     wanted = architecture(experiment, classes)
-    if header.get("format") == FORMAT:
-        found = loads(header["architecture"])
-    else:
-        found = _described(tensors)
+    about = loads(header.get(HEADER, "{}"))
+    found = about["architecture"] if about.get("format") == FORMAT else _described(tensors)
     for field, mine in wanted.items():
         theirs = found.get(field, mine)
         if theirs != mine:

@@ -1,0 +1,191 @@
+"""A run is a function of (row, dataset, seed): whatever died on the way and however many workers there were."""
+
+import socket
+import subprocess
+import sys
+from math import isnan
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.checkpoint import folder, iterations, newest_checkpoint
+from pipeline.history import History
+from pipeline.metrics import IMAGES_PER_SECOND, TEST_ERR, TRAIN_CLEAN_ERR, VAL_ERR
+from pipeline.ranks import single
+from pipeline.runs import Run, read_result
+from pipeline.storage import Storage
+from pipeline.train import Settings, train
+from tests.pipeline.several_workers import several_groups
+from tests.pipeline.small_runs import digits_once, small_run
+
+EVERY_STEP = Settings(checkpoint_seconds=0)
+NEVER = Settings(checkpoint_seconds=1e9)
+
+
+class Killed(BaseException):
+    """What happens to a process, not to a run."""
+
+
+class DyingStorage(Storage):
+    """A storage whose process dies before it writes a path that contains `at`."""
+
+    def __init__(self, uri: str, at: str) -> None:
+        super().__init__(uri)
+        self.at = at
+
+    def write(self, path: str, content: bytes) -> None:
+        if self.at in path:
+            raise Killed
+        super().write(path, content)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
+    """All that a run's end holds, without what depends on the hour or the machine."""
+    end = newest_checkpoint(storage, run)
+    assert end is not None
+    assert end.iteration == run.experiment.iterations
+    points = History.from_json(end.files["history.json"]).points
+    measured = [(p.iteration, p.metric, p.value) for p in points if p.metric != IMAGES_PER_SECOND]
+    return end.files["weights.safetensors"], end.files["momentum.safetensors"], measured
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    torch.set_num_threads(1)
+    storage = Storage(str(tmp_path_factory.mktemp("whole")))
+    train(small_run(), digits_once(), storage, single(), NEVER)
+    return storage
+
+
+@pytest.mark.parametrize(
+    "dies_writing",
+    ["00000001/weights", "00000007/manifest.json", "00000015/momentum", "00000026/history.json", "result.json"],
+)
+def test_a_killed_and_continued_run_is_the_uninterrupted_one(
+    dies_writing: str, tmp_path: Path, uninterrupted: Storage
+) -> None:
+    run, storage = small_run(), Storage(str(tmp_path))
+    with pytest.raises(Killed):
+        train(run, digits_once(), DyingStorage(str(tmp_path), dies_writing), single(), EVERY_STEP)
+    assert read_result(storage, run) is None
+    train(run, digits_once(), storage, single(), NEVER)
+    assert state(storage, run) == state(uninterrupted, run)
+
+
+def test_a_damaged_checkpoint_costs_time_not_exactness(tmp_path: Path, uninterrupted: Storage) -> None:
+    run, storage = small_run(), Storage(str(tmp_path))
+    with pytest.raises(Killed):
+        train(run, digits_once(), DyingStorage(str(tmp_path), "00000012/manifest"), single(), EVERY_STEP)
+    damaged = f"{folder(run, 11)}/weights.safetensors"
+    storage.write(damaged, storage.read(damaged)[:-1])
+    result = train(run, digits_once(), storage, single(), NEVER)
+    assert [attempt["from_iteration"] for attempt in result["attempts"]] == [0, 10]
+    assert state(storage, run) == state(uninterrupted, run)
+
+
+def test_killed_inside_the_window_of_a_warmup_ends_it_at_the_same_iteration(tmp_path: Path) -> None:
+    run = small_run(iterations=60, lr_drops=(55,), warmup_lr=0.01, warmup_until_err=89.0)
+    whole, storage = Storage(str(tmp_path / "whole")), Storage(str(tmp_path / "killed"))
+    result = train(run, digits_once(), whole, single(), NEVER)
+    assert result["warmup_end"] in (25, 50)
+    with pytest.raises(Killed):
+        train(run, digits_once(), DyingStorage(storage.uri, "00000013/manifest"), single(), EVERY_STEP)
+    assert train(run, digits_once(), storage, single(), NEVER)["warmup_end"] == result["warmup_end"]
+    assert state(storage, run) == state(whole, run)
+
+
+def test_a_finished_run_is_left_as_it_is(uninterrupted: Storage) -> None:
+    run = small_run()
+    before = uninterrupted.read(f"{run.folder}/result.json")
+    result = train(run, digits_once(), DyingStorage(uninterrupted.uri, ""), single(), EVERY_STEP)
+    assert result["status"] == "finished"
+    assert uninterrupted.read(f"{run.folder}/result.json") == before
+
+
+def test_what_is_measured_when(uninterrupted: Storage) -> None:
+    run = small_run()
+    taken = [(iteration, metric) for iteration, metric, _ in state(uninterrupted, run)[2]]
+    assert [i for i, metric in taken if metric == TEST_ERR] == [10, 20, 30]
+    assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [30]  # drops at 15 and 23 are not evaluations
+    assert VAL_ERR not in {metric for _, metric in taken}
+    assert iterations(uninterrupted, run) == [15, 23, 30]
+
+
+def test_a_holdout_is_scored_as_val(tmp_path: Path) -> None:
+    run = small_run(iterations=4, lr_drops=(2, 3), eval_every=4, holdout=137)
+    final = train(run, digits_once(), Storage(str(tmp_path)), single(), NEVER)["final"]
+    assert final[VAL_ERR] == pytest.approx(100 * round(final[VAL_ERR] * 1.37) / 137, abs=1e-9)
+
+
+def test_another_seed_is_another_result(tmp_path: Path, uninterrupted: Storage) -> None:
+    storage = Storage(str(tmp_path))
+    train(small_run(seed=1), digits_once(), storage, single(), NEVER)
+    assert state(storage, small_run(seed=1))[0] != state(uninterrupted, small_run())[0]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path) -> None:
+    run, storage = small_run(lr=1e30), Storage(str(tmp_path))
+    result = train(run, digits_once(), storage, single(), NEVER)
+    assert result["status"] == "diverged"
+    assert "no longer finite" in result["reason"]
+    assert result["iterations"] < 30
+    assert not any(isnan(value) for value in result["final"].values())
+    assert read_result(storage, run) == result
+
+
+@pytest.fixture(scope="module")
+def by_workers(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Storage, list[list[str]]]]:
+    """Eight batch-norm groups trained by 1, 2, 4 and 8 processes: the storage, and what each rank saw."""
+    found = {}
+    for world_size in (1, 2, 4, 8):
+        place = tmp_path_factory.mktemp(f"workers{world_size}")
+        found[world_size] = Storage(str(place)), _trained_by(world_size, place)
+    return found
+
+
+def _trained_by(world_size: int, place: Path) -> list[list[str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    script = str(Path(__file__).with_name("several_workers.py"))
+    commands = [
+        [sys.executable, script, str(rank), str(world_size), address, str(place), "8"] for rank in range(world_size)
+    ]
+    root = Path(__file__).parents[2]
+    workers = [
+        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) for c in commands
+    ]
+    outputs = [worker.communicate(timeout=240) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * world_size, outputs[0][1]
+    return [out.split() for out, _ in outputs]
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 8])
+def test_any_number_of_workers_ends_with_the_same_bytes(world_size: int, by_workers: dict) -> None:
+    run = small_run(**several_groups(8))
+    assert state(by_workers[world_size][0], run) == state(by_workers[1][0], run)
+
+
+@pytest.mark.parametrize("world_size", [2, 8])
+def test_any_number_of_workers_sees_the_same_images(world_size: int, by_workers: dict) -> None:
+    share = 64 // world_size
+    seen = by_workers[world_size][1]
+    joined = [view for i in range(10) for rank in seen for view in rank[i * share : (i + 1) * share]]
+    assert joined == by_workers[1][1][0]
+    assert len(set(joined)) > 600
+
+
+def test_a_run_started_by_two_workers_is_continued_by_one(tmp_path: Path, by_workers: dict) -> None:
+    run, storage = small_run(**several_groups(8)), Storage(str(tmp_path))
+    two = by_workers[2][0]
+    for name in two.names(folder(run, 5)):
+        storage.write(f"{folder(run, 5)}/{name}", two.read(f"{folder(run, 5)}/{name}"))
+    result = train(run, digits_once(), storage, single(), NEVER)
+    assert [(a["from_iteration"], a["world_size"]) for a in result["attempts"]] == [(0, 2), (5, 1)]
+    assert state(storage, run) == state(by_workers[1][0], run)
