@@ -16,6 +16,7 @@ from pipeline.ranks import single
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 from pipeline.train import Settings, train
+from pipeline.weights import read_tensors
 from tests.pipeline.several_workers import several_groups
 from tests.pipeline.small_runs import digits_once, small_run
 
@@ -45,14 +46,16 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
+def state(storage: Storage, run: Run) -> tuple[dict, bytes, list]:
     """All that a run's end holds, without what depends on the hour or the machine."""
     end = newest_checkpoint(storage, run)
     assert end is not None
     assert end.iteration == run.experiment.iterations
     points = History.from_json(end.files["history.json"]).points
     measured = [(p.iteration, p.metric, p.value) for p in points if p.metric != IMAGES_PER_SECOND]
-    return end.files["weights.safetensors"], end.files["momentum.safetensors"], measured
+    weights, header = read_tensors(end.files["weights.safetensors"], "the end")
+    tensors = {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+    return tensors | header, end.files["momentum.safetensors"], measured
 
 
 @pytest.fixture(scope="module")

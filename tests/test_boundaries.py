@@ -1,0 +1,100 @@
+"""What may import what, who reads the environment, and how long a file may get (design, section 1)."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {
+    f"{folder}/{file.name}": ast.parse(file.read_text())
+    for folder in ("pipeline", "jobs", "analysis")
+    for file in sorted((ROOT / folder).glob("*.py"))
+}
+TORCH_FREE = [
+    *(f"pipeline.{name}" for name in (
+        "experiments", "layers", "metrics", "overrides", "schedule", "sampling", "datasets", "sources", "storage",
+        "runs", "checkpoint", "history", "provenance", "errors",
+    )),
+    *(f"jobs.{name}" for name in ("drive", "grid", "launch", "worker", "cli")),
+]  # fmt: skip
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Dotted names a module imports anywhere, `from a import b` as a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def users(package: str) -> set[str]:
+    """Files that import a package or anything inside it."""
+    return {
+        file
+        for file, tree in SOURCES.items()
+        if any(name == package or name.startswith(f"{package}.") for name in imported(tree))
+    }
+
+
+def inside(folder: str, files: set[str]) -> set[str]:
+    return {file for file in files if file.startswith(f"{folder}/")}
+
+
+@pytest.mark.parametrize("package", ["jobs", "analysis", "ray", "mlflow"])
+def test_pipeline_knows_no_cluster_no_tracking_and_no_table(package: str) -> None:
+    assert not inside("pipeline", users(package))
+
+
+@pytest.mark.parametrize("package", ["jobs", "torch", "torchvision", "ray"])
+def test_analysis_never_trains(package: str) -> None:
+    assert not inside("analysis", users(package))
+
+
+def test_mlflow_is_read_in_one_file_and_written_in_one() -> None:
+    assert users("mlflow") <= {"analysis/export.py", "jobs/publisher.py"}
+    assert inside("analysis", users("mlflow")) == {"analysis/export.py"}
+
+
+def test_ray_tune_is_in_one_file() -> None:
+    assert users("ray.tune") == {"jobs/grid.py"}
+
+
+def test_only_jobs_read_the_command_line_or_the_environment() -> None:
+    readers = {
+        file
+        for file, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "argv"))
+        or (isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & {"environ", "getenv", "argv"})
+    }
+    assert readers == inside("jobs", readers)
+
+
+def test_torch_free_modules_do_not_load_torch() -> None:
+    lines = ["import importlib, sys"]
+    for module in TORCH_FREE:
+        lines.append(f"importlib.import_module('{module}'); assert 'torch' not in sys.modules, '{module} loads torch'")
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_file_is_named_by_a_noun() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
+    assert not drawers & {Path(file).stem for file in SOURCES}
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_files_and_functions_stay_short_and_say_what_they_are(file: str) -> None:
+    tree = SOURCES[file]
+    lines = len((ROOT / file).read_text().splitlines())
+    assert lines <= 400, f"{file} has {lines} lines"
+    assert ast.get_docstring(tree) or file.endswith("__init__.py"), f"{file} has no docstring"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 70, f"{file}: {node.name} has {length} lines"
