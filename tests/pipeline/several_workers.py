@@ -1,38 +1,20 @@
-"""A worker process of test_train: `python several_workers.py RANK WORLD_SIZE ADDRESS STORAGE GROUPS`.
+"""A run trained by several processes of this machine, and a record of the images that entered their networks."""
 
-It trains a small run and prints the digests of the images entering its network, one line an iteration.
-"""
-
-import sys
+import multiprocessing
+import socket
 from hashlib import blake2b
+from pathlib import Path
 
 import torch
-
-sys.path.insert(0, __file__.rpartition("/")[0])
-from small_runs import digits_once, small_run
 
 from pipeline import ranks
 from pipeline.augment import TrainImages
 from pipeline.sampling import batch_at
 from pipeline.storage import Storage
 from pipeline.train import Settings, train
+from tests.pipeline.small_runs import digits_once, small_run
 
-
-def main(rank: int, world_size: int, address: str, storage: str, groups: int) -> None:
-    torch.set_num_threads(1)
-    run, dataset = small_run(**several_groups(groups)), digits_once()
-    images = TrainImages(run.experiment, dataset, torch.device("cpu"))
-    size = run.experiment.global_batch_size
-    share = size // world_size
-    for iteration in range(run.experiment.iterations):
-        views, labels = images.batch(batch_at(run.seed, images.count, iteration, size, rank * share, share))
-        for view, label in zip(views, labels, strict=True):
-            print(blake2b(view.contiguous().numpy().tobytes() + label.numpy().tobytes(), digest_size=8).hexdigest())
-    mine = ranks.join(rank, world_size, torch.device("cpu"), address, timeout_s=60)
-    try:
-        train(run, dataset, Storage(storage), mine, Settings())
-    finally:
-        ranks.leave()
+LOADED_ONCE = ["torch", "sklearn.datasets", "pipeline.train", "pipeline.sources"]
 
 
 def several_groups(groups: int) -> dict:
@@ -40,5 +22,36 @@ def several_groups(groups: int) -> dict:
     return dict(global_batch_size=8 * groups, bn_group=8, iterations=10, lr_drops=(5, 8), eval_every=5)
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5]))
+def trained_by(world_size: int, place: Path) -> list[list[str]]:
+    """Train eight groups on `world_size` workers with `place` as storage; the views' digests in order, by rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED_ONCE)
+    workers = [context.Process(target=work, args=(rank, world_size, address, place)) for rank in range(world_size)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+    assert [worker.exitcode for worker in workers] == [0] * world_size
+    return [(place / f"seen-{rank}").read_text().split() for rank in range(world_size)]
+
+
+def work(rank: int, world_size: int, address: str, place: Path) -> None:
+    """One worker."""
+    torch.set_num_threads(1)
+    run, dataset = small_run(**several_groups(8)), digits_once()
+    images, size = TrainImages(run.experiment, dataset, torch.device("cpu")), run.experiment.global_batch_size
+    share = size // world_size
+    with open(place / f"seen-{rank}", "w") as seen:
+        for iteration in range(run.experiment.iterations):
+            views, labels = images.batch(batch_at(run.seed, images.count, iteration, size, rank * share, share))
+            for view, label in zip(views, labels, strict=True):
+                content = view.contiguous().numpy().tobytes() + label.numpy().tobytes()
+                seen.write(blake2b(content, digest_size=8).hexdigest() + "\n")
+    mine = ranks.join(rank, world_size, torch.device("cpu"), address, timeout_s=60)
+    try:
+        train(run, dataset, Storage(str(place)), mine, Settings())
+    finally:
+        ranks.leave()

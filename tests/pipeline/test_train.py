@@ -1,8 +1,5 @@
 """A run is a function of (row, dataset, seed): whatever died on the way and however many workers there were."""
 
-import socket
-import subprocess
-import sys
 from math import isnan
 from pathlib import Path
 
@@ -16,8 +13,7 @@ from pipeline.ranks import single
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 from pipeline.train import Settings, train
-from pipeline.weights import read_tensors
-from tests.pipeline.several_workers import several_groups
+from tests.pipeline.several_workers import several_groups, trained_by
 from tests.pipeline.small_runs import digits_once, small_run
 
 EVERY_STEP = Settings(checkpoint_seconds=0)
@@ -46,16 +42,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def state(storage: Storage, run: Run) -> tuple[dict, bytes, list]:
+def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
     """All that a run's end holds, without what depends on the hour or the machine."""
     end = newest_checkpoint(storage, run)
     assert end is not None
     assert end.iteration == run.experiment.iterations
     points = History.from_json(end.files["history.json"]).points
     measured = [(p.iteration, p.metric, p.value) for p in points if p.metric != IMAGES_PER_SECOND]
-    weights, header = read_tensors(end.files["weights.safetensors"], "the end")
-    tensors = {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
-    return tensors | header, end.files["momentum.safetensors"], measured
+    return end.files["weights.safetensors"], end.files["momentum.safetensors"], measured
 
 
 @pytest.fixture(scope="module")
@@ -148,25 +142,8 @@ def by_workers(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Stor
     found = {}
     for world_size in (1, 2, 4, 8):
         place = tmp_path_factory.mktemp(f"workers{world_size}")
-        found[world_size] = Storage(str(place)), _trained_by(world_size, place)
+        found[world_size] = Storage(str(place)), trained_by(world_size, place)
     return found
-
-
-def _trained_by(world_size: int, place: Path) -> list[list[str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    script = str(Path(__file__).with_name("several_workers.py"))
-    commands = [
-        [sys.executable, script, str(rank), str(world_size), address, str(place), "8"] for rank in range(world_size)
-    ]
-    root = Path(__file__).parents[2]
-    workers = [
-        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) for c in commands
-    ]
-    outputs = [worker.communicate(timeout=240) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * world_size, outputs[0][1]
-    return [out.split() for out, _ in outputs]
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
