@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +16,24 @@ from rich import box
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from jobs import grids, screen
+from jobs import data_commands, grids, screen
+from jobs.bench import commands as bench_commands
 from jobs.launch import Execution, check_workers
+from jobs.options import (
+    AddressOption,
+    CheckpointOption,
+    DataOption,
+    Device,
+    DeviceOption,
+    IterationsOption,
+    SetOption,
+    StorageOption,
+    ThreadsOption,
+    TrackingOption,
+    WorkersOption,
+    manifest_named,
+    writable,
+)
 from pipeline.checkpoint import check_ours
 from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
@@ -28,32 +43,8 @@ from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="markdown", help=__doc__)
-data_app = typer.Typer(no_args_is_help=True, help="Prepare, list and verify datasets.")
-bench_app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios against named references.")
-app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench")
-
-
-class Device(StrEnum):
-    """Where workers compute: `auto` is the GPU where the cluster has one."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-StorageOption = Annotated[str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")]
-DataOption = Annotated[str, typer.Option("--data", help="A dataset's name or id, or a path to its files.")]
-SetOption = Annotated[list[str], typer.Option("--set", help="Change a field of the row: FIELD=VALUE, repeatable.")]
-IterationsOption = Annotated[int | None, typer.Option(help="Train this long instead, the schedule in proportion.")]
-TrackingOption = Annotated[str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")]
-AddressOption = Annotated[
-    str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
-]
-WorkersOption = Annotated[int, typer.Option(help="Ray Train workers of each run; a power of two.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of each worker; default: the best total rate.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
-CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
+app.add_typer(data_commands.app, name="data")
+app.add_typer(bench_commands.app, name="bench")
 
 
 @app.command()
@@ -92,56 +83,6 @@ def _facts(row: Experiment) -> dict[str, Any]:
     }
 
 
-@data_app.command("list")
-def data_list(storage: StorageOption = "results") -> None:
-    """Show the datasets that are known, and those prepared in storage."""
-    from pipeline.datasets import DATASETS, stored_manifests
-
-    table = Table(title=f"Datasets (prepared in {storage})", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "id", "train", "test", "image", "comparable"):
-        table.add_column(name, no_wrap=True)
-    prepared = stored_manifests(Storage(storage))
-    for m in prepared:
-        side, comparable = m["row"]["side"], "yes" if m["row"]["comparable"] else "no"
-        counts = (f"{m['train_images']:,}", f"{m['test_images']:,}")
-        table.add_row(m["row"]["name"], m["id"], *counts, f"{side}x{side}", comparable)
-    screen.console.print(table)
-    for row in DATASETS.values():
-        if row.name not in {m["row"]["name"] for m in prepared}:
-            print(f"not prepared: {row.name} ({row.arrives})")
-
-
-@data_app.command("prepare")
-def data_prepare(
-    name: Annotated[str, typer.Argument(help="digits, cifar10, or a name of your own with --from.")],
-    path: Annotated[Path | None, typer.Option("--from", help="The official archive, or a folder of parquet.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the official archive.")] = False,
-    storage: StorageOption = "results",
-) -> None:
-    """Check a dataset's files and write them into storage in canonical form."""
-    from jobs.data import prepare
-
-    place = _writable(storage)
-    with screen.progress(f"preparing {name}") as report:
-        m = prepare(place, name, path, download, report)
-    print(
-        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training and {m['test_images']:,} test images in {place.uri}"
-    )
-
-
-@data_app.command("verify")
-def data_verify(
-    name: Annotated[str, typer.Argument(help="A prepared dataset's name or id.")], storage: StorageOption = "results"
-) -> None:
-    """Recompute a prepared dataset's checksum and id from its images and labels."""
-    from jobs.data import manifest_of
-    from pipeline.datasets import verify_dataset
-
-    place = Storage(storage)
-    dataset = verify_dataset(place, manifest_of(place, name)["id"])
-    print(f"{dataset.row.name} {dataset.id}: checksum and id are right")
-
-
 @app.command()
 def train(
     experiment: Annotated[str, typer.Argument(help="A row of `resnet-repro experiments`.")],
@@ -165,7 +106,7 @@ def train(
 
     row = experiment_named(experiment, settings, iterations)
     grids.check_trainable(row)
-    place = _writable(storage)
+    place = writable(storage)
     execution = Execution(place.uri, _tracking(tracking, place), workers=workers, checkpoint_seconds=checkpoint_seconds)
     run = _runs(place, [row], data, [seed], workers)[0]
     result = read_result(place, run)
@@ -215,7 +156,7 @@ def grid(
     rows = [experiment_named(name, settings, iterations) for name in grids.rows_asked_for(names)]
     for row in rows:
         grids.check_trainable(row)
-    place = _writable(storage)
+    place = writable(storage)
     execution = Execution(place.uri, _tracking(tracking, place), workers=workers, checkpoint_seconds=checkpoint_seconds)
     runs = _runs(place, rows, data, range(seeds), workers)
     left, failed = unfinished(place, runs), []
@@ -291,59 +232,13 @@ def evaluate(
     row = experiment_named(experiment, settings)
     if not weights.is_file():
         raise InputError(f"{weights}: no such file")
-    place = _writable(storage)
+    place = writable(storage)
     with screen.progress("preparing data") as progress:
         dataset_id = find_dataset(place, data, progress)["id"]
     from jobs.evaluate import score_weights
 
     score = score_weights(row, weights, place, dataset_id)
     print(f"{score.top1_err:.2f} % of {score.count:,} test images wrong ({score.wrong:,})")
-
-
-@bench_app.command("loop")
-def bench_loop(
-    data: DataOption = "digits",
-    storage: StorageOption = "results",
-    experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 7,
-    steps: Annotated[int, typer.Option(min=1, help="Steps a round.")] = 12,
-    threads: Annotated[int | None, typer.Option(help="Threads of our step; default: all CPUs.")] = None,
-) -> None:
-    """Our step fed by the data plane against the same on one batch, and against the standard loop people use."""
-    from jobs.bench.loop import bench
-
-    place = _writable(storage)
-    manifest = _manifest(place, data)
-    bench(experiment, place, manifest["id"], precision, rounds, steps, threads)
-
-
-@bench_app.command("ray")
-def bench_ray(
-    data: DataOption = "digits",
-    storage: StorageOption = "results",
-    iterations: Annotated[int, typer.Option(min=20, help="Iterations of each run.")] = 120,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 3,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
-) -> None:
-    """A Ray Train run's steady rate against the same loop run bare; and runs at once against threads a run."""
-    from jobs.bench.ray_train import bench
-
-    place = _writable(storage)
-    bench(place, _manifest(place, data), iterations, rounds, precision)
-
-
-def _writable(storage: str) -> Storage:
-    place = Storage(storage)
-    place.check_writable()
-    return place
-
-
-def _manifest(place: Storage, data: str) -> dict[str, Any]:
-    from jobs.data import find_dataset
-
-    with screen.progress("preparing data") as progress:
-        return find_dataset(place, data, progress)
 
 
 def _tracking(tracking: str | None, place: Storage) -> str:
@@ -357,7 +252,7 @@ def _tracking(tracking: str | None, place: Storage) -> str:
 
 def _runs(place: Storage, rows: list[Experiment], data: str, seeds: Any, workers: int) -> list[Run]:
     """The runs asked for, refused where workers or the dataset cannot carry them."""
-    manifest = _manifest(place, data)
+    manifest = manifest_named(place, data)
     key = f"{manifest['row']['name']}-{manifest['id'][:8]}"
     runs = [Run(row, manifest["id"], key, seed) for row in rows for seed in seeds]
     for run in runs:

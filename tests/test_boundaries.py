@@ -79,7 +79,9 @@ def test_torch_free_modules_do_not_load_torch() -> None:
     lines = ["import importlib, sys"]
     for module in TORCH_FREE:
         lines.append(f"importlib.import_module('{module}'); assert 'torch' not in sys.modules, '{module} loads torch'")
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -19,7 +19,9 @@ RESNET20, CPU = EXPERIMENTS["resnet20"], torch.device("cpu")
 def noise(row: DatasetRow = CIFAR10, train: int = 53, test: int = 7) -> Dataset:
     rng = np.random.default_rng(0)
     splits = [
-        Images(rng.integers(0, 256, (n, row.side, row.side, 3), dtype=np.uint8), rng.integers(0, 10, n).astype(np.uint8))
+        Images(
+            rng.integers(0, 256, (n, row.side, row.side, 3), dtype=np.uint8), rng.integers(0, 10, n).astype(np.uint8)
+        )
         for n in (train, test)
     ]
     return canonical_dataset(row, *splits)
@@ -55,7 +57,9 @@ def test_digits_are_never_flipped_and_cifar_about_half_the_time() -> None:
     for name, expected in [("digits", 0), ("cifar10", 500)]:
         row = DATASETS[name]
         ramp = np.broadcast_to(np.arange(row.side, dtype=np.uint8)[None, None, :, None], (1, row.side, row.side, 3))
-        dataset = canonical_dataset(row, Images(ramp.copy(), np.zeros(1, np.uint8)), Images(ramp.copy(), np.zeros(1, np.uint8)))
+        dataset = canonical_dataset(
+            row, Images(ramp.copy(), np.zeros(1, np.uint8)), Images(ramp.copy(), np.zeros(1, np.uint8))
+        )
         images = TrainImages(replace(RESNET20, normalisation="none"), dataset, CPU)
         views, _ = images.batch(batch_at(0, 1, 0, 1000, 0, 1000))
         middle = row.side // 2
@@ -94,7 +98,9 @@ def test_channel_mean_std_gives_zero_mean_and_unit_deviation() -> None:
     offset, scale = normalisation("channel_mean_std", dataset.train)
     seen = (torch.from_numpy(dataset.train.pixels).double() - offset) * scale
     torch.testing.assert_close(seen.mean((0, 1, 2)), torch.zeros(3, dtype=torch.float64), atol=1e-5, rtol=0)
-    torch.testing.assert_close(seen.std((0, 1, 2), unbiased=False), torch.ones(3, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        seen.std((0, 1, 2), unbiased=False), torch.ones(3, dtype=torch.float64), atol=1e-5, rtol=0
+    )
 
 
 def test_per_pixel_mean_is_zero_at_every_pixel() -> None:

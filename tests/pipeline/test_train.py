@@ -4,7 +4,6 @@ from math import isnan
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipeline.checkpoint import folder, iterations, newest_checkpoint
 from pipeline.history import History
@@ -37,11 +36,6 @@ class DyingStorage(Storage):
         super().write(path, content)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
     """All that a run's end holds, without what depends on the hour or the machine."""
     end = newest_checkpoint(storage, run)
@@ -54,7 +48,6 @@ def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Storage:
-    torch.set_num_threads(1)
     storage = Storage(str(tmp_path_factory.mktemp("whole")))
     train(small_run(), digits_once(), storage, single(), NEVER)
     return storage

@@ -1,0 +1,42 @@
+"""`resnet-repro bench`: speed as ratios against named references."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.options import DataOption, StorageOption, manifest_named, writable
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios against named references.")
+
+
+@app.command("loop")
+def bench_loop(
+    data: DataOption = "digits",
+    storage: StorageOption = "results",
+    experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 7,
+    steps: Annotated[int, typer.Option(min=1, help="Steps a round.")] = 12,
+    threads: Annotated[int | None, typer.Option(help="Threads of our step; default: all CPUs.")] = None,
+) -> None:
+    """Our step fed by the data plane against the same on one batch, and against the standard loop people use."""
+    from jobs.bench.loop import bench
+
+    place = writable(storage)
+    manifest = manifest_named(place, data)
+    bench(experiment, place, manifest["id"], precision, rounds, steps, threads)
+
+
+@app.command("ray")
+def bench_ray(
+    data: DataOption = "digits",
+    storage: StorageOption = "results",
+    iterations: Annotated[int, typer.Option(min=20, help="Iterations of each run.")] = 120,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 3,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
+) -> None:
+    """A Ray Train run's steady rate against the same loop run bare; and runs at once against threads a run."""
+    from jobs.bench.ray_train import bench
+
+    place = writable(storage)
+    bench(place, manifest_named(place, data), iterations, rounds, precision)

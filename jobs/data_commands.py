@@ -1,0 +1,64 @@
+"""`resnet-repro data`: prepare, list and verify datasets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from jobs import screen
+from jobs.options import StorageOption, writable
+from pipeline.storage import Storage
+
+app = typer.Typer(no_args_is_help=True, help="Prepare, list and verify datasets.")
+
+
+@app.command("list")
+def data_list(storage: StorageOption = "results") -> None:
+    """Show the datasets that are known, and those prepared in storage."""
+    from pipeline.datasets import DATASETS, stored_manifests
+
+    table = Table(title=f"Datasets (prepared in {storage})", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "id", "train", "test", "image", "comparable"):
+        table.add_column(name, no_wrap=True)
+    prepared = stored_manifests(Storage(storage))
+    for m in prepared:
+        side, comparable = m["row"]["side"], "yes" if m["row"]["comparable"] else "no"
+        counts = (f"{m['train_images']:,}", f"{m['test_images']:,}")
+        table.add_row(m["row"]["name"], m["id"], *counts, f"{side}x{side}", comparable)
+    screen.console.print(table)
+    for row in DATASETS.values():
+        if row.name not in {m["row"]["name"] for m in prepared}:
+            print(f"not prepared: {row.name} ({row.arrives})")
+
+
+@app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="digits, cifar10, or a name of your own with --from.")],
+    path: Annotated[Path | None, typer.Option("--from", help="The official archive, or a folder of parquet.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the official archive.")] = False,
+    storage: StorageOption = "results",
+) -> None:
+    """Check a dataset's files and write them into storage in canonical form."""
+    from jobs.data import prepare
+
+    place = writable(storage)
+    with screen.progress(f"preparing {name}") as report:
+        m = prepare(place, name, path, download, report)
+    print(
+        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training and {m['test_images']:,} test images in {place.uri}"
+    )
+
+
+@app.command("verify")
+def data_verify(
+    name: Annotated[str, typer.Argument(help="A prepared dataset's name or id.")], storage: StorageOption = "results"
+) -> None:
+    """Recompute a prepared dataset's checksum and id from its images and labels."""
+    from jobs.data import manifest_of
+    from pipeline.datasets import verify_dataset
+
+    place = Storage(storage)
+    dataset = verify_dataset(place, manifest_of(place, name)["id"])
+    print(f"{dataset.row.name} {dataset.id}: checksum and id are right")

@@ -1,0 +1,46 @@
+"""Options that several commands share, and the two places they name: storage and dataset."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from jobs import screen
+from pipeline.storage import Storage
+
+
+class Device(StrEnum):
+    """Where workers compute: `auto` is the GPU where the cluster has one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+StorageOption = Annotated[str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")]
+DataOption = Annotated[str, typer.Option("--data", help="A dataset's name or id, or a path to its files.")]
+SetOption = Annotated[list[str], typer.Option("--set", help="Change a field of the row: FIELD=VALUE, repeatable.")]
+IterationsOption = Annotated[int | None, typer.Option(help="Train this long instead, the schedule in proportion.")]
+TrackingOption = Annotated[str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
+]
+WorkersOption = Annotated[int, typer.Option(help="Ray Train workers of each run; a power of two.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of each worker; default: the best total rate.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
+CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
+
+
+def writable(storage: str) -> Storage:
+    """The storage at a URI, tried by writing to it."""
+    place = Storage(storage)
+    place.check_writable()
+    return place
+
+
+def manifest_named(place: Storage, data: str) -> dict[str, Any]:
+    """The manifest of the dataset that `data` names, prepared if need be, with progress shown."""
+    from jobs.data import find_dataset
+
+    with screen.progress("preparing data") as progress:
+        return find_dataset(place, data, progress)
