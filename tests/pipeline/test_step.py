@@ -19,7 +19,7 @@ def images(count: int) -> tuple[Tensor, Tensor]:
 
 
 def test_groups_are_added_in_a_binary_tree() -> None:
-    """1e8 swallows a lone 4 in fp32 but not an 8: only ((a+b)+(c+d)) gives these digits."""
+    """At 1e8 fp32 counts in eights: a lone 3 is lost, 3 + 3 becomes 8, so only ((a+b)+(c+d)) gives these digits."""
     parts = [torch.tensor([value]) for value in (1e8, 3.0, 3.0, 3.0)]
     assert (
         sum_subtree(parts).item() == (torch.tensor(1e8) + torch.tensor(3.0) + torch.tensor(6.0)).item() == 100000008.0
