@@ -110,9 +110,9 @@ def build_network(experiment: Experiment, seed: int, classes: int | None = None)
 
     Convolutions and the classifier get the row's distribution, biases zero, batch norm gamma 1 and beta 0.
     """
-    network = ResNet(experiment, classes)
     initialise = INITIALISATIONS[experiment.initialisation]
     with torch.random.fork_rng(devices=[]):
+        network = ResNet(experiment, classes)
         torch.manual_seed(seed)
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

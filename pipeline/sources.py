@@ -4,6 +4,7 @@ Everything is checked while it is read; no pickle is ever loaded (so the archive
 """
 
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from hashlib import md5
 from io import BytesIO
@@ -111,7 +112,7 @@ def cifar10_members(archive: bytes, where: str) -> Dataset:
                 stream = tar.extractfile(member) if member.isfile() and member.name.endswith(".bin") else None
                 if stream is not None:
                     files[Path(member.name).name] = stream.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
         raise InputError(f"{where}: not a readable tar.gz ({error})") from error
     train = [_cifar10_records(files, f"data_batch_{number}.bin", where) for number in range(1, 6)]
     pixels, labels = (np.concatenate(parts) for parts in zip(*((t.pixels, t.labels) for t in train), strict=True))

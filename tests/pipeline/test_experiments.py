@@ -22,7 +22,8 @@ OTHER_VALUES: dict[str, Any] = dict(
     name="other", family="imagenet", depth=26, block="bottleneck", shortcut="B", norm="none", bottleneck_stride="3x3",
     initialisation="xavier", iterations=64_001, global_batch_size=256, bn_group=32, bn_momentum=0.2, bn_eps=1e-3,
     lr=0.2, lr_drops=(32_000,), warmup_lr=0.01, warmup_until_err=70.0, weight_decay=0.0, weight_decay_scope="all",
-    momentum=0.8, sgd="torch", augmentation="none", normalisation="none", precision="bf16", holdout=5000, eval_every=999,
+    momentum=0.8, sgd="torch", augmentation="none", normalisation="none", precision="bf16", holdout=5000,
+    eval_every=999,
 )  # fmt: skip
 
 
