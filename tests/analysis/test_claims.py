@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from measured_runs import points
+from tests.analysis.measured_runs import points
 
 from analysis.claims import CLAIMS, judge_claims, summary
 from analysis.frames import check

@@ -4,7 +4,7 @@ from math import isnan
 
 import pandas as pd
 import pytest
-from measured_runs import frames_of, points, run_row
+from tests.analysis.measured_runs import frames_of, points, run_row
 
 from analysis.frames import check
 from analysis.measures import measure

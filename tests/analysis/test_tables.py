@@ -3,7 +3,7 @@
 from math import isnan
 
 import pytest
-from measured_runs import frames_of, points, run_row
+from tests.analysis.measured_runs import frames_of, points, run_row
 
 from analysis import tables
 from analysis.frames import check
