@@ -28,11 +28,13 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
 
     from pipeline import ranks
     from pipeline.datasets import read_dataset
+    from pipeline.memory import keep_freed_memory
     from pipeline.provenance import hardware, versions
     from pipeline.storage import Storage
     from pipeline.train import Settings, train
 
     job = config["work"]
+    keep_freed_memory()
     torch.set_num_threads(job.threads)
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()

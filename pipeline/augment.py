@@ -29,16 +29,22 @@ class TrainImages:
         offset, scale = normalisation(experiment.normalisation, train)
         # Padding the offset with zeros makes "subtract, then pad" one gather and one subtraction.
         self.offset = F.pad(offset.to(device), border)
-        self.scale = scale.to(device)
+        # Repeated for each pixel, so that it is multiplied with a view as one contiguous row.
+        self.scale = scale.to(device).repeat(self.row.side**2)
 
     def batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Views [n, 3, side, side] float32 (channels last in memory) and labels [n] of a batch."""
-        device = self.pixels.device
+        device, side = self.pixels.device, self.row.side
         rows, columns = (torch.from_numpy(index).to(device) for index in self._window(batch))
         ids = torch.from_numpy(batch.ids).to(device)
-        at = (rows[:, :, None], columns[:, None, :])
-        views = (self.pixels[ids[:, None, None], *at] - self.offset[at]) * self.scale
-        return views.permute(0, 3, 1, 2), self.labels[ids]
+        # Pixels are rows of three values in one long table: taking rows is several times faster than indexing by axes.
+        width = side + 2 * self.pad
+        place = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+        table = (ids[:, None] * width**2 + place).flatten()
+        views = self.pixels.view(-1, 3).index_select(0, table).view(len(ids), -1).float()
+        views -= self.offset.view(-1, 3).index_select(0, place.flatten()).view(len(ids), -1)
+        views *= self.scale
+        return views.view(-1, side, side, 3).permute(0, 3, 1, 2), self.labels[ids]
 
     def _window(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Which rows [n, side] and columns [n, side] of the padded images a batch looks at."""

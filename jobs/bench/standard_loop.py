@@ -102,29 +102,25 @@ def train_transform(side: int, pad: int, flip: bool) -> transforms.Compose:
 
 
 class StandardLoop:
-    """Training that can be advanced a step at a time: `next(loop.steps)` yields the images trained on.
+    """Training that can be advanced a step at a time: `next(loop.steps)` yields the images trained on."""
 
-    `setting.threads` is the caller's to set, as other loops may share the process.
-    """
-
-    def __init__(self, dataset: PILImages, model: nn.Module, batch_size: int, setting: Setting) -> None:
-        self.setting = setting
+    def __init__(self, dataset: PILImages, model: nn.Module, batch_size: int, workers: int) -> None:
         self.model = model
         self.criterion = nn.CrossEntropyLoss()
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-        self.loader: DataLoader | None = DataLoader(
+        self.loader = DataLoader(
             dataset,
             batch_size=batch_size,
             shuffle=True,
             drop_last=True,
-            num_workers=setting.workers,
-            persistent_workers=setting.workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
         )
         self.steps = self._train()
 
     def _train(self) -> Iterator[int]:
         self.model.train()
-        while self.loader is not None:
+        while True:
             running_loss, correct, total = 0.0, 0, 0
             for inputs, targets in self.loader:
                 self.optimizer.zero_grad()
@@ -138,8 +134,3 @@ class StandardLoop:
                 total += targets.size(0)
                 correct += predicted.eq(targets).sum().item()
                 yield targets.size(0)
-
-    def close(self) -> None:
-        """End the workers."""
-        self.loader = None
-        self.steps = iter(())

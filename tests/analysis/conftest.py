@@ -4,10 +4,10 @@ from collections.abc import Callable
 from json import dumps
 
 import pytest
-from tests.analysis.measured_runs import Frames, frames_of, points, run_row
 
 from pipeline.experiments import EXPERIMENTS
 from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
+from tests.analysis.measured_runs import Frames, frames_of, points, run_row
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import pandas as pd
 import pytest
-from tests.analysis.measured_runs import points
 
 from analysis.claims import CLAIMS, judge_claims, summary
 from analysis.frames import check
 from analysis.studies import split_studies
 from pipeline.metrics import TRAIN_ERR
+from tests.analysis.measured_runs import points
 
 DIGITS = {"dataset": "digits", "dataset_id": "d1", "comparable": False}
 PLAIN = {

@@ -4,12 +4,12 @@ from math import isnan
 
 import pandas as pd
 import pytest
-from tests.analysis.measured_runs import frames_of, points, run_row
 
 from analysis.frames import check
 from analysis.measures import measure
 from analysis.studies import split_studies
 from pipeline.metrics import TEST_ERR, TRAIN_ERR
+from tests.analysis.measured_runs import frames_of, points, run_row
 
 SHORT = {"iterations": 800, "lr_drops": [400, 600], "eval_every": 13}
 

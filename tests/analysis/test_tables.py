@@ -3,12 +3,12 @@
 from math import isnan
 
 import pytest
-from tests.analysis.measured_runs import frames_of, points, run_row
 
 from analysis import tables
 from analysis.frames import check
 from analysis.studies import split_studies
 from pipeline.metrics import TEST_ERR
+from tests.analysis.measured_runs import frames_of, points, run_row
 
 
 def table_of(frames):
