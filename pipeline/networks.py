@@ -75,9 +75,10 @@ class Block(nn.Module):
             case "projection":
                 return out + self.downsample(x)
             case "pad":
-                s = self.plan.stride
+                # A 1x1 average pool is the subsampling `::stride`, but goes backward in one pass instead of several.
+                kept = F.avg_pool2d(x, 1, self.plan.stride)
                 extra = self.plan.convs[-1].channels_out - self.plan.convs[0].channels_in
-                return out + F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, 0, extra))
+                return out + F.pad(kept, (0, 0, 0, 0, 0, extra))
 
 
 class ResNet(nn.Module):

@@ -42,8 +42,7 @@ class Trainee:
         """
         groups = self.experiment.groups
         self.gradients.zero_()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
-            logits = self.network(x)
+        logits = self.network(x)
         loss = F.cross_entropy(logits.float(), labels) / groups
         loss.backward()
         wrong = (logits.argmax(1) != labels).sum()
@@ -53,7 +52,9 @@ class Trainee:
     def step(self, batch: tuple[Tensor, Tensor], lr: float, ranks: Ranks) -> Tensor:
         """One iteration on this rank's images; returns [loss, wrong predictions] over the whole batch, on the device."""
         self.network.train()
-        totals = ranks.sum_tree(self._groups(*batch))
+        # One context around all groups, so that each weight is rounded to bf16 once an iteration.
+        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
+            totals = ranks.sum_tree(self._groups(*batch))
         gradients, statistics, scalars = totals.split([len(self.weights), len(self.statistics), 2])
         self._update_running(statistics)
         sgd_update(self.experiment, self.weights, self.momentum, gradients, self.decay, lr)
