@@ -4,9 +4,10 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
+from ray._private import ray_constants
 
 from pipeline.errors import InputError
 
@@ -34,7 +35,8 @@ def connected(address: str | None) -> Iterator[None]:
     named = address or os.environ.get("RAY_ADDRESS")
     options = {"address": named} if named else {"address": "local", "include_dashboard": False}
     try:
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        with nullcontext() if named else _on_loopback():
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster at {named}: {str(error).splitlines()[0]}") from error
     for name in ("ray", "ray.train", "ray.tune"):
@@ -43,6 +45,17 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Start Ray on 127.0.0.1, as it does by itself where it supports no cluster; else it listens on every interface."""
+    supported = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = supported
 
 
 def largest_resources() -> dict[str, float]:

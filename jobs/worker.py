@@ -1,6 +1,8 @@
 """What each Ray Train worker runs: meet the others, load the dataset, train. Imports torch only inside the worker."""
 
+import os
 import socket
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +41,7 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = _device(job.use_gpu)
-    group = ranks.join(rank, world_size, device, _meeting_point(rank, world_size))
+    group = _meet(rank, world_size, device)
     made_with = {
         "device": torch.cuda.get_device_name(device) if job.use_gpu else "cpu",
         "hardware": hardware(),
@@ -69,13 +71,35 @@ def _device(use_gpu: bool) -> Any:
     return device
 
 
-def _meeting_point(rank: int, world_size: int) -> str:
-    """An address on rank 0's node for the process group; Ray tells it to the other ranks."""
+def _meet(rank: int, world_size: int, device: Any) -> Any:
+    """Join the run's process group on rank 0's node, at the address that Ray knows that node by; Ray tells the others."""
+    from pipeline import ranks
+
     if world_size == 1:
-        return ""
-    address = None
-    if rank == 0:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            address = f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
-    return broadcast_from_rank_zero(address)
+        return ranks.single(device)
+    here = ray.util.get_node_ip_address()
+    if interface := interface_of(here):
+        # Left alone, gloo takes the address that the host's name resolves to: often a loopback one, or none.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    listener = ranks.listen(here) if rank == 0 else None
+    mine = (here, listener.getsockname()[1]) if listener else None
+    address = tuple(broadcast_from_rank_zero(mine))
+    return ranks.join(rank, world_size, device, address, listener)
+
+
+def interface_of(address: str) -> str | None:
+    """The name of this machine's network interface with an IPv4 address; None if there is none, or not on Linux."""
+    if sys.platform != "linux":
+        return None
+    from fcntl import ioctl
+
+    ask_address = 0x8915  # SIOCGIFADDR
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                found = ioctl(probe.fileno(), ask_address, name.encode().ljust(256, b"\0"))[20:24]
+            except OSError:  # an interface without an IPv4 address
+                continue
+            if socket.inet_ntoa(found) == address:
+                return name
+    return None

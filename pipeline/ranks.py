@@ -4,6 +4,7 @@ Group gradients are added in one binary tree in group order: each rank its own s
 used, because its bucket layout changes after its first step and with it the order of summation.
 """
 
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -66,15 +67,33 @@ def single(device: torch.device | None = None) -> Ranks:
     return Ranks(0, 1, device or torch.device("cpu"))
 
 
-def join(rank: int, world_size: int, device: torch.device, address: str, timeout_s: float = 300) -> Ranks:
-    """Meet the other workers at `address` (tcp://host:port, opened by rank 0): NCCL between GPUs, gloo otherwise."""
+def listen(host: str) -> socket.socket:
+    """A socket that listens on `host` alone, at a free port: where the workers of a run meet. Rank 0's to open."""
+    return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def join(
+    rank: int,
+    world_size: int,
+    device: torch.device,
+    address: tuple[str, int],
+    listener: socket.socket | None = None,
+    timeout_s: float = 300,
+) -> Ranks:
+    """Meet the other workers at `address` (host, port of rank 0): NCCL between GPUs, gloo otherwise.
+
+    Rank 0 hands over its `listener`; without one it opens the port on all its addresses.
+    """
     if world_size > 1:
+        timeout = timedelta(seconds=timeout_s)
+        handed_over = None if listener is None else listener.detach()
+        store = dist.TCPStore(*address, world_size, rank == 0, timeout, master_listen_fd=handed_over)
         dist.init_process_group(
             backend="nccl" if device.type == "cuda" else "gloo",
-            init_method=address,
+            store=store,
             rank=rank,
             world_size=world_size,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timeout,
         )
     return Ranks(rank, world_size, device)
 

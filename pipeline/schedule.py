@@ -31,8 +31,8 @@ def warmup_ends(experiment: Experiment, iteration: int, wrong: int) -> bool:
 
 
 def evaluates_after(experiment: Experiment, iteration: int) -> bool:
-    """Whether the test error is taken after `iteration` finished steps: at multiples of `eval_every`, and at the end."""
-    return iteration % experiment.eval_every == 0 or iteration == experiment.iterations
+    """Whether the test error is taken after `iteration` finished steps: at multiples of `eval_every` and milestones."""
+    return iteration % experiment.eval_every == 0 or milestone(experiment, iteration)
 
 
 def milestone(experiment: Experiment, iteration: int) -> bool:

@@ -26,7 +26,7 @@ def trained_by(world_size: int, place: Path) -> list[list[str]]:
     """Train eight groups on `world_size` workers with `place` as storage; the views' digests in order, by rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        address = probe.getsockname()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED_ONCE)
     workers = [context.Process(target=work, args=(rank, world_size, address, place)) for rank in range(world_size)]
@@ -38,7 +38,7 @@ def trained_by(world_size: int, place: Path) -> list[list[str]]:
     return [(place / f"seen-{rank}").read_text().split() for rank in range(world_size)]
 
 
-def work(rank: int, world_size: int, address: str, place: Path) -> None:
+def work(rank: int, world_size: int, address: tuple[str, int], place: Path) -> None:
     """One worker."""
     torch.set_num_threads(1)
     run, dataset = small_run(**several_groups(8)), digits_once()

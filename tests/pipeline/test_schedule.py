@@ -54,9 +54,9 @@ def test_only_the_two_deepest_rows_warm_up_and_footnote_5_does_not() -> None:
     assert not warmup_ends(EXPERIMENTS["resnet110-nowarmup"], 400, 0)
 
 
-def test_evaluations_are_at_multiples_and_at_the_end() -> None:
+def test_evaluations_are_at_multiples_and_milestones() -> None:
     row = replace(RESNET20, iterations=25, lr_drops=(12, 18), eval_every=10)
-    assert [i for i in range(1, 26) if evaluates_after(row, i)] == [10, 20, 25]
+    assert [i for i in range(1, 26) if evaluates_after(row, i)] == [10, 12, 18, 20, 25]
 
 
 def test_milestones_are_the_ends_of_constant_rates() -> None:

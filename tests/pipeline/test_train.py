@@ -101,8 +101,8 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted: Storage) -> None:
 def test_what_is_measured_when(uninterrupted: Storage) -> None:
     run = small_run()
     taken = [(iteration, metric) for iteration, metric, _ in state(uninterrupted, run)[2]]
-    assert [i for i, metric in taken if metric == TEST_ERR] == [10, 20, 30]
-    assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [30]  # drops at 15 and 23 are not evaluations
+    assert [i for i, metric in taken if metric == TEST_ERR] == [10, 15, 20, 23, 30]
+    assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [15, 23, 30]  # the drops and the end
     assert VAL_ERR not in {metric for _, metric in taken}
     assert iterations(uninterrupted, run) == [15, 23, 30]
 
