@@ -42,7 +42,13 @@ from pipeline.overrides import experiment_named
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="markdown", help=__doc__)
+HELP = """Train the networks of *Deep Residual Learning for Image Recognition* on Ray, and compare with the paper.
+
+Begin with `resnet-repro experiments`, then `resnet-repro grid demo`. A command that was interrupted continues when it is
+given again.
+"""
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="markdown", help=HELP)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(bench_commands.app, name="bench")
 

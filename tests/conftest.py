@@ -32,7 +32,7 @@ def storage(tmp_path: Path, digits_dataset: Dataset) -> Storage:
 def cli() -> Cli:
     """`resnet-repro ARGUMENTS` in a process of its own, off a terminal."""
 
-    def call(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "200", "RAY_USAGE_STATS_ENABLED": "0"}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)

@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {
-    f"{folder}/{file.name}": ast.parse(file.read_text())
+    str(file.relative_to(ROOT)): ast.parse(file.read_text())
     for folder in ("pipeline", "jobs", "analysis")
-    for file in sorted((ROOT / folder).glob("*.py"))
+    for file in sorted((ROOT / folder).rglob("*.py"))
 }
 TORCH_FREE = [
     *(f"pipeline.{name}" for name in (

@@ -1,11 +1,16 @@
 """What a user can get wrong on the command line ends in one clear line and exit code 2, before anything starts."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
+from pipeline.datasets import Dataset
 from pipeline.overrides import experiment_named
 from pipeline.runs import Run
 from pipeline.storage import Storage
@@ -62,6 +67,25 @@ def test_a_truncated_or_foreign_archive_has_the_wrong_checksum(cli: Cli, tmp_pat
     assert not (tmp_path / "s" / "datasets").exists()
 
 
+@pytest.mark.parametrize(
+    ("side", "label", "says"),
+    [(32, 10, "label 10, labels go from 0 to 9"), (31, 3, "an image of shape (31, 31, 3), not (32, 32, 3)")],
+)
+def test_a_label_out_of_range_and_an_image_of_the_wrong_shape(
+    cli: Cli, tmp_path: Path, side: int, label: int, says: str
+) -> None:
+    picture = BytesIO()
+    Image.new("RGB", (side, side)).save(picture, format="PNG")
+    rows = [{"img": {"bytes": picture.getvalue(), "path": None}, "label": label}]
+    (tmp_path / "mine").mkdir()
+    for split in ("train", "test"):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "mine" / f"{split}.parquet")
+    done = cli("train", "resnet20", "--data", tmp_path / "mine", "--storage", tmp_path / "s")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert "train.parquet, row 0: " in done.stderr and says in done.stderr
+    assert not (tmp_path / "s" / "datasets").exists()
+
+
 @pytest.mark.ray
 def test_more_than_the_cluster_can_ever_have_is_refused_at_once(cli: Cli, tmp_path: Path) -> None:
     done = cli("train", "resnet20", "--threads", "4096", *SHORT, "--storage", str(tmp_path / "s"), timeout=90)
@@ -85,9 +109,9 @@ def test_a_pickle_is_refused(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_a_checkpoint_that_is_not_ours(cli: Cli, storage: Storage, digits_dataset: object) -> None:
+def test_a_checkpoint_that_is_not_ours(cli: Cli, storage: Storage, digits_dataset: Dataset) -> None:
     row = experiment_named("resnet20", ["eval_every=8"], 8)
-    key = "186de2c683d404c1"
+    key = digits_dataset.id
     run = Run(row, key, f"digits-{key[:8]}", 0)
     storage.write(f"{run.folder}/checkpoints/00000004/manifest.json", json.dumps({"format": "someone else's"}).encode())
     done = cli("train", "resnet20", *SHORT, "--storage", storage.uri)
