@@ -149,11 +149,12 @@ class SlowStart:
         epoch = TRAINING_IMAGES / EXPERIMENTS[self.experiment].global_batch_size
         runs = measures[(measures.experiment == self.experiment) & (measures.state == MEASURED)]
         text = f"iterations at 90 % error: {self.experiment} > {epoch:.0f} (one epoch)"
-        values = {self.experiment: runs.stuck_until.tolist()}
+        values = {self.experiment: runs.converging_from.tolist()}
         _, _, problem = _values(measures, "test", self.experiments)
         if problem:
             return _evidence(text, self.experiments, values, *problem)
-        slow, fast = (runs.stuck_until >= epoch).sum(), (runs.converging_from <= epoch).sum()
+        fast = (runs.converging_from <= epoch).sum()  # a run that never converged has no number, and is slow
+        slow = len(runs) - fast
         outcome: Outcome = "holds" if slow == len(runs) else "opposite" if fast == len(runs) else "open"
         why = f"{slow} of {len(runs)} runs longer, {fast} shorter"
         return _evidence(text, self.experiments, values, outcome, why)

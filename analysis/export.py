@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from analysis.frames import METRICS, RUNS, check
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 PAGE = 200
 
@@ -30,17 +30,20 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> tuple[
         found = client.get_experiment_by_name(experiment)
         runs = _search(client, found.experiment_id) if found else []
     except Exception as error:
-        raise InputError(f"--tracking {tracking}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise InputError(f"--tracking {tracking}: cannot be read ({first_line(error)})") from error
     if not runs:
         raise InputError(empty)
     rows = pd.DataFrame([_row(run) for run in runs], columns=list(RUNS))
     points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
     runs_frame, metrics_frame = check(rows, points)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, frame in (("runs", runs_frame), ("metrics", metrics_frame)):
-        partial = out / f".{name}.parquet"
-        frame.to_parquet(partial, index=False)
-        partial.replace(out / f"{name}.parquet")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, frame in (("runs", runs_frame), ("metrics", metrics_frame)):
+            partial = out / f".{name}.parquet"
+            frame.to_parquet(partial, index=False)
+            partial.replace(out / f"{name}.parquet")
+    except OSError as error:
+        raise InputError(f"cannot export to {out}: {error.strerror or error}") from error
     return runs_frame, metrics_frame
 
 
@@ -65,7 +68,7 @@ def _row(run: Run) -> dict[str, Any]:
         **{key: int(tags[key]) for key in ("seed", "iterations", "params")},
         "status": outcome or run.info.status,
         "reason": tags.get("reason"),
-        "warmup_end": int(tags["warmup_end"]) if "warmup_end" in tags else None,
+        **{key: int(tags[key]) if key in tags else None for key in ("warmup_end", "converging_from")},
         **{key: int(tags.get(key, 1)) for key in ("world_size", "threads")},
         **{key: tags.get(key, "unknown") for key in ("device", "commit", "hardware")},
         "dirty": tags.get("dirty") == "True",

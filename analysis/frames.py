@@ -45,6 +45,7 @@ RUNS: dict[str, Column] = {
     "reason": Column("text", nullable=True),
     "params": _INTEGER,
     "warmup_end": Column("integer", nullable=True),
+    "converging_from": Column("integer", nullable=True),
     "world_size": _INTEGER,
     "threads": _INTEGER,
     "device": _TEXT,
@@ -56,7 +57,8 @@ RUNS: dict[str, Column] = {
     "started_ms": Column("integer", nullable=True),
     "ended_ms": Column("integer", nullable=True),
 }
-"""One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none."""
+"""One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none;
+`converging_from` is null for a run that never did better than guessing."""
 
 METRICS: dict[str, Column] = {
     "run_id": _TEXT,

@@ -18,14 +18,11 @@ from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
 LATE = 50_000 / PAPER_ITERATIONS
 """The running training error scatters, so its final value is the mean from here (as a share of the iterations) on."""
 
-CONVERGING = 89.0
-"""Percent: clearly below the 90 % of chance, by two standard errors of a point of 25 x 128 images."""
-
 MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = ("measured", "no final error", "failed", "unfinished")
 
 History = dict[tuple[str, str], pd.DataFrame]
 
-COLUMNS = ["test", "train_clean", "train_running", "train_plateau", "stuck_until", "converging_from"]
+COLUMNS = ["test", "train_clean", "train_running", "train_plateau"]
 
 
 @lru_cache(maxsize=16)
@@ -34,13 +31,12 @@ def measure(study: Study) -> pd.DataFrame:
 
     Columns beside those of the run: `state` (`measured`: finished with a final test error; `no final error`: finished
     without, never averaged; `failed`; `unfinished`), `test`, `train_clean` and `train_running` (final errors),
-    `train_plateau` (mean running error before the last learning rate drop), `stuck_until` and `converging_from`
-    (iterations of the last point before and the first point at which the running error is clearly below chance).
-    Computed once per study: treat it as read-only.
+    `train_plateau` (mean running error before the last learning rate drop). Computed once per study: treat it as read-only.
     """
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
-    kept = study.runs[["run_id", "experiment", "seed", "status", "reason", "iterations", "params", "warmup_end"]]
+    names = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
+    kept = study.runs[[*names, "warmup_end", "converging_from"]]
     numbers = pd.DataFrame(
         [_of_run(run.run_id, run.iterations, _drops(study, run.experiment), history) for run in each(kept)],
         columns=COLUMNS,
@@ -49,7 +45,8 @@ def measure(study: Study) -> pd.DataFrame:
     )
     measured = pd.concat([kept, numbers], axis=1)
     measured["state"] = [_state(s, test) for s, test in zip(measured.status, measured.test, strict=True)]
-    measured["warmup_end"] = measured.warmup_end.astype("float64")
+    for name in ("warmup_end", "converging_from"):
+        measured[name] = measured[name].astype("float64")
     return measured
 
 
@@ -61,15 +58,11 @@ def _state(status: str, test: float) -> str:
 
 def _of_run(run: str, end: int, drops: tuple[int, int], history: History) -> dict[str, float]:
     running = _points(history, run, TRAIN_ERR)
-    low = running[running < CONVERGING].index
-    before = running.index[running.index < low[0]] if len(low) else running.index
     return {
         "test": _at(_points(history, run, TEST_ERR), end),
         "train_clean": _at(_points(history, run, TRAIN_CLEAN_ERR), end),
         "train_running": float(running[running.index >= LATE * end].mean()),
         "train_plateau": float(running[(running.index > drops[0]) & (running.index <= drops[1])].mean()),
-        "stuck_until": float(before[-1]) if len(before) else 0.0,
-        "converging_from": float(low[0]) if len(low) else nan,
     }
 
 

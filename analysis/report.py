@@ -24,8 +24,8 @@ INDEX = "index.html"
 SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
 
 
-def write_report(runs: pd.DataFrame, metrics: pd.DataFrame, out: Path) -> Path:
-    """Write the report of all studies in the frames to the folder `out`; the path of its index.html.
+def write_report(runs: pd.DataFrame, metrics: pd.DataFrame, out: Path) -> list[str]:
+    """Write the report of all studies in the frames to the folder `out`; the files written, relative to it.
 
     One study is written to `out` itself; of several, each to its own sub-folder, with a page that lists them.
 
@@ -37,7 +37,7 @@ def write_report(runs: pd.DataFrame, metrics: pd.DataFrame, out: Path) -> Path:
         _put(files, out)
     except OSError as error:
         raise InputError(f"cannot write the report to {out}: {error.strerror or error}") from error
-    return out / INDEX
+    return sorted(files)
 
 
 def report_files(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, bytes]:

@@ -14,8 +14,8 @@ import pandas as pd
 
 from pipeline.experiments import EXPERIMENTS
 
-FOLLOWS_ITERATIONS = ("lr_drops", "eval_every")
-"""Fields that move with `iterations` when a schedule is scaled: named only if they do not."""
+FOLLOWS_ITERATIONS = {"lr_drops": "learning rate drops", "eval_every": "evaluations"}
+"""Fields that move with `iterations` when a schedule is scaled, in words: named only if they do not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +63,14 @@ class Study:
             paper = {_short(getattr(EXPERIMENTS[e], name, None)) for e in self.runs.experiment if e in EXPERIMENTS}
             instead = f" instead of {paper.pop()}" if len(paper) == 1 else ""
             phrases.append(f"{name.replace('_', ' ')} {_short(value)}{instead}")
-        if set(self.overrides) - set(self.named_overrides()):
-            phrases[-1:] = [f"{phrases[-1]} (learning rate drops and evaluations moved in proportion)"]
+            if name == "iterations":
+                moved = [FOLLOWS_ITERATIONS[other] for other in FOLLOWS_ITERATIONS if self._follows(other)]
+                phrases[-1] += f" ({' and '.join(moved)} moved in proportion)" if moved else ""
         return phrases
+
+    def _follows(self, name: str) -> bool:
+        """Whether a field was changed, but only as another number of iterations has it."""
+        return name in self.overrides and name not in self.named_overrides()
 
     @property
     def dataset_title(self) -> str:

@@ -5,10 +5,9 @@ What a user got wrong ends in one line on standard error and exit code 2; an int
 
 import json
 import os
-import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +15,7 @@ from rich import box
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from jobs import data_commands, grids, screen
+from jobs import data_commands, grids, result_commands, screen
 from jobs.bench import commands as bench_commands
 from jobs.launch import Execution, check_workers
 from jobs.options import (
@@ -25,6 +24,7 @@ from jobs.options import (
     DataOption,
     Device,
     DeviceOption,
+    GpusOption,
     IterationsOption,
     SetOption,
     StorageOption,
@@ -32,14 +32,18 @@ from jobs.options import (
     TrackingOption,
     WorkersOption,
     manifest_named,
+    tracking_of,
     writable,
 )
+from jobs.result_commands import report_on, try_tracking
 from pipeline.checkpoint import check_ours
+from pipeline.datasets import dataset_key
 from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.layers import layout
+from pipeline.metrics import TEST_ERR
 from pipeline.overrides import experiment_named
-from pipeline.runs import Run, read_result
+from pipeline.runs import REFUSED, Run, check_run, read_result
 from pipeline.storage import Storage
 
 HELP = """Train the networks of *Deep Residual Learning for Image Recognition* on Ray, and compare with the paper.
@@ -49,8 +53,6 @@ given again.
 """
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="markdown", help=HELP)
-app.add_typer(data_commands.app, name="data")
-app.add_typer(bench_commands.app, name="bench")
 
 
 @app.command()
@@ -97,6 +99,7 @@ def train(
     workers: WorkersOption = 1,
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
+    gpus: GpusOption = 1.0,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
@@ -108,29 +111,42 @@ def train(
 
     Example: `resnet-repro train resnet20 --data digits --iterations 800 --workers 2`
     """
-    from jobs.drive import drive
-
     row = experiment_named(experiment, settings, iterations)
-    grids.check_trainable(row)
     place = writable(storage)
-    execution = Execution(place.uri, _tracking(tracking, place), workers=workers, checkpoint_seconds=checkpoint_seconds)
+    execution = Execution(
+        place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
+    )
     run = _runs(place, [row], data, [seed], workers)[0]
     result = read_result(place, run)
     if result is None:
-        from jobs.cluster import check_fits, connected
-
-        with connected(address):
-            execution = _with_resources(execution, device, threads, runs=1)
-            check_fits(workers, execution.threads, execution.gpus if execution.use_gpu else 0)
-            print(f"training {run} in {place.path(run.folder)}", flush=True)
-            outcome = screen.follow(str(run), place, [run], 1, lambda: drive(run, execution, {}))
+        print(f"training {run} in {place.path(run.folder)}", flush=True)
+        outcome = _train(run, place, execution, device, threads, address)
+        if outcome["status"] == REFUSED:
+            raise InputError(outcome["reason"])
         if outcome["status"] == "failed":
             raise SystemExit(_failed(f"{run} failed: {outcome['reason']}; give the same command again to continue"))
+        _say_if_unpublished([outcome["published"]], execution.tracking)
         result = read_result(place, run)
+    else:
+        _complete(execution.tracking, place, [run])
     assert result is not None
     print(_ended(place, run, result))
     if result["status"] != "finished":
         raise SystemExit(1)
+
+
+def _train(
+    run: Run, place: Storage, execution: Execution, device: Device, threads: int | None, address: str | None
+) -> dict[str, Any]:
+    from jobs.cluster import connected
+    from jobs.drive import drive
+
+    with connected(address):
+        execution, _ = _placed(execution, device, threads, runs=1)
+        outcome: dict[str, Any] = screen.follow(
+            str(run), place, [run], 1, lambda: drive(run, execution, {}), _interrupted(execution.tracking, place, [run])
+        )
+    return outcome
 
 
 @app.command()
@@ -141,6 +157,7 @@ def grid(
     workers: WorkersOption = 1,
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
+    gpus: GpusOption = 1.0,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
@@ -152,117 +169,74 @@ def grid(
 
     Example: `resnet-repro grid table6 --data cifar10 --seeds 5`
     """
-    from jobs.cluster import check_fits, connected, largest_resources
-    from jobs.grid import run_grid, slots, unfinished
-    from jobs.publisher import open_store
-
-    if names == ["demo"] and iterations is None:
-        iterations, settings = grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
+    if "demo" in names:
+        iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     rows = [experiment_named(name, settings, iterations) for name in grids.rows_asked_for(names)]
+    place = writable(storage)
+    execution = Execution(
+        place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
+    )
+    runs = _runs(place, rows, data, range(seeds), workers)
+    from jobs.grid import unfinished
+
+    left = unfinished(place, runs)
+    print(f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {place.uri}", flush=True)
+    _complete(execution.tracking, place, runs)
+    reasons = _train_grid(names, left, runs, place, execution, device, threads, address) if left else {}
+    reasons |= {run: f"diverged: {result['reason']}" for run, result in _results(place, runs) if "reason" in result}
+    for run, reason in reasons.items():
+        print(f"{run} {reason}", file=sys.stderr)
+    if len(reasons) < len(runs):
+        report_on(execution.tracking, place, runs=runs)
+    if reasons:
+        raise SystemExit(_failed(f"{len(reasons)} of {len(runs)} runs did not finish; give the same command again"))
+
+
+def _train_grid(
+    names: list[str],
+    left: list[Run],
+    runs: list[Run],
+    place: Storage,
+    execution: Execution,
+    device: Device,
+    threads: int | None,
+    address: str | None,
+) -> dict[Run, str]:
+    """Train what is left; the runs that failed, with how and why."""
+    from jobs.cluster import connected, head_memory
+    from jobs.grid import run_grid, slots
+
+    with connected(address):
+        execution, nodes = _placed(execution, device, threads, runs=len(left))
+        at_once = min(len(left), slots(nodes, execution, head_memory()))
+        tags = {f"grid.{name}": "yes" for name in names}
+        outcomes = screen.follow(
+            " ".join(names),
+            place,
+            runs,
+            at_once,
+            lambda: run_grid(left, execution, at_once, tags),
+            _interrupted(execution.tracking, place, left),
+        )
+    _say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
+    return {outcome.run: f"{outcome.status}: {outcome.reason}" for outcome in outcomes if outcome.status != "finished"}
+
+
+def _results(place: Storage, runs: list[Run]) -> Iterable[tuple[Run, dict[str, Any]]]:
+    return ((run, result) for run in runs if (result := read_result(place, run)) is not None)
+
+
+def _runs(place: Storage, rows: list[Experiment], data: str, seeds: Iterable[int], workers: int) -> list[Run]:
+    """The runs asked for, refused where workers, the dataset, or what lies in their folders cannot carry them."""
     for row in rows:
         grids.check_trainable(row)
-    place = writable(storage)
-    execution = Execution(place.uri, _tracking(tracking, place), workers=workers, checkpoint_seconds=checkpoint_seconds)
-    runs = _runs(place, rows, data, range(seeds), workers)
-    left, failed = unfinished(place, runs), []
-    print(f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {place.uri}", flush=True)
-    if left:
-        with connected(address):
-            execution = _with_resources(execution, device, threads, runs=len(left))
-            check_fits(workers, execution.threads, execution.gpus if execution.use_gpu else 0)
-            at_once = min(len(left), slots(largest_resources(), execution, _head_memory()))
-            _try_tracking(lambda: open_store(execution.tracking, place), execution.tracking)
-            tags = {f"grid.{name}": "yes" for name in names}
-            outcomes = screen.follow(
-                " ".join(names), place, runs, at_once, lambda: run_grid(left, execution, at_once, tags)
-            )
-        failed = [outcome for outcome in outcomes if outcome.status != "finished"]
-    for outcome in failed:
-        print(f"{outcome.run} {outcome.status}: {outcome.reason}", file=sys.stderr)
-    if len(failed) < len(runs):
-        _write_report(execution.tracking, place, runs=runs)
-    if failed:
-        raise SystemExit(_failed(f"{len(failed)} of {len(runs)} runs did not finish; give the same command again"))
-
-
-@app.command()
-def report(
-    storage: StorageOption = "results",
-    tracking: TrackingOption = None,
-    source: Annotated[Path | None, typer.Option("--from", help="Exported parquet instead of MLflow.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; default: STORAGE/report.")] = None,
-) -> None:
-    """Regenerate the paper's tables, figures and claims from what was measured."""
-    if source is not None:
-        from analysis.frames import load
-        from analysis.report import write_report
-
-        print(f"report: {write_report(*load(source), out or Path('report'))}")
-        return
-    place = Storage(storage)
-    _write_report(_tracking(tracking, place), place, out)
-
-
-@app.command()
-def ui(
-    storage: StorageOption = "results",
-    tracking: Annotated[str | None, typer.Option(help="sqlite:///FILE; default: in the storage.")] = None,
-    port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000,
-) -> None:
-    """Browse the runs in the MLflow UI, on loopback."""
-    place = Storage(storage)
-    store = _tracking(tracking, place)
-    if store.startswith("http"):
-        raise InputError(f"--tracking {store}: is a server already; open it in a browser")
-    if store.startswith("sqlite") and not Path(store.removeprefix("sqlite:///")).exists():
-        raise InputError(f"{store} does not exist; `resnet-repro train` or `resnet-repro grid` makes it")
-    print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    ended = subprocess.run([*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False)
-    raise SystemExit(ended.returncode)
-
-
-@app.command()
-def evaluate(
-    weights: Annotated[Path, typer.Argument(help="A safetensors file, as in a run's checkpoints.")],
-    experiment: Annotated[str, typer.Option("--as", help="The row whose network the weights are for.")],
-    data: DataOption = "digits",
-    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
-    storage: StorageOption = "results",
-) -> None:
-    """Test error of a weights file under a row's network and normalisation, on the CPU."""
-    from jobs.data import find_dataset
-
-    row = experiment_named(experiment, settings)
-    if not weights.is_file():
-        raise InputError(f"{weights}: no such file")
-    place = writable(storage)
-    with screen.progress("preparing data") as progress:
-        dataset_id = find_dataset(place, data, progress)["id"]
-    from jobs.evaluate import score_weights
-
-    score = score_weights(row, weights, place, dataset_id)
-    print(f"{score.top1_err:.2f} % of {score.count:,} test images wrong ({score.wrong:,})")
-
-
-def _tracking(tracking: str | None, place: Storage) -> str:
-    from jobs.publisher import check_tracking_uri, default_tracking
-
-    if tracking is None:
-        return default_tracking(place)
-    check_tracking_uri(tracking)
-    return tracking
-
-
-def _runs(place: Storage, rows: list[Experiment], data: str, seeds: Any, workers: int) -> list[Run]:
-    """The runs asked for, refused where workers or the dataset cannot carry them."""
     manifest = manifest_named(place, data)
-    key = f"{manifest['row']['name']}-{manifest['id'][:8]}"
+    key = dataset_key(manifest["row"]["name"], manifest["id"])
     runs = [Run(row, manifest["id"], key, seed) for row in rows for seed in seeds]
     for run in runs:
         check_workers(run, workers)
+        check_run(place, run)
         check_ours(place, run)
         if run.experiment.holdout >= manifest["train_images"]:
             raise InputError(
@@ -271,56 +245,47 @@ def _runs(place: Storage, rows: list[Experiment], data: str, seeds: Any, workers
     return runs
 
 
-def _with_resources(execution: Execution, device: Device, threads: int | None, runs: int) -> Execution:
-    """Execution with the device and threads that suit the cluster."""
-    from jobs.cluster import largest_resources
-    from jobs.grid import threads_per_worker
+def _placed(
+    execution: Execution, device: Device, threads: int | None, runs: int
+) -> tuple[Execution, list[dict[str, float]]]:
+    """Execution with the device and threads that suit the cluster, and the cluster's nodes.
 
-    has = largest_resources()
-    use_gpu = device is Device.GPU or (device is Device.AUTO and has.get("GPU", 0) >= execution.workers)
-    if threads is not None and threads < 1:
-        raise InputError(f"--threads {threads}: at least 1 is needed")
-    best = 1 if use_gpu else threads_per_worker(has.get("CPU", 1), runs, execution.workers)
-    return replace(execution, use_gpu=use_gpu, threads=threads or best)
+    Raises:
+        InputError: the cluster can never hold it.
+    """
+    from jobs.cluster import check_fits, nodes, places, threads_per_worker
 
-
-def _head_memory() -> float:
-    import ray
-
-    heads = [node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" in node["Resources"]]
-    return float(heads[0]["Resources"].get("memory", 8e9)) if heads else 8e9
-
-
-def _try_tracking(action: Any, tracking: str) -> None:
-    try:
-        action()
-    except Exception as error:  # training goes on without a tracking server
-        print(f"warning: MLflow at {tracking} cannot be reached ({str(error).splitlines()[0]})", file=sys.stderr)
+    several, workers = nodes(), execution.workers
+    gpu = replace(execution, use_gpu=True)
+    use_gpu = device is Device.GPU or (device is Device.AUTO and places(several, gpu.each_worker) >= workers)
+    best = 1 if use_gpu else threads_per_worker(several, runs, workers)
+    execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
+    check_fits(several, workers, execution.each_worker)
+    return execution, several
 
 
-def _write_report(tracking: str, place: Storage, out: Path | None = None, runs: list[Run] | None = None) -> None:
-    """Export, report (on the studies of `runs` alone if given), keep it in MLflow, and say where everything is."""
-    from analysis.export import export
-    from analysis.report import write_report
-    from jobs.publisher import log_report
+def _interrupted(tracking: str, place: Storage, runs: list[Run]) -> Any:
+    from jobs.publisher import mark_interrupted
 
-    base = place.local or Path("results")
-    out = out or base / "report"
-    frames = export(tracking, base / "export")
-    if runs is not None:
-        keys = {run.key for run in runs}
-        chosen = frames[0][frames[0].run_id.isin(keys)]
-        frames = (chosen.reset_index(drop=True), frames[1][frames[1].run_id.isin(keys)].reset_index(drop=True))
-    page = write_report(*frames, out)
-    _try_tracking(lambda: log_report(tracking, place, out, place.uri), tracking)
-    print(f"report: {page}  (open it in a browser)")
-    command = f"resnet-repro ui --storage {base}" if tracking.startswith("sqlite") else tracking
-    print(f"runs in the MLflow UI: {command}")
+    return lambda: try_tracking(lambda: mark_interrupted(tracking, place, runs), tracking)
+
+
+def _complete(tracking: str, place: Storage, runs: list[Run]) -> None:
+    """See that MLflow can be used, and that it has all of what ended before."""
+    from jobs.publisher import open_store, publish_ended
+
+    try_tracking(lambda: open_store(tracking, place), tracking)
+    try_tracking(lambda: publish_ended(tracking, place, runs), tracking)
+
+
+def _say_if_unpublished(published: list[bool], tracking: str) -> None:
+    missing = published.count(False)
+    if missing:
+        what = f"{missing} of {len(published)} runs could not be published" if len(published) > 1 else "not published"
+        print(f"warning: {what} to MLflow at {tracking}; give the same command again when it is back", file=sys.stderr)
 
 
 def _ended(place: Storage, run: Run, result: dict[str, Any]) -> str:
-    from pipeline.metrics import TEST_ERR
-
     if result["status"] != "finished":
         return f"{run}: {result['status']}: {result.get('reason', '')}"
     error = result["final"][TEST_ERR]
@@ -332,6 +297,13 @@ def _ended(place: Storage, run: Run, result: dict[str, Any]) -> str:
 def _failed(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 1
+
+
+app.command()(result_commands.report)
+app.command()(result_commands.ui)
+app.command()(result_commands.evaluate)
+app.add_typer(data_commands.app, name="data")
+app.add_typer(bench_commands.app, name="bench")
 
 
 def main() -> None:

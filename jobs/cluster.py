@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 import ray
 from ray._private import ray_constants
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -38,7 +38,8 @@ def connected(address: str | None) -> Iterator[None]:
         with nullcontext() if named else _on_loopback():
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"no Ray cluster at {named}: {str(error).splitlines()[0]}") from error
+        what = f"no Ray cluster at {named}" if named else "Ray does not start on this machine"
+        raise InputError(f"{what}: {first_line(error)}") from error
     for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -58,26 +59,66 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = supported
 
 
-def largest_resources() -> dict[str, float]:
-    """What the cluster has, or may grow to where its autoscaler says how far."""
+Node = dict[str, float]
+"""What one node has: CPUs, GPUs, bytes of memory, ... by Ray's names."""
+
+UNLIMITED = 1000
+"""Nodes counted for a group that the autoscaler may grow without a limit."""
+
+
+def nodes() -> list[Node]:
+    """The nodes that the cluster has, or those that its autoscaler may grow it to where they are more."""
     from ray._private.state import state
 
-    now = ray.cluster_resources()
-    declared = state.get_max_resources_from_cluster_config() or {}
-    return {name: max(now.get(name, 0), declared.get(name, 0)) for name in now.keys() | declared.keys()}
+    there: list[Node] = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    config = state.get_cluster_config()
+    declared: list[Node] = []
+    for group in config.node_group_configs if config else ():
+        declared += [dict(group.resources)] * (group.max_count if group.max_count >= 0 else UNLIMITED)
+    return declared if _total(declared) > _total(there) else there
 
 
-def check_fits(workers: int, cpus: float, gpus: float) -> None:
+def _total(several: list[Node]) -> tuple[float, float]:
+    return sum(node.get("GPU", 0) for node in several), sum(node.get("CPU", 0) for node in several)
+
+
+def places(several: list[Node], each: Node) -> int:
+    """How many workers that take `each` fit, as none can be spread over two nodes."""
+    return sum(
+        int(min(node.get(name, 0) / amount for name, amount in each.items() if amount) + 1e-9) for node in several
+    )
+
+
+def check_fits(several: list[Node], workers: int, each: Node) -> None:
     """Refuse what the cluster can never have, instead of waiting for it for ever.
 
     Raises:
-        InputError: names each resource that is missing.
+        InputError: names what is missing.
     """
-    has = largest_resources()
-    for name, each in (("CPU", cpus), ("GPU", gpus)):
-        wanted, most = workers * each, has.get(name, 0)
-        if wanted > most:
-            raise InputError(
-                f"{workers} worker(s) of {each:g} {name} need {wanted:g} {name}, the cluster has {most:g} at the most; "
-                f"ask for fewer --workers{' or --threads' if name == 'CPU' else ' or --device cpu'}"
-            )
+    fit = places(several, each)
+    if fit >= workers:
+        return
+    wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
+    most = " and ".join(f"{max((n.get(name, 0) for n in several), default=0):g} {name}" for name in each if each[name])
+    raise InputError(
+        f"{workers} worker(s) of {wanted} each: the cluster has room for {fit}, a node has {most} at the most; "
+        f"ask for fewer --workers{' or --device cpu' if each.get('GPU') else ' or --threads'}"
+    )
+
+
+def threads_per_worker(several: list[Node], runs: int, workers: int) -> int:
+    """Threads that give a CPU cluster its best total rate: one for each run at once, more only when runs are few."""
+    total = sum(int(node.get("CPU", 0)) for node in several)
+    at_once = max(1, min(runs, total // workers))
+    return cpus_that_fit(several, at_once * workers, wanted=max(1, total // (at_once * workers)))
+
+
+def cpus_that_fit(several: list[Node], workers: int, wanted: int) -> int:
+    """At most `wanted` CPUs a worker, as many as so many workers can have at once; one where even that is too much."""
+    return next((cpus for cpus in range(wanted, 1, -1) if places(several, {"CPU": cpus}) >= workers), 1)
+
+
+def head_memory() -> float:
+    """Bytes of memory that Ray counts on the head node."""
+    heads = [node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" in node["Resources"]]
+    return float(heads[0]["Resources"].get("memory", 8e9)) if heads else 8e9

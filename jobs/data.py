@@ -1,18 +1,15 @@
 """Datasets on a user's behalf: finding the one that is named, and preparing it into storage where it is not there yet."""
 
 import re
-from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import DATASETS, Dataset, read_manifest, stored_manifests, write_dataset
+from pipeline.datasets import DATASETS, Dataset, stored_manifests, write_dataset
 from pipeline.errors import InputError
 from pipeline.overrides import nearest
-from pipeline.sources import cifar10_archive, digits, download_cifar10, parquet_folder
+from pipeline.sources import Progress, cifar10_archive, digits, download_cifar10, parquet_folder
 from pipeline.storage import Storage
-
-Progress = Callable[[int, int], None]
 
 
 def find_dataset(storage: Storage, data: str, progress: Progress) -> dict[str, Any]:
@@ -21,12 +18,9 @@ def find_dataset(storage: Storage, data: str, progress: Progress) -> dict[str, A
     Raises:
         InputError: nothing of that name, or files that cannot be prepared.
     """
-    stored = [m for m in stored_manifests(storage) if data == m["row"]["name"] or m["id"].startswith(data)]
-    if len(stored) > 1:
-        ids = ", ".join(manifest["id"] for manifest in stored)
-        raise InputError(f"--data {data}: {storage.uri} has several of that name; say which by id: {ids}")
+    stored = stored_named(storage, data)
     if stored:
-        return stored[0]
+        return stored
     if data == "digits":
         return write_dataset(storage, digits(), {"kind": "embedded"})
     if data in DATASETS and not Path(data).exists():
@@ -94,16 +88,30 @@ def _mark(path: Path) -> str:
     return blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
+def stored_named(storage: Storage, name: str) -> dict[str, Any] | None:
+    """The manifest of the prepared dataset of that name, or whose id begins so (four digits at the least).
+
+    Raises:
+        InputError: there are several.
+    """
+    prepared = stored_manifests(storage)
+    stored = [m for m in prepared if name == m["row"]["name"] or (len(name) >= 4 and m["id"].startswith(name))]
+    if len(stored) > 1:
+        ids = ", ".join(manifest["id"] for manifest in stored)
+        raise InputError(f"{name}: {storage.uri} has several datasets of that name; say which by id: {ids}")
+    return stored[0] if stored else None
+
+
 def manifest_of(storage: Storage, name: str) -> dict[str, Any]:
     """The manifest of a prepared dataset, by name or id.
 
     Raises:
         InputError: it is not prepared.
     """
-    for manifest in stored_manifests(storage):
-        if name in (manifest["row"]["name"], manifest["id"], manifest["id"][: len(name)] if len(name) >= 4 else None):
-            found = read_manifest(storage, manifest["id"])
-            assert found is not None
-            return found
-    prepared = ", ".join(m["row"]["name"] for m in stored_manifests(storage)) or "none"
-    raise InputError(f"{name} is not prepared in {storage.uri} (prepared: {prepared}); see `resnet-repro data prepare`")
+    found = stored_named(storage, name)
+    if found is None:
+        prepared = ", ".join(m["row"]["name"] for m in stored_manifests(storage)) or "none"
+        raise InputError(
+            f"{name} is not prepared in {storage.uri} (prepared: {prepared}); see `resnet-repro data prepare`"
+        )
+    return found

@@ -5,26 +5,26 @@ from typing import Any
 from jobs.launch import Execution, run_on_ray
 from jobs.publisher import Publisher
 from pipeline.errors import InputError
-from pipeline.runs import Run
+from pipeline.runs import REFUSED, Run
 from pipeline.storage import Storage
 
 
 def drive(run: Run, execution: Execution, tags: dict[str, str]) -> dict[str, Any]:
-    """Train and publish a run; returns `status` (finished, diverged or failed) and, where it failed, the `reason`."""
+    """Train and publish a run, and say how that ended.
+
+    Returns `status` (finished, diverged, failed, or refused for what the user has to mend), `reason` where it is not
+    finished, and `published`, whether MLflow has it all.
+    """
     publisher = Publisher(execution.tracking, Storage(execution.storage), run, tags)
     publisher.start()
     try:
         result = run_on_ray(run, execution)
     except Exception as error:
-        reason = reason_of(error)
-        publisher.stop("FAILED", reason)
-        return {"status": "failed", "reason": reason}
-    except BaseException:
-        publisher.stop("KILLED", "interrupted")
-        raise
-    finished = result["status"] == "finished"
-    publisher.stop("FINISHED" if finished else "DIVERGED", result.get("reason"))
-    return {"status": result["status"], "reason": result.get("reason", "")}
+        status, reason = (REFUSED if isinstance(error, InputError) else "failed"), reason_of(error)
+        return {"status": status, "reason": reason, "published": publisher.stop("FAILED", reason)}
+    status, reason = result["status"], result.get("reason", "")
+    published = publisher.stop("FINISHED" if status == "finished" else "DIVERGED", reason)
+    return {"status": status, "reason": reason, "published": published}
 
 
 def reason_of(error: BaseException) -> str:
@@ -35,5 +35,10 @@ def reason_of(error: BaseException) -> str:
     for cause in [*failures.values(), error.__cause__, getattr(error, "cause", None)]:
         if isinstance(cause, BaseException) and cause is not error:
             return reason_of(cause)
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
+    line = last_line(str(error))
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank; of a traceback, the one that says what happened."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from jobs.drive import drive
+from jobs.cluster import Node, places
+from jobs.drive import drive, last_line
 from jobs.launch import Execution
 from pipeline.layers import layout
 from pipeline.runs import Run, read_result
@@ -22,11 +23,15 @@ DRIVER_MEMORY = 0.8e9
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a grid ended: `status` is finished, diverged or failed; `reason` where it is not finished."""
+    """How a run of a grid ended: `status` is finished, diverged or failed; `reason` where it is not finished.
+
+    `published` is whether MLflow has it all.
+    """
 
     run: Run
     status: str
     reason: str = ""
+    published: bool = True
 
 
 def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
@@ -35,19 +40,10 @@ def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
     return sorted(left, key=lambda run: -layout(run.experiment).multiply_adds * run.experiment.iterations)
 
 
-def threads_per_worker(cpus: float, runs: int, workers: int) -> int:
-    """Threads that give a CPU cluster its best total rate: one for each run at once, more only when runs are few."""
-    at_once = max(1, min(runs, int(cpus) // workers))
-    return max(1, int(cpus) // (at_once * workers))
-
-
-def slots(resources: dict[str, float], execution: Execution, head_memory: float) -> int:
+def slots(several: list[Node], execution: Execution, head_memory: float) -> int:
     """How many trials fit at once: by their workers' CPUs or GPUs, and by the head's memory for their drivers."""
-    if execution.use_gpu:
-        fit = resources.get("GPU", 0) / (execution.workers * execution.gpus)
-    else:
-        fit = resources.get("CPU", 0) / (execution.workers * execution.threads)
-    return max(1, int(min(fit, head_memory / DRIVER_MEMORY)))
+    fit = places(several, execution.each_worker) // execution.workers
+    return max(1, min(fit, int(head_memory / DRIVER_MEMORY)))
 
 
 def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[str, str]) -> list[Outcome]:
@@ -62,7 +58,7 @@ def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[str
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=False),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=storage.path("ray") if storage.local else f"{storage.uri.rstrip('/')}/ray",
+            storage_path=storage.below("ray"),
             verbose=0,
         ),
     )
@@ -78,8 +74,9 @@ def _trial(config: dict[str, int], runs: list[Run], execution: Execution, tags: 
 
 
 def _outcome(storage: Storage, run: Run, result: Any) -> Outcome:
-    done = read_result(storage, run)
+    told, done = result.metrics or {}, read_result(storage, run)
+    published = bool(told.get("published"))
     if done is not None:
-        return Outcome(run, done["status"], done.get("reason", ""))
-    reason = (result.metrics or {}).get("reason") or str(result.error or "its driver ended").strip().splitlines()[-1]
-    return Outcome(run, "failed", reason)
+        return Outcome(run, done["status"], done.get("reason", ""), published)
+    reason = told.get("reason") or last_line(str(result.error or "")) or "its driver ended"
+    return Outcome(run, "failed", reason, published)

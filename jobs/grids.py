@@ -1,11 +1,10 @@
 """The grids a user can ask for by name: which rows of the paper each needs."""
 
-from pathlib import Path
-
 from analysis.claims import claim_experiments
 from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.overrides import nearest
+from pipeline.provenance import native_bf16
 
 DEMO_ITERATIONS = 400
 """The demo's budget unless another is asked for: minutes on two cores, enough for the 56-layer pair to part."""
@@ -15,9 +14,7 @@ DEMO_EVAL_EVERY = 20
 
 def demo_settings() -> list[str]:
     """The demo's changes to the rows: bf16 where this CPU has it natively, and fewer points on the curves."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    native = any(flag in flags for flag in ("avx512_bf16", "amx_bf16"))
-    return [f"eval_every={DEMO_EVAL_EVERY}"] + ["precision=bf16"] * native
+    return [f"eval_every={DEMO_EVAL_EVERY}"] + ["precision=bf16"] * native_bf16()
 
 
 def rows_of(artifact: str) -> tuple[str, ...]:

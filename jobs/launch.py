@@ -4,27 +4,29 @@ The run's folder in storage decides where it continues; each start gets a fresh 
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from time import sleep
 from typing import Any
 from uuid import uuid4
 
-from pipeline.checkpoint import check_ours
+from jobs.cluster import Node, cpus_that_fit, nodes
+from pipeline.checkpoint import check_ours, newest_iteration
 from pipeline.errors import InputError
 from pipeline.provenance import source_commit
-from pipeline.runs import Run, read_result, start_run
+from pipeline.runs import REFUSED, Run, read_result, start_run
 from pipeline.storage import Storage
 
 STARTS = 3
-"""Times a worker group is started before a run is given up; Ray's own retries do not cover a failing start."""
+"""Times in a row that Ray Train may give up without a new checkpoint; its own retries do not cover a failing start."""
 
 WORKER_FAILURES = 3
-"""Times a started group may lose a worker before the same."""
+"""Times that a started group may lose a worker before Ray Train gives up."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How and where runs are carried out; nothing here changes what they measure except, in the last bits, `threads`."""
+    """How and where runs are carried out; of it only device and `threads` can change what they measure, in the last bits."""
 
     storage: str
     tracking: str
@@ -34,6 +36,11 @@ class Execution:
     gpus: float = 1.0
     """GPUs of each worker where `use_gpu`: a fraction lets several runs share one."""
     checkpoint_seconds: float = 30.0
+
+    @property
+    def each_worker(self) -> Node:
+        """What each worker takes of the cluster."""
+        return {"CPU": 1, "GPU": self.gpus} if self.use_gpu else {"CPU": self.threads}
 
 
 def check_workers(run: Run, workers: int) -> None:
@@ -59,7 +66,7 @@ def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
         InputError: the run's folder holds something that is not ours.
         ray.train.TrainingFailedError: worker groups failed more often than is allowed.
     """
-    from ray.train import ControllerError
+    from ray.train import TrainingFailedError
 
     storage = Storage(execution.storage)
     result = read_result(storage, run)
@@ -67,17 +74,23 @@ def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
         return result
     check_ours(storage, run)
     threads = start_run(storage, run, execution.threads)
-    for start in range(1, STARTS + 1):
+    failures, reached = 0, newest_iteration(storage, run)
+    while True:
         name = f"{run.experiment.name}-{run.seed}-{uuid4().hex[:8]}"
         try:
-            _trainer(run, execution, threads, name, storage).fit()
+            answer = _trainer(run, execution, threads, name, storage).fit().return_value
             break
-        except ControllerError:
-            if start == STARTS:
+        except TrainingFailedError:
+            failures = 0 if newest_iteration(storage, run) > reached else failures + 1
+            reached = newest_iteration(storage, run)
+            if failures == STARTS:
                 raise
-            sleep(2**start)
+            sleep(2**failures)
         finally:
-            storage.delete(f"ray/{name}")
+            with suppress(OSError):
+                storage.delete(f"ray/{name}")
+    if answer and answer.get("status") == REFUSED:
+        raise InputError(answer["reason"])
     finished = read_result(storage, run)
     if finished is None:
         raise RuntimeError(f"{run}: its workers ended without writing result.json to {storage.path(run.folder)}")
@@ -85,15 +98,15 @@ def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
 
 
 def _trainer(run: Run, execution: Execution, threads: int, name: str, storage: Storage) -> Any:
-    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from jobs.worker import Work, work
 
-    total = ray.cluster_resources().get("CPU", 1)
-    # A resumed run keeps its threads on a smaller machine too: it then shares the CPUs instead of waiting for more.
-    cpus = max(1, min(threads, total // execution.workers))
+    resources = execution.each_worker
+    if not execution.use_gpu:
+        # A resumed run keeps its threads on a smaller machine too: it then shares the CPUs instead of waiting for more.
+        resources["CPU"] = cpus_that_fit(nodes(), execution.workers, threads)
     job = Work(
         run=run,
         storage=storage.uri,
@@ -102,9 +115,6 @@ def _trainer(run: Run, execution: Execution, threads: int, name: str, storage: S
         checkpoint_seconds=execution.checkpoint_seconds,
         provenance={**source_commit(), "driver": os.uname().nodename},
     )
-    resources = {"CPU": 1 if execution.use_gpu else cpus}
-    if execution.use_gpu:
-        resources["GPU"] = execution.gpus
     return DataParallelTrainer(
         work,
         train_loop_config={"work": job},
@@ -113,7 +123,7 @@ def _trainer(run: Run, execution: Execution, threads: int, name: str, storage: S
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=storage.path("ray") if storage.local else f"{storage.uri.rstrip('/')}/ray",
+            storage_path=storage.below("ray"),
             failure_config=FailureConfig(max_failures=WORKER_FAILURES),
         ),
     )

@@ -26,8 +26,13 @@ AddressOption = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
 ]
 WorkersOption = Annotated[int, typer.Option(help="Ray Train workers of each run; a power of two.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of each worker; default: the best total rate.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="CPU threads of each worker; default: the best total rate.", min=1)
+]
 DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
+GpusOption = Annotated[
+    float, typer.Option(help="GPUs of each worker; a fraction lets several runs share one.", min=0.01)
+]
 CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
 
 
@@ -36,6 +41,14 @@ def writable(storage: str) -> Storage:
     place = Storage(storage)
     place.check_writable()
     return place
+
+
+def tracking_of(tracking: str | None, place: Storage) -> str:
+    """The tracking store that is named, or the one in the storage."""
+    from jobs.publisher import default_tracking, give_up_soon, tracking_uri
+
+    give_up_soon()
+    return default_tracking(place) if tracking is None else tracking_uri(tracking)
 
 
 def manifest_named(place: Storage, data: str) -> dict[str, Any]:

@@ -7,12 +7,14 @@ lose nor double a point.
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag, ViewType
@@ -20,13 +22,15 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.checkpoint import folder, newest_history
 from pipeline.datasets import read_manifest
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.history import History
 from pipeline.layers import layout
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
 EXPERIMENT = "resnet-repro"
+COMPLETE = "complete"
+"""Tag of a run whose points, outcome and files are all published."""
 POLL_SECONDS = 5.0
 BATCH = 500
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
@@ -34,15 +38,28 @@ _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 logger = logging.getLogger(__name__)
 
 
-def check_tracking_uri(uri: str) -> None:
-    """Refuse what cannot be a tracking store.
+def tracking_uri(uri: str) -> str:
+    """A tracking store as everything that opens it should call it: a database file by its full path.
 
     Raises:
-        InputError: the URI's scheme is not one of a database or a server.
+        InputError: it is neither a database nor a server.
     """
     scheme, separator, rest = uri.partition("://")
-    if not separator or scheme.partition("+")[0] not in _SCHEMES or not rest.strip("/"):
+    file = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else ""
+    try:
+        host = urlsplit(uri).hostname
+        _ = urlsplit(uri).port  # raises where it is no number
+    except ValueError:
+        host = None
+    if not separator or scheme.partition("+")[0] not in _SCHEMES or not (file if scheme == "sqlite" else host):
         raise InputError(f"--tracking {uri}: wanted is http://HOST:PORT of an MLflow server, or sqlite:///FILE")
+    return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" else uri
+
+
+def give_up_soon() -> None:
+    """A server that does not answer costs seconds, not the minutes of MLflow's own patience."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
 def default_tracking(storage: Storage) -> str:
@@ -58,8 +75,7 @@ def default_tracking(storage: Storage) -> str:
 
 def open_store(tracking: str, storage: Storage) -> MlflowClient:
     """A client of the store, with our MLflow experiment in it (made if need be; artifacts beside a local database)."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    give_up_soon()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     client = MlflowClient(tracking)
@@ -75,13 +91,14 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
 
 
 class Publisher:
-    """One run's published copy. Nothing it does can fail training: what a server refuses is sent again later."""
+    """One run's published copy. Nothing it does can fail training: what a server refuses is sent by a later try."""
 
     def __init__(self, tracking: str, storage: Storage, run: Run, tags: dict[str, str]) -> None:
         self.tracking, self.storage, self.run, self.tags = tracking, storage, run, tags
         self.client: MlflowClient | None = None
         self.run_id = ""
         self.sent: set[tuple[str, int]] = set()
+        self._away = False
         self._stop = Event()
         self._thread = Thread(target=self._follow, daemon=True)
 
@@ -89,11 +106,11 @@ class Publisher:
         """Follow the run's folder in the background."""
         self._thread.start()
 
-    def stop(self, status: str, reason: str | None = None) -> None:
-        """Publish what is left and the terminal status (MLflow's FINISHED, FAILED or KILLED)."""
+    def stop(self, status: str, reason: str | None = None) -> bool:
+        """Publish what is left and how the run ended (an `outcome` of `analysis.frames`); whether that succeeded."""
         self._stop.set()
         self._thread.join(timeout=60)
-        self._try(lambda: self._finish(status, reason))
+        return self._try(lambda: self.finish(status, reason))
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL_SECONDS if self.client else 0):
@@ -101,11 +118,16 @@ class Publisher:
             if self.client is None and self._stop.wait(POLL_SECONDS):
                 return
 
-    def _try(self, action: Any) -> None:
+    def _try(self, action: Callable[[], None]) -> bool:
         try:
             action()
         except Exception as error:  # whatever a server or a network does, training goes on
-            logger.warning("MLflow at %s: %s", self.tracking, error)
+            if not self._away:
+                logger.warning("MLflow at %s: %s; training goes on", self.tracking, first_line(error))
+            self._away = True
+            return False
+        self._away = False
+        return True
 
     def publish(self) -> None:
         """Send every point of the newest checkpoint that the store does not have."""
@@ -123,7 +145,8 @@ class Publisher:
         parent = _only_run(client, experiment.experiment_id, "parent_key", self._parent_key(), self._parent_tags())
         tags = self._run_tags() | {"mlflow.parentRunId": parent}
         self.run_id = _only_run(client, experiment.experiment_id, "run_key", self.run.key, tags)
-        row = [Param(name, str(value)) for name, value in asdict(self.run.experiment).items()]
+        fields = asdict(self.run.experiment).items()
+        row = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
         params = [*row, Param("seed", str(self.run.seed)), Param("dataset_id", self.run.dataset_id)]
         client.log_batch(self.run_id, params=params, tags=[RunTag(*item) for item in (tags | self.tags).items()])
         client.update_run(self.run_id, status="RUNNING")
@@ -139,21 +162,37 @@ class Publisher:
             self.client.log_batch(self.run_id, [Metric(p.metric, p.value, p.time_ms, p.iteration) for p in part])
             self.sent |= {(point.metric, point.iteration) for point in part}
 
-    def _finish(self, status: str, reason: str | None) -> None:
+    def finish(self, status: str, reason: str | None = None) -> None:
+        """Publish everything there is, how the run ended and what made it, and last that the copy is complete."""
         self.publish()
         assert self.client is not None
-        tags = {"outcome": status} | ({"reason": reason[:500]} if reason else {})
-        history, result = newest_history(self.storage, self.run), read_result(self.storage, self.run)
-        if history is not None:
-            attempt = history.attempts[-1]
-            keys = ("commit", "dirty", "device", "hardware", "threads", "world_size")
-            tags |= {key: str(attempt[key]) for key in keys if key in attempt}
-            tags |= {"versions": dumps(attempt.get("versions", {}), sort_keys=True)}
-            tags |= {"warmup_end": str(history.warmup_end)} if history.warmup_end is not None else {}
+        tags = {"outcome": status} | self._ended_tags()
+        if reason:
+            tags["reason"] = reason[:500]
+        elif "reason" in self.client.get_run(self.run_id).data.tags:  # of an attempt before
+            self.client.delete_tag(self.run_id, "reason")
         self.client.log_batch(self.run_id, tags=[RunTag(*item) for item in tags.items()])
-        if result is not None and not _has_artifact(self.client, self.run_id, "result.json"):
+        self.client.set_terminated(self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED")
+        result = read_result(self.storage, self.run)
+        if result is not None:
             self._send_files(result["iterations"])
-        self.client.set_terminated(self.run_id, "FINISHED" if status == "FINISHED" else "FAILED")
+            self.client.set_tag(self.run_id, COMPLETE, "yes")
+
+    def _ended_tags(self) -> dict[str, str]:
+        """What the history says of the run as a whole; where attempts differ, all that had a part in it."""
+        history = newest_history(self.storage, self.run)
+        if history is None:
+            return {}
+        attempts = history.attempts
+        tags: dict[str, str] = {}
+        for key in ("threads", "world_size"):
+            tags |= {key: str(attempts[-1][key])} if key in attempts[-1] else {}
+        for key in ("commit", "device", "hardware"):
+            tags[key] = " + ".join(dict.fromkeys(str(attempt[key]) for attempt in attempts if key in attempt))
+        tags["dirty"] = str(any(attempt.get("dirty") for attempt in attempts))
+        tags["versions"] = dumps(attempts[-1].get("versions", {}), sort_keys=True)
+        noted = {"warmup_end": history.warmup_end, "converging_from": history.converging_from}
+        return tags | {key: str(value) for key, value in noted.items() if value is not None}
 
     def _send_files(self, iteration: int) -> None:
         assert self.client is not None
@@ -201,14 +240,52 @@ class Publisher:
         }
 
 
-def log_report(tracking: str, storage: Storage, out: Path, study: str) -> None:
-    """Keep a report's page, tables and figures as artifacts of one MLflow run, found again by `study`."""
+def publish_ended(tracking: str, storage: Storage, runs: list[Run]) -> None:
+    """Complete the published copies of runs that have ended, where a server was away when they did."""
+    ended = [(run, result) for run in runs if (result := read_result(storage, run)) is not None]
+    if not ended:
+        return
+    client = open_store(tracking, storage)
+    complete = _tagged(client, f"tags.{COMPLETE} = 'yes'")
+    for run, result in ended:
+        if run.key not in complete:
+            outcome = "FINISHED" if result["status"] == "finished" else "DIVERGED"
+            Publisher(tracking, storage, run, {}).finish(outcome, result.get("reason"))
+
+
+def mark_interrupted(tracking: str, storage: Storage, runs: list[Run]) -> None:
+    """Say of runs that have not ended that they are not running any more."""
+    client = open_store(tracking, storage)
+    published = _tagged(client, "attributes.status = 'RUNNING'")
+    for run in runs:
+        if run.key in published and read_result(storage, run) is None:
+            client.set_tag(published[run.key], "outcome", "KILLED")
+            client.set_tag(published[run.key], "reason", "interrupted")
+            client.set_terminated(published[run.key], "KILLED")
+
+
+def _tagged(client: MlflowClient, query: str) -> dict[str, str]:
+    """MLflow's ids of our runs that fit a query, by run key."""
+    experiment, token = client.get_experiment_by_name(EXPERIMENT), None
+    found: dict[str, str] = {}
+    while experiment is not None:
+        page = client.search_runs([experiment.experiment_id], f"tags.kind = 'run' and {query}", page_token=token)
+        found |= {run.data.tags["run_key"]: run.info.run_id for run in page}
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> None:
+    """Keep the files of a report (relative to `out`) as artifacts of one MLflow run, the same one for each storage."""
     client = open_store(tracking, storage)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    tags = {"kind": "report", "mlflow.runName": f"report {study}"}
-    run_id = _only_run(client, experiment.experiment_id, "report_key", study, tags)
-    client.log_artifacts(run_id, str(out), "report")
+    tags = {"kind": "report", "mlflow.runName": f"report {storage.uri}"}
+    run_id = _only_run(client, experiment.experiment_id, "report_key", storage.uri, tags)
+    for name in files:
+        client.log_artifact(run_id, str(out / name), str(Path("report", name).parent))
     client.set_terminated(run_id, "FINISHED")
 
 
@@ -231,7 +308,3 @@ def _only_run(client: MlflowClient, experiment_id: str, key: str, value: str, ta
     if oldest != made:
         client.delete_run(made)
     return oldest
-
-
-def _has_artifact(client: MlflowClient, run_id: str, name: str) -> bool:
-    return any(file.path == name for file in client.list_artifacts(run_id))

@@ -54,10 +54,18 @@ def look(storage: Storage, run: Run, since_ms: int) -> Sight:
     return Sight(run, "running", max(iteration, beat["iteration"]), beat["images_per_second"], error)
 
 
-def follow(title: str, storage: Storage, runs: list[Run], slots: int, job: Callable[[], Any]) -> Any:
+def follow(
+    title: str,
+    storage: Storage,
+    runs: list[Run],
+    slots: int,
+    job: Callable[[], Any],
+    interrupted: Callable[[], None] = lambda: None,
+) -> Any:
     """Run `job` in the background and show how its runs go until it ends; returns or raises what it does.
 
-    `slots` is how many runs go at once, for the estimate of the time left. Ctrl-C reaches the caller at once.
+    `slots` is how many runs go at once, for the estimate of the time left. Ctrl-C reaches the caller at once, after
+    `interrupted` was called.
     """
     outcome: dict[str, Any] = {}
 
@@ -69,17 +77,25 @@ def follow(title: str, storage: Storage, runs: list[Run], slots: int, job: Calla
 
     since, thread = int(1000 * time()), Thread(target=body, daemon=True)
     thread.start()
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=2, transient=False) as live:
-            while thread.is_alive():
-                live.update(_table(title, _sights(storage, runs, since), slots))
-                thread.join(LOOK_SECONDS)
-            live.update(_table(title, _sights(storage, runs, since), slots))
-    else:
-        _lines(title, storage, runs, slots, since, thread)
+    try:
+        if console.is_terminal:
+            _live(title, storage, runs, slots, since, thread)
+        else:
+            _lines(title, storage, runs, slots, since, thread)
+    except KeyboardInterrupt:
+        interrupted()
+        raise
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
+
+
+def _live(title: str, storage: Storage, runs: list[Run], slots: int, since: int, thread: Thread) -> None:
+    with Live(console=console, refresh_per_second=2, transient=False) as live:
+        while thread.is_alive():
+            live.update(_table(title, _sights(storage, runs, since), slots))
+            thread.join(LOOK_SECONDS)
+        live.update(_table(title, _sights(storage, runs, since), slots))
 
 
 def _lines(title: str, storage: Storage, runs: list[Run], slots: int, since: int, thread: Thread) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
-from pipeline.runs import Run
+from pipeline.errors import InputError
+from pipeline.runs import REFUSED, Run
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
         storage = Storage(job.storage)
         settings = Settings(job.checkpoint_seconds, job.provenance | made_with)
         return train(job.run, read_dataset(storage, job.run.dataset_id), storage, group, settings)
+    except InputError as error:  # trying again would not help, so it must not look like a worker's failure
+        return {"status": REFUSED, "reason": str(error)}
     finally:
         ranks.leave()
 

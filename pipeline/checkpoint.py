@@ -4,6 +4,7 @@ A checkpoint is `checkpoints/<iteration>/` with the files it was given and `mani
 size and checksum. Ray's own checkpoint machinery is not used, so this is the one authority for resuming.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from json import dumps, loads
@@ -42,8 +43,9 @@ def save_checkpoint(storage: Storage, run: Run, checkpoint: Checkpoint) -> None:
     manifest = {"format": FORMAT, "identity": run.identity, "iteration": checkpoint.iteration, "files": entries}
     storage.write(f"{place}/manifest.json", dumps(manifest, indent=1).encode())
     spare = [i for i in iterations(storage, run) if not milestone(run.experiment, i)]
-    for old in sorted(spare)[:-KEEP]:
-        storage.delete(folder(run, old))
+    with suppress(OSError):  # what could not be deleted is tried again after the next checkpoint
+        for old in sorted(spare)[:-KEEP]:
+            storage.delete(folder(run, old))
 
 
 def newest_checkpoint(storage: Storage, run: Run) -> Checkpoint | None:
@@ -121,6 +123,12 @@ def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | No
 
 def _checksum(content: bytes) -> str:
     return blake2b(content, digest_size=32).hexdigest()
+
+
+def newest_iteration(storage: Storage, run: Run) -> int:
+    """The iteration of the newest finished checkpoint, not verified; 0 before the first."""
+    finished = (i for i in iterations(storage, run) if storage.exists(f"{folder(run, i)}/manifest.json"))
+    return max(finished, default=0)
 
 
 def newest_history(storage: Storage, run: Run) -> History | None:

@@ -78,8 +78,13 @@ class Dataset:
 
     @property
     def key(self) -> str:
-        """Readable and unambiguous: the name and the first eight digits of the id."""
-        return f"{self.row.name}-{self.id[:8]}"
+        """What runs on this dataset are filed under."""
+        return dataset_key(self.row.name, self.id)
+
+
+def dataset_key(name: str, dataset_id: str) -> str:
+    """Readable and unambiguous: the name and the first eight digits of the id."""
+    return f"{name}-{dataset_id[:8]}"
 
 
 def canonical_dataset(row: DatasetRow, train: Images, test: Images) -> Dataset:

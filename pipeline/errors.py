@@ -1,6 +1,7 @@
-"""The one exception for mistakes that a user can make and mend.
+"""Mistakes that a user can make and mend, runs that end by themselves, and the line of an error that is shown.
 
-The command line prints it as a single line and exits with code 2; anything else is a defect and shows a traceback.
+The command line prints an `InputError` as a single line and exits with code 2; an exception of another kind is a defect,
+and shows a traceback.
 """
 
 
@@ -10,3 +11,8 @@ class InputError(Exception):
 
 class DivergedError(Exception):
     """A run whose loss became NaN or infinite: trying again would repeat it, so it is never retried."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

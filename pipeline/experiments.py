@@ -93,6 +93,11 @@ class Experiment:
                 raise ValueError(f"{field} must not be negative, not {getattr(self, field)}")
         if self.warmup_lr is not None and not self.warmup_lr > 0:
             raise ValueError(f"warmup_lr must be above 0 or none, not {self.warmup_lr}")
+        if not 0 < self.bn_momentum <= 1:
+            raise ValueError(f"bn_momentum must be above 0 and at most 1, not {self.bn_momentum}")
+        elsewhere = "scale_crop_flip_colour" if self.family == "cifar" else "pad_crop_flip"
+        if self.augmentation == elsewhere:
+            raise ValueError(f"augmentation {elsewhere} is not for {self.family} rows")
 
     @property
     def groups(self) -> int:
@@ -101,8 +106,15 @@ class Experiment:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of everything that decides the result (so not `artifacts`)."""
-        content = {name: value for name, value in asdict(self).items() if name != "artifacts"}
+        """16 hexadecimal digits of everything that decides the result (so not `artifacts`).
+
+        Fields at their defaults are left out: a field added later changes no fingerprint made before (and a default,
+        once runs were made with it, may not change).
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        content = {
+            name: value for name, value in asdict(self).items() if name != "artifacts" and value != defaults[name]
+        }
         return blake2b(dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def scaled_to(self, iterations: int) -> "Experiment":

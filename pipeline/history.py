@@ -16,6 +16,8 @@ class History:
 
     iteration: int = 0
     warmup_end: int | None = None
+    converging_from: int | None = None
+    """The first look, every 25 iterations, at which the running error was clearly below chance."""
     window: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0]] * WINDOW)
     seconds: float = 0.0
     """Time spent in SGD steps, over all attempts."""

@@ -13,6 +13,8 @@ from pipeline.experiments import Experiment
 from pipeline.storage import Storage
 
 FORMAT = "resnet-repro/run/1"
+REFUSED = "refused"
+"""The status of an attempt that met something which the user has to mend; it is never written to a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,26 @@ class Run:
         return f"{self.experiment.name} on {self.dataset_key}, seed {self.seed}"
 
 
+def check_run(storage: Storage, run: Run) -> dict[str, Any] | None:
+    """The content of the run's `run.json`, None before its first start.
+
+    Raises:
+        InputError: the folder belongs to something else.
+    """
+    return _own(storage, run, "run.json")
+
+
 def start_run(storage: Storage, run: Run, threads: int) -> int:
     """Write `run.json` at the first start; returns the threads per worker, which a run keeps for its whole life.
 
     Raises:
         InputError: the folder belongs to something else.
     """
-    path = f"{run.folder}/run.json"
-    content = storage.read_if_there(path)
-    if content is not None:
-        known = _parsed(content, storage.path(path))
-        if known.get("identity") != run.identity:
-            raise InputError(f"{storage.path(path)}: belongs to another run ({known.get('identity')}); move it away")
+    known = check_run(storage, run)
+    if known is not None:
         return int(known["threads"])
-    row = asdict(run.experiment)
-    content = dumps(
-        {"format": FORMAT, "identity": run.identity, "threads": threads, "experiment": row}, indent=1
-    ).encode()
-    storage.write(path, content)
+    about = {"format": FORMAT, "identity": run.identity, "threads": threads, "experiment": asdict(run.experiment)}
+    storage.write(f"{run.folder}/run.json", dumps(about, indent=1).encode())
     return threads
 
 
@@ -71,14 +75,7 @@ def read_result(storage: Storage, run: Run) -> dict[str, Any] | None:
     Raises:
         InputError: the file is not one of ours or is about another run.
     """
-    path = f"{run.folder}/result.json"
-    content = storage.read_if_there(path)
-    if content is None:
-        return None
-    result = _parsed(content, storage.path(path))
-    if result.get("identity") != run.identity:
-        raise InputError(f"{storage.path(path)}: belongs to another run ({result.get('identity')}); move it away")
-    return result
+    return _own(storage, run, "result.json")
 
 
 def write_result(storage: Storage, run: Run, status: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -103,11 +100,18 @@ def read_heartbeat(storage: Storage, run: Run) -> dict[str, Any] | None:
         return None
 
 
-def _parsed(content: bytes, where: str) -> dict[str, Any]:
+def _own(storage: Storage, run: Run, name: str) -> dict[str, Any] | None:
+    """A JSON file of the run's folder, None where it is not there; InputError where it is another's."""
+    path = f"{run.folder}/{name}"
+    content = storage.read_if_there(path)
+    if content is None:
+        return None
     try:
         parsed = loads(content)
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
-        raise InputError(f"{where}: not a file of ours; move it away")
+        raise InputError(f"{storage.path(path)}: not a file of ours; move it away")
+    if parsed.get("identity") != run.identity:
+        raise InputError(f"{storage.path(path)}: belongs to another run ({parsed.get('identity')}); move it away")
     return parsed

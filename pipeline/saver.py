@@ -1,5 +1,6 @@
 """A run's folder, seen from its loop: what is restored at the start, written on the way, and written last."""
 
+from contextlib import suppress
 from time import perf_counter, time
 from typing import Any
 
@@ -49,7 +50,8 @@ class Saver:
         """Write the heartbeat, if it is time."""
         if self.ranks.rank == 0 and perf_counter() - self.beaten >= HEARTBEAT_SECONDS:
             rate = clock.rate(history.iteration, running=True)
-            write_heartbeat(self.storage, self.run, history.iteration, rate, int(1000 * time()))
+            with suppress(OSError):  # a heartbeat that is lost costs nothing
+                write_heartbeat(self.storage, self.run, history.iteration, rate, int(1000 * time()))
             self.beaten = perf_counter()
 
     def due(self, history: History) -> bool:
@@ -75,6 +77,7 @@ class Saver:
             "iterations": history.iteration,
             "final": history.last(),
             "warmup_end": history.warmup_end,
+            "converging_from": history.converging_from,
             "seconds": history.seconds,
             "attempts": history.attempts,
             **more,

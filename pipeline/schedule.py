@@ -30,6 +30,14 @@ def warmup_ends(experiment: Experiment, iteration: int, wrong: int) -> bool:
     return 100 * wrong < experiment.warmup_until_err * WINDOW * experiment.global_batch_size
 
 
+def below_chance(experiment: Experiment, wrong: int, classes: int) -> bool:
+    """Whether the error of the last 25 iterations, `wrong` images, is clearly below guessing: by more than one point.
+
+    One point is twice the standard error of 3,200 images at 90 %. Footnote 5: "starts converging (<90 % error)".
+    """
+    return 100 * wrong < (100 - 100 / classes - 1) * WINDOW * experiment.global_batch_size
+
+
 def evaluates_after(experiment: Experiment, iteration: int) -> bool:
     """Whether the test error is taken after `iteration` finished steps: at multiples of `eval_every` and milestones."""
     return iteration % experiment.eval_every == 0 or milestone(experiment, iteration)

@@ -7,6 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from hashlib import md5
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from urllib.error import URLError
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.datasets import CIFAR10, DATASETS, Dataset, DatasetRow, Images, canonical_dataset
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
@@ -75,8 +76,11 @@ def download_cifar10(target: Path, progress: Progress = silent) -> Path:
             while block := response.read(1 << 20):
                 done += file.write(block)
                 progress(done, total)
+        found = md5(partial.read_bytes(), usedforsecurity=False).hexdigest()
+        if found != CIFAR10_MD5:
+            raise OSError(f"md5 {found} after {done:,} bytes, not {CIFAR10_MD5}: cut short or changed")
         partial.replace(target)
-    except (URLError, OSError) as error:
+    except (URLError, OSError, HTTPException) as error:
         raise InputError(f"{CIFAR10_URL}: {error}; fetch it elsewhere and name it with --from PATH") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -89,7 +93,10 @@ def cifar10_archive(path: Path) -> Dataset:
     Raises:
         InputError: another file, or a damaged one.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     found = md5(content, usedforsecurity=False).hexdigest()
     if found != CIFAR10_MD5:
         raise InputError(
@@ -169,7 +176,7 @@ def _rows(file: Path) -> int:
     try:
         return pq.ParquetFile(file).metadata.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{file}: not a readable parquet file ({first_line(error)})") from error
 
 
 def _decoded(file: Path, row: DatasetRow) -> Iterator[tuple[NDArray[np.uint8], int]]:
@@ -186,7 +193,7 @@ def _decoded(file: Path, row: DatasetRow) -> Iterator[tuple[NDArray[np.uint8], i
                 yield _decode(record, image_column, row, f"{file}, row {number}")
                 number += 1
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: damaged after row {number} ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{file}: damaged after row {number} ({first_line(error)})") from error
 
 
 def _decode(record: dict, column: str, row: DatasetRow, where: str) -> tuple[NDArray[np.uint8], int]:

@@ -31,8 +31,8 @@ class Trainee:
         self.gradients = torch.zeros_like(self.weights)
         for parameter, gradient in zip(self.parameters, _views(self.gradients, self.parameters), strict=True):
             parameter.grad = gradient
-        self.statistics = _flatten_buffers(self.norms, "group_mean", "group_var")
-        self.running = _flatten_buffers(self.norms, "running_mean", "running_var")
+        self.statistics = _flatten_buffers(self.norms, device, "group_mean", "group_var")
+        self.running = _flatten_buffers(self.norms, device, "running_mean", "running_var")
         self.decay = _decay(experiment, self.parameters)
 
     def group_totals(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -109,10 +109,10 @@ def _views(flat: Tensor, parameters: list[nn.Parameter]) -> Iterator[Tensor]:
         start += parameter.numel()
 
 
-def _flatten_buffers(norms: list[GroupBatchNorm2d], *names: str) -> Tensor:
+def _flatten_buffers(norms: list[GroupBatchNorm2d], device: torch.device, *names: str) -> Tensor:
     """Batch-norm buffers as views of one vector: all of the first name, then all of the second."""
     if not norms:
-        return torch.zeros(0)
+        return torch.zeros(0, device=device)
     flat = torch.cat([getattr(norm, name) for name in names for norm in norms])
     start = 0
     for name in names:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 
 class Storage:
@@ -21,12 +21,12 @@ class Storage:
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
         try:
+            self.uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
             self._files, self._root = fs.FileSystem.from_uri(self.uri)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"--storage {uri}: not a folder or URI that can be opened ({_first_line(error)})"
+                f"--storage {uri}: not a folder or URI that can be opened ({first_line(error)})"
             ) from error
         self.local = Path(self._root) if isinstance(self._files, fs.LocalFileSystem) else None
 
@@ -44,12 +44,17 @@ class Storage:
             self.delete(probe)
         except OSError as error:
             raise InputError(
-                f"--storage {self.uri}: cannot be written ({_first_line(error)}); name another place"
+                f"--storage {self.uri}: cannot be written ({first_line(error)}); name another place"
             ) from error
 
     def path(self, path: str) -> str:
         """The full path, for messages and for libraries that open files themselves."""
         return f"{self._root}/{path}"
+
+    def below(self, path: str) -> str:
+        """The URI of a place under this one, for libraries that take URIs (options behind a `?` stay behind it)."""
+        place, mark, options = self.uri.partition("?")
+        return f"{place.rstrip('/')}/{path}{mark}{options}"
 
     def read(self, path: str) -> bytes:
         """A file's content; FileNotFoundError if there is none."""
@@ -97,7 +102,3 @@ class Storage:
                 pass
             case _:
                 self._files.delete_file(self.path(path))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -25,7 +25,7 @@ from pipeline.ranks import Ranks
 from pipeline.runs import Run, read_result
 from pipeline.sampling import batch_at
 from pipeline.saver import Saver
-from pipeline.schedule import evaluates_after, lr_at, milestone, warmup_ends
+from pipeline.schedule import below_chance, evaluates_after, lr_at, milestone, warmup_ends
 from pipeline.step import Trainee
 from pipeline.storage import Storage
 
@@ -82,7 +82,7 @@ def iterate(run: Run, dataset: Dataset, ranks: Ranks, trainee: Trainee, saver: S
         history.iteration += 1
 
         if history.iteration % metrics.WINDOW == 0:
-            look(experiment, history, window)
+            look(experiment, history, window, dataset.row.classes)
         if evaluates_after(experiment, history.iteration):
             history.seconds += clock.pause(ranks.device)
             values = running_values(experiment, history, window) | {metrics.LR: lr}
@@ -109,13 +109,16 @@ def evaluation_splits(
     return views
 
 
-def look(experiment: Experiment, history: History, window: Tensor) -> None:
-    """Every 25 iterations: end warm-up when the running error allows it, and stop a run that diverged."""
-    losses, wrong = window.T.tolist()
+def look(experiment: Experiment, history: History, window: Tensor, classes: int) -> None:
+    """Every 25 iterations: note when warm-up may end and when convergence began, and stop a run that diverged."""
+    losses, each_wrong = window.T.tolist()
     if not all(map(isfinite, losses)):
         raise DivergedError(f"the loss is no longer finite at iteration {history.iteration}")
-    if history.warmup_end is None and warmup_ends(experiment, history.iteration, int(sum(wrong))):
+    wrong = int(sum(each_wrong))
+    if history.warmup_end is None and warmup_ends(experiment, history.iteration, wrong):
         history.warmup_end = history.iteration
+    if history.converging_from is None and below_chance(experiment, wrong, classes):
+        history.converging_from = history.iteration
 
 
 def running_values(experiment: Experiment, history: History, window: Tensor) -> dict[str, float]:

@@ -17,7 +17,7 @@ def bench_loop(
     precision: Annotated[str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 7,
     steps: Annotated[int, typer.Option(min=1, help="Steps a round.")] = 12,
-    threads: Annotated[int | None, typer.Option(help="Threads of our step; default: all CPUs.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of our step; default: all CPUs.")] = None,
 ) -> None:
     """Our step fed by the data plane against the same on one batch, and against the standard loop people use."""
     from jobs.bench.loop import bench

@@ -1,7 +1,7 @@
 """What `bench loop` measures: (a) our step fed by the data plane, (b) our step on one batch, (c) the standard loop.
 
-Ours share a process that is set up as a Ray Train worker's is. The standard loop has a process of its own, set up as
-nobody sets one up, with the DataLoader workers and threads that are fastest on this machine.
+Ours share a process that is set up as a Ray Train worker's is. The standard loop has a process of its own, as Python
+starts one, with the DataLoader workers and threads that are fastest on this machine.
 """
 
 from collections.abc import Callable

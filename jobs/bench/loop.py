@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.experiments import Experiment, Precision
 from pipeline.memory import keep_freed_memory
 from pipeline.overrides import experiment_named
-from pipeline.provenance import hardware
+from pipeline.provenance import hardware, native_bf16
 from pipeline.storage import Storage
 
 WANTED = {"b": 0.95, "fp32": 1.4, "bf16": 2.2}
@@ -42,8 +42,6 @@ def bench(
     check_trainable(row)
     chosen = _precisions(precision)
     threads = threads or measure.cpus()
-    if threads < 1:
-        raise InputError(f"--threads {threads}: at least 1 is needed")
     dataset = read_dataset(place, dataset_id)
     keep_freed_memory()  # as a Ray Train worker does
     with _threads_kept(), screen.progress("measuring") as report:
@@ -63,9 +61,9 @@ def bench(
 
 def _precisions(precision: str) -> tuple[Precision, ...]:
     if not precision:
-        return measure.PRECISIONS if measure.native_bf16() else ("fp32",)
+        return measure.PRECISIONS if native_bf16() else ("fp32",)
     chosen = measure.checked_precision(precision)
-    if chosen == "bf16" and not measure.native_bf16():
+    if chosen == "bf16" and not native_bf16():
         raise InputError("--precision bf16: this CPU has no bf16 of its own; its speed would mean nothing")
     return (chosen,)
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
@@ -20,16 +19,6 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def native_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware: AVX512-BF16, AMX, or Arm's extension."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return False
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def checked_precision(precision: str) -> Precision:

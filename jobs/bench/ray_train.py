@@ -14,8 +14,6 @@ from tempfile import TemporaryDirectory
 from time import sleep
 from typing import Any
 
-from safetensors.numpy import load
-
 from jobs import screen
 from jobs.bench import measure
 from pipeline.checkpoint import newest_checkpoint
@@ -105,8 +103,10 @@ def _bare(uri: str, run: Run, threads: int) -> None:
     import torch
 
     from pipeline import ranks
+    from pipeline.memory import keep_freed_memory
     from pipeline.train import Settings, train
 
+    keep_freed_memory()  # as a Ray Train worker does
     torch.set_num_threads(threads)
     storage = Storage(uri)
     start_run(storage, run, threads)
@@ -143,19 +143,10 @@ def _total_rate(storage: Storage, runs: list[Run]) -> float:
 
 def _check_same_weights(bare: Storage, on_ray: Storage, run: Run) -> None:
     """Refuse to compare two runs that did not compute the same."""
-    one, other = _final_tensors(bare, run), _final_tensors(on_ray, run)
-    differing = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
-    if differing or not one:
-        what = f"{len(differing)} tensors, {differing[0]} for one, differ" if differing else "there are no checkpoints"
-        raise RuntimeError(f"{run}: bare and on Ray, {what}; their rates cannot be compared")
-
-
-def _final_tensors(storage: Storage, run: Run) -> dict[str, bytes]:
-    """Weights and momentum by name; not the files' bytes, as safetensors writes its header in any order."""
-    checkpoint = newest_checkpoint(storage, run)
-    files = checkpoint.files if checkpoint else {}
-    parts = [load(files[name]) for name in ("weights.safetensors", "momentum.safetensors") if name in files]
-    return {name: tensor.tobytes() for part in parts for name, tensor in part.items()}
+    one, other = newest_checkpoint(bare, run), newest_checkpoint(on_ray, run)
+    for name in ("weights.safetensors", "momentum.safetensors"):
+        if one is None or other is None or one.files[name] != other.files[name]:
+            raise RuntimeError(f"{run}: bare and on Ray, {name} differs; their rates cannot be compared")
 
 
 def _print_tables(

@@ -20,6 +20,7 @@ def run_row(experiment: str, seed: int, **changes: object) -> dict[str, object]:
         "reason": None,
         "params": 269_722,
         "warmup_end": None,
+        "converging_from": 100,
         "world_size": 2,
         "threads": 1,
         "device": "cpu",

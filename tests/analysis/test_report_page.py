@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -62,9 +63,16 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def written(*frames, out: Path) -> str:
+    """The page of a report on the frames."""
+    assert "index.html" in write_report(*frames, out)
+    return (out / "index.html").read_text()
+
+
 def test_one_study_is_one_folder(paper, tmp_path):
-    index = write_report(*paper, tmp_path / "out")
-    assert index == tmp_path / "out" / "index.html"
+    write_report(*paper, tmp_path / "out")
+    index = tmp_path / "out" / "index.html"
+    assert index.is_file()
     assert set(contents(tmp_path / "out")) == ONE_STUDY
     assert set(contents(tmp_path)) == {f"out/{name}" for name in ONE_STUDY}
 
@@ -78,7 +86,7 @@ def test_the_same_frames_give_the_same_bytes(paper, tmp_path):
 
 
 def test_the_page_says_what_was_measured(paper, tmp_path):
-    page = Page(write_report(*paper, tmp_path).read_text())
+    page = Page(written(*paper, out=tmp_path))
     for words in (
         "CIFAR-10, the paper's recipe",
         "9 measured; 3 experiments with 3 seeds each",
@@ -94,7 +102,7 @@ def test_the_page_says_what_was_measured(paper, tmp_path):
 
 
 def test_the_page_needs_nothing_else(paper, tmp_path):
-    page = Page(write_report(*paper, tmp_path).read_text())
+    page = Page(written(*paper, out=tmp_path))
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
     sources = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
     assert len(sources) == 2
@@ -118,7 +126,7 @@ def test_tables_hold_raw_numbers(paper, tmp_path):
 
 
 def test_several_studies_are_kept_apart(paper, digits, tmp_path):
-    index = Page(write_report(*both(paper, digits), tmp_path).read_text())
+    index = Page(written(*both(paper, digits), out=tmp_path))
     links = [attrs["href"] for tag, attrs in index.tags if tag == "a" and "index.html" in attrs["href"]]
     assert len(links) == 2
     assert set(contents(tmp_path)) == {"index.html"} | {
@@ -144,7 +152,7 @@ def test_failed_runs_are_listed_with_their_reason_and_escaped(paper, tmp_path):
     runs = runs.astype({"reason": object})
     runs.loc[0, ["status", "reason", "dirty"]] = ["DIVERGED", "loss is NaN <script>alert(1)</script> | at 312", True]
     metrics = metrics[~((metrics.run_id == runs.run_id[1]) & (metrics.iteration == 64_000))]
-    html = write_report(runs, metrics, tmp_path).read_text()
+    html = written(runs, metrics, out=tmp_path)
     page = Page(html)
     assert "<script" not in html
     assert "loss is NaN <script>alert(1)</script> | at 312" in page.text

@@ -34,6 +34,10 @@ SHORT = ("--iterations", "8", "--set", "eval_every=8")
         (("train", "resnet20", "--data", "cifar10"), "data prepare cifar10"),
         (("train", "resnet20", "--workers", "4"), "at most 2"),
         (("train", "resnet20", "--tracking", "htp:/x"), "wanted is http://HOST:PORT"),
+        (("train", "resnet20", "--tracking", "sqlite://x.db"), "wanted is http://HOST:PORT"),
+        (("train", "resnet20", "--tracking", "http://:5000"), "wanted is http://HOST:PORT"),
+        (("train", "resnet20", "--threads", "0"), "greater than or equal to 1"),
+        (("train", "resnet20", "--set", "augmentation=scale_crop_flip_colour"), "not for cifar rows"),
         (("train", "resnet20", "--storage", "ftp://host/x"), "not a folder or URI"),
         (("grid", "table7"), "did you mean table6"),
         (("grid",), "Missing argument"),
@@ -89,7 +93,7 @@ def test_a_label_out_of_range_and_an_image_of_the_wrong_shape(
 @pytest.mark.ray
 def test_more_than_the_cluster_can_ever_have_is_refused_at_once(cli: Cli, tmp_path: Path) -> None:
     done = cli("train", "resnet20", "--threads", "4096", *SHORT, "--storage", str(tmp_path / "s"), timeout=90)
-    assert done.returncode == 2 and "4096 CPU" in done.stderr and "at the most" in done.stderr
+    assert done.returncode == 2 and "4096 CPU each" in done.stderr and "at the most" in done.stderr
 
 
 def test_weights_of_another_architecture(cli: Cli, tmp_path: Path) -> None:
@@ -117,3 +121,17 @@ def test_a_checkpoint_that_is_not_ours(cli: Cli, storage: Storage, digits_datase
     done = cli("train", "resnet20", *SHORT, "--storage", storage.uri)
     assert done.returncode == 2, done.stderr
     assert "not a checkpoint of ours" in done.stderr
+
+
+@pytest.mark.ray
+def test_a_run_json_that_is_not_ours_and_a_damaged_dataset(cli: Cli, storage: Storage, digits_dataset: Dataset) -> None:
+    run = Run(experiment_named("resnet20", ["eval_every=8"], 8), digits_dataset.id, digits_dataset.key, 0)
+    storage.write(f"{run.folder}/run.json", b"{}")
+    done = cli("train", "resnet20", *SHORT, "--storage", storage.uri)
+    assert done.returncode == 2 and "run.json: not a file of ours" in done.stderr
+    storage.delete(run.folder)
+    images = f"datasets/{digits_dataset.id}/images.safetensors"
+    storage.write(images, storage.read(images)[:-1] + b"?")
+    done = cli("train", "resnet20", *SHORT, "--storage", storage.uri)
+    assert done.returncode == 2 and "damaged (checksum differs)" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -3,7 +3,8 @@
 import pytest
 
 from analysis.claims import claim_experiments
-from jobs.grid import slots, threads_per_worker
+from jobs.cluster import Node, check_fits, cpus_that_fit, threads_per_worker
+from jobs.grid import slots
 from jobs.grids import grids, rows_asked_for
 from jobs.launch import Execution
 from pipeline.errors import InputError
@@ -32,16 +33,55 @@ def test_grids_and_rows_mix_and_count_once() -> None:
         rows_asked_for(["figure66"])
 
 
+ONE_OF_2, ONE_OF_16 = [{"CPU": 2.0}], [{"CPU": 16.0}]
+FOUR_OF_8 = [{"CPU": 8.0}] * 4
+
+
 @pytest.mark.parametrize(
-    ("cpus", "runs", "workers", "threads"), [(2, 12, 1, 1), (2, 1, 1, 2), (16, 4, 1, 4), (16, 3, 2, 2), (1, 5, 2, 1)]
+    ("nodes", "runs", "workers", "threads"),
+    [
+        (ONE_OF_2, 12, 1, 1),
+        (ONE_OF_2, 1, 1, 2),
+        (ONE_OF_16, 4, 1, 4),
+        (ONE_OF_16, 3, 2, 2),
+        ([{"CPU": 1.0}], 5, 2, 1),
+        (FOUR_OF_8, 1, 1, 8),  # not 32: a worker is on one node
+        (FOUR_OF_8, 3, 1, 8),
+        (FOUR_OF_8, 5, 1, 4),  # 6 would leave the fifth run without a place
+        (FOUR_OF_8, 100, 1, 1),
+    ],
 )
-def test_threads_fill_the_cpus_only_when_runs_are_few(cpus: float, runs: int, workers: int, threads: int) -> None:
-    assert threads_per_worker(cpus, runs, workers) == threads
+def test_threads_fill_the_cpus_only_when_runs_are_few(nodes: list[Node], runs: int, workers: int, threads: int) -> None:
+    assert threads_per_worker(nodes, runs, workers) == threads
 
 
 def test_slots_follow_from_cpus_gpus_and_the_heads_memory() -> None:
     cpu = Execution("s", "t", workers=2, threads=2)
-    assert slots({"CPU": 16}, cpu, head_memory=64e9) == 4
-    assert slots({"CPU": 160}, cpu, head_memory=4e9) == 5
+    assert slots(ONE_OF_16, cpu, head_memory=64e9) == 4
+    assert slots(ONE_OF_16 * 10, cpu, head_memory=4e9) == 5
     gpu = Execution("s", "t", workers=1, use_gpu=True, gpus=0.25)
-    assert slots({"CPU": 16, "GPU": 2}, gpu, head_memory=64e9) == 8
+    assert slots([{"CPU": 16, "GPU": 2}], gpu, head_memory=64e9) == 8
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "each", "says"),
+    [
+        (FOUR_OF_8, 1, {"CPU": 16}, "16 CPU each: the cluster has room for 0, a node has 8 CPU at the most"),
+        (FOUR_OF_8, 8, {"CPU": 5}, "room for 4"),
+        ([{"CPU": 8.0, "GPU": 1.0}], 2, {"CPU": 1, "GPU": 1}, "room for 1, a node has 8 CPU and 1 GPU"),
+        ([], 1, {"CPU": 1}, "room for 0, a node has 0 CPU"),
+    ],
+)
+def test_what_can_never_fit_is_refused(nodes: list[Node], workers: int, each: Node, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_fits(nodes, workers, each)
+
+
+def test_what_fits_exactly_is_not_refused() -> None:
+    check_fits(FOUR_OF_8, 8, {"CPU": 4})
+    check_fits([{"CPU": 8.0, "GPU": 1.0}], 3, {"CPU": 1, "GPU": 1 / 3})
+
+
+def test_a_resumed_run_shares_the_cpus_of_a_smaller_machine() -> None:
+    assert cpus_that_fit(ONE_OF_2, workers=2, wanted=8) == 1
+    assert cpus_that_fit(FOUR_OF_8, workers=2, wanted=32) == 8

@@ -67,7 +67,7 @@ def test_table_6_holds_the_six_residual_cifar_networks() -> None:
 
 
 def test_golden_fingerprint() -> None:
-    assert RESNET20.fingerprint == "dab0d126e800749e"
+    assert RESNET20.fingerprint == "c289b6b56546c30b"
     assert asdict(RESNET20) == dict(
         name="resnet20", artifacts=("table_6", "figure_6", "figure_7"), family="cifar", depth=20, block="basic",
         shortcut="A", norm="batch", bottleneck_stride="1x1", initialisation="he_fan_in", iterations=64000,
@@ -84,7 +84,16 @@ def test_no_two_rows_share_a_fingerprint() -> None:
 
 @pytest.mark.parametrize("field", OTHER_VALUES)
 def test_every_field_is_part_of_the_fingerprint(field: str) -> None:
-    assert replace(RESNET20, **{field: OTHER_VALUES[field]}).fingerprint != RESNET20.fingerprint
+    row = replace(RESNET20, augmentation="none")  # which both families have
+    other = {field: OTHER_VALUES[field]} if field != "augmentation" else {field: "pad_crop_flip"}
+    assert replace(row, **other).fingerprint != row.fingerprint
+
+
+def test_augmentation_belongs_to_a_family() -> None:
+    with pytest.raises(ValueError, match="scale_crop_flip_colour is not for cifar rows"):
+        replace(RESNET20, augmentation="scale_crop_flip_colour")
+    with pytest.raises(ValueError, match="pad_crop_flip is not for imagenet rows"):
+        replace(EXPERIMENTS["resnet50"], augmentation="pad_crop_flip")
 
 
 def test_only_where_the_paper_shows_a_row_is_left_out_of_its_fingerprint() -> None:

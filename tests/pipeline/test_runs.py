@@ -30,7 +30,7 @@ def test_row_dataset_and_seed_each_make_another_run_in_another_folder() -> None:
         replace(RUN, seed=4),
     ]
     assert len({run.folder for run in others}) == len({run.key for run in others}) == 4
-    assert RUN.folder == "runs/resnet20-dab0d126/tiny-01234567/seed-3"
+    assert RUN.folder == "runs/resnet20-c289b6b5/tiny-01234567/seed-3"
 
 
 def test_threads_are_fixed_at_the_first_start(place: Storage) -> None:

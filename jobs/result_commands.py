@@ -1,0 +1,111 @@
+"""What is done with results: `report`, `ui` and `evaluate`."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.options import DataOption, SetOption, StorageOption, TrackingOption, manifest_named, tracking_of, writable
+from pipeline.errors import InputError, first_line
+from pipeline.overrides import experiment_named
+from pipeline.runs import Run
+from pipeline.storage import Storage
+
+
+def report(
+    storage: StorageOption = "results",
+    tracking: TrackingOption = None,
+    source: Annotated[Path | None, typer.Option("--from", help="Exported parquet instead of MLflow.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; default: STORAGE/report.")] = None,
+) -> None:
+    """Regenerate the paper's tables, figures and claims from what was measured."""
+    if source is not None:
+        from analysis.frames import load
+        from analysis.report import INDEX, write_report
+
+        out = out or Path("report")
+        write_report(*load(source), out)
+        print(f"report: {out / INDEX}")
+        return
+    place = Storage(storage)
+    report_on(tracking_of(tracking, place), place, out)
+
+
+def ui(
+    storage: StorageOption = "results",
+    tracking: Annotated[str | None, typer.Option(help="sqlite:///FILE; default: in the storage.")] = None,
+    port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000,
+) -> None:
+    """Browse the runs in the MLflow UI, on loopback."""
+    store = tracking_of(tracking, Storage(storage))
+    if store.startswith("http"):
+        raise InputError(f"--tracking {store}: is a server already; open it in a browser")
+    if store.startswith("sqlite") and not Path(store.removeprefix("sqlite:///")).exists():
+        raise InputError(f"{store} does not exist; `resnet-repro train` or `resnet-repro grid` makes it")
+    print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    ended = subprocess.run([*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False)
+    raise SystemExit(ended.returncode)
+
+
+def evaluate(
+    weights: Annotated[Path, typer.Argument(help="A safetensors file, as in a run's checkpoints.")],
+    experiment: Annotated[str, typer.Option("--as", help="The row whose network the weights are for.")],
+    data: DataOption = "digits",
+    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    storage: StorageOption = "results",
+) -> None:
+    """Test error of a weights file under a row's network and normalisation, on the CPU."""
+    row = experiment_named(experiment, settings)
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file")
+    place = writable(storage)
+    dataset_id = manifest_named(place, data)["id"]
+    from jobs.evaluate import score_weights
+
+    score = score_weights(row, weights, place, dataset_id)
+    print(f"{score.top1_err:.2f} % of {score.count:,} test images wrong ({score.wrong:,})")
+
+
+def try_tracking(action: Callable[[], object], tracking: str) -> None:
+    """Do something with MLflow that nothing depends on: a warning is all that its failure costs."""
+    try:
+        action()
+    except Exception as error:
+        print(f"warning: MLflow at {tracking} cannot be used now ({first_line(error)})", file=sys.stderr)
+
+
+def report_on(tracking: str, place: Storage, out: Path | None = None, runs: list[Run] | None = None) -> None:
+    """Export, report (on the studies of `runs` alone if given), keep it in MLflow, and say where everything is."""
+    from analysis.export import export
+    from analysis.report import INDEX, write_report
+    from jobs.publisher import log_report
+
+    base = place.local or Path("results")
+    out = out or base / "report"
+    frames = export(tracking, base / "export")
+    if runs is not None:
+        keys = {run.key for run in runs}
+        chosen = frames[0][frames[0].run_id.isin(keys)]
+        frames = (chosen.reset_index(drop=True), frames[1][frames[1].run_id.isin(keys)].reset_index(drop=True))
+    files = write_report(*frames, out)
+    try_tracking(lambda: log_report(tracking, place, out, files), tracking)
+    print(f"report: {out / INDEX}  (open it in a browser)")
+    print(f"runs in the MLflow UI: {_ui_command(tracking, place)}")
+
+
+def _ui_command(tracking: str, place: Storage) -> str:
+    """What to type, or to open, to see the runs: with the path of this command where a shell would not find it."""
+    from jobs.publisher import default_tracking
+
+    if not tracking.startswith("sqlite"):
+        return tracking
+    mine = place.local is not None and tracking == default_tracking(place)
+    command = "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
+    return f"{command} ui " + (f"--storage {place.local}" if mine else f"--tracking {tracking}")

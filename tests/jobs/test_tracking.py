@@ -1,0 +1,88 @@
+"""Tracking never hurts training: a server that is away, a run that is interrupted, and a URI that means no store."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+
+from jobs.publisher import tracking_uri
+from pipeline.errors import InputError
+from pipeline.metrics import TEST_ERR
+from tests.conftest import Cli
+from tests.jobs.conftest import free_port, mlflow_server
+
+SHORT = ("train", "resnet20", "--set", "depth=8", "--set", "eval_every=5", "--device", "cpu", "--threads", "1")
+
+
+def the_run(uri: str) -> MlflowRun:
+    """The only run of ours in a store."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("resnet-repro")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
+    return run
+
+
+@pytest.mark.ray
+def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(cli: Cli, tmp_path: Path) -> None:
+    port = free_port()
+    command = (*SHORT, "--iterations", "20", "--storage", tmp_path, "--tracking", f"http://127.0.0.1:{port}")
+    away = cli(*command)
+    assert away.returncode == 0, away.stderr
+    assert "finished" in away.stdout and "warning: not published to MLflow" in away.stderr
+    (tmp_path / "mlflow").mkdir()
+    with mlflow_server(tmp_path / "mlflow", port) as uri:
+        for _ in range(2):  # once more sends nothing twice
+            back = cli(*command)
+            assert back.returncode == 0 and back.stderr == ""
+        run, client = the_run(uri), MlflowClient(uri)
+        assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "FINISHED")
+        assert [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)] == [5, 10, 15, 20]
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"result.json", "weights.safetensors"}
+
+
+@pytest.mark.ray
+def test_an_interrupted_run_says_so_and_is_continued(cli: Cli, tmp_path: Path) -> None:
+    options = ("--iterations", "3000", "--checkpoint-seconds", "0.5", "--storage", str(tmp_path))
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    line = [sys.executable, "-m", "jobs.cli", *SHORT, *options]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not _has_points(store) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1] == "interrupted: give the same command again to continue"
+    run = the_run(store)
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "interrupted")
+    again = cli(*SHORT, *options)
+    assert again.returncode == 0, again.stderr
+    run = the_run(store)
+    assert run.info.status == "FINISHED" and "reason" not in run.data.tags
+
+
+def _has_points(store: str) -> bool:
+    if not Path(store.removeprefix("sqlite:///")).exists():
+        return False
+    try:
+        return bool(the_run(store).data.metrics)
+    except (AssertionError, ValueError):
+        return False
+
+
+def test_a_relative_database_is_the_same_file_from_everywhere() -> None:
+    assert tracking_uri("sqlite:///runs.db") == f"sqlite:///{Path.cwd()}/runs.db"
+    assert tracking_uri("sqlite:////data/runs.db") == "sqlite:////data/runs.db"
+
+
+@pytest.mark.parametrize("uri", ["http://:5000", "http://host:port", "sqlite://runs.db", "sqlite:///", "runs.db"])
+def test_a_uri_that_means_no_store_is_refused(uri: str) -> None:
+    with pytest.raises(InputError, match="wanted is http://HOST:PORT"):
+        tracking_uri(uri)
