@@ -3,19 +3,17 @@
 What a user got wrong ends in one line on standard error and exit code 2; an interruption in exit code 130.
 """
 
-import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from threading import Event
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 from typer.exceptions import TyperException
 
-from jobs import data_commands, grids, result_commands, screen
+from jobs import data_commands, experiment_commands, grids, result_commands, screen
 from jobs.bench import commands as bench_commands
 from jobs.launch import Execution, check_workers
 from jobs.options import (
@@ -39,8 +37,7 @@ from jobs.result_commands import report_on, try_tracking
 from pipeline.checkpoint import check_ours
 from pipeline.datasets import dataset_key
 from pipeline.errors import InputError
-from pipeline.experiments import EXPERIMENTS, Experiment
-from pipeline.layers import layout
+from pipeline.experiments import Experiment
 from pipeline.metrics import TEST_ERR
 from pipeline.overrides import experiment_named
 from pipeline.runs import REFUSED, Run, check_run, read_result
@@ -52,43 +49,10 @@ Begin with `resnet-repro experiments`, then `resnet-repro grid demo`. A command 
 given again.
 """
 
+INTERRUPTED = 130
+
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="markdown", help=HELP)
-
-
-@app.command()
-def experiments(as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False) -> None:
-    """Show every configuration of the paper."""
-    rows = [_facts(row) for row in EXPERIMENTS.values()]
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    table = Table(title="The paper's configurations", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "shortcut", "block"):
-        table.add_column(name, no_wrap=True)
-    for name in ("params", "mult-adds", "iterations"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("in the paper")
-    for row in rows:
-        counts = [f"{row[key] / 1e6:,.2f}M" for key in ("params", "multiply_adds")]
-        names = (row["name"], row["shortcut"], row["block"])
-        where = ", ".join(row["artifacts"]).replace("_", " ")
-        table.add_row(*names, *counts, f"{row['iterations']:,}", where)
-    screen.console.print(table)
-
-
-def _facts(row: Experiment) -> dict[str, Any]:
-    plan = layout(row)
-    return {
-        "name": row.name,
-        "family": row.family,
-        "depth": row.depth,
-        "block": row.block,
-        "shortcut": row.shortcut,
-        "params": plan.params,
-        "multiply_adds": plan.multiply_adds,
-        "iterations": row.iterations,
-        "artifacts": list(row.artifacts),
-    }
+app.command()(experiment_commands.experiments)
 
 
 @app.command()
@@ -141,10 +105,16 @@ def _train(
     from jobs.cluster import connected
     from jobs.drive import drive
 
+    stop = Event()
     with connected(address):
         execution, _ = _placed(execution, device, threads, runs=1)
         outcome: dict[str, Any] = screen.follow(
-            str(run), place, [run], 1, lambda: drive(run, execution, {}), _interrupted(execution.tracking, place, [run])
+            str(run),
+            place,
+            [run],
+            1,
+            lambda: drive(run, execution, {}, stop),
+            _interrupted(execution.tracking, place, [run], stop),
         )
     return outcome
 
@@ -217,7 +187,7 @@ def _train_grid(
             runs,
             at_once,
             lambda: run_grid(left, execution, at_once, tags),
-            _interrupted(execution.tracking, place, left),
+            _interrupted(execution.tracking, place, left, Event()),
         )
     _say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
     return {outcome.run: f"{outcome.status}: {outcome.reason}" for outcome in outcomes if outcome.status != "finished"}
@@ -264,15 +234,21 @@ def _placed(
     return execution, several
 
 
-def _interrupted(tracking: str, place: Storage, runs: list[Run]) -> Any:
+def _interrupted(tracking: str, place: Storage, runs: list[Run], stop: Event) -> Callable[[], None]:
+    """What Ctrl-C does before Ray is taken away: drivers in this process are told, and MLflow."""
     from jobs.publisher import mark_interrupted
 
-    return lambda: try_tracking(lambda: mark_interrupted(tracking, place, runs), tracking)
+    def interrupted() -> None:
+        stop.set()
+        try_tracking(lambda: mark_interrupted(tracking, place, runs), tracking)
+
+    return interrupted
 
 
 def _complete(tracking: str, place: Storage, runs: list[Run]) -> None:
     """See that MLflow can be used, and that it has all of what ended before."""
-    from jobs.publisher import open_store, publish_ended
+    from jobs.publisher import publish_ended
+    from jobs.tracking import open_store
 
     try_tracking(lambda: open_store(tracking, place), tracking)
     try_tracking(lambda: publish_ended(tracking, place, runs), tracking)
@@ -310,7 +286,10 @@ def main() -> None:
     """Run the command line; every mistake of a user's ends in one line and exit code 2."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            print("interrupted: give the same command again to continue", file=sys.stderr)
+        sys.exit(code)
     except InputError as error:
         message = str(error)
     except TyperException as error:
@@ -318,9 +297,6 @@ def main() -> None:
             print(error)
             sys.exit(2)
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: give the same command again to continue", file=sys.stderr)
-        sys.exit(130)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 

@@ -1,5 +1,6 @@
 """A run's driver: starts its worker group, publishes what it measures, and says how it ended. Imports no torch."""
 
+from threading import Event
 from typing import Any
 
 from jobs.launch import Execution, run_on_ray
@@ -9,8 +10,10 @@ from pipeline.runs import REFUSED, Run
 from pipeline.storage import Storage
 
 
-def drive(run: Run, execution: Execution, tags: dict[str, str]) -> dict[str, Any]:
+def drive(run: Run, execution: Execution, tags: dict[str, str], interrupted: Event | None = None) -> dict[str, Any]:
     """Train and publish a run, and say how that ended.
+
+    Whoever sets `interrupted` takes Ray away from under the run, and says so in MLflow instead.
 
     Returns `status` (finished, diverged, failed, or refused for what the user has to mend), `reason` where it is not
     finished, and `published`, whether MLflow has it all.
@@ -20,6 +23,8 @@ def drive(run: Run, execution: Execution, tags: dict[str, str]) -> dict[str, Any
     try:
         result = run_on_ray(run, execution)
     except Exception as error:
+        if interrupted is not None and interrupted.is_set():
+            raise
         status, reason = (REFUSED if isinstance(error, InputError) else "failed"), reason_of(error)
         return {"status": status, "reason": reason, "published": publisher.stop("FAILED", reason)}
     status, reason = result["status"], result.get("reason", "")

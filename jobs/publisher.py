@@ -6,7 +6,6 @@ lose nor double a point.
 """
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from json import dumps
@@ -14,80 +13,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag, ViewType
-from mlflow.exceptions import MlflowException
 
+from jobs.tracking import EXPERIMENT, open_store
 from pipeline.checkpoint import folder, newest_history
 from pipeline.datasets import read_manifest
-from pipeline.errors import InputError, first_line
+from pipeline.errors import first_line
 from pipeline.history import History
 from pipeline.layers import layout
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
-EXPERIMENT = "resnet-repro"
 COMPLETE = "complete"
 """Tag of a run whose points, outcome and files are all published."""
 POLL_SECONDS = 5.0
 BATCH = 500
-_SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 
 logger = logging.getLogger(__name__)
-
-
-def tracking_uri(uri: str) -> str:
-    """A tracking store as everything that opens it should call it: a database file by its full path.
-
-    Raises:
-        InputError: it is neither a database nor a server.
-    """
-    scheme, separator, rest = uri.partition("://")
-    file = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else ""
-    try:
-        host = urlsplit(uri).hostname
-        _ = urlsplit(uri).port  # raises where it is no number
-    except ValueError:
-        host = None
-    if not separator or scheme.partition("+")[0] not in _SCHEMES or not (file if scheme == "sqlite" else host):
-        raise InputError(f"--tracking {uri}: wanted is http://HOST:PORT of an MLflow server, or sqlite:///FILE")
-    return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" else uri
-
-
-def give_up_soon() -> None:
-    """A server that does not answer costs seconds, not the minutes of MLflow's own patience."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-
-def default_tracking(storage: Storage) -> str:
-    """SQLite in the output folder.
-
-    Raises:
-        InputError: storage is not a local folder, so that a server has to be named.
-    """
-    if storage.local is None:
-        raise InputError(f"--storage {storage.uri} is not a local folder: name an MLflow server with --tracking")
-    return f"sqlite:///{storage.local}/mlflow.db"
-
-
-def open_store(tracking: str, storage: Storage) -> MlflowClient:
-    """A client of the store, with our MLflow experiment in it (made if need be; artifacts beside a local database)."""
-    give_up_soon()
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    client = MlflowClient(tracking)
-    if client.get_experiment_by_name(EXPERIMENT) is None:
-        local = tracking.startswith("sqlite") and storage.local is not None
-        place = (storage.local / "mlartifacts").as_uri() if local and storage.local else None
-        try:
-            client.create_experiment(EXPERIMENT, artifact_location=place)
-        except MlflowException:
-            if client.get_experiment_by_name(EXPERIMENT) is None:
-                raise
-    return client
 
 
 class Publisher:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -50,8 +51,9 @@ def ui(
     print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    ended = subprocess.run([*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False)
-    raise SystemExit(ended.returncode)
+    with suppress(KeyboardInterrupt):
+        ended = subprocess.run([*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False)
+        raise SystemExit(ended.returncode)
 
 
 def evaluate(
@@ -102,7 +104,7 @@ def report_on(tracking: str, place: Storage, out: Path | None = None, runs: list
 
 def _ui_command(tracking: str, place: Storage) -> str:
     """What to type, or to open, to see the runs: with the path of this command where a shell would not find it."""
-    from jobs.publisher import default_tracking
+    from jobs.tracking import default_tracking
 
     if not tracking.startswith("sqlite"):
         return tracking

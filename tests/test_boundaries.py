@@ -56,7 +56,7 @@ def test_analysis_never_trains(package: str) -> None:
 
 
 def test_mlflow_is_read_in_one_file_and_written_in_one() -> None:
-    assert users("mlflow") <= {"analysis/export.py", "jobs/publisher.py"}
+    assert users("mlflow") <= {"analysis/export.py", "jobs/publisher.py", "jobs/tracking.py"}
     assert inside("analysis", users("mlflow")) == {"analysis/export.py"}
 
 
@@ -94,7 +94,7 @@ def test_every_file_is_named_by_a_noun() -> None:
 def test_files_and_functions_stay_short_and_say_what_they_are(file: str) -> None:
     tree = SOURCES[file]
     lines = len((ROOT / file).read_text().splitlines())
-    assert lines <= 400, f"{file} has {lines} lines"
+    assert lines <= 320, f"{file} has {lines} lines"
     assert ast.get_docstring(tree) or file.endswith("__init__.py"), f"{file} has no docstring"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from jobs.publisher import tracking_uri
+from jobs.tracking import tracking_uri
 from pipeline.errors import InputError
 from pipeline.metrics import TEST_ERR
 from tests.conftest import Cli
@@ -49,7 +49,16 @@ def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(cli: Cli,
 
 @pytest.mark.ray
 def test_an_interrupted_run_says_so_and_is_continued(cli: Cli, tmp_path: Path) -> None:
-    options = ("--iterations", "3000", "--checkpoint-seconds", "0.5", "--storage", str(tmp_path))
+    options = (
+        "--iterations",
+        "2000",
+        "--set",
+        "eval_every=100",
+        "--checkpoint-seconds",
+        "0.5",
+        "--storage",
+        str(tmp_path),
+    )
     store = f"sqlite:///{tmp_path}/mlflow.db"
     line = [sys.executable, "-m", "jobs.cli", *SHORT, *options]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,47 @@
+"""`resnet-repro experiments`: the rows of the paper as a table, or as JSON for a script."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from jobs import screen
+from pipeline.experiments import EXPERIMENTS, Experiment
+from pipeline.layers import layout
+
+
+def experiments(as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False) -> None:
+    """Show every configuration of the paper."""
+    rows = [_facts(row) for row in EXPERIMENTS.values()]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(title="The paper's configurations", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "shortcut", "block"):
+        table.add_column(name, no_wrap=True)
+    for name in ("params", "mult-adds", "iterations"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("in the paper")
+    for row in rows:
+        counts = [f"{row[key] / 1e6:,.2f}M" for key in ("params", "multiply_adds")]
+        names = (row["name"], row["shortcut"], row["block"])
+        where = ", ".join(row["artifacts"]).replace("_", " ")
+        table.add_row(*names, *counts, f"{row['iterations']:,}", where)
+    screen.console.print(table)
+
+
+def _facts(row: Experiment) -> dict[str, Any]:
+    plan = layout(row)
+    return {
+        "name": row.name,
+        "family": row.family,
+        "depth": row.depth,
+        "block": row.block,
+        "shortcut": row.shortcut,
+        "params": plan.params,
+        "multiply_adds": plan.multiply_adds,
+        "iterations": row.iterations,
+        "artifacts": list(row.artifacts),
+    }
