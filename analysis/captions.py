@@ -1,8 +1,9 @@
-"""Captions of Figures 1 and 6: what is shown, what is missing, and where the axes are not the paper's (plain words)."""
+"""Captions of Figures 1, 6 and 7: what is shown, what is missing, and where the axes are not the paper's (plain words)."""
 
 from analysis.curves import curve
 from analysis.figures import FIGURE_1, FIGURE_6, PAPER_LIMIT, Panel, hidden, iterations, lines, y_limit
 from analysis.reported import PAPER_ITERATIONS
+from analysis.responses import SHOWN, response_curve, rows_shown
 from analysis.studies import Study
 from pipeline.metrics import TEST_ERR
 
@@ -20,6 +21,24 @@ def caption_6(study: Study) -> str:
         "Left: plain networks. Middle: residual networks. Right: residual networks with 110 and 1202 layers."
     )
     return " ".join([what, *_remarks(study, FIGURE_6)])
+
+
+def caption_7(study: Study) -> str:
+    """The caption of Figure 7 for a study."""
+    what = (
+        f"Standard deviations of layer responses on {study.dataset_title}: outputs of each 3x3 layer, after batch norm and "
+        "before the nonlinearity. Top: layers in their original order. Bottom: sorted in descending order. "
+        "Taken over all test images, channels and places, with running statistics, at the end of training (the paper does "
+        "not say over what)."
+    )
+    absent = [name for name in SHOWN if name not in rows_shown(study)]
+    counts = {int(response_curve(study, name, "top").n.iloc[0]) for name in rows_shown(study)}
+    seeds = (
+        "Lines are means over seeds, bands run from the lowest to the highest." if max(counts, default=1) > 1 else ""
+    )
+    without = f"Absent, for want of a finished run: {_listed(absent)}." if absent else ""
+    paper = "Faint lines: the paper's own, digitised." if study.comparable else ""
+    return " ".join(text for text in (what, seeds, paper, without) if text)
 
 
 def _remarks(study: Study, panels: tuple[Panel, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Claims C1 to C11 of Sec. 4.2 (CIFAR-10): the parts each consists of, and the verdict of a study's runs on it.
+"""Claims C1 to C13 of Sec. 4.2 (CIFAR-10): the parts each consists of, and the verdict of a study's runs on it.
 
 A claim is reproduced if all its parts hold, contradicted if one is significantly the opposite, otherwise undecided;
 it is "not run" where rows are missing, or where its numbers are about CIFAR-10 and the study is not. The words and the
@@ -62,6 +62,8 @@ CLAIMS: dict[str, Claim] = {
     "C9": Claim((Within("warmup_end", "resnet110", above=200, below=800),), absolute=True),
     "C10": Claim((Within("train", "resnet1202", below=0.1),), absolute=True),
     "C11": Claim((Higher("test", "resnet1202", "resnet110"), Similar("train", "resnet1202", "resnet110", 0.5))),
+    "C12": Claim(tuple(Higher("response", f"plain{depth}", f"resnet{depth}") for depth in (20, 56))),
+    "C13": Claim(tuple(Higher("response", f"resnet{few}", f"resnet{many}") for few, many in ((20, 56), (56, 110)))),
 }
 """The claims by id; the grids are checked against the experiments that these need."""
 

@@ -21,6 +21,7 @@ QUANTITIES: dict[str, dict[str, str]] = {
     "test": {"test": "test error"},
     "train": {"train_clean": "training error (whole set)", "train_running": "training error (running, last 22 %)"},
     "plateau": {"train_plateau": "training error (running, before the last drop)"},
+    "response": {"response": "mean deviation of layer responses"},
     "params": {"params": "parameters"},
     "warmup_end": {"warmup_end": "iterations of warm-up"},
 }

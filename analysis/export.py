@@ -1,23 +1,25 @@
-"""MLflow to parquet: the only reader of MLflow. Everything after it works offline on `runs.parquet` and `metrics.parquet`.
+"""MLflow to parquet: the only reader of MLflow. Everything after it works offline on the exported files.
 
 A run is a MLflow run that our publisher tagged `kind = run`; parents, reports and foreign runs are passed over.
 """
 
+from json import loads
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from analysis.frames import METRICS, RUNS, check
+from analysis.frames import LAYERS, METRICS, RUNS, Frames, check
 from pipeline.errors import InputError, first_line
 
 PAGE = 200
 
 
-def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write what a tracking store has to `out` as parquet; returns both frames, checked.
+def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames:
+    """Write what a tracking store has to `out` as parquet; returns the frames, checked.
 
     Raises:
         InputError: the store cannot be read, or holds no runs of ours.
@@ -35,16 +37,17 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> tuple[
         raise InputError(empty)
     rows = pd.DataFrame([_row(run) for run in runs], columns=list(RUNS))
     points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
-    runs_frame, metrics_frame = check(rows, points)
+    layers = pd.DataFrame([row for run in runs for row in _layers(client, run)], columns=list(LAYERS))
+    frames = check(rows, points, layers)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, frame in (("runs", runs_frame), ("metrics", metrics_frame)):
+        for name, frame in frames._asdict().items():
             partial = out / f".{name}.parquet"
             frame.to_parquet(partial, index=False)
             partial.replace(out / f"{name}.parquet")
     except OSError as error:
         raise InputError(f"cannot export to {out}: {error.strerror or error}") from error
-    return runs_frame, metrics_frame
+    return frames
 
 
 def _search(client: MlflowClient, experiment_id: str) -> list[Run]:
@@ -89,4 +92,24 @@ def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     return [
         {"run_id": run.data.tags["run_key"], "metric": name, "iteration": step, "value": value, "time_ms": time_ms}
         for (name, step), (value, time_ms) in sorted(points.items())
+    ]
+
+
+def _layers(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
+    """What a finished run measured in its layers, from its `result.json`."""
+    if run.data.tags.get("complete") != "yes":
+        return []
+    with TemporaryDirectory() as place:
+        result = loads(Path(client.download_artifacts(run.info.run_id, "result.json", place)).read_bytes())
+    return [
+        {
+            "run_id": run.data.tags["run_key"],
+            "iteration": measured["iteration"],
+            "quantity": measured["quantity"],
+            "layer": number,
+            "name": name,
+            "value": value,
+        }
+        for measured in result.get("layers", [])
+        for number, (name, value) in enumerate(zip(measured["layers"], measured["values"], strict=True), 1)
     ]

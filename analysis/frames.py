@@ -1,4 +1,4 @@
-"""The two measured frames, `runs` and `metrics`: their schema, and how they are read and checked.
+"""The measured frames, `runs`, `metrics` and `layers`: their schema, and how they are read and checked.
 
 Everything else in `analysis` trusts what this module lets through. It knows the parquet files of the exporter and
 nothing about where the numbers came from; it computes nothing.
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from json import JSONDecodeError, dumps, loads
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from pyarrow import ArrowException
@@ -69,7 +69,18 @@ METRICS: dict[str, Column] = {
 }
 """One row per measurement; a value may be NaN (a loss that diverged), and stays NaN."""
 
+LAYERS: dict[str, Column] = {
+    "run_id": _TEXT,
+    "iteration": _INTEGER,
+    "quantity": _TEXT,
+    "layer": _INTEGER,
+    "name": _TEXT,
+    "value": Column("number", nullable=True),
+}
+"""One row per layer of a quantity that is measured in layers; `layer` counts from 1 in order of computation."""
+
 RUN_KEY = ["run_id"]
+LAYER_KEY = ["run_id", "quantity", "iteration", "layer"]
 METRIC_KEY = ["run_id", "metric", "iteration"]
 SAME_RUN = ["dataset_id", "overrides", "experiment", "seed"]
 
@@ -78,16 +89,25 @@ FAILED = ("FAILED", "KILLED", "DIVERGED")
 UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
-def load(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read and check `runs.parquet` and `metrics.parquet` of a folder.
+class Frames(NamedTuple):
+    """What was measured, as `check` lets it through."""
+
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+    layers: pd.DataFrame
+
+
+def load(folder: Path) -> Frames:
+    """Read and check `runs.parquet`, `metrics.parquet` and, where there is one, `layers.parquet` of a folder.
 
     Raises:
         InputError: one line naming the file and what is wrong with it.
     """
-    return check(_read(folder / "runs.parquet"), _read(folder / "metrics.parquet"), where=f"{folder}: ")
+    layers = _read(folder / "layers.parquet") if (folder / "layers.parquet").exists() else None
+    return check(_read(folder / "runs.parquet"), _read(folder / "metrics.parquet"), layers, where=f"{folder}: ")
 
 
-def check(runs: pd.DataFrame, metrics: pd.DataFrame, where: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+def check(runs: pd.DataFrame, metrics: pd.DataFrame, layers: pd.DataFrame | None = None, *, where: str = "") -> Frames:
     """The frames with the schema's columns and types, in the order of their keys; `where` opens each message.
 
     Raises:
@@ -96,15 +116,18 @@ def check(runs: pd.DataFrame, metrics: pd.DataFrame, where: str = "") -> tuple[p
     """
     runs = _typed(runs, RUNS, RUN_KEY, f"{where}runs.parquet")
     metrics = _typed(metrics, METRICS, METRIC_KEY, f"{where}metrics.parquet")
+    layers = pd.DataFrame(columns=list(LAYERS)) if layers is None else layers
+    layers = _typed(layers, LAYERS, LAYER_KEY, f"{where}layers.parquet")
     runs["overrides"] = [_canonical(text, run, where) for text, run in zip(runs.overrides, runs.run_id, strict=True)]
     unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
     if unknown:
         raise InputError(f"{where}runs.parquet: unknown status {unknown[0]!r}")
     _refuse_duplicates(runs, SAME_RUN, f"{where}runs.parquet")
-    orphans = sorted(set(metrics.run_id) - set(runs.run_id))
-    if orphans:
-        raise InputError(f"{where}metrics.parquet: {len(orphans)} run(s) not in runs.parquet, such as {orphans[0]}")
-    return runs, metrics
+    for name, frame in (("metrics", metrics), ("layers", layers)):
+        orphans = sorted(set(frame.run_id) - set(runs.run_id))
+        if orphans:
+            raise InputError(f"{where}{name}.parquet: {len(orphans)} run(s) not in runs.parquet, such as {orphans[0]}")
+    return Frames(runs, metrics, layers)
 
 
 def each(frame: pd.DataFrame) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from analysis.frames import FAILED, FINISHED, each
 from analysis.reported import PAPER_ITERATIONS
 from analysis.studies import Study
 from pipeline.experiments import EXPERIMENTS
-from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
+from pipeline.metrics import RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
 
 LATE = 50_000 / PAPER_ITERATIONS
 """The running training error scatters, so its final value is the mean from here (as a share of the iterations) on."""
@@ -22,7 +22,7 @@ MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = ("measured", "no fina
 
 History = dict[tuple[str, str], pd.DataFrame]
 
-COLUMNS = ["test", "train_clean", "train_running", "train_plateau"]
+COLUMNS = ["test", "train_clean", "train_running", "train_plateau", "response"]
 
 
 @lru_cache(maxsize=16)
@@ -31,14 +31,20 @@ def measure(study: Study) -> pd.DataFrame:
 
     Columns beside those of the run: `state` (`measured`: finished with a final test error; `no final error`: finished
     without, never averaged; `failed`; `unfinished`), `test`, `train_clean` and `train_running` (final errors),
-    `train_plateau` (mean running error before the last learning rate drop). Computed once per study: treat it as read-only.
+    `train_plateau` (mean running error before the last learning rate drop), `response` (mean over layers of the final
+    standard deviation of their responses). Computed once per study: treat it as read-only.
     """
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
     names = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
     kept = study.runs[[*names, "warmup_end", "converging_from"]]
+    deviations = study.layers[study.layers.quantity == RESPONSE_STD].groupby(["run_id", "iteration"]).value.mean()
     numbers = pd.DataFrame(
-        [_of_run(run.run_id, run.iterations, _drops(study, run.experiment), history) for run in each(kept)],
+        [
+            _of_run(run.run_id, run.iterations, _drops(study, run.experiment), history)
+            | {"response": float(deviations.get((run.run_id, run.iterations), nan))}
+            for run in each(kept)
+        ],
         columns=COLUMNS,
         index=kept.index,
         dtype="float64",

@@ -1,4 +1,4 @@
-"""The report: one page per study with claims, Table 6 and Figures 1 and 6; the same as CSV, Markdown and images.
+"""The report: one page per study with claims, Table 6 and Figures 1, 6 and 7; the same as CSV, Markdown and images.
 
 Everything is rendered in memory first and then put in place, the pages last: a report that cannot be made leaves what
 was there. The same frames give the same bytes. No statistics here, and nothing is compared.
@@ -6,6 +6,7 @@ was there. The same frames give the same bytes. No statistics here, and nothing 
 
 import os
 from base64 import b64encode
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis import captions, claims, evidence, figures, style, tables
 from analysis.claims import Judgement
-from analysis.frames import FINISHED, check
+from analysis.frames import FINISHED, Frames, check
 from analysis.overview import overview, run_list, troubled
+from analysis.responses import figure_7
 from analysis.studies import Study, split_studies
 from pipeline.errors import InputError
 
@@ -24,7 +26,7 @@ INDEX = "index.html"
 SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
 
 
-def write_report(runs: pd.DataFrame, metrics: pd.DataFrame, out: Path) -> list[str]:
+def write_report(frames: Iterable[pd.DataFrame], out: Path) -> list[str]:
     """Write the report of all studies in the frames to the folder `out`; the files written, relative to it.
 
     One study is written to `out` itself; of several, each to its own sub-folder, with a page that lists them.
@@ -32,7 +34,7 @@ def write_report(runs: pd.DataFrame, metrics: pd.DataFrame, out: Path) -> list[s
     Raises:
         InputError: frames that break the schema, no finished run, or `out` is not a folder that can be written.
     """
-    files = report_files(*check(runs, metrics))
+    files = report_files(check(*frames))
     try:
         _put(files, out)
     except OSError as error:
@@ -40,17 +42,17 @@ def write_report(runs: pd.DataFrame, metrics: pd.DataFrame, out: Path) -> list[s
     return sorted(files)
 
 
-def report_files(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, bytes]:
+def report_files(frames: Frames) -> dict[str, bytes]:
     """The report of checked frames as relative path -> content.
 
     Raises:
         InputError: no run is finished.
     """
-    if not (runs.status == FINISHED).any():
+    if not (frames.runs.status == FINISHED).any():
         raise InputError(
-            f"no finished runs among the {len(runs)} recorded; run `resnet-repro grid demo` first, or wait for its end"
+            f"no finished runs among the {len(frames.runs)} recorded; run `resnet-repro grid demo` first, or wait for its end"
         )
-    studies = split_studies(runs, metrics)
+    studies = split_studies(*frames)
     judged = {study.slug: claims.judge_claims(study) for study in studies}
     if len(studies) == 1:
         return study_files(studies[0], judged[studies[0].slug])
@@ -65,7 +67,9 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
     """The files of one study; with `several`, its page links to the list of studies one folder up."""
     table = tables.table_6(study)
     verdicts = claims.summary(judgements)
-    drawn = {"figure_1": figures.figure_1(study), "figure_6": figures.figure_6(study)}
+    drawn = {
+        "figure_1": figures.figure_1(study), "figure_6": figures.figure_6(study), "figure_7": figure_7(study),
+    }  # fmt: skip
     images = {f"{name}.{kind}": style.image(drawn[name], kind) for name in drawn for kind in ("svg", "png")}
     page = _study_page(study, judgements, table, images, several)
     return {
@@ -83,7 +87,7 @@ def _study_page(
 ) -> bytes:
     shown = [
         (f"figure_{number}", f"Figure {number}", caption(study), b64encode(images[f"figure_{number}.svg"]).decode())
-        for number, caption in ((1, captions.caption_1), (6, captions.caption_6))
+        for number, caption in ((1, captions.caption_1), (6, captions.caption_6), (7, captions.caption_7))
     ]
     return _render(
         "study.html.j2",

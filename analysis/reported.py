@@ -1,4 +1,4 @@
-"""What the paper reported (Table 6, the curves of Figures 1 and 6, the claims): typed loaders of `analysis/paper`.
+"""What the paper reported (Table 6, the curves of Figures 1, 6 and 7, the claims): typed loaders of `analysis/paper`.
 
 Read on call, never at import. Nothing is measured or compared here.
 """
@@ -106,6 +106,21 @@ def curve(panel: str, experiment: str, split: str) -> pd.DataFrame:
     frame = curves()
     chosen = (frame.panel == panel) & (frame.experiment == experiment) & (frame.split == split)
     return frame.loc[chosen, ["iteration", "error"]].sort_values("iteration", ignore_index=True)
+
+
+@cache
+def responses() -> pd.DataFrame:
+    """The digitised points of Figure 7 (±0.006): panel (`top` or `bottom`), experiment, layer (from 1), std."""
+    frame = pd.read_csv(PAPER / "curves.csv")
+    frame = frame[frame.panel.str.startswith("fig7_")]
+    return pd.DataFrame(
+        {
+            "panel": frame.panel.str.removeprefix("fig7_"),
+            "experiment": [re.sub("[^a-z0-9]", "", name.lower()) for name in frame.curve],
+            "layer": frame.x.round().astype("int64"),
+            "std": frame.y,
+        }
+    ).reset_index(drop=True)
 
 
 def plain_final(experiment: str) -> float:

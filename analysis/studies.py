@@ -28,6 +28,7 @@ class Study:
     official: bool
     runs: pd.DataFrame
     metrics: pd.DataFrame
+    layers: pd.DataFrame
 
     @property
     def comparable(self) -> bool:
@@ -90,7 +91,7 @@ class Study:
         return f"{re.sub('[^a-z0-9]+', '-', self.dataset.lower()).strip('-')}-{digest.hexdigest()}"
 
 
-def split_studies(runs: pd.DataFrame, metrics: pd.DataFrame) -> list[Study]:
+def split_studies(runs: pd.DataFrame, metrics: pd.DataFrame, layers: pd.DataFrame) -> list[Study]:
     """The studies of checked frames: comparable ones first, then by dataset and recipe.
 
     One dataset id means the same pixels, so its copies count as official as soon as one of them is.
@@ -106,6 +107,7 @@ def split_studies(runs: pd.DataFrame, metrics: pd.DataFrame) -> list[Study]:
                 official=bool(of_dataset.comparable.any()),
                 runs=rows.sort_values(["experiment", "seed"], key=_paper_order, ignore_index=True),
                 metrics=metrics[metrics.run_id.isin(rows.run_id)].reset_index(drop=True),
+                layers=layers[layers.run_id.isin(rows.run_id)].reset_index(drop=True),
             )
         )
     return sorted(studies, key=lambda study: (not study.comparable, study.dataset, study.slug))

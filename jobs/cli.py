@@ -121,7 +121,7 @@ def _train(
 
 @app.command()
 def grid(
-    names: Annotated[list[str], typer.Argument(help="demo, figure1, figure6, table6, paper, or rows.")],
+    names: Annotated[list[str], typer.Argument(help="demo, figure1, figure6, figure7, table6, paper, or rows.")],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..K-1 of each row.")] = 1,
     data: DataOption = "digits",
     workers: WorkersOption = 1,

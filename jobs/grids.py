@@ -28,6 +28,7 @@ def grids() -> dict[str, tuple[str, ...]]:
         "demo": ("plain20", "plain56", "resnet20", "resnet56"),
         "figure1": rows_of("figure_1"),
         "figure6": rows_of("figure_6"),
+        "figure7": rows_of("figure_7"),
         "table6": rows_of("table_6"),
     }
     needed = {name for rows in (*named.values(), *claim_experiments().values()) for name in rows}

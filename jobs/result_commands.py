@@ -30,7 +30,7 @@ def report(
         from analysis.report import INDEX, write_report
 
         out = out or Path("report")
-        write_report(*load(source), out)
+        write_report(load(source), out)
         print(f"report: {out / INDEX}")
         return
     place = Storage(storage)
@@ -86,6 +86,7 @@ def try_tracking(action: Callable[[], object], tracking: str) -> None:
 def report_on(tracking: str, place: Storage, out: Path | None = None, runs: list[Run] | None = None) -> None:
     """Export, report (on the studies of `runs` alone if given), keep it in MLflow, and say where everything is."""
     from analysis.export import export
+    from analysis.frames import Frames
     from analysis.report import INDEX, write_report
     from jobs.publisher import log_report
 
@@ -94,9 +95,8 @@ def report_on(tracking: str, place: Storage, out: Path | None = None, runs: list
     frames = export(tracking, base / "export")
     if runs is not None:
         keys = {run.key for run in runs}
-        chosen = frames[0][frames[0].run_id.isin(keys)]
-        frames = (chosen.reset_index(drop=True), frames[1][frames[1].run_id.isin(keys)].reset_index(drop=True))
-    files = write_report(*frames, out)
+        frames = Frames(*(frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in frames))
+    files = write_report(frames, out)
     try_tracking(lambda: log_report(tracking, place, out, files), tracking)
     print(f"report: {out / INDEX}  (open it in a browser)")
     print(f"runs in the MLflow UI: {_ui_command(tracking, place)}")

@@ -4,9 +4,11 @@ Batches have fixed borders and go to ranks in turn; per-batch counts and loss su
 The view is the single original image; batch norm uses running statistics.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.augment import OriginalImages
@@ -31,16 +33,23 @@ class Score:
         return 100 * self.wrong / self.count
 
 
+def batch_count(images: OriginalImages) -> int:
+    """Batches in a split; the last one may be short."""
+    return -(-len(images) // BATCH)
+
+
+def own_batches(images: OriginalImages, ranks: Ranks) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The batches of a split that fall to this rank: number, views [n, 3, side, side] and labels [n]."""
+    for number in range(ranks.rank, batch_count(images), ranks.world_size):
+        yield number, *images.batch(number * BATCH, BATCH)
+
+
 @torch.no_grad()
 def evaluate(network: ResNet, images: OriginalImages, precision: Precision, ranks: Ranks) -> Score:
     """Score a network on a split, over all ranks."""
     network.eval()
-    starts = range(0, len(images), BATCH)
-    sums = torch.zeros(len(starts), 2, dtype=torch.float64, device=ranks.device)
-    for number, start in enumerate(starts):
-        if number % ranks.world_size != ranks.rank:
-            continue
-        x, labels = images.batch(start, BATCH)
+    sums = torch.zeros(batch_count(images), 2, dtype=torch.float64, device=ranks.device)
+    for number, x, labels in own_batches(images, ranks):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(x)
         logits = logits.float()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from json import dumps, loads
 from typing import Any
 
-from pipeline.metrics import METRICS, WINDOW, Point
+from pipeline.metrics import METRICS, WINDOW, LayerValues, Point
 
 
 @dataclass
@@ -22,6 +22,7 @@ class History:
     seconds: float = 0.0
     """Time spent in SGD steps, over all attempts."""
     points: list[Point] = field(default_factory=list)
+    layers: list[LayerValues] = field(default_factory=list)
     attempts: list[dict[str, Any]] = field(default_factory=list)
     """Provenance of each start: versions, hardware, workers, and the iteration it began at."""
 
@@ -45,4 +46,5 @@ class History:
         """The inverse of `to_json`."""
         state = loads(content)
         points = [Point(**point) for point in state.pop("points")]
-        return cls(**state, points=points)
+        layers = [LayerValues(**values) for values in state.pop("layers", [])]
+        return cls(**state, points=points, layers=layers)

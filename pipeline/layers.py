@@ -121,6 +121,11 @@ class NetworkLayout:
         return sum(layer.multiply_adds for layer in self)
 
 
+def response_layers(plan: NetworkLayout) -> tuple[str, ...]:
+    """The layers of Figure 7: every 3x3 convolution, in order of computation (6n+1 of a CIFAR network; no projections)."""
+    return tuple(layer.name for layer in plan if isinstance(layer, Conv) and layer.kernel == 3)
+
+
 def layout(experiment: Experiment, image_size: int | None = None, classes: int | None = None) -> NetworkLayout:
     """The layers of a row's network for square images of `image_size` pixels (32 or 224 unless given).
 

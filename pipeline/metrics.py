@@ -19,6 +19,9 @@ TEST_LOSS = "test/loss"
 LR = "lr"
 IMAGES_PER_SECOND = "speed/images_per_second"
 
+RESPONSE_STD = "response_std"
+"""Measured per layer, not per run: standard deviation of a 3x3 layer's output after its norm (Figure 7)."""
+
 WINDOW = 25
 """Iterations behind `train/top1_err`: the paper's training curves scatter like 2 to 4 thousand images a point."""
 
@@ -46,6 +49,16 @@ METRICS: dict[str, Metric] = {
     LR: Metric("1", None, "learning rate of the last iteration"),
     IMAGES_PER_SECOND: Metric("images/s", None, "training rate since the last point, evaluation and saving left out"),
 }
+
+
+@dataclass(frozen=True)
+class LayerValues:
+    """One quantity measured in several layers after `iteration` finished steps: `values` in the order of `layers`."""
+
+    iteration: int
+    quantity: str
+    layers: list[str]
+    values: list[float]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A run's folder, seen from its loop: what is restored at the start, written on the way, and written last."""
 
 from contextlib import suppress
+from dataclasses import asdict
 from time import perf_counter, time
 from typing import Any
 
@@ -79,6 +80,7 @@ class Saver:
             "warmup_end": history.warmup_end,
             "converging_from": history.converging_from,
             "seconds": history.seconds,
+            "layers": [asdict(values) for values in history.layers],
             "attempts": history.attempts,
             **more,
         }

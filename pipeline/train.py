@@ -20,8 +20,10 @@ from pipeline.errors import DivergedError
 from pipeline.evaluate import evaluate
 from pipeline.experiments import Experiment
 from pipeline.history import History
+from pipeline.layers import layout, response_layers
 from pipeline.networks import build_network
 from pipeline.ranks import Ranks
+from pipeline.responses import response_stds
 from pipeline.runs import Run, read_result
 from pipeline.sampling import batch_at
 from pipeline.saver import Saver
@@ -89,12 +91,21 @@ def iterate(run: Run, dataset: Dataset, ranks: Ranks, trainee: Trainee, saver: S
             values |= scores(trainee, splits, ranks, everything=milestone(experiment, history.iteration))
             values[metrics.IMAGES_PER_SECOND] = clock.rate(history.iteration)
             history.record(values, time_ms=int(1000 * time()))
+            if history.iteration == experiment.iterations:
+                history.layers.append(responses(trainee, splits["test"], history.iteration, ranks))
             clock.resume(history.iteration)
         saver.beat(history, clock)
         if saver.due(history):
             history.seconds += clock.pause(ranks.device)
             saver.save(trainee, history, window)
             clock.resume()
+
+
+def responses(trainee: Trainee, images: OriginalImages, iteration: int, ranks: Ranks) -> metrics.LayerValues:
+    """Figure 7 for this network: the standard deviation of each 3x3 layer's response to the test images."""
+    layers = response_layers(layout(trainee.experiment))
+    stds = response_stds(trainee.network, layers, images, trainee.experiment.precision, ranks)
+    return metrics.LayerValues(iteration, metrics.RESPONSE_STD, list(layers), stds)
 
 
 def evaluation_splits(

@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 
 ONE_STUDY = {
     "index.html", "table_6.csv", "table_6.md", "claims.csv", "claims.md",
-    "figure_1.svg", "figure_1.png", "figure_6.svg", "figure_6.png",
+    "figure_1.svg", "figure_1.png", "figure_6.svg", "figure_6.png", "figure_7.svg", "figure_7.png",
 }  # fmt: skip
 DIGITS = {"dataset": "digits", "dataset_id": "d1", "comparable": False}
 
@@ -65,12 +65,12 @@ def contents(folder):
 
 def written(*frames, out: Path) -> str:
     """The page of a report on the frames."""
-    assert "index.html" in write_report(*frames, out)
+    assert "index.html" in write_report(frames, out)
     return (out / "index.html").read_text()
 
 
 def test_one_study_is_one_folder(paper, tmp_path):
-    write_report(*paper, tmp_path / "out")
+    write_report(paper, tmp_path / "out")
     index = tmp_path / "out" / "index.html"
     assert index.is_file()
     assert set(contents(tmp_path / "out")) == ONE_STUDY
@@ -79,9 +79,9 @@ def test_one_study_is_one_folder(paper, tmp_path):
 
 def test_the_same_frames_give_the_same_bytes(paper, tmp_path):
     runs, metrics = paper
-    write_report(runs, metrics, tmp_path / "first")
-    write_report(runs.iloc[::-1], metrics.sample(frac=1, random_state=1), tmp_path / "second")
-    write_report(runs, metrics, tmp_path / "first")
+    write_report((runs, metrics), tmp_path / "first")
+    write_report((runs.iloc[::-1], metrics.sample(frac=1, random_state=1)), tmp_path / "second")
+    write_report((runs, metrics), tmp_path / "first")
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
@@ -105,7 +105,7 @@ def test_the_page_needs_nothing_else(paper, tmp_path):
     page = Page(written(*paper, out=tmp_path))
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
     sources = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
-    assert len(sources) == 2
+    assert len(sources) == 3
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
     assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
     files = [
@@ -116,7 +116,7 @@ def test_the_page_needs_nothing_else(paper, tmp_path):
 
 
 def test_tables_hold_raw_numbers(paper, tmp_path):
-    write_report(*paper, tmp_path)
+    write_report(paper, tmp_path)
     table = pd.read_csv(tmp_path / "table_6.csv").set_index("experiment")
     assert table.loc["plain56", "mean"] == pytest.approx(13.2, abs=1e-12)
     assert table.loc["resnet110", "difference"] == pytest.approx(6.6 - 6.61, abs=1e-12)
@@ -141,9 +141,9 @@ def test_several_studies_are_kept_apart(paper, digits, tmp_path):
 
 
 def test_a_second_study_leaves_no_old_page_of_the_first(paper, digits, tmp_path):
-    write_report(*paper, tmp_path)
+    write_report(paper, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    write_report(*both(paper, digits), tmp_path)
+    write_report(both(paper, digits), tmp_path)
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"index.html", "notes.txt"}
 
 
@@ -167,7 +167,7 @@ def test_nothing_finished_is_one_line_and_no_file(paper, tmp_path, status):
     runs, metrics = paper
     runs, metrics = (runs.assign(status=status), metrics) if status else (runs.iloc[:0], metrics.iloc[:0])
     with pytest.raises(InputError) as raised:
-        write_report(runs, metrics, tmp_path / "out")
+        write_report((runs, metrics), tmp_path / "out")
     assert "no finished runs" in str(raised.value)
     assert "resnet-repro grid demo" in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -175,15 +175,15 @@ def test_nothing_finished_is_one_line_and_no_file(paper, tmp_path, status):
 
 
 def test_a_report_that_cannot_be_made_leaves_the_last_one(paper, tmp_path):
-    write_report(*paper, tmp_path)
+    write_report(paper, tmp_path)
     before = contents(tmp_path)
     with pytest.raises(InputError, match="missing column"):
-        write_report(paper[0].drop(columns="seed"), paper[1], tmp_path)
+        write_report((paper[0].drop(columns="seed"), paper[1]), tmp_path)
     assert contents(tmp_path) == before
 
 
 def test_a_file_in_the_way_is_one_line(paper, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match="cannot write the report to"):
-        write_report(*paper, tmp_path / "out")
+        write_report(paper, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file"

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.checkpoint import folder, iterations, newest_checkpoint
 from pipeline.history import History
-from pipeline.metrics import IMAGES_PER_SECOND, TEST_ERR, TRAIN_CLEAN_ERR, VAL_ERR
+from pipeline.metrics import IMAGES_PER_SECOND, RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, VAL_ERR
 from pipeline.ranks import single
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
@@ -41,8 +41,9 @@ def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
     end = newest_checkpoint(storage, run)
     assert end is not None
     assert end.iteration == run.experiment.iterations
-    points = History.from_json(end.files["history.json"]).points
-    measured = [(p.iteration, p.metric, p.value) for p in points if p.metric != IMAGES_PER_SECOND]
+    history = History.from_json(end.files["history.json"])
+    measured: list = [(p.iteration, p.metric, p.value) for p in history.points if p.metric != IMAGES_PER_SECOND]
+    measured += [(v.iteration, v.quantity, v.values) for v in history.layers]
     return end.files["weights.safetensors"], end.files["momentum.safetensors"], measured
 
 
@@ -101,6 +102,7 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted: Storage) -> None:
 def test_what_is_measured_when(uninterrupted: Storage) -> None:
     run = small_run()
     taken = [(iteration, metric) for iteration, metric, _ in state(uninterrupted, run)[2]]
+    assert [i for i, metric in taken if metric == RESPONSE_STD] == [30]
     assert [i for i, metric in taken if metric == TEST_ERR] == [10, 15, 20, 23, 30]
     assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [15, 23, 30]  # the drops and the end
     assert VAL_ERR not in {metric for _, metric in taken}
