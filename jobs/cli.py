@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from jobs import data_commands, experiment_commands, grids, result_commands, screen
+from jobs import data_commands, experiment_commands, grids, plan, result_commands, screen, status_commands
 from jobs.bench import commands as bench_commands
 from jobs.launch import Execution, check_workers
 from jobs.options import (
@@ -22,6 +22,7 @@ from jobs.options import (
     DataOption,
     Device,
     DeviceOption,
+    DryRunOption,
     GpusOption,
     IterationsOption,
     SetOption,
@@ -70,12 +71,15 @@ def train(
     tracking: TrackingOption = None,
     address: AddressOption = None,
     checkpoint_seconds: CheckpointOption = 30.0,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train one run; given again, it continues, or says that it is finished.
 
     Example: `resnet-repro train resnet20 --data digits --iterations 800 --workers 2`
     """
     row = experiment_named(experiment, settings, iterations)
+    if dry_run:
+        return plan.show([row], [seed], data, storage, tracking, workers)
     place = writable(storage)
     execution = Execution(
         place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
@@ -134,6 +138,7 @@ def grid(
     tracking: TrackingOption = None,
     address: AddressOption = None,
     checkpoint_seconds: CheckpointOption = 30.0,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train a grid of rows x seeds, then write its report; given again, it continues with what is not finished.
 
@@ -143,6 +148,8 @@ def grid(
         iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     rows = [experiment_named(name, settings, iterations) for name in grids.rows_asked_for(names)]
+    if dry_run:
+        return plan.show(rows, range(seeds), data, storage, tracking, workers)
     place = writable(storage)
     execution = Execution(
         place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
@@ -275,9 +282,11 @@ def _failed(message: str) -> int:
     return 1
 
 
+app.command()(status_commands.status)
 app.command()(result_commands.report)
 app.command()(result_commands.ui)
 app.command()(result_commands.evaluate)
+app.command()(status_commands.clean)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(bench_commands.app, name="bench")
 

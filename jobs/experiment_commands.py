@@ -1,18 +1,18 @@
 """`resnet-repro experiments`: the rows of the paper as a table, or as JSON for a script."""
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich import box
 from rich.table import Table
 
 from jobs import screen
+from jobs.options import JsonOption
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.layers import layout
 
 
-def experiments(as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False) -> None:
+def experiments(as_json: JsonOption = False) -> None:
     """Show every configuration of the paper."""
     rows = [_facts(row) for row in EXPERIMENTS.values()]
     if as_json:

@@ -17,6 +17,7 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")]
 StorageOption = Annotated[str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")]
 DataOption = Annotated[str, typer.Option("--data", help="A dataset's name or id, or a path to its files.")]
 SetOption = Annotated[list[str], typer.Option("--set", help="Change a field of the row: FIELD=VALUE, repeatable.")]
@@ -32,6 +33,9 @@ ThreadsOption = Annotated[
 DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
 GpusOption = Annotated[
     float, typer.Option(help="GPUs of each worker; a fraction lets several runs share one.", min=0.01)
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved rows and where everything would go; start nothing.")
 ]
 CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
 

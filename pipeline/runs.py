@@ -85,6 +85,27 @@ def write_result(storage: Storage, run: Run, status: str, facts: dict[str, Any])
     return result
 
 
+def stored_runs(storage: Storage) -> list[Run]:
+    """Every run that has a folder in storage, by experiment, dataset and seed; what is not ours is passed over."""
+    found = []
+    for row in storage.names("runs"):
+        for dataset in storage.names(f"runs/{row}"):
+            for seed in storage.names(f"runs/{row}/{dataset}"):
+                run = _stored_run(storage.read_if_there(f"runs/{row}/{dataset}/{seed}/run.json"), dataset)
+                if run is not None and run.folder == f"runs/{row}/{dataset}/{seed}":
+                    found.append(run)
+    return sorted(found, key=lambda run: (run.experiment.depth, run.folder))
+
+
+def _stored_run(content: bytes | None, dataset_key: str) -> Run | None:
+    try:
+        about = loads(content or b"null")
+        row: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in about["experiment"].items()}
+        return Run(Experiment(**row), about["identity"]["dataset"], dataset_key, about["identity"]["seed"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def write_heartbeat(storage: Storage, run: Run, iteration: int, images_per_second: float, time_ms: int) -> None:
     """Say how far a living run is."""
     beat = {"iteration": iteration, "images_per_second": images_per_second, "time_ms": time_ms}

@@ -93,6 +93,11 @@ class Storage:
     def exists(self, path: str) -> bool:
         return self._files.get_file_info(self.path(path)).type != fs.FileType.NotFound
 
+    def size(self, path: str) -> int:
+        """Bytes in a folder."""
+        files = self._files.get_file_info(fs.FileSelector(self.path(path), recursive=True, allow_not_found=True))
+        return sum(file.size or 0 for file in files if file.is_file)
+
     def delete(self, path: str) -> None:
         """Delete a file or a whole folder, if it is there."""
         match self._files.get_file_info(self.path(path)).type:

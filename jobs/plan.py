@@ -1,0 +1,87 @@
+"""`--dry-run`: the fully resolved rows, and where everything would go. Writes nothing and starts nothing."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from jobs import screen
+from jobs.data import stored_named
+from jobs.grids import check_trainable
+from jobs.launch import check_workers
+from jobs.options import tracking_of
+from pipeline.checkpoint import newest_iteration
+from pipeline.datasets import dataset_key
+from pipeline.experiments import EXPERIMENTS, Experiment
+from pipeline.runs import Run, read_result
+from pipeline.sources import digits
+from pipeline.storage import Storage
+
+
+def show(
+    rows: Sequence[Experiment], seeds: Sequence[int], data: str, storage: str, tracking: str | None, workers: int
+) -> None:
+    """Print what a command would train and where.
+
+    Raises:
+        InputError: what the command itself would refuse of its rows, workers, storage or tracking.
+    """
+    place = Storage(storage)
+    store, dataset = tracking_of(tracking, place), _dataset(place, data)
+    runs = [Run(row, dataset["id"], dataset["key"], seed) for row in rows for seed in seeds]
+    for run in runs:
+        check_trainable(run.experiment)
+        check_workers(run, workers)
+    shown = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
+    differing = [name for name in shown if len({getattr(row, name) for row in rows}) > 1]
+    for name in shown:
+        if name not in differing:
+            print(f"{name:<19} {_value(rows[0], name)}")
+    screen.console.print(_table(rows, differing))
+    for what, says in (("dataset", dataset["says"]), ("storage", place.uri), ("tracking", store), ("workers", workers)):
+        print(f"{what:<19} {says}")
+    for run in runs:
+        print(f"{_state(place, run) if dataset['id'] else 'to train':<19} {place.path(run.folder)}")
+
+
+def _table(rows: Sequence[Experiment], differing: list[str]) -> Table:
+    """The fields in which the rows differ, and their fingerprints."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("row", *differing, "fingerprint"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(row.name, *(_value(row, name) for name in differing), row.fingerprint)
+    return table
+
+
+def _value(row: Experiment, field: str) -> str:
+    """A field's value, followed by the paper's where that is another."""
+    value, paper = getattr(row, field), getattr(EXPERIMENTS[row.name], field)
+    return _text(value) + (f" (paper: {_text(paper)})" if value != paper else "")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_text, value)) or "none"
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _dataset(place: Storage, data: str) -> dict[str, str]:
+    found = stored_named(place, data)
+    if found is None and data == "digits":
+        embedded = digits()
+        return {"id": embedded.id, "key": embedded.key, "says": f"digits {embedded.id}, embedded"}
+    if found is None:
+        return {"id": "", "key": data, "says": f"{data}, to be prepared (its id is part of the folders' names)"}
+    name, counts = found["row"]["name"], f"{found['train_images']:,} training and {found['test_images']:,} test images"
+    return {"id": found["id"], "key": dataset_key(name, found["id"]), "says": f"{name} {found['id']}: {counts}"}
+
+
+def _state(place: Storage, run: Run) -> str:
+    result = read_result(place, run)
+    if result is not None:
+        return str(result["status"])
+    reached = newest_iteration(place, run)
+    return f"continues from {reached:,}" if reached else "to train"

@@ -1,0 +1,122 @@
+"""`resnet-repro status` and `clean`: what a storage holds, who is still alive, and what nobody needs any more."""
+
+import json
+from time import time
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from jobs import screen
+from jobs.options import JsonOption, StorageOption
+from pipeline.checkpoint import folder, iterations, newest_history
+from pipeline.errors import InputError
+from pipeline.metrics import TEST_ERR
+from pipeline.runs import Run, read_heartbeat, read_result, stored_runs
+from pipeline.schedule import milestone
+from pipeline.storage import Storage
+
+ALIVE_SECONDS = 60
+"""A run whose last heartbeat is older has stopped: heartbeats are written every two seconds, evaluations apart."""
+
+
+def status(storage: StorageOption = "results", as_json: JsonOption = False) -> None:
+    """Show what is running, finished, stopped or diverged, by the runs' own folders.
+
+    Example: `resnet-repro status --storage results/demo --json`
+    """
+    now = int(1000 * time())
+    place = Storage(storage)
+    facts = [_facts(place, run, now) for run in stored_runs(place)]
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    table = Table(title=f"Runs in {place.uri}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("experiment", "dataset"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("seed", justify="right")
+    table.add_column("state", no_wrap=True)
+    for name in ("iteration", "test error", "last heartbeat"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for fact in facts:
+        error, age = fact["test_err"], fact["heartbeat_age_s"]
+        table.add_row(
+            fact["experiment"] + (" *" if fact["overrides"] else ""),
+            fact["dataset"],
+            str(fact["seed"]),
+            fact["state"],
+            f"{fact['iteration']:,}/{fact['iterations']:,}",
+            "" if error is None else f"{error:.2f} %",
+            "" if age is None or fact["state"] != "running" else f"{age:.0f} s ago",
+        )
+    screen.console.print(table)
+    if any(fact["overrides"] for fact in facts):
+        print("* not the paper's recipe; --json says how")
+    if any(fact["state"] == "stopped" for fact in facts):
+        print("stopped runs continue when their command is given again")
+
+
+def _facts(place: Storage, run: Run, now: int) -> dict[str, Any]:
+    """What a run's folder says, as a script wants it."""
+    result, beat, history = read_result(place, run), read_heartbeat(place, run), newest_history(place, run)
+    age = (now - beat["time_ms"]) / 1000 if beat else None
+    if result is not None:
+        state = result["status"]
+    elif age is None and history is None:
+        state = "not started"
+    else:
+        state = "running" if age is not None and age <= ALIVE_SECONDS else "stopped"
+    reached = [0, result["iterations"] if result else 0, beat["iteration"] if beat else 0]
+    return {
+        "experiment": run.experiment.name,
+        "dataset": run.dataset_key,
+        "seed": run.seed,
+        "state": state,
+        "reason": (result or {}).get("reason"),
+        "iteration": max([history.iteration if history else 0, *reached]),
+        "iterations": run.experiment.iterations,
+        "test_err": (history.last() if history else {}).get(TEST_ERR),
+        "heartbeat_age_s": age,
+        "overrides": run.experiment.deviations(),
+        "folder": place.path(run.folder),
+    }
+
+
+def clean(
+    storage: StorageOption = "results",
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+) -> None:
+    """List what nobody needs any more, and delete it when told so: results, histories and final weights stay.
+
+    That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray left behind. A run that
+    has not ended loses nothing.
+    """
+    place = Storage(storage)
+    now = int(1000 * time())
+    runs = stored_runs(place)
+    spare = [path for run in runs if read_result(place, run) is not None for path in _spare_checkpoints(place, run)]
+    if not any(_facts(place, run, now)["state"] == "running" for run in runs):
+        spare += [f"ray/{name}" for name in place.names("ray")]
+    if not spare:
+        print(f"nothing to clean in {place.uri}")
+        return
+    for path in spare:
+        print(f"{place.path(path)}  ({place.size(path) / 1e6:,.1f} MB)")
+    if not yes and not _agreed(f"delete these {len(spare)} folders?"):
+        print("nothing was deleted")
+        return
+    for path in spare:
+        place.delete(path)
+    print(f"deleted {len(spare)} folders")
+
+
+def _spare_checkpoints(place: Storage, run: Run) -> list[str]:
+    """Those that are neither at an lr drop nor at the end."""
+    return [folder(run, i) for i in sorted(iterations(place, run)) if not milestone(run.experiment, i)]
+
+
+def _agreed(question: str) -> bool:
+    if not screen.console.is_terminal:
+        raise InputError("clean asks before it deletes; off a terminal, say --yes")
+    return typer.confirm(question)
