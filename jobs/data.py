@@ -1,15 +1,22 @@
 """Datasets on a user's behalf: finding the one that is named, and preparing it into storage where it is not there yet."""
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import DATASETS, Dataset, stored_manifests, write_dataset
+from pipeline.cifar10 import BINARY, PYTHON, cifar10_archive, download_cifar10
+from pipeline.datasets import DATASETS, Dataset, Images, read_dataset, stored_manifests, write_dataset
 from pipeline.errors import InputError
+from pipeline.fashion_mnist import download_fashion_mnist, fashion_mnist, has_idx_files
 from pipeline.overrides import nearest
-from pipeline.sources import Progress, cifar10_archive, digits, download_cifar10, parquet_folder
+from pipeline.sources import Progress, digits, parquet_folder
 from pipeline.storage import Storage
+
+CACHE = Path.home() / ".cache" / "resnet-repro"
+"""Where downloads are kept, a folder for each dataset."""
 
 
 def find_dataset(storage: Storage, data: str, progress: Progress) -> dict[str, Any]:
@@ -45,17 +52,15 @@ def prepare(storage: Storage, name: str, path: Path | None, download: bool, prog
     if path is None and name not in DATASETS:
         raise InputError(f"unknown dataset {name}; {nearest(name, DATASETS)} For files of your own give --from PATH")
     if path is None:
-        archive = Path.home() / ".cache" / "resnet-repro" / "cifar-10-binary.tar.gz"
-        if not archive.exists():
-            if not download:
-                raise InputError(f"{name} comes by {DATASETS[name].arrives}")
-            download_cifar10(archive, progress)
-        path = archive
+        if not download and not (CACHE / name).exists():
+            raise InputError(f"{name} comes by {DATASETS[name].arrives}")
+        fetch = {"cifar10": download_cifar10, "fashion-mnist": download_fashion_mnist}[name]
+        path = fetch(CACHE / name, progress)
     return prepare_path(storage, path, name, progress)
 
 
 def prepare_path(storage: Storage, path: Path, name: str | None, progress: Progress) -> dict[str, Any]:
-    """Prepare the official CIFAR-10 archive (a file) or a folder of parquet files; unchanged files are read only once.
+    """Prepare an official archive, IDX files or a folder of parquet files; unchanged files are read only once.
 
     Raises:
         InputError: the path is missing or holds something else.
@@ -73,12 +78,40 @@ def prepare_path(storage: Storage, path: Path, name: str | None, progress: Progr
 def _read(path: Path, name: str | None, progress: Progress) -> Dataset:
     if path.is_file():
         return cifar10_archive(path)
-    archive = path / "cifar-10-binary.tar.gz"
-    if archive.exists():
-        return cifar10_archive(archive)
+    for archive in (path / BINARY, path / PYTHON):
+        if archive.exists():
+            return cifar10_archive(archive)
+    if has_idx_files(path):
+        return fashion_mnist(path)
     given = name if name and name not in DATASETS else path.resolve().name
     given = re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-.") or "images"
     return parquet_folder(path, f"{given}-parquet" if given in DATASETS else given, progress)
+
+
+def verify_against(storage: Storage, name: str, archive: Path) -> dict[str, Any]:
+    """Make a prepared copy of CIFAR-10 comparable with the paper, if it holds what the official archive holds.
+
+    Raises:
+        InputError: the archive is not official, or the copy differs from it (says by how much).
+    """
+    copy, official = read_dataset(storage, manifest_of(storage, name)["id"]), cifar10_archive(archive)
+    if copy.id != official.id:
+        missing = sum(_missing(getattr(official, split), getattr(copy, split)) for split in ("train", "test"))
+        total = len(official.train) + len(official.test)
+        raise InputError(
+            f"{name} ({copy.id}) is not the official CIFAR-10 ({official.id}): {missing:,} of its {total:,} images, "
+            "with their labels and splits, are not there; results on it stay not comparable"
+        )
+    return write_dataset(storage, official, {"kind": "verified against", "path": str(archive), "mark": _mark(archive)})
+
+
+def _missing(wanted: Images, found: Images) -> int:
+    there = Counter(_pairs(found))
+    return sum((Counter(_pairs(wanted)) - there).values())
+
+
+def _pairs(images: Images) -> Iterator[tuple[bytes, int]]:
+    return ((image.tobytes(), int(label)) for image, label in zip(images.pixels, images.labels, strict=True))
 
 
 def _mark(path: Path) -> str:

@@ -35,9 +35,11 @@ def data_list(storage: StorageOption = "results") -> None:
 
 @app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="digits, cifar10, or a name of your own with --from.")],
-    path: Annotated[Path | None, typer.Option("--from", help="The official archive, or a folder of parquet.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the official archive.")] = False,
+    name: Annotated[str, typer.Argument(help="digits, cifar10, fashion-mnist, or a name of your own with --from.")],
+    path: Annotated[
+        Path | None, typer.Option("--from", help="The official archive, or a folder of parquet or IDX files.")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the official files.")] = False,
     storage: StorageOption = "results",
 ) -> None:
     """Check a dataset's files and write them into storage in canonical form."""
@@ -53,12 +55,22 @@ def data_prepare(
 
 @app.command("verify")
 def data_verify(
-    name: Annotated[str, typer.Argument(help="A prepared dataset's name or id.")], storage: StorageOption = "results"
+    name: Annotated[str, typer.Argument(help="A prepared dataset's name or id.")],
+    against: Annotated[
+        Path | None, typer.Option(help="The official CIFAR-10 archive; a copy that equals it becomes comparable.")
+    ] = None,
+    storage: StorageOption = "results",
 ) -> None:
-    """Recompute a prepared dataset's checksum and id from its images and labels."""
-    from jobs.data import manifest_of
+    """Recompute a prepared dataset's checksum and id from its images and labels.
+
+    Example: `resnet-repro data verify my-parquet-copy --against cifar-10-binary.tar.gz`
+    """
+    from jobs.data import manifest_of, verify_against
     from pipeline.datasets import verify_dataset
 
     place = Storage(storage)
     dataset = verify_dataset(place, manifest_of(place, name)["id"])
     print(f"{dataset.row.name} {dataset.id}: checksum and id are right")
+    if against is not None:
+        verify_against(place, name, against)
+        print("it is the official CIFAR-10: results on it are comparable with the paper's")

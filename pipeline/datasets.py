@@ -39,7 +39,11 @@ class DatasetRow:
 
 CIFAR10 = DatasetRow(
     name="cifar10", side=32, classes=10, pad=4, flip=True, comparable=True,
-    arrives="official binary archive: --from cifar-10-binary.tar.gz, or --download",
+    arrives="official archive: --from cifar-10-binary.tar.gz (or -python), or --download",
+)  # fmt: skip
+FASHION_MNIST = DatasetRow(
+    name="fashion-mnist", side=32, classes=10, pad=4, flip=True,
+    arrives="four IDX files: --from their folder (Debian: /usr/share/datasets/fashion-mnist), or --download",
 )  # fmt: skip
 DATASETS: dict[str, DatasetRow] = {
     "digits": DatasetRow(
@@ -47,6 +51,7 @@ DATASETS: dict[str, DatasetRow] = {
         arrives="embedded: 1,797 handwritten digits that scikit-learn carries",
     ),
     "cifar10": CIFAR10,
+    "fashion-mnist": FASHION_MNIST,
 }  # fmt: skip
 
 

@@ -1,17 +1,11 @@
-"""Where images come from: scikit-learn's digits, the official CIFAR-10 archive, or the Hugging Face parquet layout.
+"""Where images come from: scikit-learn's digits, or files in the Hugging Face parquet layout; archives are elsewhere.
 
-Everything is checked while it is read; no pickle is ever loaded (so the archive is the *binary* one). Torch-free.
+Everything is checked while it is read. Torch-free.
 """
 
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator
-from hashlib import md5
-from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +15,6 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.datasets import CIFAR10, DATASETS, Dataset, DatasetRow, Images, canonical_dataset
 from pipeline.errors import InputError, first_line
-
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-_CIFAR10_RECORD = 1 + 3 * 32 * 32
 
 Progress = Callable[[int, int], None]
 """Called with (done, all) now and then while something long is read."""
@@ -60,82 +50,6 @@ def _test_counts(labels: NDArray[np.uint8], total: int) -> list[int]:
     for label in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
         counts[label] += 1
     return [int(count) for count in counts]
-
-
-def download_cifar10(target: Path, progress: Progress = silent) -> Path:
-    """Fetch the official binary archive to `target`, whole or not at all.
-
-    Raises:
-        InputError: it cannot be fetched (says why, and how to do without).
-    """
-    partial = target.with_suffix(".partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urlopen(CIFAR10_URL, timeout=60) as response, open(partial, "wb") as file:
-            total, done = int(response.headers.get("Content-Length", 0)), 0
-            while block := response.read(1 << 20):
-                done += file.write(block)
-                progress(done, total)
-        found = md5(partial.read_bytes(), usedforsecurity=False).hexdigest()
-        if found != CIFAR10_MD5:
-            raise OSError(f"md5 {found} after {done:,} bytes, not {CIFAR10_MD5}: cut short or changed")
-        partial.replace(target)
-    except (URLError, OSError, HTTPException) as error:
-        raise InputError(f"{CIFAR10_URL}: {error}; fetch it elsewhere and name it with --from PATH") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
-
-
-def cifar10_archive(path: Path) -> Dataset:
-    """CIFAR-10 from the official binary archive, whose md5 makes its results comparable with the paper's.
-
-    Raises:
-        InputError: another file, or a damaged one.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    found = md5(content, usedforsecurity=False).hexdigest()
-    if found != CIFAR10_MD5:
-        raise InputError(
-            f"{path}: md5 {found}, the official cifar-10-binary.tar.gz has {CIFAR10_MD5}: "
-            "a truncated download or another file; fetch it again"
-        )
-    return cifar10_members(content, str(path))
-
-
-def cifar10_members(archive: bytes, where: str) -> Dataset:
-    """CIFAR-10 from the bytes of a gzipped tar in the official layout: five training files and one for testing.
-
-    Raises:
-        InputError: a file is missing, truncated, or holds a label above 9.
-    """
-    files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=BytesIO(archive), mode="r:gz") as tar:
-            for member in tar:
-                stream = tar.extractfile(member) if member.isfile() and member.name.endswith(".bin") else None
-                if stream is not None:
-                    files[Path(member.name).name] = stream.read()
-    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
-        raise InputError(f"{where}: not a readable tar.gz ({error})") from error
-    train = [_cifar10_records(files, f"data_batch_{number}.bin", where) for number in range(1, 6)]
-    pixels, labels = (np.concatenate(parts) for parts in zip(*((t.pixels, t.labels) for t in train), strict=True))
-    return canonical_dataset(CIFAR10, Images(pixels, labels), _cifar10_records(files, "test_batch.bin", where))
-
-
-def _cifar10_records(files: dict[str, bytes], name: str, where: str) -> Images:
-    if name not in files:
-        raise InputError(f"{where}: holds no {name}; this is not the CIFAR-10 binary archive")
-    content = np.frombuffer(files[name], dtype=np.uint8)
-    if not len(content) or len(content) % _CIFAR10_RECORD:
-        raise InputError(
-            f"{where}: {name} is {len(content)} bytes, not a whole number of {_CIFAR10_RECORD}-byte records"
-        )
-    records = content.reshape(-1, _CIFAR10_RECORD)
-    return Images(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0])
 
 
 def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Dataset:

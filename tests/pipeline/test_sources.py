@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.cifar10 import binary_members, cifar10_archive
 from pipeline.datasets import CIFAR10, Dataset, Images, canonical_dataset
 from pipeline.errors import InputError
-from pipeline.sources import cifar10_archive, cifar10_members, parquet_folder
+from pipeline.sources import parquet_folder
 
 FILES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
 RNG = np.random.default_rng(0)
@@ -43,7 +44,7 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 
 def test_the_binary_layout_gives_its_images_and_labels() -> None:
-    dataset = cifar10_members(archive(members() | {"readme.html": b"<p>"}), "here")
+    dataset = binary_members(archive(members() | {"readme.html": b"<p>"}), "here")
     assert dataset.id == EXPECTED.id
     assert np.array_equal(dataset.test.pixels, EXPECTED.test.pixels)
     assert dataset.row.comparable
@@ -75,7 +76,7 @@ def without(name: str) -> dict[str, bytes]:
 )
 def test_a_damaged_archive_is_one_line(content: bytes, said: str) -> None:
     with pytest.raises(InputError, match=said) as error:
-        cifar10_members(content, "here.tar.gz")
+        binary_members(content, "here.tar.gz")
     assert "\n" not in str(error.value)
 
 
