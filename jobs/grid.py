@@ -55,7 +55,7 @@ def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[str
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, runs=runs, execution=execution, tags=tags), DRIVER),
         param_space={"run": tune.grid_search(list(range(len(runs))))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=False),
+        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(
             name=name,
             storage_path=storage.below("ray"),

@@ -6,10 +6,10 @@ from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.overrides import nearest
 from pipeline.provenance import native_bf16
 
-DEMO_ITERATIONS = 400
+DEMO_ITERATIONS = 360
 """The demo's budget unless another is asked for: minutes on two cores, enough for the 56-layer pair to part."""
 
-DEMO_EVAL_EVERY = 20
+DEMO_EVAL_EVERY = 30
 
 
 def demo_settings() -> list[str]:
