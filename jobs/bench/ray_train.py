@@ -2,7 +2,8 @@
 
 Every round trains the same run bare in a process of its own and as a Ray Train worker group, both with all CPUs as
 threads, and checks that the weights are the same bytes; and as many runs at once as there are CPUs, one thread each.
-Rates are over the time in SGD steps that `result.json` tells. All of it happens in a throwaway storage.
+Rates are steady ones: over the time in SGD steps of all but a run's first quarter, in which processes warm up and Ray's
+own are still starting. All of it happens in a throwaway storage.
 """
 
 import os
@@ -16,9 +17,10 @@ from typing import Any
 
 from jobs import screen
 from jobs.bench import measure
-from pipeline.checkpoint import newest_checkpoint
+from pipeline.checkpoint import newest_checkpoint, newest_history
 from pipeline.datasets import Dataset, read_dataset, write_dataset
 from pipeline.experiments import EXPERIMENTS, Experiment, Precision
+from pipeline.metrics import IMAGES_PER_SECOND
 from pipeline.provenance import hardware, versions
 from pipeline.runs import Run, read_result, start_run
 from pipeline.storage import Storage
@@ -54,8 +56,11 @@ def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int
 
 
 def _row(iterations: int, precision: Precision) -> Experiment:
-    """The row, shortened, with a single evaluation at its end."""
-    return replace(EXPERIMENTS[ROW].scaled_to(iterations), eval_every=iterations, precision=precision)
+    """The row, shortened, with evaluations (and so rates) at the ends of its quarters."""
+    quarters = tuple(iterations * part // 4 for part in (2, 3))
+    return replace(
+        EXPERIMENTS[ROW].scaled_to(iterations), lr_drops=quarters, eval_every=iterations // 4, precision=precision
+    )
 
 
 def _rounds(folder: str, row: Experiment, dataset: Dataset, rounds: int, report: Report) -> dict[str, list[float]]:
@@ -85,7 +90,7 @@ def _storage(folder: str, dataset: Dataset) -> Storage:
 
 
 def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
-    """Total images a second of runs in parallel processes, over the slowest one's time."""
+    """Total images a second of runs in parallel processes."""
     context = get_context("spawn")
     processes = [context.Process(target=_bare, args=(storage.uri, run, threads), daemon=True) for run in runs]
     for process in processes:
@@ -131,14 +136,15 @@ def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
 
 
 def _total_rate(storage: Storage, runs: list[Run]) -> float:
-    images, seconds = 0, 0.0
+    """The runs' steady images a second, added up."""
+    total = 0.0
     for run in runs:
-        result = read_result(storage, run)
-        if result is None or result["status"] != "finished":
+        history = newest_history(storage, run)
+        if read_result(storage, run) is None or history is None:
             raise RuntimeError(f"{run}: did not finish, so it has no rate")
-        images += result["iterations"] * run.experiment.global_batch_size
-        seconds = max(seconds, result["seconds"])
-    return images / seconds
+        rates = [point.value for point in history.points if point.metric == IMAGES_PER_SECOND][1:]
+        total += len(rates) / sum(1 / rate for rate in rates)  # quarters are equally long in images, not in time
+    return total
 
 
 def _check_same_weights(bare: Storage, on_ray: Storage, run: Run) -> None:
@@ -174,6 +180,6 @@ def _how_it_was_taken(rounds: int, iterations: int) -> str:
     return (
         f"Taken on {hardware()}, {measure.cpus()} CPUs, torch {made.get('torch')}, Ray {made.get('ray')}: medians of "
         f"{rounds} rounds of fresh runs of {iterations:,} iterations, another way first in each round; rates are over "
-        f"the seconds in SGD steps (evaluation and saving left out), for runs at once over the slowest one's; Ray is up "
-        f"for its own runs only; the weights of each bare run and its Ray Train twin are the same bytes."
+        f"the seconds in SGD steps (evaluation and saving left out) of the last three quarters of a run, added up for runs "
+        f"at once; Ray is up for its own runs only; the weights of each bare run and its Ray Train twin are the same bytes."
     )
