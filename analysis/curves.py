@@ -21,13 +21,17 @@ def curve(study: Study, experiment: str, metric: str) -> pd.DataFrame:
     runs = measures.run_id[(measures.experiment == experiment) & (measures.state == MEASURED)]
     points = study.metrics[study.metrics.run_id.isin(runs) & (study.metrics.metric == metric)]
     wide = points.pivot(index="iteration", columns="run_id", values="value").reindex(columns=sorted(runs))
-    shared = wide.dropna().sort_index()
+    return over_runs(wide.dropna().sort_index())
+
+
+def over_runs(wide: pd.DataFrame) -> pd.DataFrame:
+    """A frame with one column per run as the index's name, mean, low, high and n: what a curve with its band shows."""
     return pd.DataFrame(
         {
-            "iteration": shared.index.to_numpy(),
-            "mean": shared.mean(axis=1).to_numpy(),
-            "low": shared.min(axis=1).to_numpy(),
-            "high": shared.max(axis=1).to_numpy(),
-            "n": shared.shape[1],
+            str(wide.index.name): wide.index.to_numpy(),
+            "mean": wide.mean(axis=1).to_numpy(),
+            "low": wide.min(axis=1).to_numpy(),
+            "high": wide.max(axis=1).to_numpy(),
+            "n": wide.shape[1],
         }
     )

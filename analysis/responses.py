@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import reported, style
+from analysis.curves import over_runs
 from analysis.measures import MEASURED, measure
 from analysis.studies import Study
 from pipeline.experiments import EXPERIMENTS
@@ -21,7 +22,6 @@ from pipeline.metrics import RESPONSE_STD
 
 SHOWN = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
 PANELS = {"top": "layer index (original)", "bottom": "layer index (sorted by magnitude)"}
-DASHED = (0, (3.2, 1.4))
 
 
 @lru_cache(maxsize=64)
@@ -34,15 +34,7 @@ def response_curve(study: Study, experiment: str, panel: str) -> pd.DataFrame:
     wide = final.pivot(index="layer", columns="run_id", values="value").sort_index()
     if panel == "bottom":
         wide = wide.apply(lambda values: sorted(values, reverse=True))
-    return pd.DataFrame(
-        {
-            "layer": wide.index.to_numpy(dtype="int64"),
-            "mean": wide.mean(axis=1).to_numpy(dtype="float64"),
-            "low": wide.min(axis=1).to_numpy(dtype="float64"),
-            "high": wide.max(axis=1).to_numpy(dtype="float64"),
-            "n": wide.shape[1],
-        }
-    )
+    return over_runs(wide)
 
 
 def rows_shown(study: Study) -> list[str]:
@@ -88,7 +80,7 @@ def _look(name: str) -> dict[str, Any]:
     plain = name.startswith("plain")
     return {
         "color": style.COLOURS[EXPERIMENTS[name].depth],
-        "linestyle": DASHED if plain else "-",
+        "linestyle": style.TRAIN["linestyle"] if plain else "-",
         "linewidth": 1.2,
         "marker": "s" if plain else "o",
         "markersize": 2.0,

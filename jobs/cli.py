@@ -255,9 +255,7 @@ def _interrupted(tracking: str, place: Storage, runs: list[Run], stop: Event) ->
 def _complete(tracking: str, place: Storage, runs: list[Run]) -> None:
     """See that MLflow can be used, and that it has all of what ended before."""
     from jobs.publisher import publish_ended
-    from jobs.tracking import open_store
 
-    try_tracking(lambda: open_store(tracking, place), tracking)
     try_tracking(lambda: publish_ended(tracking, place, runs), tracking)
 
 

@@ -81,8 +81,8 @@ def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
             answer = _trainer(run, execution, threads, name, storage).fit().return_value
             break
         except TrainingFailedError:
-            failures = 0 if newest_iteration(storage, run) > reached else failures + 1
-            reached = newest_iteration(storage, run)
+            before, reached = reached, newest_iteration(storage, run)
+            failures = 0 if reached > before else failures + 1
             if failures == STARTS:
                 raise
             sleep(2**failures)

@@ -185,11 +185,11 @@ class Publisher:
 
 
 def publish_ended(tracking: str, storage: Storage, runs: list[Run]) -> None:
-    """Complete the published copies of runs that have ended, where a server was away when they did."""
+    """Open the store, and complete the copies of runs that have ended, where a server was away when they did."""
+    client = open_store(tracking, storage)
     ended = [(run, result) for run in runs if (result := read_result(storage, run)) is not None]
     if not ended:
         return
-    client = open_store(tracking, storage)
     complete = _tagged(client, f"tags.{COMPLETE} = 'yes'")
     for run, result in ended:
         if run.key not in complete:
