@@ -33,6 +33,7 @@ def grids() -> dict[str, tuple[str, ...]]:
     }
     needed = {name for rows in (*named.values(), *claim_experiments().values()) for name in rows}
     named["paper"] = tuple(name for name in EXPERIMENTS if name in needed)
+    named["signals"] = rows_of("signals")
     return named
 
 

@@ -171,6 +171,15 @@ def _imagenet(name: str, depth: int, shortcut: Shortcut, *artifacts: str, **chan
     return Experiment(name=name, artifacts=artifacts, **(recipe | changes))
 
 
+_STARTS: dict[str, dict[str, Any]] = {
+    "-gaussian": dict(initialisation="gaussian_0.01"),
+    "-xavier": dict(initialisation="xavier"),
+    "-nobn": dict(norm="none"),
+    "-nobn-gaussian": dict(norm="none", initialisation="gaussian_0.01"),
+    "-nobn-xavier": dict(norm="none", initialisation="xavier"),
+}
+"""What deep networks started with before: Sec. 1 cites normalised initialisation (Xavier, He) and batch norm for curing it."""
+
 _THREEFOLD = dict(iterations=1_800_000, lr_drops=(450_000, 900_000))
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -179,15 +188,20 @@ EXPERIMENTS: dict[str, Experiment] = {
         _cifar("plain20", "figure_1", "figure_6", "figure_7"),
         _cifar("plain32", "figure_6"),
         _cifar("plain44", "figure_6"),
-        _cifar("plain56", "figure_1", "figure_6", "figure_7"),
+        _cifar("plain56", "figure_1", "figure_6", "figure_7", "signals"),
         _cifar("plain110", "figure_6"),
         _cifar("resnet20", "table_6", "figure_6", "figure_7"),
         _cifar("resnet32", "table_6", "figure_6"),
         _cifar("resnet44", "table_6", "figure_6"),
-        _cifar("resnet56", "table_6", "figure_6", "figure_7"),
+        _cifar("resnet56", "table_6", "figure_6", "figure_7", "signals"),
         _cifar("resnet110", "table_6", "figure_6", "figure_7", warmup_lr=0.01),
         _cifar("resnet1202", "table_6", "figure_6", warmup_lr=0.01),
         _cifar("resnet110-nowarmup", "footnote_5"),
+        *(
+            _cifar(f"{network}{start}", "signals", **changes)
+            for network in ("plain56", "resnet56")
+            for start, changes in _STARTS.items()
+        ),
         _imagenet("plain18", 18, "none", "table_1", "table_2", "figure_4"),
         _imagenet("plain34", 34, "none", "table_1", "table_2", "table_3", "figure_3", "figure_4"),
         _imagenet("resnet18", 18, "A", "table_1", "table_2", "figure_4"),

@@ -126,6 +126,12 @@ def response_layers(plan: NetworkLayout) -> tuple[str, ...]:
     return tuple(layer.name for layer in plan if isinstance(layer, Conv) and layer.kernel == 3)
 
 
+def main_path(plan: NetworkLayout) -> tuple[str, ...]:
+    """Every convolution of the main path, in order of computation: all but projection shortcuts."""
+    projections = {block.projection.name for block in plan.blocks if block.projection}
+    return tuple(layer.name for layer in plan if isinstance(layer, Conv) and layer.name not in projections)
+
+
 def layout(experiment: Experiment, image_size: int | None = None, classes: int | None = None) -> NetworkLayout:
     """The layers of a row's network for square images of `image_size` pixels (32 or 224 unless given).
 

@@ -22,6 +22,12 @@ IMAGES_PER_SECOND = "speed/images_per_second"
 RESPONSE_STD = "response_std"
 """Measured per layer, not per run: standard deviation of a 3x3 layer's output after its norm (Figure 7)."""
 
+FORWARD_VARIANCE = "forward_variance"
+"""Per layer: variance of its response to a training mini-batch, before the SGD step (`pipeline.signals`)."""
+
+GRADIENT_NORM = "gradient_norm"
+"""Per layer: Euclidean norm of the loss's gradient by its weights on the same mini-batch (`pipeline.signals`)."""
+
 WINDOW = 25
 """Iterations behind `train/top1_err`: the paper's training curves scatter like 2 to 4 thousand images a point."""
 

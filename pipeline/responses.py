@@ -28,7 +28,7 @@ def response_stds(
     """
     network.eval()
     sums = torch.zeros(batch_count(images), len(layers), 3, dtype=torch.float64, device=ranks.device)
-    with _watched(network, layers) as seen:
+    with responses_watched(network, layers) as seen:
         for number, x, _ in own_batches(images, ranks):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 network(x)
@@ -39,8 +39,11 @@ def response_stds(
 
 
 @contextmanager
-def _watched(network: ResNet, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Count, sum and sum of squares of each layer's newest response, after its norm, by its convolution's name."""
+def responses_watched(network: ResNet, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Count, sum and sum of squares (float64) of each layer's newest response, by its convolution's name.
+
+    A layer's response is what comes out of its norm, or of the convolution where there is none.
+    """
     seen: dict[str, Tensor] = {}
 
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:

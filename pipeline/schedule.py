@@ -46,3 +46,8 @@ def evaluates_after(experiment: Experiment, iteration: int) -> bool:
 def milestone(experiment: Experiment, iteration: int) -> bool:
     """Whether `iteration` finished steps end a constant-rate phase: clean training error is taken, and kept, there."""
     return iteration in experiment.lr_drops or iteration == experiment.iterations
+
+
+def measures_signals(experiment: Experiment, iteration: int) -> bool:
+    """Whether the layers' signals are taken after `iteration` finished steps: at the start and at milestones."""
+    return iteration == 0 or milestone(experiment, iteration)

@@ -27,7 +27,8 @@ from pipeline.responses import response_stds
 from pipeline.runs import Run, read_result
 from pipeline.sampling import batch_at
 from pipeline.saver import Saver
-from pipeline.schedule import below_chance, evaluates_after, lr_at, milestone, warmup_ends
+from pipeline.schedule import below_chance, evaluates_after, lr_at, measures_signals, milestone, warmup_ends
+from pipeline.signals import signals
 from pipeline.step import Trainee
 from pipeline.storage import Storage
 
@@ -76,11 +77,17 @@ def iterate(run: Run, dataset: Dataset, ranks: Ranks, trainee: Trainee, saver: S
     share = experiment.global_batch_size // ranks.world_size
     clock = Clock(experiment.global_batch_size, history.iteration)
 
+    def batch_before(iteration: int) -> tuple[Tensor, Tensor]:
+        size = experiment.global_batch_size
+        return images.batch(batch_at(run.seed, images.count, iteration, size, ranks.rank * share, share))
+
     while history.iteration < experiment.iterations:
         iteration = history.iteration
-        batch = batch_at(run.seed, images.count, iteration, experiment.global_batch_size, ranks.rank * share, share)
+        batch = batch_before(iteration)
+        if ranks.rank == 0 and measures_signals(experiment, iteration):
+            history.layers += signals(trainee, batch, iteration)
         lr = lr_at(experiment, iteration, history.warmup_end)
-        window[iteration % metrics.WINDOW] = trainee.step(images.batch(batch), lr, ranks)
+        window[iteration % metrics.WINDOW] = trainee.step(batch, lr, ranks)
         history.iteration += 1
 
         if history.iteration % metrics.WINDOW == 0:
@@ -93,6 +100,8 @@ def iterate(run: Run, dataset: Dataset, ranks: Ranks, trainee: Trainee, saver: S
             history.record(values, time_ms=int(1000 * time()))
             if history.iteration == experiment.iterations:
                 history.layers.append(responses(trainee, splits["test"], history.iteration, ranks))
+                if ranks.rank == 0:
+                    history.layers += signals(trainee, batch_before(history.iteration), history.iteration)
             clock.resume(history.iteration)
         saver.beat(history, clock)
         if saver.due(history):

@@ -13,6 +13,11 @@ CIFAR = [
     "plain20", "plain32", "plain44", "plain56", "plain110",
     "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202", "resnet110-nowarmup",
 ]  # fmt: skip
+SIGNALS = [
+    f"{network}-{start}"
+    for network in ("plain56", "resnet56")
+    for start in ("gaussian", "xavier", "nobn", "nobn-gaussian", "nobn-xavier")
+]
 IMAGENET = [
     "plain18", "plain34", "resnet18", "resnet34-a", "resnet34-b", "resnet34-c", "resnet50", "resnet101", "resnet152",
     "plain18-3x", "plain34-3x", "plain50",
@@ -27,8 +32,8 @@ OTHER_VALUES: dict[str, Any] = dict(
 )  # fmt: skip
 
 
-def test_the_24_configurations_of_the_paper_are_rows() -> None:
-    assert list(EXPERIMENTS) == CIFAR + IMAGENET
+def test_the_24_configurations_of_the_paper_are_rows_and_ten_without_its_care() -> None:
+    assert list(EXPERIMENTS) == CIFAR + SIGNALS + IMAGENET
     assert all(name == row.name for name, row in EXPERIMENTS.items())
 
 
@@ -50,6 +55,15 @@ def test_imagenet_rows_follow_section_3_4(name: str) -> None:
     assert row.lr_drops == (150_000 * times, 300_000 * times)
     assert (row.family, row.global_batch_size, row.bn_group, row.groups) == ("imagenet", 256, 32, 8)
     assert row.block == ("bottleneck" if row.depth >= 50 else "basic")
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_rows_for_the_signals_differ_from_their_network_in_norm_and_initialisation_alone(name: str) -> None:
+    row, base = EXPERIMENTS[name], EXPERIMENTS[name.partition("-")[0]]
+    same = dict(name=base.name, artifacts=base.artifacts, norm="batch", initialisation="he_fan_in")
+    assert replace(row, **same) == base
+    assert (row.norm == "none") == ("-nobn" in name)
+    assert row.initialisation == {"gaussian": "gaussian_0.01", "xavier": "xavier"}.get(name.split("-")[-1], "he_fan_in")
 
 
 def test_footnotes_three_to_five_are_rows() -> None:

@@ -7,7 +7,15 @@ import pytest
 
 from pipeline.checkpoint import folder, iterations, newest_checkpoint
 from pipeline.history import History
-from pipeline.metrics import IMAGES_PER_SECOND, RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, VAL_ERR
+from pipeline.metrics import (
+    FORWARD_VARIANCE,
+    GRADIENT_NORM,
+    IMAGES_PER_SECOND,
+    RESPONSE_STD,
+    TEST_ERR,
+    TRAIN_CLEAN_ERR,
+    VAL_ERR,
+)
 from pipeline.ranks import single
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
@@ -103,6 +111,8 @@ def test_what_is_measured_when(uninterrupted: Storage) -> None:
     run = small_run()
     taken = [(iteration, metric) for iteration, metric, _ in state(uninterrupted, run)[2]]
     assert [i for i, metric in taken if metric == RESPONSE_STD] == [30]
+    for quantity in (FORWARD_VARIANCE, GRADIENT_NORM):
+        assert [i for i, metric in taken if metric == quantity] == [0, 15, 23, 30]
     assert [i for i, metric in taken if metric == TEST_ERR] == [10, 15, 20, 23, 30]
     assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [15, 23, 30]  # the drops and the end
     assert VAL_ERR not in {metric for _, metric in taken}
@@ -129,6 +139,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path) -> N
     assert result["iterations"] < 30
     assert not any(isnan(value) for value in result["final"].values())
     assert read_result(storage, run) == result
+    assert {values["iteration"] for values in result["layers"]} == {0}  # how the signals stood is still known
 
 
 @pytest.fixture(scope="module")
