@@ -24,7 +24,14 @@ def test_every_claims_rows_are_in_the_paper_grid(claim: str) -> None:
 
 
 def test_the_paper_grid_is_every_cifar_row_of_the_paper() -> None:
-    assert set(grids()["paper"]) == {name for name, row in EXPERIMENTS.items() if row.family == "cifar"}
+    own = {name for name, row in EXPERIMENTS.items() if row.family == "cifar" and row.artifacts != ("signals",)}
+    assert set(grids()["paper"]) == own
+
+
+def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without_batch_norm() -> None:
+    rows = [EXPERIMENTS[name] for name in grids()["signals"]]
+    assert len({(row.shortcut, row.initialisation, row.norm) for row in rows}) == len(rows) == 12
+    assert {row.depth for row in rows} == {56}
 
 
 def test_grids_and_rows_mix_and_count_once() -> None:
