@@ -1,0 +1,51 @@
+"""What a user asked for, made exact before anything starts: the runs, and where and how they are carried out."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from jobs import grids
+from jobs.launch import Execution, check_workers
+from jobs.options import Device, manifest_named
+from pipeline.checkpoint import check_ours
+from pipeline.datasets import dataset_key
+from pipeline.errors import InputError
+from pipeline.experiments import Experiment
+from pipeline.runs import Run, check_run
+from pipeline.storage import Storage
+
+
+def runs_of(place: Storage, rows: list[Experiment], data: str, seeds: Iterable[int], workers: int) -> list[Run]:
+    """The runs asked for, refused where workers, the dataset, or what lies in their folders cannot carry them."""
+    for row in rows:
+        grids.check_trainable(row)
+    manifest = manifest_named(place, data)
+    key = dataset_key(manifest["row"]["name"], manifest["id"])
+    runs = [Run(row, manifest["id"], key, seed) for row in rows for seed in seeds]
+    for run in runs:
+        check_workers(run, workers)
+        check_run(place, run)
+        check_ours(place, run)
+        if run.experiment.holdout >= manifest["train_images"]:
+            raise InputError(
+                f"holdout {run.experiment.holdout} leaves nothing of {manifest['train_images']:,} training images"
+            )
+    return runs
+
+
+def placed(
+    execution: Execution, device: Device, threads: int | None, runs: int
+) -> tuple[Execution, list[dict[str, float]]]:
+    """Execution with the device and threads that suit the cluster, and the cluster's nodes.
+
+    Raises:
+        InputError: the cluster can never hold it.
+    """
+    from jobs.cluster import check_fits, nodes, places, threads_per_worker
+
+    several, workers = nodes(), execution.workers
+    gpu = replace(execution, use_gpu=True)
+    use_gpu = device is Device.GPU or (device is Device.AUTO and places(several, gpu.each_worker) >= workers)
+    best = 1 if use_gpu else threads_per_worker(several, runs, workers)
+    execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
+    check_fits(several, workers, execution.each_worker)
+    return execution, several

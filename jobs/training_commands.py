@@ -1,0 +1,220 @@
+"""`resnet-repro train` and `grid`: one run, and rows x seeds with their report. Both continue what was interrupted."""
+
+import sys
+from collections.abc import Callable, Iterable
+from threading import Event
+from typing import Annotated, Any
+
+import typer
+
+from jobs import grids, plan, screen
+from jobs.launch import Execution
+from jobs.options import (
+    AddressOption,
+    CheckpointOption,
+    DataOption,
+    Device,
+    DeviceOption,
+    DryRunOption,
+    GpusOption,
+    IterationsOption,
+    SetOption,
+    StorageOption,
+    ThreadsOption,
+    TrackingOption,
+    WorkersOption,
+    tracking_of,
+    writable,
+)
+from jobs.request import placed, runs_of
+from jobs.result_commands import report_on, try_tracking
+from pipeline.errors import InputError
+from pipeline.metrics import TEST_ERR
+from pipeline.overrides import experiment_named
+from pipeline.runs import REFUSED, Run, read_result
+from pipeline.storage import Storage
+
+
+def train(
+    experiment: Annotated[str, typer.Argument(help="A row of `resnet-repro experiments`.")],
+    data: DataOption = "digits",
+    seed: Annotated[int, typer.Option(min=0, help="Decides initialisation, order and augmentation.")] = 0,
+    workers: WorkersOption = 1,
+    threads: ThreadsOption = None,
+    device: DeviceOption = Device.AUTO,
+    gpus: GpusOption = 1.0,
+    iterations: IterationsOption = None,
+    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    storage: StorageOption = "results",
+    tracking: TrackingOption = None,
+    address: AddressOption = None,
+    checkpoint_seconds: CheckpointOption = 30.0,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train one run; given again, it continues, or says that it is finished.
+
+    Example: `resnet-repro train resnet20 --data digits --iterations 800 --workers 2`
+    """
+    row = experiment_named(experiment, settings, iterations)
+    if dry_run:
+        return plan.show([row], [seed], data, storage, tracking, workers)
+    place = writable(storage)
+    execution = Execution(
+        place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
+    )
+    run = runs_of(place, [row], data, [seed], workers)[0]
+    result = read_result(place, run)
+    if result is None:
+        print(f"training {run} in {place.path(run.folder)}", flush=True)
+        outcome = _train(run, place, execution, device, threads, address)
+        if outcome["status"] == REFUSED:
+            raise InputError(outcome["reason"])
+        if outcome["status"] == "failed":
+            raise SystemExit(_failed(f"{run} failed: {outcome['reason']}; give the same command again to continue"))
+        _say_if_unpublished([outcome["published"]], execution.tracking)
+        result = read_result(place, run)
+    else:
+        _complete(execution.tracking, place, [run])
+    assert result is not None
+    print(_ended(place, run, result))
+    if result["status"] != "finished":
+        raise SystemExit(1)
+
+
+def _train(
+    run: Run, place: Storage, execution: Execution, device: Device, threads: int | None, address: str | None
+) -> dict[str, Any]:
+    from jobs.cluster import connected
+    from jobs.drive import drive
+
+    stop = Event()
+    with connected(address):
+        execution, _ = placed(execution, device, threads, runs=1)
+        outcome: dict[str, Any] = screen.follow(
+            str(run),
+            place,
+            [run],
+            1,
+            lambda: drive(run, execution, {}, stop),
+            _interrupted(execution.tracking, place, [run], stop),
+        )
+    return outcome
+
+
+def grid(
+    names: Annotated[list[str], typer.Argument(help="demo, figure1, figure6, figure7, table6, paper, or rows.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..K-1 of each row.")] = 1,
+    data: DataOption = "digits",
+    workers: WorkersOption = 1,
+    threads: ThreadsOption = None,
+    device: DeviceOption = Device.AUTO,
+    gpus: GpusOption = 1.0,
+    iterations: IterationsOption = None,
+    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    storage: StorageOption = "results",
+    tracking: TrackingOption = None,
+    address: AddressOption = None,
+    checkpoint_seconds: CheckpointOption = 30.0,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train a grid of rows x seeds, then write its report; given again, it continues with what is not finished.
+
+    Example: `resnet-repro grid table6 --data cifar10 --seeds 5`
+    """
+    if "demo" in names:
+        iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
+        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+    rows = [experiment_named(name, settings, iterations) for name in grids.rows_asked_for(names)]
+    if dry_run:
+        return plan.show(rows, range(seeds), data, storage, tracking, workers)
+    place = writable(storage)
+    execution = Execution(
+        place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
+    )
+    runs = runs_of(place, rows, data, range(seeds), workers)
+    from jobs.grid import unfinished
+
+    left = unfinished(place, runs)
+    print(f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {place.uri}", flush=True)
+    _complete(execution.tracking, place, runs)
+    reasons = _train_grid(names, left, runs, place, execution, device, threads, address) if left else {}
+    reasons |= {run: f"diverged: {result['reason']}" for run, result in _results(place, runs) if "reason" in result}
+    for run, reason in reasons.items():
+        print(f"{run} {reason}", file=sys.stderr)
+    if len(reasons) < len(runs):
+        report_on(execution.tracking, place, runs=runs)
+    if reasons:
+        raise SystemExit(_failed(f"{len(reasons)} of {len(runs)} runs did not finish; give the same command again"))
+
+
+def _train_grid(
+    names: list[str],
+    left: list[Run],
+    runs: list[Run],
+    place: Storage,
+    execution: Execution,
+    device: Device,
+    threads: int | None,
+    address: str | None,
+) -> dict[Run, str]:
+    """Train what is left; the runs that failed, with how and why."""
+    from jobs.cluster import connected, head_memory
+    from jobs.grid import run_grid, slots
+
+    with connected(address):
+        execution, nodes = placed(execution, device, threads, runs=len(left))
+        at_once = min(len(left), slots(nodes, execution, head_memory()))
+        tags = {f"grid.{name}": "yes" for name in names}
+        outcomes = screen.follow(
+            " ".join(names),
+            place,
+            runs,
+            at_once,
+            lambda: run_grid(left, execution, at_once, tags),
+            _interrupted(execution.tracking, place, left, Event()),
+        )
+    _say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
+    return {outcome.run: f"{outcome.status}: {outcome.reason}" for outcome in outcomes if outcome.status != "finished"}
+
+
+def _results(place: Storage, runs: list[Run]) -> Iterable[tuple[Run, dict[str, Any]]]:
+    return ((run, result) for run in runs if (result := read_result(place, run)) is not None)
+
+
+def _interrupted(tracking: str, place: Storage, runs: list[Run], stop: Event) -> Callable[[], None]:
+    """What Ctrl-C does before Ray is taken away: drivers in this process are told, and MLflow."""
+    from jobs.publisher import mark_interrupted
+
+    def interrupted() -> None:
+        stop.set()
+        try_tracking(lambda: mark_interrupted(tracking, place, runs), tracking)
+
+    return interrupted
+
+
+def _complete(tracking: str, place: Storage, runs: list[Run]) -> None:
+    """See that MLflow can be used, and that it has all of what ended before."""
+    from jobs.publisher import publish_ended
+
+    try_tracking(lambda: publish_ended(tracking, place, runs), tracking)
+
+
+def _say_if_unpublished(published: list[bool], tracking: str) -> None:
+    missing = published.count(False)
+    if missing:
+        what = f"{missing} of {len(published)} runs could not be published" if len(published) > 1 else "not published"
+        print(f"warning: {what} to MLflow at {tracking}; give the same command again when it is back", file=sys.stderr)
+
+
+def _ended(place: Storage, run: Run, result: dict[str, Any]) -> str:
+    if result["status"] != "finished":
+        return f"{run}: {result['status']}: {result.get('reason', '')}"
+    error = result["final"][TEST_ERR]
+    return (
+        f"{run}: finished, {error:.2f} % test error after {result['iterations']:,} iterations; {place.path(run.folder)}"
+    )
+
+
+def _failed(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
