@@ -1,11 +1,12 @@
-"""Captions of Figures 1, 6 and 7: what is shown, what is missing, and where the axes are not the paper's (plain words)."""
+"""Captions of Figures 1, 6 and 7 and of the signals: what is shown, what is missing, and where the axes are not the paper's (plain words)."""
 
+from analysis import signals
 from analysis.curves import curve
 from analysis.figures import FIGURE_1, FIGURE_6, PAPER_LIMIT, Panel, hidden, iterations, lines, y_limit
 from analysis.reported import PAPER_ITERATIONS
 from analysis.responses import SHOWN, response_curve, rows_shown
 from analysis.studies import Study
-from pipeline.metrics import TEST_ERR
+from pipeline.metrics import FORWARD_VARIANCE, TEST_ERR
 
 
 def caption_1(study: Study) -> str:
@@ -39,6 +40,22 @@ def caption_7(study: Study) -> str:
     without = f"Absent, for want of a finished run: {_listed(absent)}." if absent else ""
     paper = "Faint lines: the paper's own, digitised." if study.comparable else ""
     return " ".join(text for text in (what, seeds, paper, without) if text)
+
+
+def caption_signals(study: Study) -> str:
+    """The caption of the figure of signals for a study."""
+    what = (
+        "From the paper's text and references, not one of its figures. How signals travel through 56 layers on "
+        f"{study.dataset_title}. Top: variance of each layer's response, as in Figure 7, to a training mini-batch. Bottom: "
+        "norm of the loss's gradient by each layer's weights. Before the first step and after the last; values below 1e-20 "
+        "are drawn there."
+    )
+    shown = signals.rows_shown(study)
+    counts = {int(signals.signal_curve(study, name, FORWARD_VARIANCE, False).n.iloc[0]) for name in shown}
+    seeds = "Lines are means over seeds, bands from the lowest to the highest." if max(counts, default=1) > 1 else ""
+    absent = [name for name in signals.SHOWN if name not in shown]
+    without = f"Absent, for want of a run: {_listed(absent)}." if absent else ""
+    return " ".join(text for text in (what, seeds, signals.outcomes(study), without) if text)
 
 
 def _remarks(study: Study, panels: tuple[Panel, ...]) -> list[str]:

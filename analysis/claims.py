@@ -1,4 +1,4 @@
-"""Claims C1 to C13 of Sec. 4.2 (CIFAR-10): the parts each consists of, and the verdict of a study's runs on it.
+"""Claims C1 to C13 of Sec. 4.2 (CIFAR-10), and I4 of Sec. 4.1 on a plain network of theirs: the parts each consists of, and the verdict of a study's runs on it.
 
 A claim is reproduced if all its parts hold, contradicted if one is significantly the opposite, otherwise undecided;
 it is "not run" where rows are missing, or where its numbers are about CIFAR-10 and the study is not. The words and the
@@ -12,7 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from analysis import evidence, reported
-from analysis.evidence import Evidence, Higher, Part, Similar, SlowStart, Within
+from analysis.evidence import EveryRun, Evidence, Higher, Part, Similar, SlowStart, Within
 from analysis.measures import MEASURED, measure
 from analysis.reported import Statement
 from analysis.stats import MIN_SEEDS
@@ -23,6 +23,10 @@ Verdict = Literal["reproduced", "contradicted", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "undecided", "not run")
 
 PLAIN = ("plain20", "plain32", "plain44", "plain56")
+NOT_VANISHED = 1e-3
+"""Our reading of "healthy": no layer has less than a thousandth of the signal of the layer that it comes from. Without batch
+norm and with N(0, 0.01²), 56 layers lose more than float32 can hold."""
+
 RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 
 
@@ -64,6 +68,7 @@ CLAIMS: dict[str, Claim] = {
     "C11": Claim((Higher("test", "resnet1202", "resnet110"), Similar("train", "resnet1202", "resnet110", 0.5))),
     "C12": Claim(tuple(Higher("response", f"plain{depth}", f"resnet{depth}") for depth in (20, 56))),
     "C13": Claim(tuple(Higher("response", f"resnet{few}", f"resnet{many}") for few, many in ((20, 56), (56, 110)))),
+    "I4": Claim((EveryRun("forward", "plain56", NOT_VANISHED), EveryRun("backward", "plain56", NOT_VANISHED))),
 }
 """The claims by id; the grids are checked against the experiments that these need."""
 

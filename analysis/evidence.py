@@ -1,7 +1,8 @@
 """The parts a claim is made of, and what the measured runs say about each: holds, opposite, open or missing.
 
-Four kinds: an ordering of two rows (permutation test), a mean within bounds (t-interval), two means that are similar
-(Welch interval), and ResNet-110's slow start (footnote 5). Which claim has which parts is in `claims`.
+Five kinds: an ordering of two rows (permutation test), a mean within bounds (t-interval), two means that are similar
+(Welch interval), a bound that every run keeps, and ResNet-110's slow start (footnote 5). Which claim has which parts is in
+`claims`.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +23,8 @@ QUANTITIES: dict[str, dict[str, str]] = {
     "train": {"train_clean": "training error (whole set)", "train_running": "training error (running, last 22 %)"},
     "plateau": {"train_plateau": "training error (running, before the last drop)"},
     "response": {"response": "mean deviation of layer responses"},
+    "forward": {"forward": "weakest forward variance (of the first layer's)"},
+    "backward": {"backward": "weakest gradient norm (of the last layer's)"},
     "params": {"params": "parameters"},
     "warmup_end": {"warmup_end": "iterations of warm-up"},
 }
@@ -134,6 +137,29 @@ class Similar:
         interval = stats.difference_interval(values[self.first], values[self.second])
         placed = _placed(interval, -self.margin, self.margin, "difference, ")
         return _evidence(text, self.experiments, values, *placed, interval=interval)
+
+
+@dataclass(frozen=True)
+class EveryRun:
+    """In every run of the row, `quantity` is above a bound."""
+
+    quantity: str
+    experiment: str
+    above: float
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return (self.experiment,)
+
+    def judge(self, measures: pd.DataFrame) -> Evidence:
+        words, values, problem = _values(measures, self.quantity, self.experiments)
+        text = f"{words}: {self.experiment} > {self.above:g} in every run"
+        if problem:
+            return _evidence(text, self.experiments, values, *problem)
+        found = values[self.experiment]
+        above = sum(value > self.above for value in found)
+        outcome: Outcome = "holds" if above == len(found) else "opposite" if not above else "open"
+        return _evidence(text, self.experiments, values, outcome, f"{above} of {len(found)}, lowest {min(found):.2g}")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """MLflow to parquet: the only reader of MLflow. Everything after it works offline on the exported files.
 
-A run is a MLflow run that our publisher tagged `kind = run`; parents, reports and foreign runs are passed over.
+A run is a MLflow run that our publisher tagged `kind = run`, and `kind = sweep` marks what was asked for as a sweep;
+parents, reports and foreign runs are passed over.
 """
 
 from json import loads
@@ -12,7 +13,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from analysis.frames import LAYERS, METRICS, RUNS, Frames, check
+from analysis.frames import LAYERS, METRICS, RUNS, SWEEPS, Frames, check
 from pipeline.errors import InputError, first_line
 
 PAGE = 200
@@ -30,7 +31,8 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
     client = MlflowClient(tracking)
     try:
         found = client.get_experiment_by_name(experiment)
-        runs = _search(client, found.experiment_id) if found else []
+        runs = _search(client, found.experiment_id, "run") if found else []
+        asked = _search(client, found.experiment_id, "sweep") if found else []
     except Exception as error:
         raise InputError(f"--tracking {tracking}: cannot be read ({first_line(error)})") from error
     if not runs:
@@ -38,7 +40,9 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
     rows = pd.DataFrame([_row(run) for run in runs], columns=list(RUNS))
     points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
     layers = pd.DataFrame([row for run in runs for row in _layers(client, run)], columns=list(LAYERS))
-    frames = check(rows, points, layers)
+    cells = [cell for run in asked for cell in _artifact(client, run, "sweep.json")]
+    sweeps = pd.DataFrame(cells, columns=list(SWEEPS)).astype({"unchanged": "bool"})
+    frames = check(rows, points, layers, sweeps)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, frame in frames._asdict().items():
@@ -50,11 +54,11 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
     return frames
 
 
-def _search(client: MlflowClient, experiment_id: str) -> list[Run]:
+def _search(client: MlflowClient, experiment_id: str, kind: str) -> list[Run]:
     runs: list[Run] = []
     token: str | None = None
     while True:
-        page = client.search_runs([experiment_id], "tags.kind = 'run'", max_results=PAGE, page_token=token)
+        page = client.search_runs([experiment_id], f"tags.kind = '{kind}'", max_results=PAGE, page_token=token)
         runs.extend(page)
         token = page.token
         if not token:
@@ -99,8 +103,7 @@ def _layers(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     """What a finished run measured in its layers, from its `result.json`."""
     if run.data.tags.get("complete") != "yes":
         return []
-    with TemporaryDirectory() as place:
-        result = loads(Path(client.download_artifacts(run.info.run_id, "result.json", place)).read_bytes())
+    result = _artifact(client, run, "result.json")
     return [
         {
             "run_id": run.data.tags["run_key"],
@@ -113,3 +116,9 @@ def _layers(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
         for measured in result.get("layers", [])
         for number, (name, value) in enumerate(zip(measured["layers"], measured["values"], strict=True), 1)
     ]
+
+
+def _artifact(client: MlflowClient, run: Run, name: str) -> Any:
+    """A JSON artifact of a run, parsed."""
+    with TemporaryDirectory() as place:
+        return loads(Path(client.download_artifacts(run.info.run_id, name, place)).read_bytes())

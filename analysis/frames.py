@@ -1,10 +1,10 @@
-"""The measured frames, `runs`, `metrics` and `layers`: their schema, and how they are read and checked.
+"""The measured frames, `runs`, `metrics`, `layers` and `sweeps`: their schema, and how they are read and checked.
 
 Everything else in `analysis` trusts what this module lets through. It knows the parquet files of the exporter and
 nothing about where the numbers came from; it computes nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from json import JSONDecodeError, dumps, loads
 from pathlib import Path
@@ -79,8 +79,23 @@ LAYERS: dict[str, Column] = {
 }
 """One row per layer of a quantity that is measured in layers; `layer` counts from 1 in order of computation."""
 
+SWEEPS: dict[str, Column] = {
+    "sweep": _TEXT,
+    "name": _TEXT,
+    "dataset_id": _TEXT,
+    "base": _TEXT,
+    "experiment": _TEXT,
+    "position": _INTEGER,
+    "change": _TEXT,
+    "unchanged": _BOOLEAN,
+    "fingerprint": _TEXT,
+}
+"""One row per cell of a sweep: `fingerprint` is the row trained there, `change` what was changed of the row whose
+overrides are `base` (`unchanged` where that leaves the row as it was), `name` the fields that vary, or `ledger`."""
+
 RUN_KEY = ["run_id"]
 LAYER_KEY = ["run_id", "quantity", "iteration", "layer"]
+SWEEP_KEY = ["sweep", "position"]
 METRIC_KEY = ["run_id", "metric", "iteration"]
 SAME_RUN = ["dataset_id", "overrides", "experiment", "seed"]
 
@@ -95,19 +110,34 @@ class Frames(NamedTuple):
     runs: pd.DataFrame
     metrics: pd.DataFrame
     layers: pd.DataFrame
+    sweeps: pd.DataFrame
+
+    def of(self, keys: Collection[str]) -> "Frames":
+        """The frames of these runs alone, and the sweeps that have any of them."""
+        runs, metrics, layers = (frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in self[:3])
+        asked = self.sweeps[self.sweeps.fingerprint.isin(runs.fingerprint)].sweep
+        return Frames(runs, metrics, layers, self.sweeps[self.sweeps.sweep.isin(asked)].reset_index(drop=True))
 
 
 def load(folder: Path) -> Frames:
-    """Read and check `runs.parquet`, `metrics.parquet` and, where there is one, `layers.parquet` of a folder.
+    """Read and check `runs.parquet`, `metrics.parquet` and, where there are any, `layers` and `sweeps` of a folder.
 
     Raises:
         InputError: one line naming the file and what is wrong with it.
     """
-    layers = _read(folder / "layers.parquet") if (folder / "layers.parquet").exists() else None
-    return check(_read(folder / "runs.parquet"), _read(folder / "metrics.parquet"), layers, where=f"{folder}: ")
+    needed = [_read(folder / f"{name}.parquet") for name in ("runs", "metrics")]
+    optional = [folder / f"{name}.parquet" for name in ("layers", "sweeps")]
+    return check(*needed, *(_read(path) if path.exists() else None for path in optional), where=f"{folder}: ")
 
 
-def check(runs: pd.DataFrame, metrics: pd.DataFrame, layers: pd.DataFrame | None = None, *, where: str = "") -> Frames:
+def check(
+    runs: pd.DataFrame,
+    metrics: pd.DataFrame,
+    layers: pd.DataFrame | None = None,
+    sweeps: pd.DataFrame | None = None,
+    *,
+    where: str = "",
+) -> Frames:
     """The frames with the schema's columns and types, in the order of their keys; `where` opens each message.
 
     Raises:
@@ -118,7 +148,10 @@ def check(runs: pd.DataFrame, metrics: pd.DataFrame, layers: pd.DataFrame | None
     metrics = _typed(metrics, METRICS, METRIC_KEY, f"{where}metrics.parquet")
     layers = pd.DataFrame(columns=list(LAYERS)) if layers is None else layers
     layers = _typed(layers, LAYERS, LAYER_KEY, f"{where}layers.parquet")
-    runs["overrides"] = [_canonical(text, run, where) for text, run in zip(runs.overrides, runs.run_id, strict=True)]
+    sweeps = pd.DataFrame(columns=list(SWEEPS)).astype({"unchanged": "bool"}) if sweeps is None else sweeps
+    sweeps = _typed(sweeps, SWEEPS, SWEEP_KEY, f"{where}sweeps.parquet")
+    runs["overrides"] = _canonical(runs, "overrides", "run_id", f"{where}runs.parquet")
+    sweeps["base"] = _canonical(sweeps, "base", "sweep", f"{where}sweeps.parquet")
     unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
     if unknown:
         raise InputError(f"{where}runs.parquet: unknown status {unknown[0]!r}")
@@ -127,7 +160,7 @@ def check(runs: pd.DataFrame, metrics: pd.DataFrame, layers: pd.DataFrame | None
         orphans = sorted(set(frame.run_id) - set(runs.run_id))
         if orphans:
             raise InputError(f"{where}{name}.parquet: {len(orphans)} run(s) not in runs.parquet, such as {orphans[0]}")
-    return Frames(runs, metrics, layers)
+    return Frames(runs, metrics, layers, sweeps)
 
 
 def each(frame: pd.DataFrame) -> Iterator[Any]:
@@ -175,11 +208,15 @@ def _refuse_duplicates(frame: pd.DataFrame, key: list[str], name: str) -> None:
         raise InputError(f"{name}: {len(doubled)} rows share a key, such as {first}")
 
 
-def _canonical(overrides: str, run: str, where: str) -> str:
-    try:
-        parsed = loads(overrides)
-    except JSONDecodeError:
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise InputError(f"{where}runs.parquet: overrides of run {run} are not a JSON object: {overrides!r}")
-    return dumps(parsed, sort_keys=True)
+def _canonical(frame: pd.DataFrame, column: str, key: str, name: str) -> list[str]:
+    """A column of JSON objects, each in one spelling."""
+    spelled = []
+    for text, owner in zip(frame[column], frame[key], strict=True):
+        try:
+            parsed = loads(text)
+        except JSONDecodeError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise InputError(f"{name}: {column} of {key.removesuffix('_id')} {owner} are not a JSON object: {text!r}")
+        spelled.append(dumps(parsed, sort_keys=True))
+    return spelled

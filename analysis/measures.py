@@ -6,6 +6,7 @@ best, never the last one available. It averages nothing over runs and judges not
 
 from functools import lru_cache
 from math import nan
+from typing import Literal
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ from analysis.frames import FAILED, FINISHED, each
 from analysis.reported import PAPER_ITERATIONS
 from analysis.studies import Study
 from pipeline.experiments import EXPERIMENTS
-from pipeline.metrics import RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
+from pipeline.metrics import FORWARD_VARIANCE, GRADIENT_NORM, RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
 
 LATE = 50_000 / PAPER_ITERATIONS
 """The running training error scatters, so its final value is the mean from here (as a share of the iterations) on."""
@@ -22,7 +23,7 @@ MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = ("measured", "no fina
 
 History = dict[tuple[str, str], pd.DataFrame]
 
-COLUMNS = ["test", "train_clean", "train_running", "train_plateau", "response"]
+COLUMNS = ["test", "train_clean", "train_running", "train_plateau", "response", "forward", "backward"]
 
 
 @lru_cache(maxsize=16)
@@ -32,17 +33,20 @@ def measure(study: Study) -> pd.DataFrame:
     Columns beside those of the run: `state` (`measured`: finished with a final test error; `no final error`: finished
     without, never averaged; `failed`; `unfinished`), `test`, `train_clean` and `train_running` (final errors),
     `train_plateau` (mean running error before the last learning rate drop), `response` (mean over layers of the final
-    standard deviation of their responses). Computed once per study: treat it as read-only.
+    standard deviation of their responses), `forward` and `backward` (the weakest signal in any layer, at the start, at
+    drops and at the end: variance relative to the first layer's, gradient norm relative to the last layer's). Computed once per study: treat it as read-only.
     """
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
     names = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
     kept = study.runs[[*names, "warmup_end", "converging_from"]]
     deviations = study.layers[study.layers.quantity == RESPONSE_STD].groupby(["run_id", "iteration"]).value.mean()
+    forward, backward = _weakest(study, FORWARD_VARIANCE, "first"), _weakest(study, GRADIENT_NORM, "last")
     numbers = pd.DataFrame(
         [
             _of_run(run.run_id, run.iterations, _drops(study, run.experiment), history)
             | {"response": float(deviations.get((run.run_id, run.iterations), nan))}
+            | {"forward": float(forward.get(run.run_id, nan)), "backward": float(backward.get(run.run_id, nan))}
             for run in each(kept)
         ],
         columns=COLUMNS,
@@ -54,6 +58,14 @@ def measure(study: Study) -> pd.DataFrame:
     for name in ("warmup_end", "converging_from"):
         measured[name] = measured[name].astype("float64")
     return measured
+
+
+def _weakest(study: Study, quantity: str, source: Literal["first", "last"]) -> pd.Series:
+    """By run, the smallest value of a quantity relative to the layer that the signal comes from: `first` or `last`."""
+    layers = study.layers[study.layers.quantity == quantity].sort_values("layer")
+    moments = layers.groupby(["run_id", "iteration"]).value
+    relative = layers.value / moments.transform(source)
+    return relative.where(relative < float("inf"), 0.0).groupby(layers.run_id).min()
 
 
 def _state(status: str, test: float) -> str:

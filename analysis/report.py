@@ -1,4 +1,4 @@
-"""The report: one page per study with claims, Table 6 and Figures 1, 6 and 7; the same as CSV, Markdown and images.
+"""The report: a page per study with claims, Table 6 and Figures 1, 6 and 7, a page per sweep; also as CSV and images.
 
 Everything is rendered in memory first and then put in place, the pages last: a report that cannot be made leaves what
 was there. The same frames give the same bytes. No statistics here, and nothing is compared.
@@ -6,23 +6,27 @@ was there. The same frames give the same bytes. No statistics here, and nothing 
 
 import os
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 
-from analysis import captions, claims, evidence, figures, style, tables
+from analysis import captions, claims, evidence, figures, signals, style, sweeps, tables
 from analysis.claims import Judgement
 from analysis.frames import FINISHED, Frames, check
 from analysis.overview import overview, run_list, troubled
 from analysis.responses import figure_7
 from analysis.studies import Study, split_studies
+from analysis.sweeps import Sweep, split_sweeps
 from pipeline.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "templates"
 INDEX = "index.html"
+KINDS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
 
 
@@ -52,14 +56,16 @@ def report_files(frames: Frames) -> dict[str, bytes]:
         raise InputError(
             f"no finished runs among the {len(frames.runs)} recorded; run `resnet-repro grid demo` first, or wait for its end"
         )
-    studies = split_studies(*frames)
+    studies, swept = split_studies(*frames), split_sweeps(frames)
     judged = {study.slug: claims.judge_claims(study) for study in studies}
-    if len(studies) == 1:
+    if len(studies) == 1 and not swept:
         return study_files(studies[0], judged[studies[0].slug])
-    files = {INDEX: _index_page(studies, judged)}
+    files = {INDEX: _index_page(studies, judged, swept)}
     for study in studies:
         of_study = study_files(study, judged[study.slug], several=True)
         files |= {f"{study.slug}/{name}": content for name, content in of_study.items()}
+    for sweep in swept:
+        files |= {f"{sweep.slug}/{name}": content for name, content in sweep_files(sweep).items()}
     return files
 
 
@@ -67,10 +73,8 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
     """The files of one study; with `several`, its page links to the list of studies one folder up."""
     table = tables.table_6(study)
     verdicts = claims.summary(judgements)
-    drawn = {
-        "figure_1": figures.figure_1(study), "figure_6": figures.figure_6(study), "figure_7": figure_7(study),
-    }  # fmt: skip
-    images = {f"{name}.{kind}": style.image(drawn[name], kind) for name in drawn for kind in ("svg", "png")}
+    drawn = {name: draw(study) for name, (_, draw, _) in _figures(study).items()}
+    images = {f"{name}.{kind}": style.image(drawn[name], kind) for name in drawn for kind in KINDS}
     page = _study_page(study, judgements, table, images, several)
     return {
         "table_6.csv": table.to_csv(index=False).encode(),
@@ -82,12 +86,47 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
     }
 
 
+def sweep_files(sweep: Sweep) -> dict[str, bytes]:
+    """The files of one sweep."""
+    drawn = sweeps.figure_sweep(sweep)
+    images = {f"sweep.{kind}": style.image(drawn, kind) for kind in KINDS}
+    table = sweeps.printed(sweep)
+    page = _render(
+        "sweep.html.j2",
+        sweep=sweep,
+        study=sweep.study,
+        overview=overview(sweep.study, []),
+        table=table,
+        picture=b64encode(images["sweep.svg"]).decode(),
+        runs=run_list(sweep.study),
+        troubled=troubled(sweep.study),
+    )
+    return {
+        "sweep.csv": sweeps.sweep_table(sweep).to_csv(index=False).encode(),
+        "sweep.md": f"# {sweep.title}\n\n{tables.to_markdown(table)}".encode(),
+        **images,
+        INDEX: page,
+    }
+
+
+def _figures(study: Study) -> dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]]:
+    """The figures of a study's page by file name: title, drawing and caption."""
+    shown: dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]] = {
+        "figure_1": ("Figure 1", figures.figure_1, captions.caption_1),
+        "figure_6": ("Figure 6", figures.figure_6, captions.caption_6),
+        "figure_7": ("Figure 7", figure_7, captions.caption_7),
+    }
+    if signals.rows_shown(study):
+        shown["signals"] = ("Signals", signals.figure_signals, captions.caption_signals)
+    return shown
+
+
 def _study_page(
     study: Study, judgements: list[Judgement], table: pd.DataFrame, images: dict[str, bytes], several: bool
 ) -> bytes:
     shown = [
-        (f"figure_{number}", f"Figure {number}", caption(study), b64encode(images[f"figure_{number}.svg"]).decode())
-        for number, caption in ((1, captions.caption_1), (6, captions.caption_6), (7, captions.caption_7))
+        (name, title, caption(study), b64encode(images[f"{name}.svg"]).decode())
+        for name, (title, _, caption) in _figures(study).items()
     ]
     return _render(
         "study.html.j2",
@@ -103,8 +142,12 @@ def _study_page(
     )
 
 
-def _index_page(studies: list[Study], judged: dict[str, list[Judgement]]) -> bytes:
-    return _render("index.html.j2", studies=[(study, overview(study, judged[study.slug])) for study in studies])
+def _index_page(studies: list[Study], judged: dict[str, list[Judgement]], swept: list[Sweep]) -> bytes:
+    return _render(
+        "index.html.j2",
+        studies=[(study, overview(study, judged[study.slug])) for study in studies],
+        sweeps=[(sweep, overview(sweep.study, [])) for sweep in swept],
+    )
 
 
 def _render(template: str, **content: object) -> bytes:

@@ -12,6 +12,7 @@ from jobs.data import stored_named
 from jobs.grids import check_trainable
 from jobs.launch import check_workers
 from jobs.options import tracking_of
+from jobs.sweeps import CIFAR_TRAINING_IMAGES
 from pipeline.checkpoint import newest_iteration
 from pipeline.datasets import dataset_key
 from pipeline.experiments import EXPERIMENTS, Experiment
@@ -77,6 +78,13 @@ def _dataset(place: Storage, data: str) -> dict[str, str]:
         return {"id": "", "key": data, "says": f"{data}, to be prepared (its id is part of the folders' names)"}
     name, counts = found["row"]["name"], f"{found['train_images']:,} training and {found['test_images']:,} test images"
     return {"id": found["id"], "key": dataset_key(name, found["id"]), "says": f"{name} {found['id']}: {counts}"}
+
+
+def training_images(storage: str, data: str) -> int:
+    """How many a dataset has; as many as CIFAR-10 where it is not prepared yet."""
+    if found := stored_named(Storage(storage), data):
+        return int(found["train_images"])
+    return len(digits().train) if data == "digits" else CIFAR_TRAINING_IMAGES
 
 
 def _state(place: Storage, run: Run) -> str:

@@ -1,4 +1,4 @@
-"""The only writer to MLflow: publishes runs as their folders in storage say, in batches, off the step path.
+"""Publishes a run to MLflow as its folder in storage says, in batches, off the step path.
 
 It finds a run by its key, reads what the server has and sends only what is missing, each point with the time at which it
 was first recorded: publishing twice changes nothing. Only what a checkpoint holds is published, so a resume can neither
@@ -12,12 +12,11 @@ from json import dumps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
-from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Metric, Param, RunTag
 
-from jobs.tracking import EXPERIMENT, open_store
+from jobs.tracking import experiment_id, only_run, open_store
 from pipeline.checkpoint import folder, newest_history
 from pipeline.datasets import read_manifest
 from pipeline.errors import first_line
@@ -84,11 +83,10 @@ class Publisher:
         if self.client is not None:
             return
         client = open_store(self.tracking, self.storage)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        assert experiment is not None
-        parent = _only_run(client, experiment.experiment_id, "parent_key", self._parent_key(), self._parent_tags())
+        experiment = experiment_id(client)
+        parent = only_run(client, experiment, "parent_key", self._parent_key(), self._parent_tags())
         tags = self._run_tags() | {"mlflow.parentRunId": parent}
-        self.run_id = _only_run(client, experiment.experiment_id, "run_key", self.run.key, tags)
+        self.run_id = only_run(client, experiment, "run_key", self.run.key, tags)
         fields = asdict(self.run.experiment).items()
         row = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
         params = [*row, Param("seed", str(self.run.seed)), Param("dataset_id", self.run.dataset_id)]
@@ -182,73 +180,3 @@ class Publisher:
             "dataset_id": self.run.dataset_id,
             "comparable": str(bool(manifest.get("row", {}).get("comparable"))),
         }
-
-
-def publish_ended(tracking: str, storage: Storage, runs: list[Run]) -> None:
-    """Open the store, and complete the copies of runs that have ended, where a server was away when they did."""
-    client = open_store(tracking, storage)
-    ended = [(run, result) for run in runs if (result := read_result(storage, run)) is not None]
-    if not ended:
-        return
-    complete = _tagged(client, f"tags.{COMPLETE} = 'yes'")
-    for run, result in ended:
-        if run.key not in complete:
-            outcome = "FINISHED" if result["status"] == "finished" else "DIVERGED"
-            Publisher(tracking, storage, run, {}).finish(outcome, result.get("reason"))
-
-
-def mark_interrupted(tracking: str, storage: Storage, runs: list[Run]) -> None:
-    """Say of runs that have not ended that they are not running any more."""
-    client = open_store(tracking, storage)
-    published = _tagged(client, "attributes.status = 'RUNNING'")
-    for run in runs:
-        if run.key in published and read_result(storage, run) is None:
-            client.set_tag(published[run.key], "outcome", "KILLED")
-            client.set_tag(published[run.key], "reason", "interrupted")
-            client.set_terminated(published[run.key], "KILLED")
-
-
-def _tagged(client: MlflowClient, query: str) -> dict[str, str]:
-    """MLflow's ids of our runs that fit a query, by run key."""
-    experiment, token = client.get_experiment_by_name(EXPERIMENT), None
-    found: dict[str, str] = {}
-    while experiment is not None:
-        page = client.search_runs([experiment.experiment_id], f"tags.kind = 'run' and {query}", page_token=token)
-        found |= {run.data.tags["run_key"]: run.info.run_id for run in page}
-        token = page.token
-        if not token:
-            break
-    return found
-
-
-def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> None:
-    """Keep the files of a report (relative to `out`) as artifacts of one MLflow run, the same one for each storage."""
-    client = open_store(tracking, storage)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    tags = {"kind": "report", "mlflow.runName": f"report {storage.uri}"}
-    run_id = _only_run(client, experiment.experiment_id, "report_key", storage.uri, tags)
-    for name in files:
-        client.log_artifact(run_id, str(out / name), str(Path("report", name).parent))
-    client.set_terminated(run_id, "FINISHED")
-
-
-def _only_run(client: MlflowClient, experiment_id: str, key: str, value: str, tags: dict[str, str]) -> str:
-    """The MLflow run whose tag `key` is `value`, made if there is none.
-
-    Two that make it at once both look again and keep the older one.
-    """
-
-    def found() -> list[Any]:
-        query = f"tags.{key} = '{value}'"
-        hits = client.search_runs([experiment_id], query, ViewType.ACTIVE_ONLY, max_results=10)
-        return sorted(hits, key=lambda hit: (hit.info.start_time, hit.info.run_id))
-
-    hits = found()
-    if hits:
-        return str(hits[0].info.run_id)
-    made = client.create_run(experiment_id, run_name=tags["mlflow.runName"], tags={**tags, key: value}).info.run_id
-    oldest = str(found()[0].info.run_id)
-    if oldest != made:
-        client.delete_run(made)
-    return oldest

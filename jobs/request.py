@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from jobs import grids
 from jobs.launch import Execution, check_workers
-from jobs.options import Device, manifest_named
+from jobs.options import Device
 from pipeline.checkpoint import check_ours
 from pipeline.datasets import dataset_key
 from pipeline.errors import InputError
@@ -14,11 +15,12 @@ from pipeline.runs import Run, check_run
 from pipeline.storage import Storage
 
 
-def runs_of(place: Storage, rows: list[Experiment], data: str, seeds: Iterable[int], workers: int) -> list[Run]:
+def runs_of(
+    place: Storage, rows: list[Experiment], manifest: dict[str, Any], seeds: Iterable[int], workers: int
+) -> list[Run]:
     """The runs asked for, refused where workers, the dataset, or what lies in their folders cannot carry them."""
     for row in rows:
         grids.check_trainable(row)
-    manifest = manifest_named(place, data)
     key = dataset_key(manifest["row"]["name"], manifest["id"])
     runs = [Run(row, manifest["id"], key, seed) for row in rows for seed in seeds]
     for run in runs:

@@ -86,16 +86,14 @@ def try_tracking(action: Callable[[], object], tracking: str) -> None:
 def report_on(tracking: str, place: Storage, out: Path | None = None, runs: list[Run] | None = None) -> None:
     """Export, report (on the studies of `runs` alone if given), keep it in MLflow, and say where everything is."""
     from analysis.export import export
-    from analysis.frames import Frames
     from analysis.report import INDEX, write_report
-    from jobs.publisher import log_report
+    from jobs.publications import log_report
 
     base = place.local or Path("results")
     out = out or base / "report"
     frames = export(tracking, base / "export")
     if runs is not None:
-        keys = {run.key for run in runs}
-        frames = Frames(*(frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in frames))
+        frames = frames.of({run.key for run in runs})
     files = write_report(frames, out)
     try_tracking(lambda: log_report(tracking, place, out, files), tracking)
     print(f"report: {out / INDEX}  (open it in a browser)")

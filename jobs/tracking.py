@@ -3,9 +3,11 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import InputError
@@ -65,3 +67,43 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 raise
     return client
+
+
+def experiment_id(client: MlflowClient) -> str:
+    """MLflow's id of our experiment in a store that `open_store` opened."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return str(experiment.experiment_id)
+
+
+def only_run(client: MlflowClient, experiment: str, key: str, value: str, tags: dict[str, str]) -> str:
+    """The MLflow run whose tag `key` is `value`, made if there is none.
+
+    Two that make it at once both look again and keep the older one.
+    """
+
+    def found() -> list[Any]:
+        hits = client.search_runs([experiment], f"tags.{key} = '{value}'", ViewType.ACTIVE_ONLY, max_results=10)
+        return sorted(hits, key=lambda hit: (hit.info.start_time, hit.info.run_id))
+
+    hits = found()
+    if hits:
+        return str(hits[0].info.run_id)
+    made = client.create_run(experiment, run_name=tags["mlflow.runName"], tags={**tags, key: value}).info.run_id
+    oldest = str(found()[0].info.run_id)
+    if oldest != made:
+        client.delete_run(made)
+    return oldest
+
+
+def runs_tagged(client: MlflowClient, query: str) -> dict[str, str]:
+    """MLflow's ids of our runs that fit a query, by run key."""
+    experiment, token = client.get_experiment_by_name(EXPERIMENT), None
+    found: dict[str, str] = {}
+    while experiment is not None:
+        page = client.search_runs([experiment.experiment_id], f"tags.kind = 'run' and {query}", page_token=token)
+        found |= {run.data.tags["run_key"]: run.info.run_id for run in page}
+        token = page.token
+        if not token:
+            break
+    return found

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from threading import Event
 from typing import Annotated, Any
 
 import typer
 
-from jobs import grids, plan, screen
+from jobs import grids, plan, screen, sweeps
 from jobs.launch import Execution
 from jobs.options import (
     AddressOption,
@@ -23,11 +24,13 @@ from jobs.options import (
     ThreadsOption,
     TrackingOption,
     WorkersOption,
+    manifest_named,
     tracking_of,
     writable,
 )
 from jobs.request import placed, runs_of
 from jobs.result_commands import report_on, try_tracking
+from jobs.sweeps import Sweep
 from pipeline.errors import InputError
 from pipeline.metrics import TEST_ERR
 from pipeline.overrides import experiment_named
@@ -62,7 +65,7 @@ def train(
     execution = Execution(
         place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
     )
-    run = runs_of(place, [row], data, [seed], workers)[0]
+    run = runs_of(place, [row], manifest_named(place, data), [seed], workers)[0]
     result = read_result(place, run)
     if result is None:
         print(f"training {run} in {place.path(run.folder)}", flush=True)
@@ -102,7 +105,7 @@ def _train(
 
 
 def grid(
-    names: Annotated[list[str], typer.Argument(help="demo, figure1, figure6, figure7, table6, paper, or rows.")],
+    names: Annotated[list[str], typer.Argument(help="Grids or rows; `resnet-repro grids` lists them.")],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..K-1 of each row.")] = 1,
     data: DataOption = "digits",
     workers: WorkersOption = 1,
@@ -119,32 +122,41 @@ def grid(
 ) -> None:
     """Train a grid of rows x seeds, then write its report; given again, it continues with what is not finished.
 
-    Example: `resnet-repro grid table6 --data cifar10 --seeds 5`
+    Examples: `resnet-repro grid table6 --data cifar10 --seeds 5`, `resnet-repro grid ledger --iterations 400`,
+    and a sweep: `resnet-repro grid resnet20 --set lr=0.05,0.1,0.2 --seeds 3`
     """
     if "demo" in names:
         iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
-    rows = [experiment_named(name, settings, iterations) for name in grids.rows_asked_for(names)]
+    rows, _ = sweeps.asked_for(names, settings, iterations, plan.training_images(storage, data))
     if dry_run:
         return plan.show(rows, range(seeds), data, storage, tracking, workers)
     place = writable(storage)
     execution = Execution(
         place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
     )
-    runs = runs_of(place, rows, data, range(seeds), workers)
+    manifest = manifest_named(place, data)
+    rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
+    runs = runs_of(place, rows, manifest, range(seeds), workers)
     from jobs.grid import unfinished
 
     left = unfinished(place, runs)
     print(f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {place.uri}", flush=True)
     _complete(execution.tracking, place, runs)
+    _publish_sweeps(execution.tracking, place, swept, manifest)
     reasons = _train_grid(names, left, runs, place, execution, device, threads, address) if left else {}
-    reasons |= {run: f"diverged: {result['reason']}" for run, result in _results(place, runs) if "reason" in result}
-    for run, reason in reasons.items():
+    diverged = {run: result["reason"] for run, result in _results(place, runs) if "reason" in result}
+    failed = {run: reason for run, reason in reasons.items() if run not in diverged}
+    for run, reason in failed.items():
         print(f"{run} {reason}", file=sys.stderr)
-    if len(reasons) < len(runs):
+    for run, reason in diverged.items():
+        print(f"{run} diverged: {reason}", file=sys.stderr)
+    if len(failed) + len(diverged) < len(runs):
         report_on(execution.tracking, place, runs=runs)
-    if reasons:
-        raise SystemExit(_failed(f"{len(reasons)} of {len(runs)} runs did not finish; give the same command again"))
+    if failed:
+        raise SystemExit(_failed(f"{len(failed)} of {len(runs)} runs did not finish; give the same command again"))
+    if any(not run.experiment.may_diverge for run in diverged):
+        raise SystemExit(_failed(f"{len(diverged)} of {len(runs)} runs diverged, which trying again would repeat"))
 
 
 def _train_grid(
@@ -183,7 +195,7 @@ def _results(place: Storage, runs: list[Run]) -> Iterable[tuple[Run, dict[str, A
 
 def _interrupted(tracking: str, place: Storage, runs: list[Run], stop: Event) -> Callable[[], None]:
     """What Ctrl-C does before Ray is taken away: drivers in this process are told, and MLflow."""
-    from jobs.publisher import mark_interrupted
+    from jobs.publications import mark_interrupted
 
     def interrupted() -> None:
         stop.set()
@@ -194,9 +206,17 @@ def _interrupted(tracking: str, place: Storage, runs: list[Run], stop: Event) ->
 
 def _complete(tracking: str, place: Storage, runs: list[Run]) -> None:
     """See that MLflow can be used, and that it has all of what ended before."""
-    from jobs.publisher import publish_ended
+    from jobs.publications import publish_ended
 
     try_tracking(lambda: publish_ended(tracking, place, runs), tracking)
+
+
+def _publish_sweeps(tracking: str, place: Storage, swept: list[Sweep], manifest: dict[str, Any]) -> None:
+    from jobs.publications import publish_sweep
+
+    for sweep in swept:
+        dataset_id, name = manifest["id"], manifest["row"]["name"]
+        try_tracking(partial(publish_sweep, tracking, place, sweep, dataset_id, name), tracking)
 
 
 def _say_if_unpublished(published: list[bool], tracking: str) -> None:

@@ -100,6 +100,11 @@ class Experiment:
             raise ValueError(f"augmentation {elsewhere} is not for {self.family} rows")
 
     @property
+    def may_diverge(self) -> bool:
+        """Whether the row is there to show what happens without care, so that a loss that overflows is a result too."""
+        return self.artifacts == ("signals",)
+
+    @property
     def groups(self) -> int:
         """Batch-norm groups in an iteration, which is also the most workers a run can use."""
         return self.global_batch_size // self.bn_group
