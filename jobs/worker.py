@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -30,9 +31,9 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     import torch
 
     from pipeline import ranks
-    from pipeline.datasets import read_dataset
     from pipeline.memory import keep_freed_memory
     from pipeline.provenance import hardware, versions
+    from pipeline.staging import staged_dataset
     from pipeline.storage import Storage
     from pipeline.train import Settings, train
 
@@ -52,11 +53,22 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     try:
         storage = Storage(job.storage)
         settings = Settings(job.checkpoint_seconds, job.provenance | made_with)
-        return train(job.run, read_dataset(storage, job.run.dataset_id), storage, group, settings)
+        dataset = staged_dataset(storage, job.run.dataset_id, cache_folder())
+        return train(job.run, dataset, storage, group, settings)
     except InputError as error:  # trying again would not help, so it must not look like a worker's failure
         return {"status": REFUSED, "reason": str(error)}
     finally:
         ranks.leave()
+
+
+def cache_folder() -> Path | None:
+    """Where this node keeps copies for this user; its own environment says. None for a user without a home."""
+    if named := os.environ.get("RESNET_REPRO_CACHE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-repro"
+    except RuntimeError:
+        return None
 
 
 def _device(use_gpu: bool) -> Any:

@@ -120,6 +120,11 @@ def _check(row: DatasetRow, split: str, images: Images) -> None:
         raise InputError(f"{row.name}: {split} image {at} has label {worst}, labels go from 0 to {row.classes - 1}")
 
 
+def images_path(dataset_id: str) -> str:
+    """Where a dataset's images are in storage, in one safetensors file."""
+    return f"{FOLDER}/{dataset_id}/images.safetensors"
+
+
 def write_dataset(storage: Storage, dataset: Dataset, source: dict[str, Any]) -> dict[str, Any]:
     """Store a dataset under `datasets/<id>`, manifest last, and return its manifest.
 
@@ -128,7 +133,7 @@ def write_dataset(storage: Storage, dataset: Dataset, source: dict[str, Any]) ->
     old = read_manifest(storage, dataset.id)
     if old is None:
         content = save_arrays(_arrays(dataset))
-        storage.write(f"{FOLDER}/{dataset.id}/images.safetensors", content)
+        storage.write(images_path(dataset.id), content)
         manifest = {
             "format": FORMAT,
             "id": dataset.id,
@@ -176,16 +181,45 @@ def read_dataset(storage: Storage, dataset_id: str) -> Dataset:
     Raises:
         InputError: it is not there, or its bytes are not those its manifest names.
     """
+    manifest = prepared_manifest(storage, dataset_id)
+    return dataset_of(manifest, read_images(storage, manifest))
+
+
+def prepared_manifest(storage: Storage, dataset_id: str) -> dict[str, Any]:
+    """The manifest of a dataset that must be in storage.
+
+    Raises:
+        InputError: it is not there.
+    """
     manifest = read_manifest(storage, dataset_id)
-    if manifest is None:
+    if manifest is None or manifest["id"] != dataset_id:
         raise InputError(f"dataset {dataset_id} is not in {storage.uri}; `resnet-repro data prepare` puts it there")
-    path = f"{FOLDER}/{dataset_id}/images.safetensors"
+    return manifest
+
+
+def read_images(storage: Storage, manifest: dict[str, Any]) -> bytes:
+    """The images file of a stored dataset.
+
+    Raises:
+        InputError: its bytes are not those the manifest names.
+    """
+    path = images_path(manifest["id"])
     content = storage.read_if_there(path) or b""
-    if len(content) != manifest["size"] or blake2b(content).hexdigest() != manifest["checksum"]:
+    if not intact(manifest, content):
         raise InputError(f"{storage.path(path)}: damaged (checksum differs); delete the folder and prepare it again")
+    return content
+
+
+def intact(manifest: dict[str, Any], content: bytes) -> bool:
+    """Whether these are the bytes of the images file that a manifest names."""
+    return len(content) == manifest["size"] and blake2b(content).hexdigest() == manifest["checksum"]
+
+
+def dataset_of(manifest: dict[str, Any], content: bytes) -> Dataset:
+    """A dataset from its manifest and its intact images file."""
     arrays = load_arrays(content)
     splits = [Images(arrays[f"{split}.pixels"], arrays[f"{split}.labels"]) for split in ("train", "test")]
-    return Dataset(DatasetRow(**manifest["row"]), splits[0], splits[1], dataset_id)
+    return Dataset(DatasetRow(**manifest["row"]), splits[0], splits[1], manifest["id"])
 
 
 def verify_dataset(storage: Storage, dataset_id: str) -> Dataset:

@@ -16,7 +16,7 @@ SOURCES = {
 }
 TORCH_FREE = [
     *(f"pipeline.{name}" for name in (
-        "experiments", "layers", "metrics", "overrides", "schedule", "sampling", "datasets", "sources", "cifar10", "fashion_mnist", "download", "storage",
+        "experiments", "layers", "metrics", "overrides", "schedule", "sampling", "datasets", "staging", "sources", "cifar10", "fashion_mnist", "download", "storage",
         "runs", "checkpoint", "history", "provenance", "errors",
     )),
     *(f"jobs.{name}" for name in ("drive", "grid", "launch", "worker", "cli")),
