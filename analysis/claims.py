@@ -24,8 +24,9 @@ VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "undecided", "not
 
 PLAIN = ("plain20", "plain32", "plain44", "plain56")
 NOT_VANISHED = 1e-3
-"""Our reading of "healthy": no layer has less than a thousandth of the signal of the layer that it comes from. Without batch
-norm and with N(0, 0.01²), 56 layers lose more than float32 can hold."""
+"""Our reading of "healthy": no layer's variance is below a thousandth of the 1 that batch norm starts with, and no layer's
+gradient norm below a thousandth of that of the layer nearest to the loss. Without batch norm and with N(0, 0.01²), 56 layers
+lose more than float32 can hold."""
 
 RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 

@@ -23,8 +23,8 @@ QUANTITIES: dict[str, dict[str, str]] = {
     "train": {"train_clean": "training error (whole set)", "train_running": "training error (running, last 22 %)"},
     "plateau": {"train_plateau": "training error (running, before the last drop)"},
     "response": {"response": "mean deviation of layer responses"},
-    "forward": {"forward": "weakest forward variance (of the first layer's)"},
-    "backward": {"backward": "weakest gradient norm (of the last layer's)"},
+    "forward": {"forward": "weakest forward variance of any layer"},
+    "backward": {"backward": "weakest gradient norm of any layer, as a share of the last one's"},
     "params": {"params": "parameters"},
     "warmup_end": {"warmup_end": "iterations of warm-up"},
 }

@@ -6,7 +6,6 @@ best, never the last one available. It averages nothing over runs and judges not
 
 from functools import lru_cache
 from math import nan
-from typing import Literal
 
 import pandas as pd
 
@@ -34,14 +33,14 @@ def measure(study: Study) -> pd.DataFrame:
     without, never averaged; `failed`; `unfinished`), `test`, `train_clean` and `train_running` (final errors),
     `train_plateau` (mean running error before the last learning rate drop), `response` (mean over layers of the final
     standard deviation of their responses), `forward` and `backward` (the weakest signal in any layer, at the start, at
-    drops and at the end: variance relative to the first layer's, gradient norm relative to the last layer's). Computed once per study: treat it as read-only.
+    drops and at the end: variance, and gradient norm relative to the last layer's). Computed once per study: treat it as read-only.
     """
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
     names = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
     kept = study.runs[[*names, "warmup_end", "converging_from"]]
     deviations = study.layers[study.layers.quantity == RESPONSE_STD].groupby(["run_id", "iteration"]).value.mean()
-    forward, backward = _weakest(study, FORWARD_VARIANCE, "first"), _weakest(study, GRADIENT_NORM, "last")
+    forward, backward = _weakest(study, FORWARD_VARIANCE), _weakest(study, GRADIENT_NORM, relative=True)
     numbers = pd.DataFrame(
         [
             _of_run(run.run_id, run.iterations, _drops(study, run.experiment), history)
@@ -60,12 +59,12 @@ def measure(study: Study) -> pd.DataFrame:
     return measured
 
 
-def _weakest(study: Study, quantity: str, source: Literal["first", "last"]) -> pd.Series:
-    """By run, the smallest value of a quantity relative to the layer that the signal comes from: `first` or `last`."""
+def _weakest(study: Study, quantity: str, relative: bool = False) -> pd.Series:
+    """By run, the smallest value of a quantity in any layer, if `relative` as a share of the last layer's."""
     layers = study.layers[study.layers.quantity == quantity].sort_values("layer")
-    moments = layers.groupby(["run_id", "iteration"]).value
-    relative = layers.value / moments.transform(source)
-    return relative.where(relative < float("inf"), 0.0).groupby(layers.run_id).min()
+    last = layers.groupby(["run_id", "iteration"]).value.transform("last")
+    values = layers.value / last if relative else layers.value
+    return values.where(values < float("inf"), 0.0).groupby(layers.run_id).min()
 
 
 def _state(status: str, test: float) -> str:
