@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.frames import each
 from pipeline.experiments import EXPERIMENTS
+from pipeline.overrides import following, value_text
 
 FOLLOWS_ITERATIONS = {"lr_drops": "learning rate drops", "eval_every": "evaluations"}
 """Fields that move with `iterations` when a schedule is scaled, in words: named only if they do not."""
@@ -41,30 +42,23 @@ class Study:
         """One clause or two; empty for a comparable study."""
         clauses = [] if self.official else [_about_dataset(self.dataset)]
         if self.overrides:
-            words = ", ".join(f"{name}={_short(value)}" for name, value in self.named_overrides().items())
+            words = ", ".join(f"{name}={value_text(value)}" for name, value in self.named_overrides().items())
             clauses.append(f"not the paper's recipe: {words}")
         return "; ".join(clauses)
 
     def named_overrides(self) -> dict[str, Any]:
         """The overrides without those that only follow from another number of iterations."""
-        if "iterations" not in self.overrides:
-            return self.overrides
-        rows = [EXPERIMENTS[name] for name in set(self.runs.experiment) if name in EXPERIMENTS]
-        scaled = [row.scaled_to(self.overrides["iterations"]) for row in rows]
-
-        def follows(name: str, value: Any) -> bool:
-            same = (_short(getattr(row, name)) == _short(value) for row in scaled)
-            return name in FOLLOWS_ITERATIONS and bool(scaled) and all(same)
-
-        return {name: value for name, value in self.overrides.items() if not follows(name, value)}
+        moved = [following(name, self.overrides) for name in set(self.runs.experiment) if name in EXPERIMENTS]
+        moved_alone = set.intersection(*moved) if moved else set()
+        return {name: value for name, value in self.overrides.items() if name not in moved_alone}
 
     def deviations(self) -> list[str]:
         """Each named override as a phrase with the paper's value where the study's rows agree on one."""
         phrases = []
         for name, value in self.named_overrides().items():
-            paper = {_short(getattr(EXPERIMENTS[e], name, None)) for e in self.runs.experiment if e in EXPERIMENTS}
+            paper = {value_text(getattr(EXPERIMENTS[e], name, None)) for e in self.runs.experiment if e in EXPERIMENTS}
             instead = f" instead of {paper.pop()}" if len(paper) == 1 else ""
-            phrases.append(f"{name.replace('_', ' ')} {_short(value)}{instead}")
+            phrases.append(f"{name.replace('_', ' ')} {value_text(value)}{instead}")
             if name == "iterations":
                 moved = [FOLLOWS_ITERATIONS[other] for other in FOLLOWS_ITERATIONS if self._follows(other)]
                 phrases[-1] += f" ({' and '.join(moved)} moved in proportion)" if moved else ""
@@ -83,7 +77,7 @@ class Study:
     def title(self) -> str:
         if not self.overrides:
             return f"{self.dataset_title}, the paper's recipe"
-        return f"{self.dataset_title}, " + ", ".join(f"{k}={_short(v)}" for k, v in self.named_overrides().items())
+        return f"{self.dataset_title}, " + ", ".join(f"{k}={value_text(v)}" for k, v in self.named_overrides().items())
 
     @property
     def slug(self) -> str:
@@ -163,13 +157,3 @@ def _about_dataset(dataset: str) -> str:
     if dataset.lower().replace("-", "").startswith("cifar10") and not dataset.lower().startswith("cifar100"):
         return f"dataset is {dataset}, not verified against the official archive"
     return f"dataset is {dataset}, not CIFAR-10"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "/".join(map(_short, value)) or "none"
-    if value is None:
-        return "none"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
-        return f"{value:,}"
-    return str(value)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -16,6 +15,7 @@ from jobs.sweeps import CIFAR_TRAINING_IMAGES
 from pipeline.checkpoint import newest_iteration
 from pipeline.datasets import dataset_key
 from pipeline.experiments import EXPERIMENTS, Experiment
+from pipeline.overrides import value_text
 from pipeline.runs import Run, read_result
 from pipeline.sources import digits
 from pipeline.storage import Storage
@@ -60,13 +60,7 @@ def _table(rows: Sequence[Experiment], differing: list[str]) -> Table:
 def _value(row: Experiment, field: str) -> str:
     """A field's value, followed by the paper's where that is another."""
     value, paper = getattr(row, field), getattr(EXPERIMENTS[row.name], field)
-    return _text(value) + (f" (paper: {_text(paper)})" if value != paper else "")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(_text, value)) or "none"
-    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return value_text(value) + (f" (paper: {value_text(paper)})" if value != paper else "")
 
 
 def _dataset(place: Storage, data: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.publisher import COMPLETE, Publisher
 from jobs.sweeps import Sweep
-from jobs.tracking import experiment_id, only_run, open_store, runs_tagged
+from jobs.tracking import end_parent, experiment_id, only_run, open_store, runs_tagged
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
@@ -35,6 +35,7 @@ def mark_interrupted(tracking: str, storage: Storage, runs: list[Run]) -> None:
             client.set_tag(published[run.key], "outcome", "KILLED")
             client.set_tag(published[run.key], "reason", "interrupted")
             client.set_terminated(published[run.key], "KILLED")
+            end_parent(client, client.get_run(published[run.key]).data.tags["mlflow.parentRunId"], "KILLED")
 
 
 def publish_sweep(tracking: str, storage: Storage, sweep: Sweep, dataset_id: str, dataset: str) -> None:

@@ -7,21 +7,25 @@ lose nor double a point.
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from json import dumps
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from statistics import fmean, stdev
 from threading import Event, Thread
+from time import time
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from jobs.tracking import experiment_id, only_run, open_store
+from jobs.registry import register
+from jobs.tracking import end_parent, experiment_id, only_run, open_store
 from pipeline.checkpoint import folder, newest_history
 from pipeline.datasets import read_manifest
 from pipeline.errors import first_line
 from pipeline.history import History
 from pipeline.layers import layout
+from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR
+from pipeline.overrides import changes_text
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
@@ -39,7 +43,7 @@ class Publisher:
     def __init__(self, tracking: str, storage: Storage, run: Run, tags: dict[str, str]) -> None:
         self.tracking, self.storage, self.run, self.tags = tracking, storage, run, tags
         self.client: MlflowClient | None = None
-        self.run_id = ""
+        self.run_id = self.parent = ""
         self.sent: set[tuple[str, int]] = set()
         self._away = False
         self._stop = Event()
@@ -84,14 +88,15 @@ class Publisher:
             return
         client = open_store(self.tracking, self.storage)
         experiment = experiment_id(client)
-        parent = only_run(client, experiment, "parent_key", self._parent_key(), self._parent_tags())
-        tags = self._run_tags() | {"mlflow.parentRunId": parent}
+        self.parent = only_run(client, experiment, "parent_key", self._parent_key(), self._parent_tags())
+        tags = self._run_tags() | {"mlflow.parentRunId": self.parent}
         self.run_id = only_run(client, experiment, "run_key", self.run.key, tags)
         fields = asdict(self.run.experiment).items()
         row = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
         params = [*row, Param("seed", str(self.run.seed)), Param("dataset_id", self.run.dataset_id)]
         client.log_batch(self.run_id, params=params, tags=[RunTag(*item) for item in (tags | self.tags).items()])
-        client.update_run(self.run_id, status="RUNNING")
+        for run_id in (self.run_id, self.parent):
+            client.update_run(run_id, status="RUNNING")
         known = client.get_run(self.run_id).data.metrics
         self.sent = {(name, point.step) for name in known for point in client.get_metric_history(self.run_id, name)}
         self.client = client
@@ -117,8 +122,9 @@ class Publisher:
         self.client.set_terminated(self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED")
         result = read_result(self.storage, self.run)
         if result is not None:
-            self._send_files(result["iterations"])
+            self._send_files(result)
             self.client.set_tag(self.run_id, COMPLETE, "yes")
+        self._summarise()
 
     def _ended_tags(self) -> dict[str, str]:
         """What the history says of the run as a whole; where attempts differ, all that had a part in it."""
@@ -136,39 +142,59 @@ class Publisher:
         noted = {"warmup_end": history.warmup_end, "converging_from": history.converging_from}
         return tags | {key: str(value) for key, value in noted.items() if value is not None}
 
-    def _send_files(self, iteration: int) -> None:
+    def _send_files(self, result: dict[str, Any]) -> None:
         assert self.client is not None
-        files = {
-            "weights.safetensors": f"{folder(self.run, iteration)}/weights.safetensors",
-            "result.json": f"{self.run.folder}/result.json",
-        }
-        with TemporaryDirectory() as place:
-            for name, path in files.items():
-                content = self.storage.read_if_there(path)
-                if content is not None:
-                    (Path(place) / name).write_bytes(content)
-                    self.client.log_artifact(self.run_id, str(Path(place) / name))
+        self.client.log_text(self.run_id, dumps(result, indent=1), "result.json")
+        path = f"{folder(self.run, result['iterations'])}/weights.safetensors"
+        weights = self.storage.read_if_there(path) if result["status"] == "finished" else None
+        if weights is not None:
+            register(self.client, self.run_id, self.run, self._manifest(), result, weights)
+
+    def _summarise(self) -> None:
+        """Give the parent the mean, deviation and number of its finished seeds, by what their folders say.
+
+        The step of these metrics is the number of seeds: of two that end at once, whoever knows of more is the latest.
+        """
+        assert self.client is not None
+        folder = self.run.folder.rpartition("/")[0]
+        seeds = [int(name.removeprefix("seed-")) for name in self.storage.names(folder) if name.startswith("seed-")]
+        results = [read_result(self.storage, replace(self.run, seed=seed)) for seed in seeds]
+        finals = [result["final"] for result in results if result is not None and result["status"] == "finished"]
+        known = self.client.get_run(self.parent).data.metrics
+        now, metrics = int(1000 * time()), []
+        for name in (TEST_ERR, TRAIN_CLEAN_ERR):
+            values = [final[name] for final in finals if name in final]
+            facts = {"mean": fmean(values), "n": len(values)} if values else {}
+            facts |= {"std": stdev(values)} if len(values) > 1 else {}
+            new = {f"{name}/{fact}": float(value) for fact, value in facts.items()}
+            metrics += [Metric(key, value, now, len(values)) for key, value in new.items() if known.get(key) != value]
+        self.client.log_batch(self.parent, metrics)
+        end_parent(self.client, self.parent, "FINISHED")
 
     def _parent_key(self) -> str:
         return f"{self.run.experiment.fingerprint}-{self.run.dataset_id}"
 
     def _parent_tags(self) -> dict[str, str]:
-        return self._row_tags() | {
-            "kind": "experiment",
-            "mlflow.runName": f"{self.run.experiment.name} on {self._data()}",
-        }
+        name = f"{self.run.experiment.name} on {self._manifest()['row']['name']}{self._changes()}"
+        return self._row_tags() | {"kind": "experiment", "mlflow.runName": name}
 
     def _run_tags(self) -> dict[str, str]:
-        name = f"{self.run.experiment.name} seed {self.run.seed}"
+        name = f"{self.run.experiment.name} seed {self.run.seed}{self._changes()}"
         return self._row_tags() | {"kind": "run", "mlflow.runName": name, "seed": str(self.run.seed)}
 
-    def _data(self) -> str:
-        manifest = read_manifest(self.storage, self.run.dataset_id) or {}
-        return str(manifest.get("row", {}).get("name", self.run.dataset_key))
+    def _changes(self) -> str:
+        text = changes_text(self.run.experiment)
+        return f" ({text})" if text else ""
+
+    def _manifest(self) -> dict[str, Any]:
+        manifest = read_manifest(self.storage, self.run.dataset_id)
+        if manifest is None:
+            raise FileNotFoundError(f"dataset {self.run.dataset_id} is not in {self.storage.uri} any more")
+        return manifest
 
     def _row_tags(self) -> dict[str, str]:
-        row, manifest = self.run.experiment, read_manifest(self.storage, self.run.dataset_id) or {}
-        plan = layout(row, classes=manifest.get("row", {}).get("classes"))
+        row, dataset = self.run.experiment, self._manifest()["row"]
+        plan = layout(row, classes=dataset["classes"])
         return {
             "experiment": row.name,
             "fingerprint": row.fingerprint,
@@ -176,7 +202,7 @@ class Publisher:
             "overrides": dumps(row.deviations(), sort_keys=True),
             "iterations": str(row.iterations),
             "params": str(plan.params),
-            "dataset": self._data(),
+            "dataset": dataset["name"],
             "dataset_id": self.run.dataset_id,
-            "comparable": str(bool(manifest.get("row", {}).get("comparable"))),
+            "comparable": str(bool(dataset["comparable"])),
         }

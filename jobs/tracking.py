@@ -96,6 +96,13 @@ def only_run(client: MlflowClient, experiment: str, key: str, value: str, tags: 
     return oldest
 
 
+def end_parent(client: MlflowClient, parent: str, status: str) -> None:
+    """Say that a parent has ended, unless one of its seeds still runs."""
+    running = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = 'RUNNING'"
+    if not client.search_runs([experiment_id(client)], running, max_results=1):
+        client.set_terminated(parent, status)
+
+
 def runs_tagged(client: MlflowClient, query: str) -> dict[str, str]:
     """MLflow's ids of our runs that fit a query, by run key."""
     experiment, token = client.get_experiment_by_name(EXPERIMENT), None

@@ -3,7 +3,7 @@
 An overridden row has another fingerprint, and `Experiment.deviations()` says how it differs from the paper's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -41,6 +41,38 @@ def experiment_named(name: str, settings: Iterable[str] = (), iterations: int | 
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
     return row
+
+
+def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
+    """Of the changes to the paper's row, those that only follow from another number of iterations."""
+    if "iterations" not in changes:
+        return set()
+    scaled = EXPERIMENTS[experiment].scaled_to(changes["iterations"])
+    moved = {name for name in ("lr_drops", "eval_every") if name in changes}
+    return {name for name in moved if value_text(getattr(scaled, name)) == value_text(changes[name])}
+
+
+def changes_text(row: Experiment) -> str:
+    """How a row is trained otherwise than the paper's, in short: `600 iterations, precision=bf16`; empty if it is not.
+
+    How often it is evaluated changes nothing of that, and is left out.
+    """
+    changes = row.deviations()
+    for name in following(row.name, changes) | {"eval_every"}:
+        changes.pop(name, None)
+    named = ["{:,} iterations".format(changes.pop("iterations"))] if "iterations" in changes else []
+    return ", ".join(named + [f"{name}={value_text(value)}" for name, value in changes.items()])
+
+
+def value_text(value: Any) -> str:
+    """A field's value for people: `32,000/48,000`, `none`, `0.1`."""
+    if isinstance(value, (list, tuple)):
+        return "/".join(map(value_text, value)) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+        return f"{value:,}"
+    return str(value)
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:

@@ -45,7 +45,50 @@ def test_mlflow_holds_each_point_once_under_its_parent(grid: Path, server: str) 
         assert run.data.params["lr"] == "0.1" and run.data.tags["commit"]
         steps = [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)]
         assert steps == [5, 10, 15, 20]
-        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"result.json", "weights.safetensors"}
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"result.json", "model"}
+
+
+def test_mlflow_is_a_place_to_look(grid: Path, server: str, cli: Cli) -> None:
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("resnet-repro")
+    assert experiment is not None
+    table = pd.read_csv(grid / "report" / "table_6.csv").set_index("experiment")
+    for parent in client.search_runs([experiment.experiment_id], "tags.kind = 'experiment'"):
+        name, metrics = parent.data.tags["experiment"], parent.data.metrics
+        assert parent.info.run_name == f"{name} on digits (20 iterations, depth=8)" and parent.info.status == "FINISHED"
+        assert metrics[f"{TEST_ERR}/mean"] == pytest.approx(table.loc[name, "mean"])
+        assert metrics[f"{TEST_ERR}/std"] == pytest.approx(table.loc[name, "std"])
+        assert metrics[f"{TEST_ERR}/n"] == 2
+    seeds = client.search_runs([experiment.experiment_id], "tags.kind = 'run' and tags.experiment = 'resnet20'")
+    assert sorted(run.info.run_name for run in seeds) == [f"resnet20 seed {i} (20 iterations, depth=8)" for i in (0, 1)]
+    assert all(len(run.data.metrics) <= 25 for run in seeds)
+
+
+def test_final_models_are_registered_and_score_what_their_cards_say(grid: Path, server: str, cli: Cli) -> None:
+    client = MlflowClient(server)
+    versions = client.search_model_versions("name = 'resnet20-digits'")
+    assert sorted(version.tags["seed"] for version in versions) == ["0", "1"]
+    version = versions[0]
+    assert f"Test error: {version.tags['test_err']} %" in version.description
+    files = Path(client.download_artifacts(version.run_id, "model", str(grid)))
+    assert (files / "README.md").read_text() == version.description
+    options = ("--as", "resnet20", "--data", "digits", "--set", "depth=8", "--storage", grid)
+    assert f"{version.tags['test_err']} % of 360" in cli("evaluate", files / "weights.safetensors", *options).stdout
+
+
+def test_a_sweep_is_reported_apart_from_the_reproduction(cli: Cli, grid: Path, server: str) -> None:
+    options = (*GRID[1:], "--set", "lr=0.05,0.1", "--storage", str(grid), "--tracking", server)
+    done = cli("grid", *options, timeout=400)
+    assert done.returncode == 0 and "4 runs, 2 finished before" in done.stdout, done.stdout + done.stderr
+    (page,) = (grid / "report").glob("sweep-lr-*/index.html")
+    assert "Apart from the reproduction" in page.read_text()
+    table = pd.read_csv(page.parent / "sweep.csv")
+    assert table.change.tolist() == ["lr=0.05", "lr=0.1"] and table.n.tolist() == [2, 2]
+    assert table.unchanged.tolist() == [False, True]
+    assert table.difference[0] == pytest.approx(table["mean"][0] - table["mean"][1])
+    (study,) = (grid / "report").glob("digits-*/table_6.csv")
+    of_study = pd.read_csv(study).set_index("experiment").loc["resnet20"]
+    assert (of_study.n, of_study["mean"]) == (2, pytest.approx(table["mean"][1]))
 
 
 def test_the_same_command_again_trains_nothing_and_doubles_nothing(cli: Cli, grid: Path, server: str) -> None:
@@ -58,7 +101,10 @@ def test_the_same_command_again_trains_nothing_and_doubles_nothing(cli: Cli, gri
 def test_the_report_comes_from_the_exported_files_alone_too(cli: Cli, grid: Path, tmp_path: Path) -> None:
     done = cli("report", "--from", str(grid / "export"), "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "table_6.csv").read_bytes() == (grid / "report" / "table_6.csv").read_bytes()
+    made = {file.relative_to(tmp_path) for file in tmp_path.rglob("table_6.csv")}
+    assert made
+    for name in made:
+        assert (tmp_path / name).read_bytes() == (grid / "report" / name).read_bytes()
 
 
 def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_path: Path) -> None:
@@ -68,4 +114,4 @@ def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_
         done = cli("grid", *rows, *bad, "--storage", tmp_path, timeout=400)
         assert done.returncode == 1
         assert done.stderr.count("diverged: the loss is no longer finite") == 2
-        assert "2 of 2 runs did not finish" in done.stderr
+        assert "2 of 2 runs diverged, which trying again would repeat" in done.stderr
