@@ -120,3 +120,17 @@ def test_a_run_that_did_not_finish_is_not_measured_whatever_it_logged(status, st
     row = run_row("plain20", 0, run_id="a", status=status)
     study = only(frames_of([row], points("a", TEST_ERR, {64_000: 9.5})))
     assert measure(study).state.tolist() == [state]
+
+
+def test_a_row_that_has_the_asked_value_anyway_is_in_the_study_that_asks_for_it(build):
+    everywhere = build({"resnet20": [9.0]}, overrides={"warmup_lr": 0.01}, dataset_id="d1", comparable=False)
+    own = build({"resnet110": [7.0]}, dataset_id="d1", comparable=False)  # its row warms up at 0.01 already
+    (study,) = split_studies(*together(everywhere, own))
+    assert study.title == "cifar10, warmup_lr=0.01" and set(study.runs.experiment) == {"resnet20", "resnet110"}
+    of_the_paper = together(
+        *(
+            build({name: [8.0]}, overrides=changes)
+            for name, changes in (("resnet20", {"warmup_lr": 0.01}), ("resnet110", {}))
+        )
+    )
+    assert [len(study.runs) for study in split_studies(*of_the_paper)] == [1, 2]
