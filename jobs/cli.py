@@ -23,6 +23,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="markdown", help=HELP)
 app.command()(experiment_commands.experiments)
+app.command("grids")(experiment_commands.list_grids)
 app.command()(training_commands.train)
 app.command()(training_commands.grid)
 app.command()(status_commands.status)

@@ -1,5 +1,6 @@
 """`resnet-repro data`: prepare, list and verify datasets."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,21 +9,27 @@ from rich import box
 from rich.table import Table
 
 from jobs import screen
-from jobs.options import StorageOption, writable
+from jobs.options import JsonOption, StorageOption, writable
 from pipeline.storage import Storage
 
 app = typer.Typer(no_args_is_help=True, help="Prepare, list and verify datasets.")
 
 
 @app.command("list")
-def data_list(storage: StorageOption = "results") -> None:
-    """Show the datasets that are known, and those prepared in storage."""
+def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -> None:
+    """Show the datasets that are known, and those prepared in storage.
+
+    Example: `resnet-repro data list --storage results/demo`
+    """
     from pipeline.datasets import DATASETS, stored_manifests
 
     table = Table(title=f"Datasets (prepared in {storage})", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("name", "id", "train", "test", "image", "comparable"):
         table.add_column(name, no_wrap=True)
     prepared = stored_manifests(Storage(storage))
+    if as_json:
+        print(json.dumps(prepared, indent=1))
+        return
     for m in prepared:
         side, comparable = m["row"]["side"], "yes" if m["row"]["comparable"] else "no"
         counts = (f"{m['train_images']:,}", f"{m['test_images']:,}")
@@ -42,7 +49,16 @@ def data_prepare(
     download: Annotated[bool, typer.Option("--download", help="Fetch the official files.")] = False,
     storage: StorageOption = "results",
 ) -> None:
-    """Check a dataset's files and write them into storage in canonical form."""
+    """Check a dataset's files and write them into storage in canonical form.
+
+    Examples:
+
+    * `resnet-repro data prepare cifar10 --download`
+
+    * `resnet-repro data prepare cifar10 --from cifar-10-binary.tar.gz`
+
+    * `resnet-repro data prepare photographs --from parquet/ --storage /mnt/shared/resnet`
+    """
     from jobs.data import prepare
 
     place = writable(storage)

@@ -1,4 +1,4 @@
-"""`resnet-repro experiments`: the rows of the paper as a table, or as JSON for a script."""
+"""`resnet-repro experiments` and `grids`: what can be asked for by name, as a table, or as JSON for a script."""
 
 import json
 from typing import Any
@@ -6,14 +6,19 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from analysis.ledger import LEDGER, LEDGER_SWITCHES
 from jobs import screen
+from jobs.grids import ABOUT, grids
 from jobs.options import JsonOption
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.layers import layout
 
 
 def experiments(as_json: JsonOption = False) -> None:
-    """Show every configuration of the paper."""
+    """Show every configuration of the paper.
+
+    Example: `resnet-repro experiments --json`
+    """
     rows = [_facts(row) for row in EXPERIMENTS.values()]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -29,6 +34,26 @@ def experiments(as_json: JsonOption = False) -> None:
         names = (row["name"], row["shortcut"], row["block"])
         where = ", ".join(row["artifacts"]).replace("_", " ")
         table.add_row(*names, *counts, f"{row['iterations']:,}", where)
+    screen.console.print(table)
+
+
+def list_grids(as_json: JsonOption = False) -> None:
+    """Show the grids that can be asked for by name, with their rows.
+
+    Example: `resnet-repro grids`, then `resnet-repro grid figure7 --dry-run`
+    """
+    switched = tuple(dict.fromkeys(switch.experiment for switch in LEDGER_SWITCHES))
+    all_grids = grids() | {LEDGER: switched}
+    if as_json:
+        facts = [{"name": name, "shows": ABOUT[name], "rows": list(rows)} for name, rows in all_grids.items()]
+        print(json.dumps(facts, indent=1))
+        return
+    table = Table(title="Grids", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("shows")
+    table.add_column("rows")
+    for name, rows in all_grids.items():
+        table.add_row(name, ABOUT[name], " ".join(rows) if len(rows) < 12 else f"{len(rows)} rows")
     screen.console.print(table)
 
 

@@ -1,6 +1,7 @@
 """The grids a user can ask for by name: which rows of the paper each needs."""
 
 from analysis.claims import claim_experiments
+from analysis.ledger import LEDGER
 from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.overrides import nearest
@@ -10,6 +11,19 @@ DEMO_ITERATIONS = 360
 """The demo's budget unless another is asked for: minutes on two cores, enough for the 56-layer pair to part."""
 
 DEMO_EVAL_EVERY = 30
+
+
+ABOUT = {
+    "demo": "degradation and its cure in minutes, on digits",
+    "figure1": "Figure 1: plain networks of 20 and 56 layers",
+    "figure6": "Figure 6: training curves of plain and residual networks",
+    "figure7": "Figure 7: layer responses",
+    "table6": "Table 6: residual networks on CIFAR-10",
+    "paper": "all that any table, figure or claim about CIFAR-10 needs",
+    "signals": "forward variances and gradient norms, by initialisation, with and without batch norm",
+    "ledger": "the recipe, one usual deviation at a time",
+}
+"""What each grid shows, for people."""
 
 
 def demo_settings() -> list[str]:
@@ -47,7 +61,7 @@ def rows_asked_for(names: list[str]) -> list[str]:
     wanted: set[str] = set()
     for name in names:
         if name not in known and name not in EXPERIMENTS:
-            raise InputError(f"unknown grid or experiment {name}; {nearest(name, [*known, *EXPERIMENTS])}")
+            raise InputError(f"unknown grid or experiment {name}; {nearest(name, [*known, LEDGER, *EXPERIMENTS])}")
         wanted |= set(known.get(name, (name,)))
     return [name for name in EXPERIMENTS if name in wanted]
 

@@ -1,11 +1,17 @@
 """Options that several commands share, and the two places they name: storage and dataset."""
 
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from analysis.ledger import LEDGER
 from jobs import screen
+from jobs.grids import grids
+from pipeline.datasets import DATASETS
+from pipeline.experiments import EXPERIMENTS
+from pipeline.overrides import settable
 from pipeline.storage import Storage
 
 
@@ -17,10 +23,52 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
+def completing(*sources: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What a shell completes a word to: the names of the sources that begin with it."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for names in sources for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def _rows() -> Iterable[str]:
+    return EXPERIMENTS
+
+
+def _grids() -> Iterable[str]:
+    return [*grids(), LEDGER]
+
+
+ExperimentArgument = Annotated[
+    str, typer.Argument(help="A row of `resnet-repro experiments`.", autocompletion=completing(_rows))
+]
+NamesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="Grids (`resnet-repro grids` lists them) or rows of `resnet-repro experiments`.",
+        autocompletion=completing(_grids, _rows),
+    ),
+]
+AsOption = Annotated[
+    str, typer.Option("--as", help="The row whose network the weights are for.", autocompletion=completing(_rows))
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")]
 StorageOption = Annotated[str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")]
-DataOption = Annotated[str, typer.Option("--data", help="A dataset's name or id, or a path to its files.")]
-SetOption = Annotated[list[str], typer.Option("--set", help="Change a field of the row: FIELD=VALUE, repeatable.")]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data", help="A dataset's name or id, or a path to its files.", autocompletion=completing(lambda: DATASETS)
+    ),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        help="Change a field of the row: FIELD=VALUE, repeatable; on `grid` FIELD=A,B,C sweeps it.",
+        autocompletion=completing(lambda: [f"{field}=" for field in settable()]),
+    ),
+]
 IterationsOption = Annotated[int | None, typer.Option(help="Train this long instead, the schedule in proportion.")]
 TrackingOption = Annotated[str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")]
 AddressOption = Annotated[

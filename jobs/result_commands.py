@@ -1,5 +1,6 @@
 """What is done with results: `report`, `ui` and `evaluate`."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,17 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import DataOption, SetOption, StorageOption, TrackingOption, manifest_named, tracking_of, writable
+from jobs.options import (
+    AsOption,
+    DataOption,
+    JsonOption,
+    SetOption,
+    StorageOption,
+    TrackingOption,
+    manifest_named,
+    tracking_of,
+    writable,
+)
 from pipeline.errors import InputError, first_line
 from pipeline.overrides import experiment_named
 from pipeline.runs import Run
@@ -24,7 +35,14 @@ def report(
     source: Annotated[Path | None, typer.Option("--from", help="Exported parquet instead of MLflow.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: STORAGE/report.")] = None,
 ) -> None:
-    """Regenerate the paper's tables, figures and claims from what was measured."""
+    """Regenerate the paper's tables, figures and claims from what was measured.
+
+    Examples:
+
+    * `resnet-repro report --storage results/demo`
+
+    * `resnet-repro report --from results/demo/export --out report`: offline, from the exported parquet alone
+    """
     if source is not None:
         from analysis.frames import load
         from analysis.report import INDEX, write_report
@@ -42,7 +60,11 @@ def ui(
     tracking: Annotated[str | None, typer.Option(help="sqlite:///FILE; default: in the storage.")] = None,
     port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000,
 ) -> None:
-    """Browse the runs in the MLflow UI, on loopback."""
+    """Browse the runs in the MLflow UI, on loopback.
+
+    Example: `resnet-repro ui --storage results/demo --port 5001`. In its search box,
+    `tags.experiment = "resnet20"` or `tags."grid.table6" = "yes"` finds runs.
+    """
     store = tracking_of(tracking, Storage(storage))
     if store.startswith("http"):
         raise InputError(f"--tracking {store}: is a server already; open it in a browser")
@@ -58,12 +80,16 @@ def ui(
 
 def evaluate(
     weights: Annotated[Path, typer.Argument(help="A safetensors file, as in a run's checkpoints.")],
-    experiment: Annotated[str, typer.Option("--as", help="The row whose network the weights are for.")],
+    experiment: AsOption,
     data: DataOption = "digits",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
+    as_json: JsonOption = False,
 ) -> None:
-    """Test error of a weights file under a row's network and normalisation, on the CPU."""
+    """Test error of a weights file under a row's network and normalisation, on the CPU.
+
+    Example: `resnet-repro evaluate model/weights.safetensors --as resnet20 --data digits`
+    """
     row = experiment_named(experiment, settings)
     if not weights.is_file():
         raise InputError(f"{weights}: no such file")
@@ -72,6 +98,10 @@ def evaluate(
     from jobs.evaluate import score_weights
 
     score = score_weights(row, weights, place, dataset_id)
+    if as_json:
+        facts = {"top1_err": score.top1_err, "loss": score.loss, "wrong": score.wrong, "count": score.count}
+        print(json.dumps([{"experiment": row.name, "dataset_id": dataset_id, **facts}], indent=1))
+        return
     print(f"{score.top1_err:.2f} % of {score.count:,} test images wrong ({score.wrong:,})")
 
 

@@ -90,7 +90,7 @@ def clean(
     """List what nobody needs any more, and delete it when told so: results, histories and final weights stay.
 
     That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray left behind. A run that
-    has not ended loses nothing.
+    has not ended loses nothing. Example: `resnet-repro clean --storage results/demo`
     """
     place = Storage(storage)
     now = int(1000 * time())

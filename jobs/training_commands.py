@@ -17,8 +17,10 @@ from jobs.options import (
     Device,
     DeviceOption,
     DryRunOption,
+    ExperimentArgument,
     GpusOption,
     IterationsOption,
+    NamesArgument,
     SetOption,
     StorageOption,
     ThreadsOption,
@@ -39,7 +41,7 @@ from pipeline.storage import Storage
 
 
 def train(
-    experiment: Annotated[str, typer.Argument(help="A row of `resnet-repro experiments`.")],
+    experiment: ExperimentArgument,
     data: DataOption = "digits",
     seed: Annotated[int, typer.Option(min=0, help="Decides initialisation, order and augmentation.")] = 0,
     workers: WorkersOption = 1,
@@ -56,7 +58,13 @@ def train(
 ) -> None:
     """Train one run; given again, it continues, or says that it is finished.
 
-    Example: `resnet-repro train resnet20 --data digits --iterations 800 --workers 2`
+    Examples:
+
+    * `resnet-repro train resnet20 --data digits --iterations 400`
+
+    * `resnet-repro train resnet56 --data cifar10 --seed 3 --workers 2`: the paper's recipe, each worker one of its two GPUs
+
+    * `resnet-repro train resnet20 --set sgd=torch --set weight_decay_scope=all --dry-run`
     """
     row = experiment_named(experiment, settings, iterations)
     if dry_run:
@@ -105,7 +113,7 @@ def _train(
 
 
 def grid(
-    names: Annotated[list[str], typer.Argument(help="Grids or rows; `resnet-repro grids` lists them.")],
+    names: NamesArgument,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..K-1 of each row.")] = 1,
     data: DataOption = "digits",
     workers: WorkersOption = 1,
@@ -122,8 +130,15 @@ def grid(
 ) -> None:
     """Train a grid of rows x seeds, then write its report; given again, it continues with what is not finished.
 
-    Examples: `resnet-repro grid table6 --data cifar10 --seeds 5`, `resnet-repro grid ledger --iterations 400`,
-    and a sweep: `resnet-repro grid resnet20 --set lr=0.05,0.1,0.2 --seeds 3`
+    Examples:
+
+    * `resnet-repro grid demo --seeds 3`: minutes on a laptop
+
+    * `resnet-repro grid table6 --data cifar10 --seeds 5`
+
+    * `resnet-repro grid resnet20 --set lr=0.05,0.1,0.2 --seeds 3`: a sweep, reported apart from the reproduction
+
+    * `resnet-repro grid ledger --iterations 400 --seeds 3`: what each usual deviation from the recipe is worth
     """
     if "demo" in names:
         iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]

@@ -75,6 +75,11 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
+def settable() -> list[str]:
+    """The fields of a row that can be set."""
+    return [field.name for field in fields(Experiment) if field.name not in FIXED]
+
+
 def parse_setting(setting: str) -> tuple[str, Any]:
     """`field=value` as the field's name and a value of its type.
 
@@ -82,8 +87,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         InputError: says which field or value, and what would do.
     """
     name, equals, text = setting.partition("=")
-    types = {name: kind for name, kind in get_type_hints(Experiment).items() if name not in FIXED}
-    known = [field.name for field in fields(Experiment) if field.name in types]
+    types, known = get_type_hints(Experiment), settable()
     if not equals:
         raise InputError(f"--set {setting}: wanted is FIELD=VALUE, as in --set lr=0.05")
     if name not in known:

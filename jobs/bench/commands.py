@@ -19,7 +19,10 @@ def bench_loop(
     steps: Annotated[int, typer.Option(min=1, help="Steps a round.")] = 12,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of our step; default: all CPUs.")] = None,
 ) -> None:
-    """Our step fed by the data plane against the same on one batch, and against the standard loop people use."""
+    """Our step fed by the data plane against the same on one batch, and against the standard loop people use.
+
+    Example: `resnet-repro bench loop --data digits --rounds 3`
+    """
     from jobs.bench.loop import bench
 
     place = writable(storage)
@@ -35,7 +38,10 @@ def bench_ray(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 3,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
 ) -> None:
-    """A Ray Train run's steady rate against the same loop run bare; and runs at once against threads a run."""
+    """A Ray Train run's steady rate against the same loop run bare; and runs at once against threads a run.
+
+    Example: `resnet-repro bench ray --data digits --iterations 400 --rounds 2`
+    """
     from jobs.bench.ray_train import bench
 
     place = writable(storage)
