@@ -98,7 +98,7 @@ def sweep_files(sweep: Sweep) -> dict[str, bytes]:
         overview=overview(sweep.study, []),
         table=table,
         picture=b64encode(images["sweep.svg"]).decode(),
-        runs=run_list(sweep.study),
+        runs=sweeps.runs_shown(sweep),
         troubled=troubled(sweep.study),
     )
     return {

@@ -20,6 +20,7 @@ from analysis import style
 from analysis.frames import Frames, each
 from analysis.ledger import LEDGER, LEDGER_SWITCHES
 from analysis.measures import MEASURED, measure
+from analysis.overview import run_list
 from analysis.stats import difference_interval, summarise
 from analysis.studies import Study, study_of
 
@@ -123,6 +124,14 @@ def printed(sweep: Sweep) -> pd.DataFrame:
         shown["here"] = [switch.here if switch else "" for switch in found]
         shown["elsewhere"] = [switch.elsewhere if switch else "" for switch in found]
     return shown
+
+
+def runs_shown(sweep: Sweep) -> pd.DataFrame:
+    """The list of a sweep's runs, with the change of each."""
+    changes = dict(zip(sweep.cells.fingerprint, sweep.cells.change, strict=True))
+    listed = run_list(sweep.study)
+    listed.insert(1, "change", [changes[fingerprint] or AS_IT_IS for fingerprint in sweep.study.runs.fingerprint])
+    return listed
 
 
 def _by_value(row: Any) -> bool:
