@@ -17,6 +17,8 @@ from analysis.frames import LAYERS, METRICS, RUNS, SWEEPS, Frames, check
 from pipeline.errors import InputError, first_line
 
 PAGE = 200
+COMPLETE = "complete"
+"""Tag of a run whose points, outcome and files are all published (`yes`)."""
 
 
 def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames:
@@ -101,7 +103,7 @@ def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
 
 def _layers(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     """What a finished run measured in its layers, from its `result.json`."""
-    if run.data.tags.get("complete") != "yes":
+    if run.data.tags.get(COMPLETE) != "yes":
         return []
     result = _artifact(client, run, "result.json")
     return [

@@ -6,7 +6,8 @@ Each is found again by a key of its own, so that publishing twice changes nothin
 from json import dumps
 from pathlib import Path
 
-from jobs.publisher import COMPLETE, Publisher
+from analysis.export import COMPLETE
+from jobs.publisher import Publisher
 from jobs.sweeps import Sweep
 from jobs.tracking import end_parent, experiment_id, only_run, open_store, runs_tagged
 from pipeline.runs import Run, read_result

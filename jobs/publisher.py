@@ -17,6 +17,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from analysis.export import COMPLETE
 from jobs.registry import register
 from jobs.tracking import end_parent, experiment_id, only_run, open_store
 from pipeline.checkpoint import folder, newest_history
@@ -29,8 +30,6 @@ from pipeline.overrides import changes_text
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
-COMPLETE = "complete"
-"""Tag of a run whose points, outcome and files are all published."""
 POLL_SECONDS = 5.0
 BATCH = 500
 
