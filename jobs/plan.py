@@ -1,7 +1,9 @@
 """`--dry-run`: the fully resolved rows, and where everything would go. Writes nothing and starts nothing."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -38,8 +40,9 @@ def show(
     shown = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
     differing = [name for name in shown if len({getattr(row, name) for row in rows}) > 1]
     for name in shown:
-        if name not in differing:
-            print(f"{name:<19} {_value(rows[0], name)}")
+        usual = [row for row in rows if getattr(row, name) == _usual(rows, name)]
+        if usual:
+            print(f"{name:<19} {_value(usual[0], name)}")
     screen.console.print(_table(rows, differing))
     for what, says in (("dataset", dataset["says"]), ("storage", place.uri), ("tracking", store), ("workers", workers)):
         print(f"{what:<19} {says}")
@@ -48,13 +51,21 @@ def show(
 
 
 def _table(rows: Sequence[Experiment], differing: list[str]) -> Table:
-    """The fields in which the rows differ, and their fingerprints."""
+    """Each row with the fields in which it is not like most of them, or, where they differ, not like the paper's."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("row", *differing, "fingerprint"):
-        table.add_column(name)
+    for name in ("row", "fingerprint", "differs in"):
+        table.add_column(name, no_wrap=name != "differs in")
     for row in rows:
-        table.add_row(row.name, *(_value(row, name) for name in differing), row.fingerprint)
+        changed = row.deviations()
+        own = [name for name in differing if name in changed or getattr(row, name) != _usual(rows, name)]
+        table.add_row(row.name, row.fingerprint, ", ".join(f"{name}={_value(row, name)}" for name in own))
     return table
+
+
+def _usual(rows: Sequence[Experiment], field: str) -> Any:
+    """The value that more than half of the rows have; an object unlike any value if there is none."""
+    value, count = Counter(getattr(row, field) for row in rows).most_common(1)[0]
+    return value if 2 * count > len(rows) else object()
 
 
 def _value(row: Experiment, field: str) -> str:

@@ -77,8 +77,9 @@ def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(cli: Cli, tmp_path:
 def test_a_dry_run_of_a_grid_shows_where_its_rows_differ(cli: Cli, tmp_path: Path) -> None:
     done = cli("grid", "plain20", "resnet56", "--seeds", "2", "--dry-run", "--storage", tmp_path)
     assert done.returncode == 0 and done.stdout.count("seed-") == 4
-    assert [line.split()[:3] for line in done.stdout.splitlines() if line.strip().startswith(("plain20", "resnet56"))] == [
-        ["plain20", "20", "none"], ["resnet56", "56", "A"],
+    rows = [line.split() for line in done.stdout.splitlines() if line.strip().startswith(("plain20", "resnet56"))]
+    assert [(row[0], row[2:]) for row in rows] == [
+        ("plain20", ["depth=20,", "shortcut=none"]), ("resnet56", ["depth=56,", "shortcut=A"]),
     ]  # fmt: skip
 
 
