@@ -37,7 +37,7 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         with nullcontext() if named else _on_loopback():
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones too, such as when its node starts too slowly
         what = f"no Ray cluster at {named}" if named else "Ray does not start on this machine"
         raise InputError(f"{what}: {first_line(error)}") from error
     for name in ("ray", "ray.train", "ray.tune"):

@@ -34,6 +34,7 @@ def register(
         (Path(place) / "weights.safetensors").write_bytes(weights)
         (Path(place) / "README.md").write_text(text)
         client.log_artifacts(run_id, place, FOLDER)
+    client.set_tag(run_id, "mlflow.note.content", text)
     if client.search_model_versions(f"run_id='{run_id}'"):
         return
     name = f"{run.experiment.name}-{dataset['row']['name']}"

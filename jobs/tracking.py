@@ -14,6 +14,15 @@ from pipeline.errors import InputError
 from pipeline.storage import Storage
 
 EXPERIMENT = "resnet-repro"
+NOTE = """Runs of *Deep Residual Learning for Image Recognition*: a parent is a row of the paper on a dataset and carries mean,
+standard deviation and number of its finished seeds; its children are the seeds. The step of every metric is the paper's
+x-axis, iterations. Reports and sweeps are runs of their own, with their files as artifacts.
+
+Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`), `tags.experiment = "resnet20"`,
+`tags.dataset = "cifar10"`, `tags.seed = "0"`, `tags.outcome = "DIVERGED"`, `tags."grid.table6" = "yes"`,
+`params.depth = "56"`, ``metrics.`test/top1_err` < 9``.
+"""
+"""What MLflow shows above the runs."""
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 
 
@@ -62,7 +71,7 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
         local = tracking.startswith("sqlite") and storage.local is not None
         place = (storage.local / "mlartifacts").as_uri() if local and storage.local else None
         try:
-            client.create_experiment(EXPERIMENT, artifact_location=place)
+            client.create_experiment(EXPERIMENT, artifact_location=place, tags={"mlflow.note.content": NOTE})
         except MlflowException:
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 raise
