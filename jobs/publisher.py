@@ -26,7 +26,7 @@ from pipeline.errors import first_line
 from pipeline.history import History
 from pipeline.layers import layout
 from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR
-from pipeline.overrides import changes_text
+from pipeline.overrides import title
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
@@ -174,16 +174,12 @@ class Publisher:
         return f"{self.run.experiment.fingerprint}-{self.run.dataset_id}"
 
     def _parent_tags(self) -> dict[str, str]:
-        name = f"{self.run.experiment.name} on {self._manifest()['row']['name']}{self._changes()}"
+        name = f"{title(self.run.experiment)} on {self._manifest()['row']['name']}"
         return self._row_tags() | {"kind": "experiment", "mlflow.runName": name}
 
     def _run_tags(self) -> dict[str, str]:
-        name = f"{self.run.experiment.name} seed {self.run.seed}{self._changes()}"
+        name = f"{title(self.run.experiment)} seed {self.run.seed}"
         return self._row_tags() | {"kind": "run", "mlflow.runName": name, "seed": str(self.run.seed)}
-
-    def _changes(self) -> str:
-        text = changes_text(self.run.experiment)
-        return f" ({text})" if text else ""
 
     def _manifest(self) -> dict[str, Any]:
         manifest = read_manifest(self.storage, self.run.dataset_id)

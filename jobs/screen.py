@@ -14,7 +14,9 @@ from rich.table import Table
 
 from pipeline.checkpoint import newest_history
 from pipeline.errors import InputError
+from pipeline.experiments import Experiment
 from pipeline.metrics import TEST_ERR
+from pipeline.overrides import title
 from pipeline.runs import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
 
@@ -135,8 +137,16 @@ def _table(title: str, sights: list[Sight], slots: int) -> Table:
         rate = f"{sight.rate:,.0f}" if sight.rate else ""
         place = f"{sight.iteration:,}/{row.iterations:,}"
         left = _duration(sight.left)
-        table.add_row(row.name, str(sight.run.seed), sight.state, place, rate, _percent(sight.test_err), left)
+        table.add_row(
+            _named(sights, row), str(sight.run.seed), sight.state, place, rate, _percent(sight.test_err), left
+        )
     return table
+
+
+def _named(sights: list[Sight], row: Experiment) -> str:
+    """The row's name, with its changes where the table has several rows of that name."""
+    alike = {sight.run.experiment for sight in sights if sight.run.experiment.name == row.name}
+    return title(row) if len(alike) > 1 else row.name
 
 
 def _summary(sights: list[Sight], slots: int) -> str:

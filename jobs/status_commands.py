@@ -5,14 +5,13 @@ from time import time
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 
 from jobs import screen
 from jobs.options import JsonOption, StorageOption
 from pipeline.checkpoint import folder, iterations, newest_history
 from pipeline.errors import InputError
 from pipeline.metrics import TEST_ERR
+from pipeline.overrides import title
 from pipeline.runs import Run, read_heartbeat, read_result, stored_runs
 from pipeline.schedule import milestone
 from pipeline.storage import Storage
@@ -28,33 +27,29 @@ def status(storage: StorageOption = "results", as_json: JsonOption = False) -> N
     """
     now = int(1000 * time())
     place = Storage(storage)
-    facts = [_facts(place, run, now) for run in stored_runs(place)]
+    runs = stored_runs(place)
+    facts = [_facts(place, run, now) for run in runs]
     if as_json:
         print(json.dumps(facts, indent=1))
         return
-    table = Table(title=f"Runs in {place.uri}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("experiment", "dataset"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("seed", justify="right")
-    table.add_column("state", no_wrap=True)
-    for name in ("iteration", "test error", "last heartbeat"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for fact in facts:
-        error, age = fact["test_err"], fact["heartbeat_age_s"]
-        table.add_row(
-            fact["experiment"] + (" *" if fact["overrides"] else ""),
-            fact["dataset"],
-            str(fact["seed"]),
-            fact["state"],
-            f"{fact['iteration']:,}/{fact['iterations']:,}",
-            "" if error is None else f"{error:.2f} %",
-            "" if age is None or fact["state"] != "running" else f"{age:.0f} s ago",
-        )
-    screen.console.print(table)
-    if any(fact["overrides"] for fact in facts):
-        print("* not the paper's recipe; --json says how")
+    print(f"{len(runs)} runs in {place.uri}")
+    shown = ""
+    for run, fact in zip(runs, facts, strict=True):
+        group = f"{title(run.experiment)} on {run.dataset_key}"
+        if group != shown:
+            screen.console.print(f"\n{group}", style="bold", highlight=False, markup=False)
+            shown = group
+        print(_line(fact))
     if any(fact["state"] == "stopped" for fact in facts):
         print("stopped runs continue when their command is given again")
+
+
+def _line(fact: dict[str, Any]) -> str:
+    """A run in a line of less than 80 characters: seed, state, how far it is, its newest test error."""
+    error = "" if fact["test_err"] is None else f"{fact['test_err']:.2f} %"
+    beat = f"heartbeat {fact['heartbeat_age_s']:.0f} s ago" if fact["state"] == "running" else ""
+    far = f"{fact['iteration']:,}/{fact['iterations']:,}"
+    return f"  seed {fact['seed']:<4} {fact['state']:<12}{far:>17} {error:>9}  {beat}".rstrip()
 
 
 def _facts(place: Storage, run: Run, now: int) -> dict[str, Any]:

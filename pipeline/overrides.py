@@ -64,6 +64,12 @@ def changes_text(row: Experiment) -> str:
     return ", ".join(named + [f"{name}={value_text(value)}" for name, value in changes.items()])
 
 
+def title(row: Experiment) -> str:
+    """The row's name and, in brackets, how it is trained otherwise than the paper's."""
+    changes = changes_text(row)
+    return f"{row.name} ({changes})" if changes else row.name
+
+
 def value_text(value: Any) -> str:
     """A field's value for people: `32,000/48,000`, `none`, `0.1`."""
     if isinstance(value, (list, tuple)):

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.experiments import Experiment
+from pipeline.overrides import title
 from pipeline.storage import Storage
 
 FORMAT = "resnet-repro/run/1"
@@ -43,7 +44,7 @@ class Run:
         return f"{self.experiment.fingerprint}-{self.dataset_id}-{self.seed}"
 
     def __str__(self) -> str:
-        return f"{self.experiment.name} on {self.dataset_key}, seed {self.seed}"
+        return f"{title(self.experiment)} on {self.dataset_key}, seed {self.seed}"
 
 
 def check_run(storage: Storage, run: Run) -> dict[str, Any] | None:
