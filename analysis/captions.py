@@ -48,7 +48,7 @@ def caption_signals(study: Study) -> str:
         "From the paper's text and references, not one of its figures. How signals travel through 56 layers on "
         f"{study.dataset_title}. Top: variance of each layer's response, as in Figure 7, to a training mini-batch. Bottom: "
         "norm of the loss's gradient by each layer's weights. Before the first step and after the last; values below 1e-20 "
-        "are drawn there."
+        "are drawn there, what overflowed at 1e8."
     )
     shown = signals.rows_shown(study)
     counts = {int(signals.signal_curve(study, name, FORWARD_VARIANCE, False).n.iloc[0]) for name in shown}

@@ -264,4 +264,6 @@ def printed(numbers: pd.DataFrame) -> pd.DataFrame:
 def _number(value: float) -> str:
     if value != value:
         return "–"
+    if 0 < abs(value) < 0.1:
+        return f"{value:.2g}".replace("-", "−")
     return (f"{value:,.0f}" if abs(value) > 100 else f"{value:.2f}").replace("-", "−")

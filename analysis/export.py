@@ -18,7 +18,9 @@ from pipeline.errors import InputError, first_line
 
 PAGE = 200
 COMPLETE = "complete"
-"""Tag of a run whose points, outcome and files are all published (`yes`)."""
+"""Tag of a run whose points, outcome and files are all published (`yes`), and of a sweep with its cells."""
+ASKED, ALONE, IN_SWEEP = "asked", "alone", "sweep"
+"""Tag of a run that says whether it was ever asked for outside a sweep, and its two values."""
 
 
 def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames:
@@ -35,14 +37,15 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
         found = client.get_experiment_by_name(experiment)
         runs = _search(client, found.experiment_id, "run") if found else []
         asked = _search(client, found.experiment_id, "sweep") if found else []
+        cells = [cell for run in asked if _complete(run) for cell in _artifact(client, run, "sweep.json")]
+        layer_rows = [row for run in runs for row in _layers(client, run)]
     except Exception as error:
         raise InputError(f"--tracking {tracking}: cannot be read ({first_line(error)})") from error
     if not runs:
         raise InputError(empty)
     rows = pd.DataFrame([_row(run) for run in runs], columns=list(RUNS))
     points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
-    layers = pd.DataFrame([row for run in runs for row in _layers(client, run)], columns=list(LAYERS))
-    cells = [cell for run in asked for cell in _artifact(client, run, "sweep.json")]
+    layers = pd.DataFrame(layer_rows, columns=list(LAYERS))
     sweeps = pd.DataFrame(cells, columns=list(SWEEPS)).astype({"unchanged": "bool"})
     frames = check(rows, points, layers, sweeps)
     try:
@@ -74,6 +77,7 @@ def _row(run: Run) -> dict[str, Any]:
         "run_id": tags["run_key"],
         **{key: tags.get(key, "") for key in ("experiment", "fingerprint", "dataset", "dataset_id", "overrides")},
         "comparable": tags.get("comparable") == "True",
+        "alone": tags.get(ASKED, ALONE) == ALONE,
         **{key: int(tags[key]) for key in ("seed", "iterations", "params")},
         "status": outcome or run.info.status,
         "reason": tags.get("reason"),
@@ -103,7 +107,7 @@ def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
 
 def _layers(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     """What a finished run measured in its layers, from its `result.json`."""
-    if run.data.tags.get(COMPLETE) != "yes":
+    if not _complete(run):
         return []
     result = _artifact(client, run, "result.json")
     return [
@@ -118,6 +122,10 @@ def _layers(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
         for measured in result.get("layers", [])
         for number, (name, value) in enumerate(zip(measured["layers"], measured["values"], strict=True), 1)
     ]
+
+
+def _complete(run: Run) -> bool:
+    return run.data.tags.get(COMPLETE) == "yes"
 
 
 def _artifact(client: MlflowClient, run: Run, name: str) -> Any:

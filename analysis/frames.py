@@ -39,6 +39,7 @@ RUNS: dict[str, Column] = {
     "dataset_id": _TEXT,
     "comparable": _BOOLEAN,
     "overrides": _TEXT,
+    "alone": _BOOLEAN,
     "seed": _INTEGER,
     "iterations": _INTEGER,
     "status": _TEXT,
@@ -58,7 +59,7 @@ RUNS: dict[str, Column] = {
     "ended_ms": Column("integer", nullable=True),
 }
 """One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none;
-`converging_from` is null for a run that never did better than guessing."""
+`alone` is false for a run that was only ever asked for as a change within a sweep; `converging_from` is null for a run that never did better than guessing."""
 
 METRICS: dict[str, Column] = {
     "run_id": _TEXT,
@@ -100,7 +101,8 @@ METRIC_KEY = ["run_id", "metric", "iteration"]
 SAME_RUN = ["dataset_id", "overrides", "experiment", "seed"]
 
 FINISHED = "FINISHED"
-FAILED = ("FAILED", "KILLED", "DIVERGED")
+DIVERGED = "DIVERGED"
+FAILED = ("FAILED", "KILLED", DIVERGED)
 UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
@@ -112,11 +114,10 @@ class Frames(NamedTuple):
     layers: pd.DataFrame
     sweeps: pd.DataFrame
 
-    def of(self, keys: Collection[str]) -> "Frames":
-        """The frames of these runs alone, and the sweeps that have any of them."""
+    def of(self, keys: Collection[str], sweeps: Collection[str]) -> "Frames":
+        """The frames of these runs and of these sweeps alone."""
         runs, metrics, layers = (frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in self[:3])
-        asked = self.sweeps[self.sweeps.fingerprint.isin(runs.fingerprint)].sweep
-        return Frames(runs, metrics, layers, self.sweeps[self.sweeps.sweep.isin(asked)].reset_index(drop=True))
+        return Frames(runs, metrics, layers, self.sweeps[self.sweeps.sweep.isin(sweeps)].reset_index(drop=True))
 
 
 def load(folder: Path) -> Frames:

@@ -193,6 +193,6 @@ def _put(files: dict[str, bytes], out: Path) -> None:
         for name in sorted(files, key=lambda name: name == INDEX):
             (out / name).parent.mkdir(exist_ok=True)
             os.replace(Path(temporary, name), out / name)
-    own = {Path(name).name for name in files}
+    own = {Path(name).name for name in files} | {f"signals.{kind}" for kind in KINDS}
     for stale in own - set(files):
         (out / stale).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ From the paper's text (Sec. 1 and 4.1) and its references on initialisation and 
 and residual networks of 56 layers, at the start and at the end of training. Nothing is read or written here.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor, log10
@@ -17,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.curves import over_runs
-from analysis.measures import FAILED_RUN, measure
+from analysis.frames import DIVERGED
 from analysis.studies import Study
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.metrics import FORWARD_VARIANCE, GRADIENT_NORM
@@ -27,7 +28,7 @@ QUANTITIES = {FORWARD_VARIANCE: "forward variance", GRADIENT_NORM: "gradient nor
 STARTS = {"he_fan_in": "He", "xavier": "Xavier", "gaussian_0.01": "N(0, 0.01²)"}
 COLOURS = dict(zip(STARTS, ("#0072b2", "#e69f00", "#cc3311"), strict=True))
 FLOOR, CEILING = 1e-20, 1e8
-"""Limits of the axes: what is smaller, an exact zero too, is drawn on the floor."""
+"""Limits of the axes: what is smaller, an exact zero too, is drawn on the floor, what overflowed at the ceiling."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _draw(ax: Axes, study: Study, quantity: str, panel: Panel) -> None:
     ax.set_ylim(*_limits(study, quantity))
     curves = {name: signal_curve(study, name, quantity, panel.at_end) for name in panel.experiments}
     if not any(map(len, curves.values())):
-        ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", va="center", color="#767676", style="italic")
+        said = "diverged" if set(panel.experiments) & set(rows_shown(study)) else "not run"
+        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", color="#767676", style="italic")
         return
     for name, curve in curves.items():
         if len(curve):
@@ -130,7 +132,8 @@ def _key(figure: Figure, study: Study) -> None:
 
 
 def outcomes(study: Study) -> str:
-    """How the networks without the paper's care ended, in a sentence for the caption."""
-    measures = measure(study)
-    diverged = [name for name in rows_shown(study) if (measures[measures.experiment == name].state == FAILED_RUN).any()]
+    """How many seeds of which networks diverged, and so have a start and no end, in a sentence for the caption."""
+    shown = study.runs[study.runs.experiment.isin(rows_shown(study))]
+    seeds, ended = Counter(shown.experiment), Counter(shown[shown.status == DIVERGED].experiment)
+    diverged = [f"{name} ({count} of {seeds[name]})" for name, count in ended.items()]
     return f"Diverged, and so without an end: {', '.join(diverged)}." if diverged else ""

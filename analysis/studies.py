@@ -86,27 +86,27 @@ class Study:
         return f"{re.sub('[^a-z0-9]+', '-', self.dataset.lower()).strip('-')}-{digest.hexdigest()}"
 
 
-def split_studies(runs: pd.DataFrame, metrics: pd.DataFrame, layers: pd.DataFrame, sweeps: pd.DataFrame) -> list[Study]:
+def split_studies(
+    runs: pd.DataFrame, metrics: pd.DataFrame, layers: pd.DataFrame, *sweeps: pd.DataFrame
+) -> list[Study]:
     """The studies of checked frames: comparable ones first, then by dataset and recipe.
 
     A study is what somebody asked for: a run belongs to it if the study's changes, applied to the paper's row, give the
     run's (ResNet-110 at a warm-up rate of 0.01 is the paper's own, and also one of a study that has that rate everywhere).
-    One dataset id means the same pixels, so its copies count as official as soon as one of them is. Runs that are there
-    for a sweep alone make no study: they are in `analysis.sweeps`.
+    One dataset id means the same pixels, so its copies count as official as soon as one of them is. What was asked for
+    within a sweep alone makes no study: it is in `analysis.sweeps`, and `sweeps` is not looked at.
     """
     studies: list[Study] = []
     for _, of_dataset in runs.groupby("dataset_id"):
         official = bool(of_dataset.comparable.any())
         found = {
             overrides: of_dataset[[_belongs(run, loads(overrides)) for run in each(of_dataset)]]
-            for overrides in of_dataset.overrides.unique()
+            for overrides in of_dataset[of_dataset.alone].overrides.unique()
         }
         for overrides, rows in found.items():
             paper = official and overrides == "{}"
-            within_another = any(set(rows.run_id) < set(others.run_id) for others in found.values())
-            if (within_another and not paper) or _for_sweeps_alone(rows, sweeps):
-                continue
-            studies.append(study_of(min(of_dataset.dataset), loads(overrides), official, rows, metrics, layers))
+            if paper or not any(set(rows.run_id) < set(others.run_id) for others in found.values()):
+                studies.append(study_of(min(of_dataset.dataset), loads(overrides), official, rows, metrics, layers))
     return sorted(studies, key=lambda study: (not study.comparable, study.dataset, study.slug))
 
 
@@ -138,11 +138,6 @@ def _belongs(run: Any, overrides: dict[str, Any]) -> bool:
     changed = own.keys() | overrides.keys()
     values = {name: loads(dumps(getattr(paper, name, None))) for name in changed}
     return all(own.get(name, values[name]) == overrides.get(name, values[name]) for name in changed)
-
-
-def _for_sweeps_alone(rows: pd.DataFrame, sweeps: pd.DataFrame) -> bool:
-    changed = sweeps[~sweeps.unchanged & (sweeps.dataset_id == rows.dataset_id.iloc[0])]
-    return bool(rows.fingerprint.isin(changed.fingerprint).all())
 
 
 def _paper_order(values: pd.Series) -> pd.Series:

@@ -28,7 +28,12 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
         table.add_column(name, no_wrap=True)
     prepared = stored_manifests(Storage(storage))
     if as_json:
-        print(json.dumps(prepared, indent=1))
+        known = [{"name": row.name, "arrives": row.arrives} for row in DATASETS.values()]
+        print(
+            json.dumps(
+                [{"prepared": True, **m} for m in prepared] + [{"prepared": False, **row} for row in known], indent=1
+            )
+        )
         return
     for m in prepared:
         side, comparable = m["row"]["side"], "yes" if m["row"]["comparable"] else "no"

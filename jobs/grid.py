@@ -46,7 +46,7 @@ def slots(several: list[Node], execution: Execution, head_memory: float) -> int:
     return max(1, min(fit, int(head_memory / DRIVER_MEMORY)))
 
 
-def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[str, str]) -> list[Outcome]:
+def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[Run, dict[str, str]]) -> list[Outcome]:
     """Train the runs, `at_once` at a time; a run that fails does not stop the others."""
     from ray import tune
 
@@ -69,8 +69,11 @@ def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[str
     return [_outcome(storage, run, result) for run, result in zip(runs, results, strict=True)]
 
 
-def _trial(config: dict[str, int], runs: list[Run], execution: Execution, tags: dict[str, str]) -> dict[str, Any]:
-    return drive(runs[config["run"]], execution, tags)
+def _trial(
+    config: dict[str, int], runs: list[Run], execution: Execution, tags: dict[Run, dict[str, str]]
+) -> dict[str, Any]:
+    run = runs[config["run"]]
+    return drive(run, execution, tags[run])
 
 
 def _outcome(storage: Storage, run: Run, result: Any) -> Outcome:

@@ -3,28 +3,33 @@
 Each is found again by a key of its own, so that publishing twice changes nothing. A run's own copy is `jobs.publisher`'s.
 """
 
+from hashlib import blake2b
 from json import dumps
 from pathlib import Path
 
 from analysis.export import COMPLETE
-from jobs.publisher import Publisher
+from jobs.publisher import Publisher, still_wanted
 from jobs.sweeps import Sweep
 from jobs.tracking import end_parent, experiment_id, only_run, open_store, runs_tagged
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
 
-def publish_ended(tracking: str, storage: Storage, runs: list[Run]) -> None:
-    """Open the store, and complete the copies of runs that have ended, where a server was away when they did."""
+def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
+    """Open the store, complete the copies of runs that have ended, and say of all that are there what they are asked for.
+
+    `runs` are the runs of a command with their tags. A copy is incomplete where a server was away when its run ended.
+    """
     client = open_store(tracking, storage)
-    ended = [(run, result) for run in runs if (result := read_result(storage, run)) is not None]
-    if not ended:
-        return
-    complete = runs_tagged(client, f"tags.{COMPLETE} = 'yes'")
-    for run, result in ended:
-        if run.key not in complete:
+    published = runs_tagged(client, "attributes.status != 'SCHEDULED'")
+    for run, tags in runs.items():
+        result, there = read_result(storage, run), published.get(run.key)
+        if result is not None and (there is None or there.data.tags.get(COMPLETE) != "yes"):
             outcome = "FINISHED" if result["status"] == "finished" else "DIVERGED"
-            Publisher(tracking, storage, run, {}).finish(outcome, result.get("reason"))
+            Publisher(tracking, storage, run, tags).finish(outcome, result.get("reason"))
+        elif there is not None:
+            for name, value in still_wanted(tags, there.data.tags).items():
+                client.set_tag(there.info.run_id, name, value)
 
 
 def mark_interrupted(tracking: str, storage: Storage, runs: list[Run]) -> None:
@@ -33,10 +38,11 @@ def mark_interrupted(tracking: str, storage: Storage, runs: list[Run]) -> None:
     published = runs_tagged(client, "attributes.status = 'RUNNING'")
     for run in runs:
         if run.key in published and read_result(storage, run) is None:
-            client.set_tag(published[run.key], "outcome", "KILLED")
-            client.set_tag(published[run.key], "reason", "interrupted")
-            client.set_terminated(published[run.key], "KILLED")
-            end_parent(client, client.get_run(published[run.key]).data.tags["mlflow.parentRunId"], "KILLED")
+            there = published[run.key]
+            client.set_tag(there.info.run_id, "outcome", "KILLED")
+            client.set_tag(there.info.run_id, "reason", "interrupted")
+            client.set_terminated(there.info.run_id, "KILLED")
+            end_parent(client, there.data.tags["mlflow.parentRunId"], "KILLED")
 
 
 def publish_sweep(tracking: str, storage: Storage, sweep: Sweep, dataset_id: str, dataset: str) -> None:
@@ -46,14 +52,16 @@ def publish_sweep(tracking: str, storage: Storage, sweep: Sweep, dataset_id: str
     tags = {"kind": "sweep", "mlflow.runName": f"{name} on {dataset}", "dataset": dataset, "dataset_id": dataset_id}
     run_id = only_run(client, experiment_id(client), "sweep_key", cells[0]["sweep"], tags)
     client.log_text(run_id, dumps(cells, indent=1), "sweep.json")
+    client.set_tag(run_id, COMPLETE, "yes")
     client.set_terminated(run_id, "FINISHED")
 
 
 def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> None:
     """Keep the files of a report (relative to `out`) as artifacts of one MLflow run, the same one for each storage."""
     client = open_store(tracking, storage)
+    key = blake2b(storage.uri.encode(), digest_size=8).hexdigest()
     tags = {"kind": "report", "mlflow.runName": f"report {storage.uri}"}
-    run_id = only_run(client, experiment_id(client), "report_key", storage.uri, tags)
+    run_id = only_run(client, experiment_id(client), "report_key", key, tags)
     for name in files:
         client.log_artifact(run_id, str(out / name), str(Path("report", name).parent))
     client.set_terminated(run_id, "FINISHED")

@@ -17,7 +17,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from analysis.export import COMPLETE
+from analysis.export import ALONE, ASKED, COMPLETE
 from jobs.registry import register
 from jobs.tracking import end_parent, experiment_id, only_run, open_store
 from pipeline.checkpoint import folder, newest_history
@@ -93,7 +93,8 @@ class Publisher:
         fields = asdict(self.run.experiment).items()
         row = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
         params = [*row, Param("seed", str(self.run.seed)), Param("dataset_id", self.run.dataset_id)]
-        client.log_batch(self.run_id, params=params, tags=[RunTag(*item) for item in (tags | self.tags).items()])
+        wanted = still_wanted(tags | self.tags, client.get_run(self.run_id).data.tags)
+        client.log_batch(self.run_id, params=params, tags=[RunTag(*item) for item in wanted.items()])
         for run_id in (self.run_id, self.parent):
             client.update_run(run_id, status="RUNNING")
         known = client.get_run(self.run_id).data.metrics
@@ -122,8 +123,9 @@ class Publisher:
         result = read_result(self.storage, self.run)
         if result is not None:
             self._send_files(result)
-            self.client.set_tag(self.run_id, COMPLETE, "yes")
         self._summarise()
+        if result is not None:
+            self.client.set_tag(self.run_id, COMPLETE, "yes")
 
     def _ended_tags(self) -> dict[str, str]:
         """What the history says of the run as a whole; where attempts differ, all that had a part in it."""
@@ -156,7 +158,11 @@ class Publisher:
         """
         assert self.client is not None
         folder = self.run.folder.rpartition("/")[0]
-        seeds = [int(name.removeprefix("seed-")) for name in self.storage.names(folder) if name.startswith("seed-")]
+        seeds = [
+            int(seed)
+            for _, _, seed in (name.partition("seed-") for name in self.storage.names(folder))
+            if seed.isdecimal()
+        ]
         results = [read_result(self.storage, replace(self.run, seed=seed)) for seed in seeds]
         finals = [result["final"] for result in results if result is not None and result["status"] == "finished"]
         known = self.client.get_run(self.parent).data.metrics
@@ -201,3 +207,12 @@ class Publisher:
             "dataset_id": self.run.dataset_id,
             "comparable": str(bool(dataset["comparable"])),
         }
+
+
+def still_wanted(tags: dict[str, str], there: dict[str, str]) -> dict[str, str]:
+    """The tags that are not there yet; a run that was asked for outside a sweep once stays so."""
+    return {
+        name: value
+        for name, value in tags.items()
+        if there.get(name) != value and not (name == ASKED and there.get(name) == ALONE)
+    }

@@ -4,6 +4,7 @@ A registered model is a row on a dataset, its versions are the seeds (and recipe
 once, found again by its run.
 """
 
+import logging
 from contextlib import suppress
 from json import dumps
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from pipeline.errors import first_line
 from pipeline.layers import layout
 from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR
 from pipeline.overrides import changes_text
 from pipeline.runs import Run
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "model"
 """Where a run's artifacts hold its final weights and their card."""
@@ -35,12 +39,22 @@ def register(
         (Path(place) / "README.md").write_text(text)
         client.log_artifacts(run_id, place, FOLDER)
     client.set_tag(run_id, "mlflow.note.content", text)
+    try:
+        _add_version(client, run_id, run, dataset, result, text)
+    except MlflowException as error:  # a registry that refuses costs nothing but the entry
+        logger.warning("MLflow's model registry does not take %s: %s", run, first_line(error))
+
+
+def _add_version(
+    client: MlflowClient, run_id: str, run: Run, dataset: dict[str, Any], result: dict[str, Any], text: str
+) -> None:
     if client.search_model_versions(f"run_id='{run_id}'"):
         return
     name = f"{run.experiment.name}-{dataset['row']['name']}"
-    with suppress(MlflowException):  # it is there already
-        about = f"{run.experiment.name} on {dataset['row']['name']}; a version is a trained run"
-        client.create_registered_model(name, description=about)
+    if not client.search_registered_models(f"name = '{name}'"):
+        with suppress(MlflowException):  # another run has just made it; if not, the version is refused and says why
+            about = f"{run.experiment.name} on {dataset['row']['name']}; a version is a trained run"
+            client.create_registered_model(name, description=about)
     tags = {
         "seed": str(run.seed),
         "fingerprint": run.experiment.fingerprint,
@@ -56,7 +70,7 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
     changes, final, attempt = changes_text(row), result["final"], result["attempts"][-1]
     plan, side = layout(row, data["side"], data["classes"]), data["side"]
     settings = "".join(f" --set {name}={value}" for name, value in _network_changes(row.deviations()))
-    official = data["comparable"] and not changes
+    official = data["comparable"] and not row.deviations()
     lines = [
         f"# {row.name} on {data['name']}, seed {run.seed}",
         "",

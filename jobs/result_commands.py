@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -113,8 +113,14 @@ def try_tracking(action: Callable[[], object], tracking: str) -> None:
         print(f"warning: MLflow at {tracking} cannot be used now ({first_line(error)})", file=sys.stderr)
 
 
-def report_on(tracking: str, place: Storage, out: Path | None = None, runs: list[Run] | None = None) -> None:
-    """Export, report (on the studies of `runs` alone if given), keep it in MLflow, and say where everything is."""
+def report_on(
+    tracking: str,
+    place: Storage,
+    out: Path | None = None,
+    runs: list[Run] | None = None,
+    sweeps: Collection[str] = (),
+) -> None:
+    """Export, report (on `runs` and the sweeps of these ids alone, if given), keep it in MLflow, and say where it is."""
     from analysis.export import export
     from analysis.report import INDEX, write_report
     from jobs.publications import log_report
@@ -123,7 +129,7 @@ def report_on(tracking: str, place: Storage, out: Path | None = None, runs: list
     out = out or base / "report"
     frames = export(tracking, base / "export")
     if runs is not None:
-        frames = frames.of({run.key for run in runs})
+        frames = frames.of({run.key for run in runs}, sweeps)
     files = write_report(frames, out)
     try_tracking(lambda: log_report(tracking, place, out, files), tracking)
     print(f"report: {out / INDEX}  (open it in a browser)")

@@ -36,6 +36,12 @@ class Sweep:
     name: str
     cells: tuple[Cell, ...]
 
+    @property
+    def changed(self) -> set[str]:
+        """The fingerprints of the rows that are there as a change alone."""
+        same = {cell.base.fingerprint for cell in self.cells}
+        return {cell.row.fingerprint for cell in self.cells} - same
+
     def facts(self, dataset_id: str) -> list[dict[str, Any]]:
         """One object per cell, as `analysis.frames.SWEEPS` has it; the sweep's id is a hash of them all."""
         cells = [
@@ -54,6 +60,10 @@ class Sweep:
         digest = blake2b(dumps(cells, sort_keys=True).encode(), digest_size=4).hexdigest()
         return [{"sweep": digest, **cell} for cell in cells]
 
+    def id(self, dataset_id: str) -> str:
+        """What the sweep is found by."""
+        return str(self.facts(dataset_id)[0]["sweep"])
+
 
 def asked_for(
     names: Sequence[str], settings: Iterable[str], iterations: int | None, training_images: int
@@ -70,6 +80,11 @@ def asked_for(
     if LEDGER in names:
         if varied:
             raise InputError("ledger changes one field at a time already: give --set one value, or name rows instead")
+        turned = {name.partition("=")[0] for name in fixed} & {
+            switch.setting.partition("=")[0] for switch in LEDGER_SWITCHES
+        }
+        if turned:
+            raise InputError(f"ledger turns {min(turned)} itself: leave --set {min(turned)}=... away")
         sweeps.append(ledger(fixed, iterations, training_images))
     elif varied:
         sweeps.append(Sweep(" x ".join(varied), tuple(_changed(rows, fixed, varied, iterations))))
@@ -91,6 +106,8 @@ def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
     for setting in settings:
         field, _, text = setting.partition("=")
         values = [f"{field}={value}" for value in text.split(";" if field == "lr_drops" else ",")]
+        if field in varied or (len(values) > 1 and field in {name.partition("=")[0] for name in fixed}):
+            raise InputError(f"--set {setting}: {field} is set twice; name all its values in one --set")
         if len(values) == 1:
             fixed.append(setting)
             continue
@@ -129,5 +146,5 @@ def _in_proportion(switch: Switch, base: Experiment, training_images: int) -> tu
     if field == "iterations":
         return field, round(value * base.iterations / EXPERIMENTS[base.name].iterations)
     if field == "holdout":
-        return field, round(value * training_images / CIFAR_TRAINING_IMAGES)
+        return field, max(1, round(value * training_images / CIFAR_TRAINING_IMAGES))
     return field, value

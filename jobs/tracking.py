@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import InputError
@@ -15,8 +15,8 @@ from pipeline.storage import Storage
 
 EXPERIMENT = "resnet-repro"
 NOTE = """Runs of *Deep Residual Learning for Image Recognition*: a parent is a row of the paper on a dataset and carries mean,
-standard deviation and number of its finished seeds; its children are the seeds. The step of every metric is the paper's
-x-axis, iterations. Reports and sweeps are runs of their own, with their files as artifacts.
+standard deviation and number of its finished seeds (by their number); its children are the seeds, and the step of their
+metrics is the paper's x-axis, iterations. Reports and sweeps are runs of their own, with their files as artifacts.
 
 Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`), `tags.experiment = "resnet20"`,
 `tags.dataset = "cifar10"`, `tags.seed = "0"`, `tags.outcome = "DIVERGED"`, `tags."grid.table6" = "yes"`,
@@ -68,8 +68,10 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     client = MlflowClient(tracking)
     if client.get_experiment_by_name(EXPERIMENT) is None:
-        local = tracking.startswith("sqlite") and storage.local is not None
-        place = (storage.local / "mlartifacts").as_uri() if local and storage.local else None
+        place = None  # a server has its own
+        if tracking.startswith("sqlite"):
+            database = Path(tracking.partition(":///")[2])
+            place = ((storage.local or database.absolute().parent) / "mlartifacts").as_uri()
         try:
             client.create_experiment(EXPERIMENT, artifact_location=place, tags={"mlflow.note.content": NOTE})
         except MlflowException:
@@ -112,13 +114,13 @@ def end_parent(client: MlflowClient, parent: str, status: str) -> None:
         client.set_terminated(parent, status)
 
 
-def runs_tagged(client: MlflowClient, query: str) -> dict[str, str]:
-    """MLflow's ids of our runs that fit a query, by run key."""
+def runs_tagged(client: MlflowClient, query: str) -> dict[str, Run]:
+    """Our runs that fit a query, by run key."""
     experiment, token = client.get_experiment_by_name(EXPERIMENT), None
-    found: dict[str, str] = {}
+    found: dict[str, Run] = {}
     while experiment is not None:
         page = client.search_runs([experiment.experiment_id], f"tags.kind = 'run' and {query}", page_token=token)
-        found |= {run.data.tags["run_key"]: run.info.run_id for run in page}
+        found |= {run.data.tags["run_key"]: run for run in page}
         token = page.token
         if not token:
             break

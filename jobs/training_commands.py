@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from analysis.export import ALONE, ASKED, IN_SWEEP
 from jobs import grids, plan, screen, sweeps
 from jobs.launch import Execution
 from jobs.options import (
@@ -38,6 +39,8 @@ from pipeline.metrics import TEST_ERR
 from pipeline.overrides import experiment_named
 from pipeline.runs import REFUSED, Run, read_result
 from pipeline.storage import Storage
+
+ASKED_ALONE = {ASKED: ALONE}
 
 
 def train(
@@ -85,10 +88,10 @@ def train(
         _say_if_unpublished([outcome["published"]], execution.tracking)
         result = read_result(place, run)
     else:
-        _complete(execution.tracking, place, [run])
+        _complete(execution.tracking, place, {run: ASKED_ALONE})
     assert result is not None
     print(_ended(place, run, result))
-    if result["status"] != "finished":
+    if result["status"] != "finished" and not run.experiment.may_diverge:
         raise SystemExit(1)
 
 
@@ -106,7 +109,7 @@ def _train(
             place,
             [run],
             1,
-            lambda: drive(run, execution, {}, stop),
+            lambda: drive(run, execution, ASKED_ALONE, stop),
             _interrupted(execution.tracking, place, [run], stop),
         )
     return outcome
@@ -157,9 +160,10 @@ def grid(
 
     left = unfinished(place, runs)
     print(f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {place.uri}", flush=True)
-    _complete(execution.tracking, place, runs)
+    tags = _tags(names, runs, swept)
+    _complete(execution.tracking, place, tags)
     _publish_sweeps(execution.tracking, place, swept, manifest)
-    reasons = _train_grid(names, left, runs, place, execution, device, threads, address) if left else {}
+    reasons = _train_grid(" ".join(names), left, tags, place, execution, device, threads, address) if left else {}
     diverged = {run: result["reason"] for run, result in _results(place, runs) if "reason" in result}
     failed = {run: reason for run, reason in reasons.items() if run not in diverged}
     for run, reason in failed.items():
@@ -167,7 +171,8 @@ def grid(
     for run, reason in diverged.items():
         print(f"{run} diverged: {reason}", file=sys.stderr)
     if len(failed) + len(diverged) < len(runs):
-        report_on(execution.tracking, place, runs=runs)
+        _publish_sweeps(execution.tracking, place, swept, manifest)  # where the server was away before
+        report_on(execution.tracking, place, runs=runs, sweeps=[sweep.id(manifest["id"]) for sweep in swept])
     if failed:
         raise SystemExit(_failed(f"{len(failed)} of {len(runs)} runs did not finish; give the same command again"))
     if any(not run.experiment.may_diverge for run in diverged):
@@ -175,9 +180,9 @@ def grid(
 
 
 def _train_grid(
-    names: list[str],
+    title: str,
     left: list[Run],
-    runs: list[Run],
+    tags: dict[Run, dict[str, str]],
     place: Storage,
     execution: Execution,
     device: Device,
@@ -191,17 +196,23 @@ def _train_grid(
     with connected(address):
         execution, nodes = placed(execution, device, threads, runs=len(left))
         at_once = min(len(left), slots(nodes, execution, head_memory()))
-        tags = {f"grid.{name}": "yes" for name in names}
         outcomes = screen.follow(
-            " ".join(names),
+            title,
             place,
-            runs,
+            list(tags),
             at_once,
             lambda: run_grid(left, execution, at_once, tags),
             _interrupted(execution.tracking, place, left, Event()),
         )
     _say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
     return {outcome.run: f"{outcome.status}: {outcome.reason}" for outcome in outcomes if outcome.status != "finished"}
+
+
+def _tags(names: list[str], runs: list[Run], swept: list[Sweep]) -> dict[Run, dict[str, str]]:
+    """What MLflow is told of each run: the grids that asked for it, and whether that was for a sweep alone."""
+    changed = {fingerprint for sweep in swept for fingerprint in sweep.changed}
+    grids = {f"grid.{name}": "yes" for name in names}
+    return {run: grids | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE} for run in runs}
 
 
 def _results(place: Storage, runs: list[Run]) -> Iterable[tuple[Run, dict[str, Any]]]:
@@ -219,7 +230,7 @@ def _interrupted(tracking: str, place: Storage, runs: list[Run], stop: Event) ->
     return interrupted
 
 
-def _complete(tracking: str, place: Storage, runs: list[Run]) -> None:
+def _complete(tracking: str, place: Storage, runs: dict[Run, dict[str, str]]) -> None:
     """See that MLflow can be used, and that it has all of what ended before."""
     from jobs.publications import publish_ended
 

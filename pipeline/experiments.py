@@ -32,7 +32,7 @@ class Experiment:
 
     name: str
     artifacts: tuple[str, ...]
-    """Where in the paper the row appears: `table_6`, `figure_1`, `footnote_5`, ..."""
+    """Where in the paper the row appears: `table_6`, `figure_1`, `footnote_5`, ...; `signals` is our figure for Sec. 4.1."""
 
     # The network (Sec. 3.3, Table 1, Sec. 4.2).
     family: Family

@@ -47,19 +47,19 @@ def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
     """Of the changes to the paper's row, those that only follow from another number of iterations."""
     if "iterations" not in changes:
         return set()
-    scaled = EXPERIMENTS[experiment].scaled_to(changes["iterations"])
+    try:
+        scaled = EXPERIMENTS[experiment].scaled_to(changes["iterations"])
+    except ValueError:  # too few iterations for the paper's schedule
+        return set()
     moved = {name for name in ("lr_drops", "eval_every") if name in changes}
     return {name for name in moved if value_text(getattr(scaled, name)) == value_text(changes[name])}
 
 
 def changes_text(row: Experiment) -> str:
-    """How a row is trained otherwise than the paper's, in short: `600 iterations, precision=bf16`; empty if it is not.
-
-    How often it is evaluated changes nothing of that, and is left out.
-    """
+    """How a row differs from the paper's, in short: `600 iterations, precision=bf16`; empty if it does not."""
     changes = row.deviations()
-    for name in following(row.name, changes) | {"eval_every"}:
-        changes.pop(name, None)
+    for name in following(row.name, changes):
+        del changes[name]
     named = ["{:,} iterations".format(changes.pop("iterations"))] if "iterations" in changes else []
     return ", ".join(named + [f"{name}={value_text(value)}" for name, value in changes.items()])
 

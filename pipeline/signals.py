@@ -32,7 +32,11 @@ def signals(trainee: Trainee, batch: tuple[Tensor, Tensor], iteration: int) -> l
     count, total, squares = torch.stack([seen[name] for name in layers]).T
     variances = (squares / count - (total / count) ** 2).clamp(min=0)
     # The group's loss is divided by the number of groups, so that groups add up to the batch: undone here.
-    gradients = [network.get_parameter(f"{name}.weight").grad for name in layers]
-    norms = [part.double().norm() * experiment.groups for part in gradients if part is not None]
+    norms = [_gradient(network.get_parameter(f"{name}.weight")).norm() * experiment.groups for name in layers]
     forward = LayerValues(iteration, FORWARD_VARIANCE, layers, variances.tolist())
     return [forward, replace(forward, quantity=GRADIENT_NORM, values=torch.stack(norms).tolist())]
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None  # a view of the trainee's flat gradients
+    return weight.grad.double()

@@ -85,7 +85,9 @@ def iterate(run: Run, dataset: Dataset, ranks: Ranks, trainee: Trainee, saver: S
         iteration = history.iteration
         batch = batch_before(iteration)
         if ranks.rank == 0 and measures_signals(experiment, iteration):
+            history.seconds += clock.pause(ranks.device)
             history.layers += signals(trainee, batch, iteration)
+            clock.resume()
         lr = lr_at(experiment, iteration, history.warmup_end)
         window[iteration % metrics.WINDOW] = trainee.step(batch, lr, ranks)
         history.iteration += 1

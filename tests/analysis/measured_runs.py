@@ -13,6 +13,7 @@ def run_row(experiment: str, seed: int, **changes: object) -> dict[str, object]:
         "dataset": "cifar10",
         "dataset_id": "c1fa",
         "comparable": True,
+        "alone": True,
         "overrides": "{}",
         "seed": seed,
         "iterations": 64_000,

@@ -78,8 +78,13 @@ def test_a_run_that_diverged_shows_where_it_began(build) -> None:
     study = study_of(build, [HEALTHY], [HEALTHY], status="DIVERGED", iterations=100_000)
     assert len(signal_curve(study, "plain56", GRADIENT_NORM, False)) == 3
     assert signal_curve(study, "plain56", GRADIENT_NORM, True).empty
-    assert "Diverged, and so without an end: plain56." in caption_signals(study)
+    assert "Diverged, and so without an end: plain56 (1 of 1)." in caption_signals(study)
     assert figure_signals(study).axes[0].get_lines()
+
+
+def test_an_interrupted_run_is_not_called_diverged(build) -> None:
+    study = study_of(build, [HEALTHY], [HEALTHY], status="KILLED", iterations=100_000)
+    assert "Diverged" not in caption_signals(study)
 
 
 def test_the_figure_is_in_the_report_where_a_signal_was_measured(build) -> None:

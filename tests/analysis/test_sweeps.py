@@ -32,7 +32,12 @@ def frames(build) -> Frames:
     for setting, errors in (("lr=0.05", [10.0, 11.0]), ("lr=0.1", [9.0, 9.5]), ("lr=0.2", [8.0, 8.5])):
         row = experiment_named("resnet20", [setting], 800)
         runs, metrics = build(
-            {"resnet20": errors}, overrides=row.deviations(), iterations=800, fingerprint=row.fingerprint, **DIGITS
+            {"resnet20": errors},
+            overrides=row.deviations(),
+            iterations=800,
+            fingerprint=row.fingerprint,
+            alone=setting == "lr=0.1",
+            **DIGITS,
         )
         parts.append((runs, metrics))
     runs, metrics = (pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True))
@@ -56,8 +61,24 @@ def test_each_change_is_compared_with_the_row_as_it_is(frames: Frames) -> None:
 def test_runs_for_a_sweep_alone_make_no_study(frames: Frames) -> None:
     (study,) = split_studies(*frames)
     assert study.title == "digits, iterations=800" and len(study.runs) == 2
-    without = frames._replace(sweeps=frames.sweeps.iloc[:0])
-    assert len(split_studies(*without)) == 3
+
+
+def test_a_run_asked_for_on_its_own_makes_a_study_whatever_sweeps_have_it_too(frames: Frames) -> None:
+    both = frames._replace(runs=frames.runs.assign(alone=True))
+    assert len(split_studies(*both)) == 3
+
+
+def test_a_change_that_another_row_has_anyway_makes_no_study_and_enters_none(build) -> None:
+    """`--set shortcut=A,B` on a plain and a residual row: A is the residual row's own."""
+    parts = [
+        build({name: [9.0]}, overrides=changes, alone=not changes, **DIGITS)
+        for name in ("plain20", "resnet20")
+        for changes in ({"shortcut": "A"}, {"shortcut": "B"})
+        if (name, changes["shortcut"]) != ("resnet20", "A")
+    ]
+    parts.append(build({"resnet20": [8.0]}, **DIGITS))
+    (study,) = split_studies(*check(*(pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True))))
+    assert study.overrides == {} and study.runs.experiment.tolist() == ["resnet20"]
 
 
 def test_the_report_has_a_page_for_it_beside_the_studies(frames: Frames) -> None:
@@ -70,8 +91,8 @@ def test_the_report_has_a_page_for_it_beside_the_studies(frames: Frames) -> None
 
 
 def test_only_the_sweeps_of_the_chosen_runs_are_kept(frames: Frames) -> None:
-    assert len(frames.of(set(frames.runs.run_id)).sweeps) == 4
-    assert frames.of(set()).sweeps.empty
+    assert len(frames.of(set(frames.runs.run_id), ["5eed"]).sweeps) == 4
+    assert frames.of(set(frames.runs.run_id), []).sweeps.empty
 
 
 def test_a_base_that_is_no_object_is_refused(frames: Frames) -> None:

@@ -19,11 +19,18 @@ def test_settings_with_several_values_are_told_from_those_with_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "says"), [("lr=0.1,0.10", "twice"), ("lr=0.1,fast", "a number"), ("lr=0.1,", "a number")]
+    ("settings", "says"),
+    [
+        (["lr=0.1,0.10"], "twice"),
+        (["lr=0.1,fast"], "a number"),
+        (["lr=0.1,"], "a number"),
+        (["lr=0.1,0.2", "lr=0.3"], "lr is set twice"),
+        (["lr=0.3", "lr=0.1,0.2"], "lr is set twice"),
+    ],
 )
-def test_values_that_make_no_sweep_are_refused(setting: str, says: str) -> None:
+def test_values_that_make_no_sweep_are_refused(settings: list[str], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        asked_for(["resnet20"], [setting], None, CIFAR_TRAINING_IMAGES)
+        asked_for(["resnet20"], settings, None, CIFAR_TRAINING_IMAGES)
 
 
 def test_a_sweep_is_every_row_under_every_combination() -> None:
@@ -58,5 +65,7 @@ def test_the_ledger_turns_one_switch_at_a_time() -> None:
 def test_the_ledger_takes_budgets_in_proportion() -> None:
     changes = {cell.change for cell in ledger(["precision=bf16"], 640, 1_437).cells}
     assert {"iterations=782", "holdout=144"} <= changes  # 640 x 78,200 / 64,000, and a tenth of digits
+    with pytest.raises(InputError, match="turns shortcut itself"):
+        asked_for(["ledger"], ["shortcut=B"], None, CIFAR_TRAINING_IMAGES)
     with pytest.raises(InputError, match="one field at a time"):
         asked_for(["ledger"], ["lr=0.1,0.2"], None, CIFAR_TRAINING_IMAGES)
