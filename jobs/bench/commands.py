@@ -19,7 +19,7 @@ def bench_loop(
     steps: Annotated[int, typer.Option(min=1, help="Steps a round.")] = 12,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of our step; default: all CPUs.")] = None,
 ) -> None:
-    """Our step fed by the data plane against the same on one batch, and against the standard loop people use.
+    """Our step, in one run and in as many as there are CPUs, against itself on one batch and the loop people use.
 
     Example: `resnet-repro bench loop --data digits --rounds 3`
     """

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipeline.errors import InputError
 from pipeline.experiments import Precision
+from pipeline.provenance import native_bf16
 
 Item = TypeVar("Item")
 
@@ -30,6 +31,20 @@ def checked_precision(precision: str) -> Precision:
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: fp32 or bf16 is needed")
     return precision
+
+
+def precisions(precision: str) -> tuple[Precision, ...]:
+    """The precision of that name; both where none is named, if this CPU has bf16.
+
+    Raises:
+        InputError: there is none, or it is bf16 on a CPU without it.
+    """
+    if not precision:
+        return PRECISIONS if native_bf16() else ("fp32",)
+    chosen = checked_precision(precision)
+    if chosen == "bf16" and not native_bf16():
+        raise InputError("--precision bf16: this CPU has no bf16 of its own; its speed would mean nothing")
+    return (chosen,)
 
 
 def rotated(items: list[Item], number: int) -> list[Item]:
