@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import DataOption, StorageOption, manifest_named, writable
+from jobs.options import DataOption, ExperimentArgument, StorageOption, manifest_named, writable
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios against named references.")
 
@@ -46,3 +46,22 @@ def bench_ray(
 
     place = writable(storage)
     bench(place, manifest_named(place, data), iterations, rounds, precision)
+
+
+@app.command("profile")
+def bench_profile(
+    experiment: ExperimentArgument,
+    data: DataOption = "digits",
+    storage: StorageOption = "results",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16; default: bf16 where the CPU has it.")] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Steps timed, and as many profiled.")] = 8,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the step; default: all CPUs.")] = None,
+) -> None:
+    """Where a step's time goes on the CPU: shares by kind of operation, step time and images a second.
+
+    Example: `resnet-repro bench profile resnet20 --data digits --precision fp32`
+    """
+    from jobs.bench.shares import profile
+
+    place = writable(storage)
+    profile(experiment, place, manifest_named(place, data)["id"], precision, steps, threads)

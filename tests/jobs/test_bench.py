@@ -65,3 +65,17 @@ def test_a_contestant_whose_process_ends_says_so() -> None:
 def test_bench_ray_needs_a_precision_that_exists(cli: Cli, tmp_path: Path) -> None:
     done = cli("bench", "ray", "--precision", "fp8", "--storage", tmp_path)
     assert done.returncode == 2 and "fp32 or bf16" in done.stderr
+
+
+def test_bench_profile_shares_out_the_whole_step_by_kind(cli: Cli, tmp_path: Path) -> None:
+    done = cli("bench", "profile", "resnet20", "--precision", "fp32", "--steps", "1", "--storage", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {line[:30].strip(): line[30:].split() for line in done.stdout.splitlines() if "%" in line}
+    shares = {kind: float(share.rstrip("%")) for kind, (share, _) in rows.items()}
+    for kind in ("convolution", "batch norm", "ReLU"):
+        assert shares[f"{kind}, forward"] > 0.5 and shares[f"{kind}, backward"] > 0.5
+    assert set(shares) >= {"data plane (augmentation)", "sums of gradients, SGD", "between operations (Python)"}
+    assert shares["other"] < 15
+    assert sum(shares.values()) == pytest.approx(100, abs=1)
+    (step,) = (line.split() for line in done.stdout.splitlines() if "images/s" in line)
+    assert sum(float(ms.replace(",", "")) for _, ms in rows.values()) == pytest.approx(float(step[-1]), rel=0.01)
