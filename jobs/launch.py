@@ -26,16 +26,21 @@ WORKER_FAILURES = 3
 
 @dataclass(frozen=True)
 class Execution:
-    """How and where runs are carried out; of it only device and `threads` can change what they measure, in the last bits."""
+    """How and where runs are carried out.
+
+    Of it only device, `threads` and `one_pass` can change what they measure, in the last bits.
+    """
 
     storage: str
     tracking: str
     workers: int = 1
-    threads: int = 1
-    use_gpu: bool = False
     gpus: float = 1.0
     """GPUs of each worker where `use_gpu`: a fraction lets several runs share one."""
     checkpoint_seconds: float = 30.0
+    one_pass: bool = False
+    """All batch-norm groups of a worker in one pass."""
+    threads: int = 1
+    use_gpu: bool = False
 
     @property
     def each_worker(self) -> Node:
@@ -113,6 +118,7 @@ def _trainer(run: Run, execution: Execution, threads: int, name: str, storage: S
         threads=threads,
         use_gpu=execution.use_gpu,
         checkpoint_seconds=execution.checkpoint_seconds,
+        one_pass=execution.one_pass,
         provenance={**source_commit(), "driver": os.uname().nodename},
     )
     return DataParallelTrainer(

@@ -82,6 +82,13 @@ DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
 GpusOption = Annotated[
     float, typer.Option(help="GPUs of each worker; a fraction lets several runs share one.", min=0.01)
 ]
+OnePassOption = Annotated[
+    bool,
+    typer.Option(
+        "--one-pass",
+        help="All batch-norm groups of a worker in one pass: for GPUs, not byte-exact across numbers of workers.",
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved rows and where everything would go; start nothing.")
 ]

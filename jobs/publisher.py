@@ -138,7 +138,8 @@ class Publisher:
             tags |= {key: str(attempts[-1][key])} if key in attempts[-1] else {}
         for key in ("commit", "device", "hardware"):
             tags[key] = " + ".join(dict.fromkeys(str(attempt[key]) for attempt in attempts if key in attempt))
-        tags["dirty"] = str(any(attempt.get("dirty") for attempt in attempts))
+        for key in ("dirty", "one_pass"):
+            tags[key] = str(any(attempt.get(key) for attempt in attempts))
         tags["versions"] = dumps(attempts[-1].get("versions", {}), sort_keys=True)
         noted = {"warmup_end": history.warmup_end, "converging_from": history.converging_from}
         return tags | {key: str(value) for key, value in noted.items() if value is not None}

@@ -22,6 +22,7 @@ from jobs.options import (
     GpusOption,
     IterationsOption,
     NamesArgument,
+    OnePassOption,
     SetOption,
     StorageOption,
     ThreadsOption,
@@ -51,6 +52,7 @@ def train(
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
     gpus: GpusOption = 1.0,
+    one_pass: OnePassOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
@@ -73,9 +75,7 @@ def train(
     if dry_run:
         return plan.show([row], [seed], data, storage, tracking, workers)
     place = writable(storage)
-    execution = Execution(
-        place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
-    )
+    execution = Execution(place.uri, tracking_of(tracking, place), workers, gpus, checkpoint_seconds, one_pass)
     run = runs_of(place, [row], manifest_named(place, data), [seed], workers)[0]
     result = read_result(place, run)
     if result is None:
@@ -123,6 +123,7 @@ def grid(
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
     gpus: GpusOption = 1.0,
+    one_pass: OnePassOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
@@ -150,9 +151,7 @@ def grid(
     if dry_run:
         return plan.show(rows, range(seeds), data, storage, tracking, workers)
     place = writable(storage)
-    execution = Execution(
-        place.uri, tracking_of(tracking, place), workers, gpus=gpus, checkpoint_seconds=checkpoint_seconds
-    )
+    execution = Execution(place.uri, tracking_of(tracking, place), workers, gpus, checkpoint_seconds, one_pass)
     manifest = manifest_named(place, data)
     rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     runs = runs_of(place, rows, manifest, range(seeds), workers)

@@ -23,6 +23,7 @@ class Work:
     threads: int
     use_gpu: bool
     checkpoint_seconds: float
+    one_pass: bool
     provenance: dict[str, Any]
 
 
@@ -52,7 +53,7 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     }
     try:
         storage = Storage(job.storage)
-        settings = Settings(job.checkpoint_seconds, job.provenance | made_with)
+        settings = Settings(job.checkpoint_seconds, job.provenance | made_with, job.one_pass)
         dataset = staged_dataset(storage, job.run.dataset_id, cache_folder())
         return train(job.run, dataset, storage, group, settings)
     except InputError as error:  # trying again would not help, so it must not look like a worker's failure

@@ -26,10 +26,14 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
 
     A training pass writes the group's mean and unbiased variance into `group_mean` and `group_var` (shape [channels]),
     so that the train loop can average them over all groups of an iteration and update the running ones once.
+
+    With `group_size` set, a pass is of several groups, one after the other in the batch: each is normalised by its own
+    statistics, and `group_mean` and `group_var` are their means over the groups.
     """
 
     group_mean: Tensor
     group_var: Tensor
+    group_size: int | None = None
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__(channels, eps=eps)
@@ -39,10 +43,15 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if self.group_size is None or len(x) == self.group_size:
+            return self._group(x, 1)
+        # Groups are slices of x, whatever its memory format: only their outputs are copied, into one.
+        return torch.cat([self._group(part, number) for number, part in enumerate(x.split(self.group_size), 1)])
+
+    def _group(self, x: Tensor, number: int) -> Tensor:
+        """The pass's `number`th group, normalised; its statistics join the mean of those before it."""
         # With momentum 1 the "running" update is a copy of this group's statistics, at no extra cost.
-        return F.batch_norm(
-            x, self.group_mean, self.group_var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
-        )
+        return F.batch_norm(x, self.group_mean, self.group_var, self.weight, self.bias, True, 1.0 / number, self.eps)
 
 
 class Block(nn.Module):

@@ -2,6 +2,9 @@
 
 Everything that is summed over groups (gradients, batch statistics, loss, wrong predictions) is one vector, so that an
 iteration needs one exchange. Weights are views into one vector too: SGD is a few operations, whatever the depth.
+
+That is exact: the same bytes for any number of workers. `one_pass` is the alternative for GPUs (untested on one): all
+groups of a worker in one forward and backward pass, the same sums up to the order of addition. It is off by default.
 """
 
 from collections.abc import Iterator
@@ -21,11 +24,14 @@ class Trainee:
     `totals` layout: gradients [weights], group means and unbiased variances [2 x channels], loss, wrong predictions.
     """
 
-    def __init__(self, experiment: Experiment, network: ResNet, device: torch.device) -> None:
+    def __init__(self, experiment: Experiment, network: ResNet, device: torch.device, one_pass: bool = False) -> None:
         self.experiment = experiment
+        self.one_pass = one_pass
         self.network = network.to(device)
         self.parameters = list(self.network.parameters())
         self.norms = [module for module in self.network.modules() if isinstance(module, GroupBatchNorm2d)]
+        for norm in self.norms:
+            norm.group_size = experiment.bn_group if one_pass else None
         self.weights = _flatten(self.parameters)
         self.momentum = torch.zeros_like(self.weights)
         self.gradients = torch.zeros_like(self.weights)
@@ -36,18 +42,19 @@ class Trainee:
         self.decay = _decay(experiment, self.parameters)
 
     def group_totals(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Forward and backward of one batch-norm group: its share of every sum, as one new vector.
+        """Forward and backward of one batch-norm group, or of several in one pass: their share of every sum, a new vector.
 
-        The loss is the group's mean divided by the number of groups, so that the tree's sum is the batch's mean.
+        The loss is a group's mean divided by the number of groups, so that the tree's sum is the batch's mean.
         """
-        groups = self.experiment.groups
+        here = len(labels) // self.experiment.bn_group
         self.gradients.zero_()
         logits = self.network(x)
-        loss = F.cross_entropy(logits.float(), labels) / groups
+        loss = F.cross_entropy(logits.float(), labels) / (self.experiment.groups / here)
         loss.backward()
         wrong = (logits.argmax(1) != labels).sum()
         scalars = torch.stack([loss.detach(), wrong.float()])
-        return torch.cat([self.gradients, self.statistics, scalars])
+        statistics = self.statistics if here == 1 else self.statistics * here
+        return torch.cat([self.gradients, statistics, scalars])
 
     def step(self, batch: tuple[Tensor, Tensor], lr: float, ranks: Ranks) -> Tensor:
         """One iteration on this rank's images; returns [loss, wrong predictions] over the whole batch, on the device."""
@@ -61,7 +68,7 @@ class Trainee:
         return scalars
 
     def _groups(self, x: Tensor, labels: Tensor) -> Iterator[Tensor]:
-        size = self.experiment.bn_group
+        size = len(labels) if self.one_pass else self.experiment.bn_group
         for start in range(0, len(labels), size):
             yield self.group_totals(x[start : start + size], labels[start : start + size])
 

@@ -35,11 +35,13 @@ from pipeline.storage import Storage
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is carried out, none of which changes its result."""
+    """How a run is carried out, of which only `one_pass` can change its result, in the last bits."""
 
     checkpoint_seconds: float = 30.0
     provenance: dict[str, Any] = field(default_factory=dict)
     """What is known of this attempt: commit, versions, threads, hardware, ..."""
+    one_pass: bool = False
+    """All batch-norm groups of a worker in one pass (`pipeline.step`); recorded of the attempt where it is so."""
 
 
 def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: Settings) -> dict[str, Any]:
@@ -51,12 +53,15 @@ def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: 
     if result is not None:
         return result
     experiment = run.experiment
-    trainee = Trainee(experiment, build_network(experiment, run.seed, dataset.row.classes), ranks.device)
+    network = build_network(experiment, run.seed, dataset.row.classes)
+    trainee = Trainee(experiment, network, ranks.device, settings.one_pass)
     saver = Saver(storage, run, dataset.row.classes, ranks, settings.checkpoint_seconds)
     history = saver.restore(trainee)
     history.attempts.append(
         {**settings.provenance, "from_iteration": history.iteration, "world_size": ranks.world_size}
     )
+    if settings.one_pass:
+        history.attempts[-1]["one_pass"] = True
     try:
         iterate(run, dataset, ranks, trainee, saver, history)
     except DivergedError as error:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pipeline.checkpoint import Checkpoint, iterations, newest_checkpoint, newest_history
 from pipeline.metrics import IMAGES_PER_SECOND
@@ -104,3 +105,15 @@ def test_killed_at_a_random_moment_and_continued_ends_with_the_same_bytes(
     history = newest_history(place, run)
     assert history is not None and history.attempts[-1]["from_iteration"] > 0
     assert_same(uninterrupted, tmp_path)
+
+
+def test_one_pass_is_recorded_and_published(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*command(tmp_path, workers=1), "--one-pass")
+    assert done.returncode == 0, done.stderr
+    result = read_result(Storage(str(tmp_path)), tiny_run())
+    assert result is not None and result["attempts"][0]["one_pass"] is True
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("resnet-repro")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
+    assert run.data.tags["one_pass"] == "True"

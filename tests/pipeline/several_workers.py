@@ -9,6 +9,7 @@ import torch
 
 from pipeline import ranks
 from pipeline.augment import TrainImages
+from pipeline.runs import Run
 from pipeline.sampling import batch_at
 from pipeline.storage import Storage
 from pipeline.train import Settings, train
@@ -22,14 +23,20 @@ def several_groups(groups: int) -> dict:
     return dict(global_batch_size=8 * groups, bn_group=8, iterations=10, lr_drops=(5, 8), eval_every=5)
 
 
-def trained_by(world_size: int, place: Path) -> list[list[str]]:
+def trained_by(
+    world_size: int, place: Path, run: Run | None = None, settings: Settings | None = None
+) -> list[list[str]]:
     """Train eight groups on `world_size` workers with `place` as storage; the views' digests in order, by rank."""
+    run, settings = run or small_run(**several_groups(8)), settings or Settings()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = probe.getsockname()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED_ONCE)
-    workers = [context.Process(target=work, args=(rank, world_size, address, place)) for rank in range(world_size)]
+    workers = [
+        context.Process(target=work, args=(rank, world_size, address, place, run, settings))
+        for rank in range(world_size)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -38,10 +45,10 @@ def trained_by(world_size: int, place: Path) -> list[list[str]]:
     return [(place / f"seen-{rank}").read_text().split() for rank in range(world_size)]
 
 
-def work(rank: int, world_size: int, address: tuple[str, int], place: Path) -> None:
+def work(rank: int, world_size: int, address: tuple[str, int], place: Path, run: Run, settings: Settings) -> None:
     """One worker."""
     torch.set_num_threads(1)
-    run, dataset = small_run(**several_groups(8)), digits_once()
+    dataset = digits_once()
     images, size = TrainImages(run.experiment, dataset, torch.device("cpu")), run.experiment.global_batch_size
     share = size // world_size
     with open(place / f"seen-{rank}", "w") as seen:
@@ -52,6 +59,6 @@ def work(rank: int, world_size: int, address: tuple[str, int], place: Path) -> N
                 seen.write(blake2b(content, digest_size=8).hexdigest() + "\n")
     mine = ranks.join(rank, world_size, torch.device("cpu"), address, timeout_s=60)
     try:
-        train(run, dataset, Storage(str(place)), mine, Settings())
+        train(run, dataset, Storage(str(place)), mine, settings)
     finally:
         ranks.leave()

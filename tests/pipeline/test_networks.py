@@ -128,6 +128,24 @@ def test_group_norm_is_batch_norm_that_leaves_running_statistics_alone() -> None
     assert set(mine.state_dict()) == set(theirs.state_dict())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_norm_of_several_groups_is_that_of_each(memory_format: torch.memory_format, dtype: torch.dtype) -> None:
+    each, several = GroupBatchNorm2d(3, eps=1e-5), GroupBatchNorm2d(3, eps=1e-5)
+    several.group_size = 4
+    x = torch.randn(12, 3, 7, 5).mul(3).to(dtype).contiguous(memory_format=memory_format)
+    alone, means, variances = [], [], []
+    for group in x.split(4):
+        alone.append(each(group))
+        means.append(each.group_mean.clone())
+        variances.append(each.group_var.clone())
+    together = several(x)
+    assert torch.equal(together, torch.cat(alone))
+    assert together.dtype == dtype and together.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(several.group_mean, torch.stack(means).mean(0))
+    torch.testing.assert_close(several.group_var, torch.stack(variances).mean(0))
+
+
 def test_a_trained_norm_is_tested_with_running_statistics() -> None:
     norm = GroupBatchNorm2d(2, eps=0.0).eval()
     norm.running_mean.copy_(torch.tensor([1.0, -1.0]))

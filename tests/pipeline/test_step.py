@@ -150,6 +150,20 @@ def test_loss_and_wrong_predictions_are_of_the_whole_batch() -> None:
     assert wrong == (logits.argmax(1) != labels).sum().item()
 
 
+@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("groups", [2, 8])
+def test_one_pass_over_all_groups_is_the_exact_step_up_to_rounding(groups: int, norm: str) -> None:
+    row = small_row(global_batch_size=8 * groups, norm=norm, weight_decay=0.0)
+    exact, one_pass = (Trainee(row, build_network(row, 0), CPU, one_pass=way) for way in (False, True))
+    # With a rate of 1 and no decay, the first momentum is the gradient.
+    (loss, wrong), (loss_too, wrong_too) = (way.step(images(8 * groups), 1.0, single()) for way in (exact, one_pass))
+    assert loss_too.item() == pytest.approx(loss.item(), rel=1e-6)
+    assert wrong_too == wrong
+    torch.testing.assert_close(one_pass.momentum, exact.momentum, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(one_pass.running, exact.running, rtol=1e-5, atol=1e-7)
+    assert len(one_pass.running) == (0 if norm == "none" else len(exact.statistics))
+
+
 def test_statistics_of_images_outside_the_group_do_not_matter() -> None:
     row = small_row()
     x, labels = images(16)

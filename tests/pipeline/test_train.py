@@ -4,6 +4,8 @@ from math import isnan
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load
 
 from pipeline.checkpoint import folder, iterations, newest_checkpoint
 from pipeline.history import History
@@ -14,6 +16,7 @@ from pipeline.metrics import (
     RESPONSE_STD,
     TEST_ERR,
     TRAIN_CLEAN_ERR,
+    TRAIN_LOSS,
     VAL_ERR,
 )
 from pipeline.ranks import single
@@ -175,3 +178,18 @@ def test_a_run_started_by_two_workers_is_continued_by_one(tmp_path: Path, by_wor
     result = train(run, digits_once(), storage, single(), NEVER)
     assert [(a["from_iteration"], a["world_size"]) for a in result["attempts"]] == [(0, 2), (5, 1)]
     assert state(storage, run) == state(by_workers[1][0], run)
+
+
+def test_two_workers_in_one_pass_each_agree_with_the_exact_step_and_say_so(tmp_path: Path) -> None:
+    run = small_run(**(several_groups(8) | dict(iterations=1, lr_drops=(), eval_every=1)))
+    exact, one_pass = Storage(str(tmp_path / "exact")), Storage(str(tmp_path))
+    result = train(run, digits_once(), exact, single(), NEVER)
+    trained_by(2, tmp_path, run, Settings(one_pass=True))
+    result_too = read_result(one_pass, run)
+    assert result_too is not None
+    assert result_too["attempts"] == [{"from_iteration": 0, "world_size": 2, "one_pass": True}]
+    assert "one_pass" not in result["attempts"][0]
+    assert result_too["final"][TRAIN_LOSS] == pytest.approx(result["final"][TRAIN_LOSS], rel=1e-6)
+    (weights, momentum, _), (weights_too, momentum_too, _) = state(exact, run), state(one_pass, run)
+    for content, content_too in ((weights, weights_too), (momentum, momentum_too)):
+        torch.testing.assert_close(load(content_too), load(content), rtol=1e-4, atol=1e-6)
