@@ -55,12 +55,17 @@ def test_mlflow_is_a_place_to_look(grid: Path, server: str, cli: Cli) -> None:
     table = pd.read_csv(grid / "report" / "table_6.csv").set_index("experiment")
     for parent in client.search_runs([experiment.experiment_id], "tags.kind = 'experiment'"):
         name, metrics = parent.data.tags["experiment"], parent.data.metrics
-        assert parent.info.run_name == f"{name} (20 iterations, depth=8, eval_every=5) on digits" and parent.info.status == "FINISHED"
+        assert (
+            parent.info.run_name == f"{name} (20 iterations, depth=8, eval_every=5) on digits"
+            and parent.info.status == "FINISHED"
+        )
         assert metrics[f"{TEST_ERR}/mean"] == pytest.approx(table.loc[name, "mean"])
         assert metrics[f"{TEST_ERR}/std"] == pytest.approx(table.loc[name, "std"])
         assert metrics[f"{TEST_ERR}/n"] == 2
     seeds = client.search_runs([experiment.experiment_id], "tags.kind = 'run' and tags.experiment = 'resnet20'")
-    assert sorted(run.info.run_name for run in seeds) == [f"resnet20 (20 iterations, depth=8, eval_every=5) seed {i}" for i in (0, 1)]
+    assert sorted(run.info.run_name for run in seeds) == [
+        f"resnet20 (20 iterations, depth=8, eval_every=5) seed {i}" for i in (0, 1)
+    ]
     assert all(len(run.data.metrics) <= 25 for run in seeds)
 
 
