@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -22,19 +22,23 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(place: Path, port: int) -> Iterator[str]:
-    """A server with its database and artifacts in `place`, for the time of the context; its URI."""
-    store = ["--backend-store-uri", f"sqlite:///{place}/db", "--artifacts-destination", str(place / "artifacts")]
-    line = [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+def serving(line: list[str], port: int, **environment: str) -> Iterator[str]:
+    """What a command serves on a port of loopback, in a process group of its own, for the time of the context; its URI."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*line, "--workers", "1"], start_new_session=True, env=environment, **quiet)
+    process = subprocess.Popen(line, start_new_session=True, env=os.environ | environment, **quiet)
     try:
         _wait_for(f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def mlflow_server(place: Path, port: int) -> AbstractContextManager[str]:
+    """A server with its database and artifacts in `place`."""
+    store = ["--backend-store-uri", f"sqlite:///{place}/db", "--artifacts-destination", str(place / "artifacts")]
+    line = [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(port)]
+    return serving([*line, "--workers", "1"], port, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 
 
 def _wait_for(address: str) -> None:
