@@ -26,7 +26,7 @@ from pipeline.errors import first_line
 from pipeline.history import History
 from pipeline.layers import layout
 from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR
-from pipeline.overrides import title
+from pipeline.overrides import changes_text
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
@@ -181,12 +181,17 @@ class Publisher:
         return f"{self.run.experiment.fingerprint}-{self.run.dataset_id}"
 
     def _parent_tags(self) -> dict[str, str]:
-        name = f"{title(self.run.experiment)} on {self._manifest()['row']['name']}"
+        name = self._named(f"on {self._manifest()['row']['name']}")
         return self._row_tags() | {"kind": "experiment", "mlflow.runName": name}
 
     def _run_tags(self) -> dict[str, str]:
-        name = f"{title(self.run.experiment)} seed {self.run.seed}"
+        name = self._named(f"seed {self.run.seed}")
         return self._row_tags() | {"kind": "run", "mlflow.runName": name, "seed": str(self.run.seed)}
+
+    def _named(self, which: str) -> str:
+        """What tells runs apart comes first: the UI's column of names is narrow."""
+        changes = changes_text(self.run.experiment)
+        return f"{self.run.experiment.name} {which}" + (f" ({changes})" if changes else "")
 
     def _manifest(self) -> dict[str, Any]:
         manifest = read_manifest(self.storage, self.run.dataset_id)

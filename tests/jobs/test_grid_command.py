@@ -56,7 +56,7 @@ def test_mlflow_is_a_place_to_look(grid: Path, server: str, cli: Cli) -> None:
     for parent in client.search_runs([experiment.experiment_id], "tags.kind = 'experiment'"):
         name, metrics = parent.data.tags["experiment"], parent.data.metrics
         assert (
-            parent.info.run_name == f"{name} (20 iterations, depth=8, eval_every=5) on digits"
+            parent.info.run_name == f"{name} on digits (20 iterations, depth=8, eval_every=5)"
             and parent.info.status == "FINISHED"
         )
         assert metrics[f"{TEST_ERR}/mean"] == pytest.approx(table.loc[name, "mean"])
@@ -64,7 +64,7 @@ def test_mlflow_is_a_place_to_look(grid: Path, server: str, cli: Cli) -> None:
         assert metrics[f"{TEST_ERR}/n"] == 2
     seeds = client.search_runs([experiment.experiment_id], "tags.kind = 'run' and tags.experiment = 'resnet20'")
     assert sorted(run.info.run_name for run in seeds) == [
-        f"resnet20 (20 iterations, depth=8, eval_every=5) seed {i}" for i in (0, 1)
+        f"resnet20 seed {i} (20 iterations, depth=8, eval_every=5)" for i in (0, 1)
     ]
     assert all(len(run.data.metrics) <= 25 for run in seeds)
 

@@ -27,8 +27,8 @@ pytestmark = [
 
 GRID = ("plain20", "resnet20", "--seeds", "2", "--iterations", "8", "--set", "depth=8", "--set", "eval_every=2")
 POINTS = 4
-RESNET, PLAIN = r"^resnet20\b.* on digits", r"^plain20\b.* on digits"
-SEED = r"^resnet20\b.* seed "
+RESNET, PLAIN = "^resnet20 on digits", "^plain20 on digits"
+SEED = "^resnet20 seed "
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_the_table_of_runs_shows_seeds_under_their_row(page: Page, pictures: Pat
     parent = next(place for place, name in enumerate(shown) if re.search(RESNET, name))
     children = shown[parent + 1 : parent + 3]
     assert len(shown) == 5 and all(re.search(SEED, name) for name in children)
-    assert {name[-1] for name in children} == {"0", "1"}
+    assert {name.split()[2] for name in children} == {"0", "1"}
     assert all(corner(seed)[0] > corner(run(page, RESNET))[0] for seed in run(page, SEED).all()), "not indented"
 
 
@@ -117,7 +117,7 @@ def test_a_run_has_a_chart_of_its_test_error(page: Page, pictures: Path) -> None
     run(page, SEED + "0").click()
     page.get_by_role("tab", name="Model metrics").click()
     page.get_by_placeholder("Search metric charts").fill(TEST_ERR)
-    expect(page.get_by_text(re.compile(rf"{SEED}0 \({TEST_ERR}\)$"))).to_be_visible()
+    expect(page.get_by_text(re.compile(rf"{SEED}0 .*\({TEST_ERR}\)$"))).to_be_visible()
     chart = page.locator(".js-plotly-plot")
     expect(chart).to_have_count(1)
     points = chart.locator("path.point")
