@@ -9,6 +9,7 @@ from time import monotonic, sleep
 import pytest
 
 from jobs.bench.contestants import OwnProcesses
+from jobs.bench.shares import BETWEEN, OTHER
 from tests.conftest import Cli
 
 
@@ -68,14 +69,16 @@ def test_bench_ray_needs_a_precision_that_exists(cli: Cli, tmp_path: Path) -> No
 
 
 def test_bench_profile_shares_out_the_whole_step_by_kind(cli: Cli, tmp_path: Path) -> None:
-    done = cli("bench", "profile", "resnet20", "--precision", "fp32", "--steps", "1", "--storage", tmp_path)
+    done = cli("bench", "profile", "resnet20", "--precision", "fp32", "--steps", "2", "--storage", tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = {line[:30].strip(): line[30:].split() for line in done.stdout.splitlines() if "%" in line}
-    shares = {kind: float(share.rstrip("%")) for kind, (share, _) in rows.items()}
-    for kind in ("convolution", "batch norm", "ReLU"):
-        assert shares[f"{kind}, forward"] > 0.5 and shares[f"{kind}, backward"] > 0.5
-    assert set(shares) >= {"data plane (augmentation)", "sums of gradients, SGD", "between operations (Python)"}
-    assert shares["other"] < 15
+    rows = [line.rsplit(maxsplit=2) for line in done.stdout.splitlines() if "%" in line]
+    shares = {kind.strip(): float(share.rstrip("%")) for kind, share, _ in rows}
+    both_ways = {f"{kind}, {way}" for kind in ("convolution", "batch norm", "ReLU") for way in ("forward", "backward")}
+    assert set(shares) >= both_ways | {"data plane (augmentation)", "sums of gradients, SGD", BETWEEN, OTHER}
     assert sum(shares.values()) == pytest.approx(100, abs=1)
-    (step,) = (line.split() for line in done.stdout.splitlines() if "images/s" in line)
-    assert sum(float(ms.replace(",", "")) for _, ms in rows.values()) == pytest.approx(float(step[-1]), rel=0.01)
+    (step,) = (line for line in done.stdout.splitlines() if "images/s" in line)
+    assert sum(number(ms) for _, _, ms in rows) == pytest.approx(number(step.split()[-1]), rel=0.01)
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
