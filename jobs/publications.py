@@ -22,6 +22,8 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
     """
     client = open_store(tracking, storage)
     published = runs_tagged(client, "attributes.status != 'SCHEDULED'")
+    for run in {(run.experiment, run.dataset_id): run for run in runs}.values():
+        Publisher(tracking, storage, run, {}).parent_in(client)  # here, once, and not by drivers that start together
     for run, tags in runs.items():
         result, there = read_result(storage, run), published.get(run.key)
         if result is not None and (there is None or there.data.tags.get(COMPLETE) != "yes"):

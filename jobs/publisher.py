@@ -87,7 +87,7 @@ class Publisher:
             return
         client = open_store(self.tracking, self.storage)
         experiment = experiment_id(client)
-        self.parent = only_run(client, experiment, "parent_key", self._parent_key(), self._parent_tags())
+        self.parent = self.parent_in(client)
         tags = self._run_tags() | {"mlflow.parentRunId": self.parent}
         self.run_id = only_run(client, experiment, "run_key", self.run.key, tags)
         fields = asdict(self.run.experiment).items()
@@ -100,6 +100,10 @@ class Publisher:
         known = client.get_run(self.run_id).data.metrics
         self.sent = {(name, point.step) for name in known for point in client.get_metric_history(self.run_id, name)}
         self.client = client
+
+    def parent_in(self, client: MlflowClient) -> str:
+        """The run's parent, made if there is none."""
+        return only_run(client, experiment_id(client), "parent_key", self._parent_key(), self._parent_tags())
 
     def _send_points(self, history: History) -> None:
         assert self.client is not None
