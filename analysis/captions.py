@@ -1,4 +1,4 @@
-"""Captions of Figures 1, 6 and 7 and of the signals: what is shown, what is missing, and where the axes are not the paper's (plain words)."""
+"""Captions of Figures 1, 6 and 7 and of the signals, in plain words: what is shown and missing, where axes differ."""
 
 from analysis import signals
 from analysis.curves import curve

@@ -1,4 +1,4 @@
-"""Claims C1 to C13 of Sec. 4.2 (CIFAR-10), and I4 of Sec. 4.1 on a plain network of theirs: the parts each consists of, and the verdict of a study's runs on it.
+"""Claims C1 to C13 of Sec. 4.2 and I4 of Sec. 4.1: the parts each consists of, and a study's verdict on it.
 
 A claim is reproduced if all its parts hold, contradicted if one is significantly the opposite, otherwise undecided;
 it is "not run" where rows are missing, or where its numbers are about CIFAR-10 and the study is not. The words and the
@@ -23,12 +23,12 @@ Verdict = Literal["reproduced", "contradicted", "undecided", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "undecided", "not run")
 
 PLAIN = ("plain20", "plain32", "plain44", "plain56")
+RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+
 NOT_VANISHED = 1e-3
 """Our reading of "healthy": no layer's variance is below a thousandth of the 1 that batch norm starts with, and no layer's
 gradient norm below a thousandth of that of the layer nearest to the loss. Without batch norm and with N(0, 0.01²), 56 layers
 lose more than float32 can hold."""
-
-RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 
 
 @dataclass(frozen=True)

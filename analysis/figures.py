@@ -143,7 +143,7 @@ def _draw(ax: Axes, study: Study, panel: Panel) -> None:
     shown = lines(study, panel)
     if not shown:
         ax.grid(False)
-        ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", va="center", color="#767676", style="italic")
+        style.say(ax, "not run")
         return
     ends = {}
     for line in shown:

@@ -59,7 +59,8 @@ RUNS: dict[str, Column] = {
     "ended_ms": Column("integer", nullable=True),
 }
 """One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none;
-`alone` is false for a run that was only ever asked for as a change within a sweep; `converging_from` is null for a run that never did better than guessing."""
+`alone` is false for a run that was only ever asked for as a change within a sweep; `converging_from` is null for one that
+never did better than guessing."""
 
 METRICS: dict[str, Column] = {
     "run_id": _TEXT,

@@ -56,7 +56,7 @@ def report_files(frames: Frames) -> dict[str, bytes]:
         raise InputError(
             f"no finished runs among the {len(frames.runs)} recorded; run `resnet-repro grid demo` first, or wait for its end"
         )
-    studies, swept = split_studies(*frames), split_sweeps(frames)
+    studies, swept = split_studies(frames), split_sweeps(frames)
     judged = {study.slug: claims.judge_claims(study) for study in studies}
     if len(studies) == 1 and not swept:
         return study_files(studies[0], judged[studies[0].slug])

@@ -60,7 +60,7 @@ def _draw(ax: Axes, study: Study, panel: str) -> None:
     if not names:
         ax.grid(False)
         ax.set(xticks=[], yticks=[])
-        ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", va="center", color="#767676", style="italic")
+        style.say(ax, "not run")
         return
     for name in names:
         look = _look(name)

@@ -96,7 +96,7 @@ def _draw(ax: Axes, study: Study, quantity: str, panel: Panel) -> None:
     curves = {name: signal_curve(study, name, quantity, panel.at_end) for name in panel.experiments}
     if not any(map(len, curves.values())):
         said = "diverged" if set(panel.experiments) & set(rows_shown(study)) else "not run"
-        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", color="#767676", style="italic")
+        style.say(ax, said)
         return
     for name, curve in curves.items():
         if len(curve):

@@ -12,12 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frames import each
+from analysis.frames import Frames, each
 from pipeline.experiments import EXPERIMENTS
-from pipeline.overrides import following, value_text
-
-FOLLOWS_ITERATIONS = {"lr_drops": "learning rate drops", "eval_every": "evaluations"}
-"""Fields that move with `iterations` when a schedule is scaled, in words: named only if they do not."""
+from pipeline.overrides import FOLLOWS_ITERATIONS, following, value_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +83,16 @@ class Study:
         return f"{re.sub('[^a-z0-9]+', '-', self.dataset.lower()).strip('-')}-{digest.hexdigest()}"
 
 
-def split_studies(
-    runs: pd.DataFrame, metrics: pd.DataFrame, layers: pd.DataFrame, *sweeps: pd.DataFrame
-) -> list[Study]:
+def split_studies(frames: Frames) -> list[Study]:
     """The studies of checked frames: comparable ones first, then by dataset and recipe.
 
     A study is what somebody asked for: a run belongs to it if the study's changes, applied to the paper's row, give the
     run's (ResNet-110 at a warm-up rate of 0.01 is the paper's own, and also one of a study that has that rate everywhere).
     One dataset id means the same pixels, so its copies count as official as soon as one of them is. What was asked for
-    within a sweep alone makes no study: it is in `analysis.sweeps`, and `sweeps` is not looked at.
+    within a sweep alone makes no study: it is in `analysis.sweeps`.
     """
     studies: list[Study] = []
-    for _, of_dataset in runs.groupby("dataset_id"):
+    for _, of_dataset in frames.runs.groupby("dataset_id"):
         official = bool(of_dataset.comparable.any())
         found = {
             overrides: of_dataset[[_belongs(run, loads(overrides)) for run in each(of_dataset)]]
@@ -106,7 +101,7 @@ def split_studies(
         for overrides, rows in found.items():
             paper = official and overrides == "{}"
             if paper or not any(set(rows.run_id) < set(others.run_id) for others in found.values()):
-                studies.append(study_of(min(of_dataset.dataset), loads(overrides), official, rows, metrics, layers))
+                studies.append(study_of(min(of_dataset.dataset), loads(overrides), official, rows, frames))
     return sorted(studies, key=lambda study: (not study.comparable, study.dataset, study.slug))
 
 
@@ -115,10 +110,10 @@ def study_of(
     overrides: dict[str, Any],
     official: bool,
     rows: pd.DataFrame,
-    metrics: pd.DataFrame,
-    layers: pd.DataFrame,
+    frames: Frames,
 ) -> Study:
     """A study of the rows' runs; of the other frames it takes what is about them."""
+    metrics, layers = frames.metrics, frames.layers
     return Study(
         dataset=dataset,
         dataset_id=str(rows.dataset_id.iloc[0]),

@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = {20: "#b59a00", 32: "#00b7c7", 44: "#128a3c", 56: "#e3211c", 110: "#000000", 1202: "#d400c4"}
@@ -46,6 +47,11 @@ RC: dict[str, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "deep residual learning",
 }
+
+
+def say(ax: Axes, text: str) -> None:
+    """Write in the middle of axes that have nothing to show."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#767676", style="italic")
 
 
 def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:

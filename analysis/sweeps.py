@@ -23,6 +23,7 @@ from analysis.measures import MEASURED, measure
 from analysis.overview import run_list
 from analysis.stats import difference_interval, summarise
 from analysis.studies import Study, study_of
+from analysis.tables import mean_std_n
 
 AS_IT_IS = "as it is"
 
@@ -54,9 +55,7 @@ def split_sweeps(frames: Frames) -> list[Sweep]:
         runs = frames.runs[same & frames.runs.fingerprint.isin(cells.fingerprint)]
         if len(runs):
             official = bool(frames.runs[same].comparable.any())
-            study = study_of(
-                min(runs.dataset), loads(cells.base.iloc[0]), official, runs, frames.metrics, frames.layers
-            )
+            study = study_of(min(runs.dataset), loads(cells.base.iloc[0]), official, runs, frames)
             found.append(Sweep(str(key), str(cells.name.iloc[0]), cells.sort_values("position"), study))
     return sorted(found, key=lambda sweep: (sweep.name != LEDGER, sweep.name, sweep.study.dataset, sweep.id))
 
@@ -140,9 +139,7 @@ def _by_value(row: Any) -> bool:
 
 def _mean_std_n(row: Any) -> str:
     missing = f", {row.unmeasured} without a result" if row.unmeasured else ""
-    if not row.n:
-        return f"–{missing}"
-    return (f"{row.mean:.2f} ± {row.std:.2f} ({row.n})" if row.n > 1 else f"{row.mean:.2f} (1)") + missing
+    return mean_std_n(row.mean, row.std, row.n) + missing
 
 
 def _worth(row: Any) -> str:

@@ -105,7 +105,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "method": table.method,
             "layers": [MISSING if pd.isna(layers) else str(layers) for layers in table.layers],
             "params": [_params(row.params, row.paper_params) for row in each(table)],
-            "error (%)": [_mean_std_n(row.mean, row.std, row.n) for row in each(table)],
+            "error (%)": [mean_std_n(row.mean, row.std, row.n) for row in each(table)],
             "best": [_number(best) for best in table.best],
             "paper (%)": table.paper_printed + table.paper_note.map(lambda note: "†" if note == DIGITISED else ""),
             "difference": [_difference(row) for row in each(table)],
@@ -114,7 +114,8 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _mean_std_n(mean: float, std: float, n: int) -> str:
+def mean_std_n(mean: float, std: float, n: int) -> str:
+    """`8.75 ± 0.12 (5)`: what was measured of a cell, as text."""
     if n == 0:
         return MISSING
     return f"{mean:.2f} ± {std:.2f} ({n})" if n > 1 else f"{mean:.2f} ({n})"

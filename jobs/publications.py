@@ -10,7 +10,7 @@ from pathlib import Path
 from analysis.export import COMPLETE
 from jobs.publisher import Publisher, still_wanted
 from jobs.sweeps import Sweep
-from jobs.tracking import end_parent, experiment_id, only_run, open_store, runs_tagged
+from jobs.tracking import end_parent, experiment_id, only_run, open_store, our_runs
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
@@ -21,7 +21,7 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
     `runs` are the runs of a command with their tags. A copy is incomplete where a server was away when its run ended.
     """
     client = open_store(tracking, storage)
-    published = runs_tagged(client, "attributes.status != 'SCHEDULED'")
+    published = our_runs(client)
     for run in {(run.experiment, run.dataset_id): run for run in runs}.values():
         Publisher(tracking, storage, run, {}).parent_in(client)  # here, once, and not by drivers that start together
     for run, tags in runs.items():
@@ -37,7 +37,7 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
 def mark_interrupted(tracking: str, storage: Storage, runs: list[Run]) -> None:
     """Say of runs that have not ended that they are not running any more."""
     client = open_store(tracking, storage)
-    published = runs_tagged(client, "attributes.status = 'RUNNING'")
+    published = our_runs(client, "attributes.status = 'RUNNING'")
     for run in runs:
         if run.key in published and read_result(storage, run) is None:
             there = published[run.key]

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from json import dumps
-from statistics import fmean, stdev
+from math import isnan
 from threading import Event, Thread
 from time import time
 from typing import Any
@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from analysis.export import ALONE, ASKED, COMPLETE
+from analysis.stats import summarise
 from jobs.registry import register
 from jobs.tracking import end_parent, experiment_id, only_run, open_store
 from pipeline.checkpoint import folder, newest_history
@@ -174,9 +175,9 @@ class Publisher:
         now, metrics = int(1000 * time()), []
         for name in (TEST_ERR, TRAIN_CLEAN_ERR):
             values = [final[name] for final in finals if name in final]
-            facts = {"mean": fmean(values), "n": len(values)} if values else {}
-            facts |= {"std": stdev(values)} if len(values) > 1 else {}
-            new = {f"{name}/{fact}": float(value) for fact, value in facts.items()}
+            summary = summarise(values)
+            facts = {"mean": summary.mean, "std": summary.std, "n": summary.n}
+            new = {f"{name}/{fact}": float(value) for fact, value in facts.items() if values and not isnan(value)}
             metrics += [Metric(key, value, now, len(values)) for key, value in new.items() if known.get(key) != value]
         self.client.log_batch(self.parent, metrics)
         end_parent(self.client, self.parent, "FINISHED")

@@ -114,12 +114,13 @@ def end_parent(client: MlflowClient, parent: str, status: str) -> None:
         client.set_terminated(parent, status)
 
 
-def runs_tagged(client: MlflowClient, query: str) -> dict[str, Run]:
-    """Our runs that fit a query, by run key."""
+def our_runs(client: MlflowClient, query: str = "") -> dict[str, Run]:
+    """Our runs, or those of them that fit a query, by run key."""
+    ours = "tags.kind = 'run'" + (f" and {query}" if query else "")
     experiment, token = client.get_experiment_by_name(EXPERIMENT), None
     found: dict[str, Run] = {}
     while experiment is not None:
-        page = client.search_runs([experiment.experiment_id], f"tags.kind = 'run' and {query}", page_token=token)
+        page = client.search_runs([experiment.experiment_id], ours, page_token=token)
         found |= {run.data.tags["run_key"]: run for run in page}
         token = page.token
         if not token:

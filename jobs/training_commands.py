@@ -147,7 +147,8 @@ def grid(
     if "demo" in names:
         iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
-    rows, _ = sweeps.asked_for(names, settings, iterations, plan.training_images(storage, data))
+    images = plan.training_images(storage, data) if dry_run else sweeps.CIFAR_TRAINING_IMAGES
+    rows, _ = sweeps.asked_for(names, settings, iterations, images)  # refuses before anything is written
     if dry_run:
         return plan.show(rows, range(seeds), data, storage, tracking, workers)
     place = writable(storage)
@@ -210,8 +211,8 @@ def _train_grid(
 def _tags(names: list[str], runs: list[Run], swept: list[Sweep]) -> dict[Run, dict[str, str]]:
     """What MLflow is told of each run: the grids that asked for it, and whether that was for a sweep alone."""
     changed = {fingerprint for sweep in swept for fingerprint in sweep.changed}
-    grids = {f"grid.{name}": "yes" for name in names}
-    return {run: grids | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE} for run in runs}
+    asking = {f"grid.{name}": "yes" for name in names}
+    return {run: asking | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE} for run in runs}
 
 
 def _results(place: Storage, runs: list[Run]) -> Iterable[tuple[Run, dict[str, Any]]]:

@@ -13,6 +13,8 @@ from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.layers import layout
 
+FOLLOWS_ITERATIONS = {"lr_drops": "learning rate drops", "eval_every": "evaluations"}
+"""Fields that move with `iterations` when a schedule is scaled, in words: named only if they do not."""
 FIXED = ("name", "artifacts", "family")
 
 
@@ -51,7 +53,7 @@ def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
         scaled = EXPERIMENTS[experiment].scaled_to(changes["iterations"])
     except ValueError:  # too few iterations for the paper's schedule
         return set()
-    moved = {name for name in ("lr_drops", "eval_every") if name in changes}
+    moved = {name for name in FOLLOWS_ITERATIONS if name in changes}
     return {name for name in moved if value_text(getattr(scaled, name)) == value_text(changes[name])}
 
 

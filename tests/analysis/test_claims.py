@@ -30,7 +30,7 @@ RESNET = {
 
 
 def verdict(frames, claim):
-    (study,) = split_studies(*check(*frames))
+    (study,) = split_studies(check(*frames))
     (judgement,) = (one for one in judge_claims(study) if one.id == claim)
     return judgement
 
@@ -199,7 +199,7 @@ def test_claim_11_resnet_1202_overfits(build, deeper, train, expected):
 
 def test_on_another_dataset_orderings_are_judged_and_numbers_are_not(build):
     frames = build(PLAIN | RESNET, train=PLAIN_TRAIN | {name: [0.1] * 3 for name in RESNET}, **DIGITS)
-    (study,) = split_studies(*check(*frames))
+    (study,) = split_studies(check(*frames))
     verdicts = {one.id: one for one in judge_claims(study)}
     assert {name for name, one in verdicts.items() if one.verdict == "reproduced"} == {"C1", "C2", "C3", "C5", "C6"}
     for name in ("C4", "C7", "C8", "C9", "C10"):
@@ -215,7 +215,7 @@ def test_another_recipe_is_not_judged_by_the_papers_numbers(build):
 
 
 def test_summary_has_every_claim(build):
-    (study,) = split_studies(*check(*build({"plain20": [9.7]})))
+    (study,) = split_studies(check(*build({"plain20": [9.7]})))
     table = summary(judge_claims(study))
     assert table.id.tolist() == list(CLAIMS)
     assert (table.verdict == "not run").sum() == len(CLAIMS)

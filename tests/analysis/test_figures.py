@@ -17,7 +17,7 @@ DIGITS = {"dataset": "digits", "comparable": False, "iterations": 800, "override
 
 
 def study_of(frames):
-    (study,) = split_studies(*check(*frames))
+    (study,) = split_studies(check(*frames))
     return study
 
 

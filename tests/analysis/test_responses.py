@@ -23,7 +23,7 @@ def study_of(build, responses: dict[str, list[float]], seeds: int = 3, **changes
         for run in runs.itertuples()
         for layer, value in enumerate(responses[run.experiment], 1)
     ]  # fmt: skip
-    (study,) = split_studies(*check(runs, metrics, pd.DataFrame(rows)))
+    (study,) = split_studies(check(runs, metrics, pd.DataFrame(rows)))
     return study
 
 
@@ -51,7 +51,7 @@ def test_claims_follow_the_means_over_layers(build):
 
 def test_without_the_layers_nothing_is_decided(build):
     runs, metrics = build({name: [9.0, 9.1, 9.2] for name in ROWS})
-    (study,) = split_studies(*check(runs, metrics))
+    (study,) = split_studies(check(runs, metrics))
     assert verdicts(study) == {"C12": "undecided", "C13": "undecided"}
     assert rows_shown(study) == []
     assert [ax.texts[0].get_text() for ax in figure_7(study).axes] == ["not run", "not run"]

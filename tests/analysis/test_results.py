@@ -17,7 +17,7 @@ KEPT = ROOT / "analysis" / "results"
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    (only,) = split_studies(*load(KEPT))
+    (only,) = split_studies(load(KEPT))
     return only
 
 

@@ -34,7 +34,7 @@ def study_of(build, forward: list[list[float]], backward: list[list[float]], **c
         for iteration in (0, 64_000):
             rows += layer_rows(run_id, FORWARD_VARIANCE, iteration, variances)
             rows += layer_rows(run_id, GRADIENT_NORM, iteration, norms)
-    (study,) = split_studies(*check(runs, metrics, pd.DataFrame(rows)))
+    (study,) = split_studies(check(runs, metrics, pd.DataFrame(rows)))
     return study
 
 

@@ -19,7 +19,7 @@ def together(*frames):
 
 
 def only(frames):
-    (study,) = split_studies(*check(*frames))
+    (study,) = split_studies(check(*frames))
     return study
 
 
@@ -29,7 +29,7 @@ def test_dataset_and_recipe_make_a_study(build):
     digits = build(
         {"plain20": [4.0]}, overrides=SHORT, iterations=800, dataset="digits", dataset_id="d1", comparable=False
     )
-    studies = split_studies(*together(digits, bf16, paper))
+    studies = split_studies(together(digits, bf16, paper))
     assert [study.title for study in studies] == [
         "CIFAR-10, the paper's recipe",
         "CIFAR-10, precision=bf16",
@@ -125,7 +125,7 @@ def test_a_run_that_did_not_finish_is_not_measured_whatever_it_logged(status, st
 def test_a_row_that_has_the_asked_value_anyway_is_in_the_study_that_asks_for_it(build):
     everywhere = build({"resnet20": [9.0]}, overrides={"warmup_lr": 0.01}, dataset_id="d1", comparable=False)
     own = build({"resnet110": [7.0]}, dataset_id="d1", comparable=False)  # its row warms up at 0.01 already
-    (study,) = split_studies(*together(everywhere, own))
+    (study,) = split_studies(together(everywhere, own))
     assert study.title == "cifar10, warmup_lr=0.01" and set(study.runs.experiment) == {"resnet20", "resnet110"}
     of_the_paper = together(
         *(
@@ -133,4 +133,4 @@ def test_a_row_that_has_the_asked_value_anyway_is_in_the_study_that_asks_for_it(
             for name, changes in (("resnet20", {"warmup_lr": 0.01}), ("resnet110", {}))
         )
     )
-    assert [len(study.runs) for study in split_studies(*of_the_paper)] == [1, 2]
+    assert [len(study.runs) for study in split_studies(of_the_paper)] == [1, 2]

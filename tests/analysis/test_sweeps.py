@@ -59,13 +59,13 @@ def test_each_change_is_compared_with_the_row_as_it_is(frames: Frames) -> None:
 
 
 def test_runs_for_a_sweep_alone_make_no_study(frames: Frames) -> None:
-    (study,) = split_studies(*frames)
+    (study,) = split_studies(frames)
     assert study.title == "digits, iterations=800" and len(study.runs) == 2
 
 
 def test_a_run_asked_for_on_its_own_makes_a_study_whatever_sweeps_have_it_too(frames: Frames) -> None:
     both = frames._replace(runs=frames.runs.assign(alone=True))
-    assert len(split_studies(*both)) == 3
+    assert len(split_studies(both)) == 3
 
 
 def test_a_change_that_another_row_has_anyway_makes_no_study_and_enters_none(build) -> None:
@@ -77,7 +77,7 @@ def test_a_change_that_another_row_has_anyway_makes_no_study_and_enters_none(bui
         if (name, changes["shortcut"]) != ("resnet20", "A")
     ]
     parts.append(build({"resnet20": [8.0]}, **DIGITS))
-    (study,) = split_studies(*check(*(pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True))))
+    (study,) = split_studies(check(*(pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True))))
     assert study.overrides == {} and study.runs.experiment.tolist() == ["resnet20"]
 
 

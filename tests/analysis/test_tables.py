@@ -12,7 +12,7 @@ from tests.analysis.measured_runs import frames_of, points, run_row
 
 
 def table_of(frames):
-    (study,) = split_studies(*check(*frames))
+    (study,) = split_studies(check(*frames))
     return tables.table_6(study)
 
 
@@ -86,7 +86,7 @@ def test_only_finished_runs_with_a_final_error_are_averaged():
     row = row_of(frames_of(rows, measured), "resnet20")
     assert (row.n, row["mean"]) == (2, 8.5)
     assert (row.failed, row.unfinished, row.no_final_error) == (2, 1, 1)
-    (study,) = split_studies(*check(*frames_of(rows, measured)))
+    (study,) = split_studies(check(*frames_of(rows, measured)))
     shown = tables.printed(tables.table_6(study)).query("method == 'ResNet'").iloc[0]
     assert shown["error (%)"] == "8.50 ± 0.71 (2)"
     assert shown.remarks == "2 failed, 1 unfinished, 1 finished without a final error"
