@@ -4,31 +4,37 @@ The run's folder in storage decides where it continues; each start gets a fresh 
 """
 
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import sleep
 from typing import Any
 from uuid import uuid4
 
 from jobs.cluster import Node, cpus_that_fit, nodes
-from pipeline.checkpoint import check_ours, newest_iteration
-from pipeline.errors import InputError
+from pipeline.checkpoint import newest_checkpoint, newest_iteration
+from pipeline.errors import InputError, StorageLostError
+from pipeline.lease import Lease
 from pipeline.provenance import source_commit
-from pipeline.runs import REFUSED, Run, read_result, start_run
+from pipeline.runs import LOST, PREEMPTED, REFUSED, Run, read_result, start_run
 from pipeline.storage import Storage
 
-STARTS = 3
-"""Times in a row that Ray Train may give up without a new checkpoint; its own retries do not cover a failing start."""
+RESTARTS = 10
+"""Failures of a run's workers that a command makes good before it gives the run up; preemptions do not count."""
 
-WORKER_FAILURES = 3
-"""Times that a started group may lose a worker before Ray Train gives up."""
+IN_VAIN = 3
+"""Failures in a row without a new checkpoint after which trying again would only repeat them."""
+
+ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
+"""Of Ray Train's controllers: workers that do not come are asked for anew, in what number there is then."""
 
 
 @dataclass(frozen=True)
 class Execution:
     """How and where runs are carried out.
 
-    Of it only device, `threads` and `one_pass` can change what they measure, in the last bits.
+    Of it only device, `threads`, `one_pass` and `allow_drift` can change what they measure, in the last bits.
     """
 
     storage: str
@@ -41,6 +47,10 @@ class Execution:
     """All batch-norm groups of a worker in one pass."""
     threads: int = 1
     use_gpu: bool = False
+    most_workers: int | None = None
+    """Where more than `workers`: a run takes as many workers as there is room for, from `workers` to so many."""
+    allow_drift: bool = False
+    deterministic: bool = False
 
     @property
     def each_worker(self) -> Node:
@@ -67,69 +77,94 @@ def check_workers(run: Run, workers: int) -> None:
 def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
     """Train a run to its end, from wherever its folder stands; returns its `result.json`.
 
-    Raises:
-        InputError: the run's folder holds something that is not ours.
-        ray.train.TrainingFailedError: worker groups failed more often than is allowed.
-    """
-    from ray.train import TrainingFailedError
+    All that can be mended by starting anew is: workers and nodes that die or are taken away, and failures while a worker
+    group starts. Each start continues from the newest checkpoint, under one lease (`pipeline.lease`).
 
+    Raises:
+        InputError: the run's folder holds something that is not ours, another holds the run, or it would drift.
+        StorageLostError: the run could not be saved any more.
+        ray.train.TrainingFailedError: its workers failed more often than is allowed.
+    """
     storage = Storage(execution.storage)
     result = read_result(storage, run)
     if result is not None:
         return result
-    check_ours(storage, run)
-    threads = start_run(storage, run, execution.threads)
-    failures, reached = 0, newest_iteration(storage, run)
-    while True:
-        name = f"{run.experiment.name}-{run.seed}-{uuid4().hex[:8]}"
-        try:
-            answer = _trainer(run, execution, threads, name, storage).fit().return_value
-            break
-        except TrainingFailedError:
-            before, reached = reached, newest_iteration(storage, run)
-            failures = 0 if reached > before else failures + 1
-            if failures == STARTS:
-                raise
-            sleep(2**failures)
-        finally:
-            with suppress(OSError):
-                storage.delete(f"ray/{name}")
-    if answer and answer.get("status") == REFUSED:
+    say = partial(print, file=sys.stderr, flush=True)
+    newest_checkpoint(storage, run, say)  # refuses what is not ours, and speaks of damage where a user can hear it
+    with Lease(storage, run, say) as lease:
+        threads = start_run(storage, run, execution.threads)
+        answer = _insist(run, execution, threads, lease, storage)
+    if answer.get("status") == REFUSED:
         raise InputError(answer["reason"])
+    if answer.get("status") == LOST:
+        raise StorageLostError(answer["reason"])
     finished = read_result(storage, run)
     if finished is None:
         raise RuntimeError(f"{run}: its workers ended without writing result.json to {storage.path(run.folder)}")
     return finished
 
 
-def _trainer(run: Run, execution: Execution, threads: int, name: str, storage: Storage) -> Any:
+def _insist(run: Run, execution: Execution, threads: int, lease: Lease, storage: Storage) -> dict[str, Any]:
+    """Start worker groups until one comes to an end; what rank 0 returned then."""
+    from ray.train import TrainingFailedError
+
+    failures, in_vain, reached = 0, 0, newest_iteration(storage, run)
+    while True:
+        name = f"{run.experiment.name}-{run.seed}-{uuid4().hex[:8]}"
+        try:
+            answer = _trainer(run, execution, threads, name, lease.holder, storage).fit().return_value or {}
+            if answer.get("status") != PREEMPTED:
+                return dict(answer)
+        except TrainingFailedError:
+            if not lease.held():
+                raise InputError(f"{run}: another command has taken it over; it goes on there") from None
+            before, reached = reached, newest_iteration(storage, run)
+            failures, in_vain = failures + 1, (0 if reached > before else in_vain + 1)
+            if in_vain == IN_VAIN or failures > RESTARTS:
+                raise
+            if in_vain:
+                sleep(2**in_vain)
+        finally:
+            with suppress(OSError):
+                storage.delete(f"ray/{name}")
+
+
+def _trainer(run: Run, execution: Execution, threads: int, name: str, holder: str, storage: Storage) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from jobs.worker import Work, work
 
-    resources = execution.each_worker
+    resources, fewest = execution.each_worker, execution.workers
+    most = max(fewest, min(execution.most_workers or fewest, run.experiment.groups))
     if not execution.use_gpu:
         # A resumed run keeps its threads on a smaller machine too: it then shares the CPUs instead of waiting for more.
-        resources["CPU"] = cpus_that_fit(nodes(), execution.workers, threads)
+        resources["CPU"] = cpus_that_fit(nodes(), fewest, threads)
     job = Work(
         run=run,
         storage=storage.uri,
+        holder=holder,
         threads=threads,
         use_gpu=execution.use_gpu,
         checkpoint_seconds=execution.checkpoint_seconds,
         one_pass=execution.one_pass,
+        allow_drift=execution.allow_drift,
+        deterministic=execution.deterministic,
         provenance={**source_commit(), "driver": os.uname().nodename},
     )
+    os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     return DataParallelTrainer(
         work,
         train_loop_config={"work": job},
         scaling_config=ScalingConfig(
-            num_workers=execution.workers, use_gpu=execution.use_gpu, resources_per_worker=resources
+            num_workers=(fewest, most) if most > fewest else fewest,
+            use_gpu=execution.use_gpu,
+            resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name=name,
             storage_path=storage.below("ray"),
-            failure_config=FailureConfig(max_failures=WORKER_FAILURES),
+            # Failures are counted here alone: Ray Train's own count does not cover those of a group that starts.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1),
         ),
     )

@@ -10,6 +10,7 @@ from analysis.ledger import LEDGER
 from jobs import screen
 from jobs.grids import grids
 from pipeline.datasets import DATASETS
+from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS
 from pipeline.overrides import settable
 from pipeline.storage import Storage
@@ -74,7 +75,17 @@ TrackingOption = Annotated[str | None, typer.Option(help="MLflow server or sqlit
 AddressOption = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
 ]
-WorkersOption = Annotated[int, typer.Option(help="Ray Train workers of each run; a power of two.")]
+WorkersOption = Annotated[
+    str,
+    typer.Option(help="Ray Train workers of each run, a power of two; MIN:MAX takes as many as there is room for."),
+]
+DriftOption = Annotated[
+    bool,
+    typer.Option("--allow-drift", help="Continue runs begun under another commit, version or CPU; marks them."),
+]
+DeterministicOption = Annotated[
+    bool, typer.Option("--deterministic", help="On GPUs: deterministic algorithms only. Slower; untested on one.")
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(help="CPU threads of each worker; default: the best total rate.", min=1)
 ]
@@ -93,6 +104,18 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved rows and where everything would go; start nothing.")
 ]
 CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
+
+
+def workers_of(text: str) -> tuple[int, int]:
+    """The fewest and the most workers that `--workers` asks for.
+
+    Raises:
+        InputError: not a number of workers, nor a range of them.
+    """
+    fewest, _, most = text.partition(":")
+    if not fewest.isdecimal() or not (most or fewest).isdecimal() or not 0 < int(fewest) <= int(most or fewest):
+        raise InputError(f"--workers {text}: wanted is a number such as 2, or a range such as 2:8")
+    return int(fewest), int(most or fewest)
 
 
 def writable(storage: str) -> Storage:

@@ -12,7 +12,7 @@ from jobs import screen
 from jobs.data import stored_named
 from jobs.grids import check_trainable
 from jobs.launch import check_workers
-from jobs.options import tracking_of
+from jobs.options import tracking_of, workers_of
 from jobs.sweeps import CIFAR_TRAINING_IMAGES
 from pipeline.checkpoint import newest_iteration
 from pipeline.datasets import dataset_key
@@ -24,7 +24,7 @@ from pipeline.storage import Storage
 
 
 def show(
-    rows: Sequence[Experiment], seeds: Sequence[int], data: str, storage: str, tracking: str | None, workers: int
+    rows: Sequence[Experiment], seeds: Sequence[int], data: str, storage: str, tracking: str | None, workers: str
 ) -> None:
     """Print what a command would train and where.
 
@@ -36,7 +36,7 @@ def show(
     runs = [Run(row, dataset["id"], dataset["key"], seed) for row in rows for seed in seeds]
     for run in runs:
         check_trainable(run.experiment)
-        check_workers(run, workers)
+        check_workers(run, workers_of(workers)[0])
     shown = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
     differing = [name for name in shown if len({getattr(row, name) for row in rows}) > 1]
     for name in shown:

@@ -15,8 +15,10 @@ from jobs.options import (
     AddressOption,
     CheckpointOption,
     DataOption,
+    DeterministicOption,
     Device,
     DeviceOption,
+    DriftOption,
     DryRunOption,
     ExperimentArgument,
     GpusOption,
@@ -30,6 +32,7 @@ from jobs.options import (
     WorkersOption,
     manifest_named,
     tracking_of,
+    workers_of,
     writable,
 )
 from jobs.request import placed, runs_of
@@ -48,7 +51,7 @@ def train(
     experiment: ExperimentArgument,
     data: DataOption = "digits",
     seed: Annotated[int, typer.Option(min=0, help="Decides initialisation, order and augmentation.")] = 0,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = "1",
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
     gpus: GpusOption = 1.0,
@@ -59,6 +62,8 @@ def train(
     tracking: TrackingOption = None,
     address: AddressOption = None,
     checkpoint_seconds: CheckpointOption = 30.0,
+    allow_drift: DriftOption = False,
+    deterministic: DeterministicOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one run; given again, it continues, or says that it is finished.
@@ -71,12 +76,22 @@ def train(
 
     * `resnet-repro train resnet20 --set sgd=torch --set weight_decay_scope=all --dry-run`
     """
-    row = experiment_named(experiment, settings, iterations)
+    row, (fewest, most) = experiment_named(experiment, settings, iterations), workers_of(workers)
     if dry_run:
         return plan.show([row], [seed], data, storage, tracking, workers)
     place = writable(storage)
-    execution = Execution(place.uri, tracking_of(tracking, place), workers, gpus, checkpoint_seconds, one_pass)
-    run = runs_of(place, [row], manifest_named(place, data), [seed], workers)[0]
+    execution = Execution(
+        place.uri,
+        tracking_of(tracking, place),
+        fewest,
+        gpus,
+        checkpoint_seconds,
+        one_pass,
+        most_workers=most,
+        allow_drift=allow_drift,
+        deterministic=deterministic,
+    )
+    run = runs_of(place, [row], manifest_named(place, data), [seed], fewest)[0]
     result = read_result(place, run)
     if result is None:
         print(f"training {run} in {place.path(run.folder)}", flush=True)
@@ -119,7 +134,7 @@ def grid(
     names: NamesArgument,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..K-1 of each row.")] = 1,
     data: DataOption = "digits",
-    workers: WorkersOption = 1,
+    workers: WorkersOption = "1",
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
     gpus: GpusOption = 1.0,
@@ -130,6 +145,8 @@ def grid(
     tracking: TrackingOption = None,
     address: AddressOption = None,
     checkpoint_seconds: CheckpointOption = 30.0,
+    allow_drift: DriftOption = False,
+    deterministic: DeterministicOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train a grid of rows x seeds, then write its report; given again, it continues with what is not finished.
@@ -147,15 +164,26 @@ def grid(
     if "demo" in names:
         iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+    fewest, most = workers_of(workers)
     images = plan.training_images(storage, data) if dry_run else sweeps.CIFAR_TRAINING_IMAGES
     rows, _ = sweeps.asked_for(names, settings, iterations, images)  # refuses before anything is written
     if dry_run:
         return plan.show(rows, range(seeds), data, storage, tracking, workers)
     place = writable(storage)
-    execution = Execution(place.uri, tracking_of(tracking, place), workers, gpus, checkpoint_seconds, one_pass)
+    execution = Execution(
+        place.uri,
+        tracking_of(tracking, place),
+        fewest,
+        gpus,
+        checkpoint_seconds,
+        one_pass,
+        most_workers=most,
+        allow_drift=allow_drift,
+        deterministic=deterministic,
+    )
     manifest = manifest_named(place, data)
     rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
-    runs = runs_of(place, rows, manifest, range(seeds), workers)
+    runs = runs_of(place, rows, manifest, range(seeds), fewest)
     from jobs.grid import unfinished
 
     left = unfinished(place, runs)

@@ -1,5 +1,6 @@
 """What each Ray Train worker runs: meet the others, load the dataset, train. Imports torch only inside the worker."""
 
+import logging
 import os
 import socket
 import sys
@@ -10,8 +11,10 @@ from typing import Any
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
-from pipeline.errors import InputError
-from pipeline.runs import REFUSED, Run
+from pipeline.errors import InputError, StorageLostError
+from pipeline.runs import IDLE, LOST, REFUSED, Run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,13 @@ class Work:
 
     run: Run
     storage: str
+    holder: str
     threads: int
     use_gpu: bool
     checkpoint_seconds: float
     one_pass: bool
+    allow_drift: bool
+    deterministic: bool
     provenance: dict[str, Any]
 
 
@@ -31,9 +37,10 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     """Train `config["work"]` as one of its workers; returns the run's result."""
     import torch
 
+    from jobs.determinism import deterministic, full_precision
     from pipeline import ranks
     from pipeline.memory import keep_freed_memory
-    from pipeline.provenance import hardware, versions
+    from pipeline.provenance import hardware, source_digest, versions
     from pipeline.staging import staged_dataset
     from pipeline.storage import Storage
     from pipeline.train import Settings, train
@@ -41,25 +48,60 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     job = config["work"]
     keep_freed_memory()
     torch.set_num_threads(job.threads)
+    full_precision()
+    if job.deterministic:
+        deterministic()
     context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
+    rank, there = context.get_world_rank(), context.get_world_size()
+    places = places_of(there, job.run.experiment.groups)
     device = _device(job.use_gpu)
-    group = _meet(rank, world_size, device)
+    group = _meet(rank, places, device)
+    if group is None:
+        logger.warning("rank %d of %d idles on %s: %d workers train", rank, there, os.uname().nodename, places)
+        return {"status": IDLE}
     made_with = {
         "device": torch.cuda.get_device_name(device) if job.use_gpu else "cpu",
         "hardware": hardware(),
         "versions": versions(),
+        "source": source_digest(),
         "threads": job.threads,
+        "deterministic": job.deterministic,
     }
+    if places < there:
+        made_with["idle"] = [f"rank {surplus} of {there}" for surplus in range(places, there)]
+    settings = Settings(
+        checkpoint_seconds=job.checkpoint_seconds,
+        provenance=job.provenance | made_with,
+        one_pass=job.one_pass,
+        allow_drift=job.allow_drift,
+        holder=job.holder,
+        leaving=_leaving,
+    )
     try:
         storage = Storage(job.storage)
-        settings = Settings(job.checkpoint_seconds, job.provenance | made_with, job.one_pass)
         dataset = staged_dataset(storage, job.run.dataset_id, cache_folder())
         return train(job.run, dataset, storage, group, settings)
     except InputError as error:  # trying again would not help, so it must not look like a worker's failure
         return {"status": REFUSED, "reason": str(error)}
+    except StorageLostError as error:
+        return {"status": LOST, "reason": str(error)}
     finally:
         ranks.leave()
+
+
+def places_of(workers: int, groups: int) -> int:
+    """How many of a group's workers train: the largest power of two of them, at most one for each batch-norm group."""
+    return min(1 << (workers.bit_length() - 1), groups)
+
+
+def _leaving() -> bool:
+    """Whether the cluster has warned that it will take a node of this worker group away.
+
+    Ray's public question (`ray.train.get_preemption_info`) waits for all workers, and idle ones would not answer.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def cache_folder() -> Path | None:
@@ -73,7 +115,7 @@ def cache_folder() -> Path | None:
 
 
 def _device(use_gpu: bool) -> Any:
-    """This worker's device; on a GPU, fp32 means fp32 (TF32 off)."""
+    """This worker's device."""
     import torch
 
     if not use_gpu:
@@ -82,17 +124,18 @@ def _device(use_gpu: bool) -> Any:
 
     device = get_device()
     torch.cuda.set_device(device)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
     return device
 
 
 def _meet(rank: int, world_size: int, device: Any) -> Any:
-    """Join the run's process group on rank 0's node, at the address that Ray knows that node by; Ray tells the others."""
+    """Join the run's process group on rank 0's node, at the address that Ray knows that node by; Ray tells the others.
+
+    None for a rank that has no place in it.
+    """
     from pipeline import ranks
 
     if world_size == 1:
-        return ranks.single(device)
+        return ranks.single(device) if rank == 0 else None
     here = ray.util.get_node_ip_address()
     if interface := interface_of(here):
         # Left alone, gloo takes the address that the host's name resolves to: often a loopback one, or none.
@@ -100,7 +143,7 @@ def _meet(rank: int, world_size: int, device: Any) -> Any:
     listener = ranks.listen(here) if rank == 0 else None
     mine = (here, listener.getsockname()[1]) if listener else None
     address = tuple(broadcast_from_rank_zero(mine))
-    return ranks.join(rank, world_size, device, address, listener)
+    return ranks.join(rank, world_size, device, address, listener) if rank < world_size else None
 
 
 def interface_of(address: str) -> str | None:

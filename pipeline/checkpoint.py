@@ -4,6 +4,7 @@ A checkpoint is `checkpoints/<iteration>/` with the files it was given and `mani
 size and checksum. Ray's own checkpoint machinery is not used, so this is the one authority for resuming.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -34,13 +35,17 @@ def folder(run: Run, iteration: int) -> str:
     return f"{run.folder}/checkpoints/{iteration:08d}"
 
 
-def save_checkpoint(storage: Storage, run: Run, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, manifest last, then delete those no longer kept."""
+def save_checkpoint(
+    storage: Storage, run: Run, checkpoint: Checkpoint, may_write: Callable[[], None] = lambda: None
+) -> None:
+    """Write a checkpoint, manifest last, then delete those no longer kept; `may_write` raises where it must not count."""
+    may_write()
     place = folder(run, checkpoint.iteration)
     for name, content in checkpoint.files.items():
         storage.write(f"{place}/{name}", content)
     entries = {name: {"size": len(c), "checksum": _checksum(c)} for name, c in checkpoint.files.items()}
     manifest = {"format": FORMAT, "identity": run.identity, "iteration": checkpoint.iteration, "files": entries}
+    may_write()
     storage.write(f"{place}/manifest.json", dumps(manifest, indent=1).encode())
     spare = [i for i in iterations(storage, run) if not milestone(run.experiment, i)]
     with suppress(OSError):  # what could not be deleted is tried again after the next checkpoint
@@ -48,8 +53,10 @@ def save_checkpoint(storage: Storage, run: Run, checkpoint: Checkpoint) -> None:
             storage.delete(folder(run, old))
 
 
-def newest_checkpoint(storage: Storage, run: Run) -> Checkpoint | None:
+def newest_checkpoint(storage: Storage, run: Run, say: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
     """The newest checkpoint that verifies; a half-written or damaged one is passed over for an older one.
+
+    `say` is told of each that was finished once and is damaged now.
 
     Raises:
         InputError: a checkpoint that is not ours, or is another run's, lies in the folder.
@@ -58,6 +65,8 @@ def newest_checkpoint(storage: Storage, run: Run) -> Checkpoint | None:
         checkpoint = read_checkpoint(storage, run, iteration)
         if checkpoint is not None:
             return checkpoint
+        if storage.exists(f"{folder(run, iteration)}/manifest.json"):
+            say(f"{storage.path(folder(run, iteration))} is damaged; going on from an older checkpoint, or anew")
     return None
 
 
@@ -104,17 +113,16 @@ def check_ours(storage: Storage, run: Run) -> None:
 
 
 def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | None:
-    """A checkpoint's manifest, None where it was not finished; raises as `read_checkpoint`."""
+    """A checkpoint's manifest, None where it was not finished or cannot be parsed; raises as `read_checkpoint`."""
     place = folder(run, iteration)
     content = storage.read_if_there(f"{place}/manifest.json")
     if content is None:
         return None
     try:
         manifest = loads(content)
-        known = manifest["format"] == FORMAT
-    except (ValueError, TypeError, KeyError):
-        known = False
-    if not known:
+    except ValueError:  # cut, or overwritten: as good as not there
+        return None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{storage.path(place)}: not a checkpoint of ours; move it away")
     if manifest["identity"] != run.identity:
         raise InputError(f"{storage.path(place)}: a checkpoint of another run ({manifest['identity']}); move it away")

@@ -13,6 +13,10 @@ class DivergedError(Exception):
     """A run whose loss became NaN or infinite: trying again would repeat it, so it is never retried."""
 
 
+class StorageLostError(Exception):
+    """Storage that could not be written for so long that a run stopped; what it holds stays, and starting anew continues."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -3,11 +3,13 @@
 import platform
 import subprocess
 import sys
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("resnet-repro", "torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "pandas", "safetensors")
+_BYSTANDERS = ("mlflow", "pandas")
 
 
 def source_commit() -> dict[str, Any]:
@@ -20,6 +22,34 @@ def source_commit() -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": False}
     return {"commit": commit, "dirty": dirty}
+
+
+def source_digest() -> str:
+    """A digest of the code that decides a run's numbers (`pipeline/*.py`): it also tells uncommitted changes apart."""
+    digest = blake2b(digest_size=8)
+    for path in sorted(Path(__file__).resolve().parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def drift(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """What differs between two attempts of one run that could change its bytes: by name, what it was and what it is.
+
+    That is commit, source, device, hardware (the CPU's model), torch's threads and `--deterministic`, and the version of
+    Python and of each package in `PACKAGES` but those that no number passes through.
+    """
+    fields = ("commit", "source", "device", "hardware", "threads", "deterministic")
+    known = [(name, before.get(name), now.get(name)) for name in fields if name in before and name in now]
+    old, new = before.get("versions", {}), now.get("versions", {})
+    known += [
+        (name, old.get(name), new.get(name)) for name in sorted(old.keys() & new.keys()) if name not in _BYSTANDERS
+    ]
+    return {name: (str(was), str(is_now)) for name, was, is_now in known if was != is_now}
+
+
+def drift_text(differing: dict[str, tuple[str, str]]) -> str:
+    """What `drift` found, in a line; empty if nothing."""
+    return ", ".join(f"{name}: {was[:40]} then, {now[:40]} now" for name, (was, now) in differing.items())
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+TEXT_BYTES = 1000
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -46,6 +48,20 @@ class Ranks:
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is so on any rank."""
+        flags = torch.zeros(self.world_size, dtype=torch.int32, device=self.device)
+        flags[self.rank] = int(mine)
+        return bool(self.sum_disjoint(flags).any())
+
+    def gather_text(self, text: str) -> list[str]:
+        """Each rank's text (its first 1,000 bytes), in order of rank."""
+        mine = text.encode()[:TEXT_BYTES]
+        table = torch.zeros(self.world_size, TEXT_BYTES, dtype=torch.int32)
+        table[self.rank, : len(mine)] = torch.tensor(list(mine), dtype=torch.int32)
+        rows = self.sum_disjoint(table.to(self.device)).tolist()
+        return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows]
 
 
 def sum_subtree(parts: Iterable[Tensor]) -> Tensor:

@@ -16,6 +16,12 @@ from pipeline.storage import Storage
 FORMAT = "resnet-repro/run/1"
 REFUSED = "refused"
 """The status of an attempt that met something which the user has to mend; it is never written to a run's folder."""
+PREEMPTED = "preempted"
+"""The status of an attempt that saved and left because its workers were about to be taken away; nor is it."""
+IDLE = "idle"
+"""What a worker returns that the run has no place for."""
+LOST = "lost"
+"""The status of an attempt that could not save any more (its storage is away, or another has the run); nor is it."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Build, restore, then step, look, measure and save until the row's iterations are
 who reads the results is none of its business; `Ranks` and `Storage` are all it knows of the world.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from time import time
@@ -16,15 +17,16 @@ from pipeline import metrics
 from pipeline.augment import OriginalImages, TrainImages, held_out, single_views, training_split
 from pipeline.clock import Clock
 from pipeline.datasets import Dataset
-from pipeline.errors import DivergedError
+from pipeline.errors import DivergedError, InputError
 from pipeline.evaluate import evaluate
 from pipeline.experiments import Experiment
 from pipeline.history import History
 from pipeline.layers import layout, response_layers
 from pipeline.networks import build_network
+from pipeline.provenance import drift, drift_text
 from pipeline.ranks import Ranks
 from pipeline.responses import response_stds
-from pipeline.runs import Run, read_result
+from pipeline.runs import PREEMPTED, Run, read_result
 from pipeline.sampling import batch_at
 from pipeline.saver import Saver
 from pipeline.schedule import below_chance, evaluates_after, lr_at, measures_signals, milestone, warmup_ends
@@ -35,19 +37,31 @@ from pipeline.storage import Storage
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is carried out, of which only `one_pass` can change its result, in the last bits."""
+    """How a run is carried out, of which only `one_pass` and an allowed drift can change its result, in the last bits."""
 
     checkpoint_seconds: float = 30.0
     provenance: dict[str, Any] = field(default_factory=dict)
     """What is known of this attempt: commit, versions, threads, hardware, ..."""
     one_pass: bool = False
     """All batch-norm groups of a worker in one pass (`pipeline.step`); recorded of the attempt where it is so."""
+    allow_drift: bool = False
+    """Continue under another commit, version or kind of hardware than the attempt before; recorded where it is so."""
+    holder: str = ""
+    """The lease under which rank 0 writes (`pipeline.lease`)."""
+    leaving: Callable[[], bool] = bool
+    """Whether the cluster is about to take one of the workers away: asked of every rank every 25 iterations."""
 
 
 def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: Settings) -> dict[str, Any]:
     """Train a run to its end from wherever its folder stands; returns its `result.json`. Every rank calls it.
 
-    A run whose loss becomes NaN or infinite ends with status `diverged`: trying again would repeat it.
+    A run whose loss becomes NaN or infinite ends with status `diverged`: trying again would repeat it. One whose workers
+    are about to be taken away saves at once and returns status `preempted`, of which nothing is left in its folder.
+
+    Raises:
+        InputError: the run would drift (see `pipeline.provenance.drift`).
+        StorageLostError: what is to be saved could not be written for too long.
+        LostRunError: another driver or worker group has taken the run over.
     """
     result = read_result(storage, run)
     if result is not None:
@@ -55,22 +69,56 @@ def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: 
     experiment = run.experiment
     network = build_network(experiment, run.seed, dataset.row.classes)
     trainee = Trainee(experiment, network, ranks.device, settings.one_pass)
-    saver = Saver(storage, run, dataset.row.classes, ranks, settings.checkpoint_seconds)
-    history = saver.restore(trainee)
-    history.attempts.append(
-        {**settings.provenance, "from_iteration": history.iteration, "world_size": ranks.world_size}
-    )
-    if settings.one_pass:
-        history.attempts[-1]["one_pass"] = True
+    saver = Saver(storage, run, dataset.row.classes, ranks, settings.checkpoint_seconds, settings.holder)
     try:
-        iterate(run, dataset, ranks, trainee, saver, history)
+        history = saver.restore(trainee)
+        note_attempt(run, history, ranks, settings)
+        if not iterate(run, dataset, ranks, trainee, saver, history, settings.leaving):
+            return {"status": PREEMPTED}
+        return saver.finish(history)
     except DivergedError as error:
         return saver.finish(history, "diverged", reason=str(error))
-    return saver.finish(history)
+    finally:
+        saver.close()
 
 
-def iterate(run: Run, dataset: Dataset, ranks: Ranks, trainee: Trainee, saver: Saver, history: History) -> None:
+def note_attempt(run: Run, history: History, ranks: Ranks, settings: Settings) -> None:
+    """Record what this attempt is made with; refuse one that would drift, on every rank if on one.
+
+    Raises:
+        InputError: something differs from the attempt before, and that is not allowed.
+    """
+    attempt = dict(settings.provenance)
+    kinds = ranks.gather_text(str(attempt.get("hardware", "")))
+    if any(kinds):
+        attempt["hardware"] = " + ".join(dict.fromkeys(kinds))
+    differing = drift(history.attempts[-1], attempt) if history.attempts else {}
+    everywhere = [text for text in ranks.gather_text(drift_text(differing)) if text]
+    if everywhere and not settings.allow_drift:
+        raise InputError(
+            f"{run}: iteration {history.iteration:,} was made with other software or hardware ({everywhere[0]}); "
+            "continue it there, or allow what may change its bytes with --allow-drift, which marks the run"
+        )
+    attempt |= {"from_iteration": history.iteration, "world_size": ranks.world_size}
+    if settings.one_pass:
+        attempt["one_pass"] = True
+    if everywhere:
+        attempt["drift"] = everywhere[0]
+    history.attempts.append(attempt)
+
+
+def iterate(
+    run: Run,
+    dataset: Dataset,
+    ranks: Ranks,
+    trainee: Trainee,
+    saver: Saver,
+    history: History,
+    leaving: Callable[[], bool],
+) -> bool:
     """From `history.iteration` to the row's last: every iteration of the paper's training happens here.
+
+    Returns whether it came to the end; False where workers are about to be taken away, and the state is saved.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
@@ -111,10 +159,15 @@ def iterate(run: Run, dataset: Dataset, ranks: Ranks, trainee: Trainee, saver: S
                     history.layers += signals(trainee, batch_before(history.iteration), history.iteration)
             clock.resume(history.iteration)
         saver.beat(history, clock)
-        if saver.due(history):
+        preempted = history.iteration % metrics.WINDOW == 0 and ranks.any(leaving())
+        if saver.due(history) or preempted:
             history.seconds += clock.pause(ranks.device)
             saver.save(trainee, history, window)
             clock.resume()
+        if preempted and history.iteration < experiment.iterations:
+            saver.wait()
+            return False
+    return True
 
 
 def responses(trainee: Trainee, images: OriginalImages, iteration: int, ranks: Ranks) -> metrics.LayerValues:

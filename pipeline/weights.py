@@ -4,6 +4,7 @@ A file of ours carries its architecture in the header. A foreign file in torchvi
 names and shapes; what shapes cannot tell (plain or option A, v1 or v1.5) is never guessed. Pickles are never loaded.
 """
 
+from collections.abc import Mapping
 from json import dumps, loads
 from typing import Any
 
@@ -32,9 +33,9 @@ def architecture(experiment: Experiment, classes: int) -> dict[str, Any]:
     }
 
 
-def weights_bytes(network: nn.Module, experiment: Experiment, classes: int) -> bytes:
-    """The network's state dict (contiguous, on the CPU) with its architecture in the header."""
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+def weights_bytes(state: Mapping[str, Tensor], experiment: Experiment, classes: int) -> bytes:
+    """A network's state dict (contiguous, on the CPU) with its architecture in the header."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     about = {"format": FORMAT, "experiment": experiment.name, "architecture": architecture(experiment, classes)}
     # One entry, because safetensors writes several in an order that changes from process to process.
     return save(tensors, metadata={HEADER: dumps(about, sort_keys=True)})

@@ -101,7 +101,7 @@ def test_weights_of_another_architecture(cli: Cli, tmp_path: Path) -> None:
     from pipeline.weights import weights_bytes
 
     plain = experiment_named("plain20")
-    (tmp_path / "w.safetensors").write_bytes(weights_bytes(build_network(plain, 0), plain, 10))
+    (tmp_path / "w.safetensors").write_bytes(weights_bytes(build_network(plain, 0).state_dict(), plain, 10))
     done = cli("evaluate", str(tmp_path / "w.safetensors"), "--as", "resnet20", "--storage", str(tmp_path / "s"))
     assert done.returncode == 2 and "plain" in done.stderr and "option A" in done.stderr
 

@@ -20,13 +20,13 @@ V15 = replace(RESNET50, bottleneck_stride="3x3")
 
 
 def stored(row: Experiment, classes: int = 10) -> bytes:
-    return weights_bytes(build_network(row, 0, classes), row, classes)
+    return weights_bytes(build_network(row, 0, classes).state_dict(), row, classes)
 
 
 def test_round_trip() -> None:
     source, target = build_network(RESNET20, 1), build_network(RESNET20, 2)
     source.bn1.running_mean.fill_(3.5)
-    load_weights(target, RESNET20, 10, weights_bytes(source, RESNET20, 10), "here")
+    load_weights(target, RESNET20, 10, weights_bytes(source.state_dict(), RESNET20, 10), "here")
     assert all(
         torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
     )
@@ -34,7 +34,7 @@ def test_round_trip() -> None:
 
 def test_the_same_weights_are_the_same_bytes() -> None:
     network = build_network(RESNET20, 0)
-    assert len({weights_bytes(network, RESNET20, 10) for _ in range(20)}) == 1
+    assert len({weights_bytes(network.state_dict(), RESNET20, 10) for _ in range(20)}) == 1
 
 
 @pytest.mark.parametrize(
