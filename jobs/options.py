@@ -10,7 +10,7 @@ from analysis.ledger import LEDGER
 from jobs import screen
 from jobs.grids import grids
 from pipeline.datasets import DATASETS
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.experiments import EXPERIMENTS
 from pipeline.overrides import settable
 from pipeline.storage import Storage
@@ -72,6 +72,9 @@ SetOption = Annotated[
 ]
 IterationsOption = Annotated[int | None, typer.Option(help="Train this long instead, the schedule in proportion.")]
 TrackingOption = Annotated[str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")]
+RequireTrackingOption = Annotated[
+    bool, typer.Option("--require-tracking", help="Refuse to start while MLflow is away; else it costs a warning.")
+]
 AddressOption = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
 ]
@@ -131,6 +134,23 @@ def tracking_of(tracking: str | None, place: Storage) -> str:
 
     give_up_soon()
     return default_tracking(place) if tracking is None else tracking_uri(tracking)
+
+
+def tracking_there(tracking: str, place: Storage) -> None:
+    """Open a tracking store.
+
+    Raises:
+        InputError: it cannot be opened now.
+    """
+    from jobs.tracking import open_store
+
+    try:
+        open_store(tracking, place)
+    except Exception as error:  # whatever a server, a network or a database does
+        raise InputError(
+            f"--tracking {tracking}: MLflow cannot be used now ({first_line(error)}); start it, or train without "
+            "--require-tracking and send what is missing with `resnet-repro sync`"
+        ) from error
 
 
 def manifest_named(place: Storage, data: str) -> dict[str, Any]:

@@ -3,15 +3,22 @@
 Each is found again by a key of its own, so that publishing twice changes nothing. A run's own copy is `jobs.publisher`'s.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 from json import dumps
 from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
 
 from analysis.export import COMPLETE
 from jobs.publisher import Publisher, still_wanted
 from jobs.sweeps import Sweep
 from jobs.tracking import end_parent, experiment_id, only_run, open_store, our_runs
-from pipeline.runs import Run, read_result
+from pipeline.checkpoint import newest_history
+from pipeline.history import History
+from pipeline.lease import is_alive
+from pipeline.runs import Run, read_result, stored_runs
 from pipeline.storage import Storage
 
 
@@ -32,6 +39,43 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
         elif there is not None:
             for name, value in still_wanted(tags, there.data.tags).items():
                 client.set_tag(there.info.run_id, name, value)
+
+
+def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) -> int:
+    """Send what the store does not have of every run in storage; returns how many runs had to be completed.
+
+    An ended run's copy becomes complete; one that stopped gets the points of its newest checkpoint and status KILLED. A
+    run that is being trained is left to its own publisher.
+    """
+    client = open_store(tracking, storage)
+    published, completed = our_runs(client), 0
+    for run in stored_runs(storage):
+        there = published.get(run.key)
+        if is_alive(storage, run) or (there is not None and there.data.tags.get(COMPLETE) == "yes"):
+            continue
+        result, history = read_result(storage, run), newest_history(storage, run)
+        if result is not None:
+            outcome, reason = ("FINISHED" if result["status"] == "finished" else "DIVERGED"), result.get("reason")
+        elif history is not None or there is not None:
+            outcome, reason = "KILLED", "interrupted"
+        else:
+            continue
+        if _up_to_date(client, there, outcome, history):
+            continue
+        Publisher(tracking, storage, run, {}).finish(outcome, reason)
+        completed += 1
+        say(f"{run}: {outcome.lower()}")
+    return completed
+
+
+def _up_to_date(client: MlflowClient, there: MlflowRun | None, outcome: str, history: History | None) -> bool:
+    """Whether a stopped run's copy says so already, with all that its newest checkpoint has measured."""
+    if there is None or there.info.status == "RUNNING" or there.data.tags.get("outcome") != outcome:
+        return False
+    last = history.points[-1] if history and history.points else None
+    if last is None:
+        return True
+    return any(point.step == last.iteration for point in client.get_metric_history(there.info.run_id, last.metric))
 
 
 def mark_interrupted(tracking: str, storage: Storage, runs: list[Run]) -> None:

@@ -145,6 +145,8 @@ class Publisher:
             tags[key] = " + ".join(dict.fromkeys(str(attempt[key]) for attempt in attempts if key in attempt))
         for key in ("dirty", "one_pass"):
             tags[key] = str(any(attempt.get(key) for attempt in attempts))
+        drifts = dict.fromkeys(attempt["drift"] for attempt in attempts if "drift" in attempt)
+        tags |= {"drift": "; ".join(drifts)[:500]} if drifts else {}
         tags["versions"] = dumps(attempts[-1].get("versions", {}), sort_keys=True)
         noted = {"warmup_end": history.warmup_end, "converging_from": history.converging_from}
         return tags | {key: str(value) for key, value in noted.items() if value is not None}

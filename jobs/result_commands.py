@@ -21,6 +21,7 @@ from jobs.options import (
     TrackingOption,
     manifest_named,
     tracking_of,
+    tracking_there,
     writable,
 )
 from pipeline.errors import InputError, first_line
@@ -53,6 +54,26 @@ def report(
         return
     place = Storage(storage)
     report_on(tracking_of(tracking, place), place, out)
+
+
+def sync(storage: StorageOption = "results", tracking: TrackingOption = None) -> None:
+    """Send MLflow what it does not have yet of the runs in a storage, exactly once.
+
+    For after a server was away; a run that is being trained publishes itself.
+    Example: `resnet-repro sync --storage results/demo`
+    """
+    from jobs.publications import publish_stored
+
+    place = Storage(storage)
+    store = tracking_of(tracking, place)
+    tracking_there(store, place)
+    try:
+        completed = publish_stored(store, place, print)
+    except Exception as error:
+        print(f"error: MLflow at {store} ({first_line(error)}); give the same command again", file=sys.stderr)
+        raise SystemExit(1) from error
+    runs = "run" if completed == 1 else "runs"
+    print(f"{completed} {runs} completed in {store}" if completed else f"{store} has everything")
 
 
 def ui(

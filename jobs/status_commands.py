@@ -10,14 +10,12 @@ from jobs import screen
 from jobs.options import JsonOption, StorageOption
 from pipeline.checkpoint import folder, iterations, newest_history
 from pipeline.errors import InputError
+from pipeline.lease import is_alive
 from pipeline.metrics import TEST_ERR
 from pipeline.overrides import title
 from pipeline.runs import Run, read_heartbeat, read_result, stored_runs
 from pipeline.schedule import milestone
 from pipeline.storage import Storage
-
-ALIVE_SECONDS = 60
-"""A run whose last heartbeat is older has stopped: heartbeats are written every two seconds, evaluations apart."""
 
 
 def status(storage: StorageOption = "results", as_json: JsonOption = False) -> None:
@@ -47,7 +45,8 @@ def status(storage: StorageOption = "results", as_json: JsonOption = False) -> N
 def _line(fact: dict[str, Any]) -> str:
     """A run in a line of less than 80 characters: seed, state, how far it is, its newest test error."""
     error = "" if fact["test_err"] is None else f"{fact['test_err']:.2f} %"
-    beat = f"heartbeat {fact['heartbeat_age_s']:.0f} s ago" if fact["state"] == "running" else ""
+    age = fact["heartbeat_age_s"]
+    beat = "" if fact["state"] != "running" else "no heartbeat yet" if age is None else f"heartbeat {age:.0f} s ago"
     far = f"{fact['iteration']:,}/{fact['iterations']:,}"
     return f"  seed {fact['seed']:<4} {fact['state']:<12}{far:>17} {error:>9}  {beat}".rstrip()
 
@@ -58,10 +57,10 @@ def _facts(place: Storage, run: Run, now: int) -> dict[str, Any]:
     age = (now - beat["time_ms"]) / 1000 if beat else None
     if result is not None:
         state = result["status"]
-    elif age is None and history is None:
-        state = "not started"
+    elif is_alive(place, run):
+        state = "running"
     else:
-        state = "running" if age is not None and age <= ALIVE_SECONDS else "stopped"
+        state = "not started" if age is None and history is None else "stopped"
     reached = [0, result["iterations"] if result else 0, beat["iteration"] if beat else 0]
     return {
         "experiment": run.experiment.name,

@@ -25,6 +25,7 @@ from jobs.options import (
     IterationsOption,
     NamesArgument,
     OnePassOption,
+    RequireTrackingOption,
     SetOption,
     StorageOption,
     ThreadsOption,
@@ -32,6 +33,7 @@ from jobs.options import (
     WorkersOption,
     manifest_named,
     tracking_of,
+    tracking_there,
     workers_of,
     writable,
 )
@@ -61,6 +63,7 @@ def train(
     storage: StorageOption = "results",
     tracking: TrackingOption = None,
     address: AddressOption = None,
+    require_tracking: RequireTrackingOption = False,
     checkpoint_seconds: CheckpointOption = 30.0,
     allow_drift: DriftOption = False,
     deterministic: DeterministicOption = False,
@@ -91,6 +94,8 @@ def train(
         allow_drift=allow_drift,
         deterministic=deterministic,
     )
+    if require_tracking:
+        tracking_there(execution.tracking, place)
     run = runs_of(place, [row], manifest_named(place, data), [seed], fewest)[0]
     result = read_result(place, run)
     if result is None:
@@ -144,6 +149,7 @@ def grid(
     storage: StorageOption = "results",
     tracking: TrackingOption = None,
     address: AddressOption = None,
+    require_tracking: RequireTrackingOption = False,
     checkpoint_seconds: CheckpointOption = 30.0,
     allow_drift: DriftOption = False,
     deterministic: DeterministicOption = False,
@@ -181,6 +187,8 @@ def grid(
         allow_drift=allow_drift,
         deterministic=deterministic,
     )
+    if require_tracking:
+        tracking_there(execution.tracking, place)
     manifest = manifest_named(place, data)
     rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     runs = runs_of(place, rows, manifest, range(seeds), fewest)
@@ -192,6 +200,18 @@ def grid(
     _complete(execution.tracking, place, tags)
     _publish_sweeps(execution.tracking, place, swept, manifest)
     reasons = _train_grid(" ".join(names), left, tags, place, execution, device, threads, address) if left else {}
+    _conclude(place, runs, reasons, execution.tracking, swept, manifest)
+
+
+def _conclude(
+    place: Storage,
+    runs: list[Run],
+    reasons: dict[Run, str],
+    tracking: str,
+    swept: list[Sweep],
+    manifest: dict[str, Any],
+) -> None:
+    """Say which runs of a grid did not finish and why, write the report on the others, and exit accordingly."""
     diverged = {run: result["reason"] for run, result in _results(place, runs) if "reason" in result}
     failed = {run: reason for run, reason in reasons.items() if run not in diverged}
     for run, reason in failed.items():
@@ -199,8 +219,8 @@ def grid(
     for run, reason in diverged.items():
         print(f"{run} diverged: {reason}", file=sys.stderr)
     if len(failed) + len(diverged) < len(runs):
-        _publish_sweeps(execution.tracking, place, swept, manifest)  # where the server was away before
-        report_on(execution.tracking, place, runs=runs, sweeps=[sweep.id(manifest["id"]) for sweep in swept])
+        _publish_sweeps(tracking, place, swept, manifest)  # where the server was away before
+        report_on(tracking, place, runs=runs, sweeps=[sweep.id(manifest["id"]) for sweep in swept])
     if failed:
         raise SystemExit(_failed(f"{len(failed)} of {len(runs)} runs did not finish; give the same command again"))
     if any(not run.experiment.may_diverge for run in diverged):
@@ -277,7 +297,7 @@ def _say_if_unpublished(published: list[bool], tracking: str) -> None:
     missing = published.count(False)
     if missing:
         what = f"{missing} of {len(published)} runs could not be published" if len(published) > 1 else "not published"
-        print(f"warning: {what} to MLflow at {tracking}; give the same command again when it is back", file=sys.stderr)
+        print(f"warning: {what} to MLflow at {tracking}; `resnet-repro sync` sends it when it is back", file=sys.stderr)
 
 
 def _ended(place: Storage, run: Run, result: dict[str, Any]) -> str:

@@ -17,11 +17,13 @@ from typing import Any
 from uuid import uuid4
 
 from pipeline.errors import InputError
-from pipeline.runs import Run
+from pipeline.runs import Run, read_heartbeat
 from pipeline.storage import Storage
 
 BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
+ALIVE_SECONDS = 60
+"""A run that has given no sign of life for longer has stopped: heartbeats come every two seconds, evaluations apart."""
 SETTLE_SECONDS = 0.5
 """Between writing a claim and reading it back: of two that claim at once, the later writer has the run."""
 
@@ -137,6 +139,16 @@ class Writer:
             raise FileNotFoundError(f"{self._storage.path(path)} is gone")
         if there.get("holder") != mine:
             raise LostRunError(f"{self._run}: {_whom(there)} has taken the run over; nothing more is written here")
+
+
+def is_alive(storage: Storage, run: Run) -> bool:
+    """Whether a run is being trained, as far as its folder can tell at one look."""
+    lease = _read(storage, f"{run.folder}/lease.json")
+    if lease is None or _is_gone(lease):
+        return False
+    beat = read_heartbeat(storage, run)
+    signs = [1000 * int(lease.get("since", 0)), beat["time_ms"] if beat else 0]
+    return int(1000 * time()) - max(signs) <= 1000 * ALIVE_SECONDS
 
 
 def _read(storage: Storage, path: str) -> dict[str, Any] | None:

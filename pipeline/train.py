@@ -49,7 +49,7 @@ class Settings:
     holder: str = ""
     """The lease under which rank 0 writes (`pipeline.lease`)."""
     leaving: Callable[[], bool] = bool
-    """Whether the cluster is about to take one of the workers away: asked of every rank every 25 iterations."""
+    """Whether the cluster is about to take this worker away, asked every 25 iterations; by default no (`bool()`)."""
 
 
 def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a storage holds, as `status` tells it; what `clean` deletes and what never; what `--dry-run` writes: nothing."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from time import time
 
@@ -8,6 +9,7 @@ import pytest
 
 from pipeline.checkpoint import iterations
 from pipeline.datasets import Dataset
+from pipeline.lease import Lease
 from pipeline.overrides import experiment_named
 from pipeline.ranks import single
 from pipeline.runs import Run, start_run, stored_runs, write_heartbeat
@@ -20,17 +22,18 @@ SEEDS = {"finished": 0, "running": 1, "stopped": 2, "not started": 3}
 
 
 @pytest.fixture
-def four_runs(storage: Storage, digits_dataset: Dataset) -> dict[str, Run]:
-    """A finished run with all its checkpoints, one with a heartbeat of now, one of an hour ago, and one not started."""
+def four_runs(storage: Storage, digits_dataset: Dataset) -> Iterator[dict[str, Run]]:
+    """A finished run with all its checkpoints, one that is held, one that is not in spite of its heartbeat, and none."""
     runs = {state: small_run(seed) for state, seed in SEEDS.items()}
     now = int(1000 * time())
     train(runs["finished"], digits_dataset, storage, single(), Settings(checkpoint_seconds=0))
     for run in runs.values():
         start_run(storage, run, 1)
     write_heartbeat(storage, runs["running"], 12, 100.0, now)
-    write_heartbeat(storage, runs["stopped"], 9, 100.0, now - 3_600_000)
+    write_heartbeat(storage, runs["stopped"], 9, 100.0, now)
     storage.write("runs/not-ours/digits/seed-0/run.json", b"nonsense")
-    return runs
+    with Lease(storage, runs["running"]):
+        yield runs
 
 
 def test_status_says_what_the_folders_say(cli: Cli, storage: Storage, four_runs: dict[str, Run]) -> None:

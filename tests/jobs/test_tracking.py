@@ -13,11 +13,18 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
+from jobs.publications import publish_stored
 from jobs.tracking import tracking_uri
 from pipeline.errors import InputError
+from pipeline.lease import Lease
 from pipeline.metrics import TEST_ERR
+from pipeline.ranks import single
+from pipeline.runs import start_run
+from pipeline.storage import Storage
+from pipeline.train import Settings, train
 from tests.conftest import Cli
 from tests.jobs.conftest import free_port, mlflow_server
+from tests.pipeline.small_runs import digits_once, small_run
 
 SHORT = ("train", "resnet20", "--set", "depth=8", "--set", "eval_every=5", "--device", "cpu", "--threads", "1")
 
@@ -35,18 +42,49 @@ def the_run(uri: str) -> MlflowRun:
 def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(cli: Cli, tmp_path: Path) -> None:
     port = free_port()
     command = (*SHORT, "--iterations", "20", "--storage", tmp_path, "--tracking", f"http://127.0.0.1:{port}")
+    refused = cli(*command, "--require-tracking")
+    assert refused.returncode == 2 and "MLflow cannot be used now" in refused.stderr
+    assert not (tmp_path / "runs").exists()
     away = cli(*command)
     assert away.returncode == 0, away.stderr
     assert "finished" in away.stdout and "warning: not published to MLflow" in away.stderr
+    assert "resnet-repro sync" in away.stderr
     (tmp_path / "mlflow").mkdir()
     with mlflow_server(tmp_path / "mlflow", port) as uri:
-        for _ in range(2):  # once more sends nothing twice
-            back = cli(*command)
-            assert back.returncode == 0 and back.stderr == ""
+        sync = ("sync", "--storage", tmp_path, "--tracking", uri)
+        first, second = cli(*sync), cli(*sync)
+        assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+        assert "1 run completed" in first.stdout and "has everything" in second.stdout
+        back = cli(*command, "--require-tracking")  # sends nothing twice either
+        assert back.returncode == 0 and back.stderr == ""
         run, client = the_run(uri), MlflowClient(uri)
         assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "FINISHED")
         assert [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)] == [5, 10, 15, 20]
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"result.json", "model"}
+    gone = cli(*sync)
+    assert gone.returncode == 2 and "MLflow cannot be used now" in gone.stderr
+
+
+def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storage) -> None:
+    run, store, said = small_run(iterations=60, lr_drops=(30, 45), eval_every=5), f"sqlite:///{storage.uri}/ml.db", []
+    start_run(storage, run, 1)
+    left = train(run, digits_once(), storage, single(), Settings(checkpoint_seconds=1e9, leaving=lambda: True))
+    assert left["status"] == "preempted"
+    with Lease(storage, run):
+        assert publish_stored(store, storage, said.append) == 0
+    assert publish_stored(store, storage, said.append) == 1 and publish_stored(store, storage, said.append) == 0
+    there = the_run(store)
+    assert (there.info.status, there.data.tags["outcome"]) == ("KILLED", "KILLED")
+    history = MlflowClient(store).get_metric_history(there.info.run_id, TEST_ERR)
+    assert [point.step for point in history] == [5, 10, 15, 20, 25]
+    train(run, digits_once(), storage, single(), Settings(checkpoint_seconds=1e9))
+    assert publish_stored(store, storage, said.append) == 1 and publish_stored(store, storage, said.append) == 0
+    there = the_run(store)
+    assert (there.info.status, there.data.tags["outcome"]) == ("FINISHED", "FINISHED")
+    assert "reason" not in there.data.tags
+    history = MlflowClient(store).get_metric_history(there.info.run_id, TEST_ERR)
+    assert [point.step for point in history] == list(range(5, 61, 5))
+    assert said == [f"{run}: killed", f"{run}: finished"]
 
 
 @pytest.mark.ray

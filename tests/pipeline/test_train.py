@@ -1,5 +1,6 @@
 """A run is a function of (row, dataset, seed): whatever died on the way and however many workers there were."""
 
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load
 
 from pipeline.checkpoint import folder, iterations, newest_checkpoint
+from pipeline.errors import InputError
 from pipeline.history import History
 from pipeline.metrics import (
     FORWARD_VARIANCE,
@@ -187,9 +189,40 @@ def test_two_workers_in_one_pass_each_agree_with_the_exact_step_and_say_so(tmp_p
     trained_by(2, tmp_path, run, Settings(one_pass=True))
     result_too = read_result(one_pass, run)
     assert result_too is not None
-    assert result_too["attempts"] == [{"from_iteration": 0, "world_size": 2, "one_pass": True}]
+    (attempt,) = result_too["attempts"]
+    assert (attempt["from_iteration"], attempt["world_size"], attempt["one_pass"]) == (0, 2, True)
     assert "one_pass" not in result["attempts"][0]
     assert result_too["final"][TRAIN_LOSS] == pytest.approx(result["final"][TRAIN_LOSS], rel=1e-6)
     (weights, momentum, _), (weights_too, momentum_too, _) = state(exact, run), state(one_pass, run)
     for content, content_too in ((weights, weights_too), (momentum, momentum_too)):
         torch.testing.assert_close(load(content_too), load(content), rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_whose_workers_are_about_to_go_saves_at_once_and_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    run = small_run(iterations=60, lr_drops=(30, 45), eval_every=20)
+    whole, storage = Storage(str(tmp_path / "whole")), Storage(str(tmp_path))
+    train(run, digits_once(), whole, single(), NEVER)
+    warned = replace(NEVER, leaving=lambda: True)
+    left = train(run, digits_once(), storage, single(), warned)
+    assert left == {"status": "preempted"} and read_result(storage, run) is None
+    assert iterations(storage, run) == [25]
+    result = train(run, digits_once(), storage, single(), NEVER)
+    assert [a["from_iteration"] for a in result["attempts"]] == [0, 25]
+    assert state(storage, run) == state(whole, run)
+
+
+def test_a_run_is_not_continued_with_other_software_unless_that_is_allowed(tmp_path: Path) -> None:
+    run, storage = small_run(iterations=60, lr_drops=(30, 45), eval_every=20), Storage(str(tmp_path))
+    here = {"commit": "a" * 40, "hardware": "one CPU", "versions": {"torch": "2.14.1", "mlflow": "3.17"}}
+    train(run, digits_once(), storage, single(), replace(NEVER, provenance=here, leaving=lambda: True))
+    there = here | {"hardware": "another CPU", "versions": {"torch": "2.15.0", "mlflow": "4.0"}}
+    with pytest.raises(InputError, match=r"hardware: one CPU then, another CPU now, torch: 2.14.1 then.*--allow-drift"):
+        train(run, digits_once(), storage, single(), replace(NEVER, provenance=there))
+    result = train(run, digits_once(), storage, single(), replace(NEVER, provenance=there, allow_drift=True))
+    assert "drift" not in result["attempts"][0]
+    assert result["attempts"][1]["drift"] == "hardware: one CPU then, another CPU now, torch: 2.14.1 then, 2.15.0 now"
+
+
+def test_saving_records_how_long_training_stood_still(tmp_path: Path) -> None:
+    result = train(small_run(), digits_once(), Storage(str(tmp_path)), single(), Settings(checkpoint_seconds=0))
+    assert result["attempts"][0]["checkpoint_stall_ms"] > 0
