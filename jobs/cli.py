@@ -9,7 +9,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from jobs import data_commands, experiment_commands, result_commands, status_commands, training_commands
+from jobs import data_commands, experiment_commands, result_commands, status_commands, training_commands, verify_command
 from jobs.bench import commands as bench_commands
 from pipeline.errors import InputError
 
@@ -31,6 +31,7 @@ app.command()(result_commands.report)
 app.command()(result_commands.ui)
 app.command()(result_commands.sync)
 app.command()(result_commands.evaluate)
+app.command()(verify_command.verify)
 app.command()(status_commands.clean)
 app.add_typer(data_commands.app, name="data")
 app.add_typer(bench_commands.app, name="bench")

@@ -17,7 +17,7 @@ from pipeline.checkpoint import newest_checkpoint, newest_iteration
 from pipeline.errors import InputError, StorageLostError
 from pipeline.lease import Lease
 from pipeline.provenance import source_commit
-from pipeline.runs import LOST, PREEMPTED, REFUSED, Run, read_result, start_run
+from pipeline.runs import LOST, PREEMPTED, REFUSED, STOPPED, Run, read_result, start_run
 from pipeline.storage import Storage
 
 RESTARTS = 10
@@ -51,6 +51,10 @@ class Execution:
     """Where more than `workers`: a run takes as many workers as there is room for, from `workers` to so many."""
     allow_drift: bool = False
     deterministic: bool = False
+    until: int | None = None
+    """Stop after this iteration."""
+    datasets: str | None = None
+    """Where datasets are read, if not in `storage`."""
 
     @property
     def each_worker(self) -> Node:
@@ -77,6 +81,8 @@ def check_workers(run: Run, workers: int) -> None:
 def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
     """Train a run to its end, from wherever its folder stands; returns its `result.json`.
 
+    Where `execution.until` comes before the end, it returns {"status": "stopped"}.
+
     All that can be mended by starting anew is: workers and nodes that die or are taken away, and failures while a worker
     group starts. Each start continues from the newest checkpoint, under one lease (`pipeline.lease`).
 
@@ -98,6 +104,8 @@ def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
         raise InputError(answer["reason"])
     if answer.get("status") == LOST:
         raise StorageLostError(answer["reason"])
+    if answer.get("status") == STOPPED:
+        return answer
     finished = read_result(storage, run)
     if finished is None:
         raise RuntimeError(f"{run}: its workers ended without writing result.json to {storage.path(run.folder)}")
@@ -143,6 +151,8 @@ def _trainer(run: Run, execution: Execution, threads: int, name: str, holder: st
     job = Work(
         run=run,
         storage=storage.uri,
+        datasets=execution.datasets or storage.uri,
+        until=execution.until,
         holder=holder,
         threads=threads,
         use_gpu=execution.use_gpu,

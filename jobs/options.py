@@ -106,7 +106,7 @@ OnePassOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved rows and where everything would go; start nothing.")
 ]
-CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
+CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints; 0: each iteration.", min=0)]
 
 
 def workers_of(text: str) -> tuple[int, int]:

@@ -83,15 +83,17 @@ def clean(
 ) -> None:
     """List what nobody needs any more, and delete it when told so: results, histories and final weights stay.
 
-    That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray left behind. A run that
-    has not ended loses nothing. Example: `resnet-repro clean --storage results/demo`
+    That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray and verifications that
+    found a difference left behind. A run that has not ended loses nothing. Example: `resnet-repro clean --storage results/demo`
     """
     place = Storage(storage)
-    now = int(1000 * time())
     runs = stored_runs(place)
     spare = [path for run in runs if read_result(place, run) is not None for path in _spare_checkpoints(place, run)]
-    if not any(_facts(place, run, now)["state"] == "running" for run in runs):
+    if not _any_alive(place):
         spare += [f"ray/{name}" for name in place.names("ray")]
+    spare += [
+        f"verify/{name}" for name in place.names("verify") if not _any_alive(Storage(place.below(f"verify/{name}")))
+    ]
     if not spare:
         print(f"nothing to clean in {place.uri}")
         return
@@ -103,6 +105,11 @@ def clean(
     for path in spare:
         place.delete(path)
     print(f"deleted {len(spare)} folders")
+
+
+def _any_alive(place: Storage) -> bool:
+    """Whether a run in it is being trained."""
+    return any(read_result(place, run) is None and is_alive(place, run) for run in stored_runs(place))
 
 
 def _spare_checkpoints(place: Storage, run: Run) -> list[str]:

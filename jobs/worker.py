@@ -23,6 +23,8 @@ class Work:
 
     run: Run
     storage: str
+    datasets: str
+    until: int | None
     holder: str
     threads: int
     use_gpu: bool
@@ -74,12 +76,13 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
         provenance=job.provenance | made_with,
         one_pass=job.one_pass,
         allow_drift=job.allow_drift,
+        until=job.until,
         holder=job.holder,
         leaving=_leaving,
     )
     try:
         storage = Storage(job.storage)
-        dataset = staged_dataset(storage, job.run.dataset_id, cache_folder())
+        dataset = staged_dataset(Storage(job.datasets), job.run.dataset_id, cache_folder())
         return train(job.run, dataset, storage, group, settings)
     except InputError as error:  # trying again would not help, so it must not look like a worker's failure
         return {"status": REFUSED, "reason": str(error)}

@@ -96,6 +96,8 @@ class Saver:
     def due(self, history: History) -> bool:
         """Whether to save now: at milestones in any case, else when it is time and the one before is written.
 
+        With 0 seconds between checkpoints, that is after every iteration, and training waits for storage.
+
         Raises:
             StorageLostError, LostRunError: the one before could not be written.
         """
@@ -104,7 +106,7 @@ class Saver:
         if self._checkpoint is not None and self._checkpoint.done():
             self._checkpoint.result()
             self._checkpoint = None
-        if milestone(self.run.experiment, history.iteration):
+        if self.seconds == 0 or milestone(self.run.experiment, history.iteration):
             return True
         return self._checkpoint is None and perf_counter() - self.saved >= self.seconds
 

@@ -3,6 +3,7 @@
 Pure functions of the row, the iteration and the iteration at which warm-up ended (Sec. 4.2 and 3.4).
 """
 
+from pipeline import metrics
 from pipeline.experiments import Experiment
 from pipeline.metrics import WINDOW
 
@@ -46,6 +47,17 @@ def evaluates_after(experiment: Experiment, iteration: int) -> bool:
 def milestone(experiment: Experiment, iteration: int) -> bool:
     """Whether `iteration` finished steps end a constant-rate phase: clean training error is taken, and kept, there."""
     return iteration in experiment.lr_drops or iteration == experiment.iterations
+
+
+def expected_points(experiment: Experiment, iterations: int | None = None) -> set[tuple[str, int]]:
+    """Every (metric, iteration) that a run has measured once it has finished, or has come to `iterations`."""
+    often = [metrics.TRAIN_ERR, metrics.TRAIN_LOSS, metrics.LR, metrics.IMAGES_PER_SECOND]
+    often += [metrics.TEST_ERR, metrics.TEST_LOSS]
+    often += [metrics.VAL_ERR, metrics.VAL_LOSS] if experiment.holdout else []
+    rare = [metrics.TRAIN_CLEAN_ERR, metrics.TRAIN_CLEAN_LOSS]
+    end = experiment.iterations if iterations is None else iterations
+    moments = (i for i in range(1, end + 1) if evaluates_after(experiment, i))
+    return {(name, i) for i in moments for name in (often + rare if milestone(experiment, i) else often)}
 
 
 def measures_signals(experiment: Experiment, iteration: int) -> bool:

@@ -26,7 +26,7 @@ from pipeline.networks import build_network
 from pipeline.provenance import drift, drift_text
 from pipeline.ranks import Ranks
 from pipeline.responses import response_stds
-from pipeline.runs import PREEMPTED, Run, read_result
+from pipeline.runs import PREEMPTED, STOPPED, Run, read_result
 from pipeline.sampling import batch_at
 from pipeline.saver import Saver
 from pipeline.schedule import below_chance, evaluates_after, lr_at, measures_signals, milestone, warmup_ends
@@ -46,6 +46,8 @@ class Settings:
     """All batch-norm groups of a worker in one pass (`pipeline.step`); recorded of the attempt where it is so."""
     allow_drift: bool = False
     """Continue under another commit, version or kind of hardware than the attempt before; recorded where it is so."""
+    until: int | None = None
+    """Stop after this iteration, saved: for the check of a part of a run (`pipeline.verify`)."""
     holder: str = ""
     """The lease under which rank 0 writes (`pipeline.lease`)."""
     leaving: Callable[[], bool] = bool
@@ -56,7 +58,8 @@ def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: 
     """Train a run to its end from wherever its folder stands; returns its `result.json`. Every rank calls it.
 
     A run whose loss becomes NaN or infinite ends with status `diverged`: trying again would repeat it. One whose workers
-    are about to be taken away saves at once and returns status `preempted`, of which nothing is left in its folder.
+    are about to be taken away saves at once and returns status `preempted`, of which nothing is left in its folder; so
+    does one that comes to `until`, with status `stopped`.
 
     Raises:
         InputError: the run would drift (see `pipeline.provenance.drift`).
@@ -73,8 +76,8 @@ def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: 
     try:
         history = saver.restore(trainee)
         note_attempt(run, history, ranks, settings)
-        if not iterate(run, dataset, ranks, trainee, saver, history, settings.leaving):
-            return {"status": PREEMPTED}
+        if not iterate(run, dataset, ranks, trainee, saver, history, settings):
+            return {"status": STOPPED if history.iteration == settings.until else PREEMPTED}
         return saver.finish(history)
     except DivergedError as error:
         return saver.finish(history, "diverged", reason=str(error))
@@ -114,11 +117,12 @@ def iterate(
     trainee: Trainee,
     saver: Saver,
     history: History,
-    leaving: Callable[[], bool],
+    settings: Settings,
 ) -> bool:
     """From `history.iteration` to the row's last: every iteration of the paper's training happens here.
 
-    Returns whether it came to the end; False where workers are about to be taken away, and the state is saved.
+    Returns whether it came to the end; False where the state is saved because workers are about to be taken away, or
+    because `settings.until` is reached.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
@@ -159,12 +163,13 @@ def iterate(
                     history.layers += signals(trainee, batch_before(history.iteration), history.iteration)
             clock.resume(history.iteration)
         saver.beat(history, clock)
-        preempted = history.iteration % metrics.WINDOW == 0 and ranks.any(leaving())
-        if saver.due(history) or preempted:
+        stops = history.iteration == settings.until
+        stops |= history.iteration % metrics.WINDOW == 0 and ranks.any(settings.leaving())
+        if saver.due(history) or stops:
             history.seconds += clock.pause(ranks.device)
             saver.save(trainee, history, window)
             clock.resume()
-        if preempted and history.iteration < experiment.iterations:
+        if stops and history.iteration < experiment.iterations:
             saver.wait()
             return False
     return True
