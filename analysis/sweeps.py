@@ -155,7 +155,7 @@ def figure_sweep(sweep: Sweep) -> Figure:
     names = list(dict.fromkeys(sweep.cells.experiment))
     counts = [int((sweep.cells.experiment == name).sum()) for name in names]
     with mpl.rc_context(style.RC):
-        figure = Figure(figsize=(7.2, 0.9 * len(names) + 0.27 * sum(counts)), layout="constrained")
+        figure = Figure(figsize=(7.2, 0.9 * len(names) + 0.27 * sum(counts)), layout="constrained", dpi=style.DPI)
         axes = figure.subplots(len(names), 1, squeeze=False, gridspec_kw={"height_ratios": [n + 1.5 for n in counts]})
         for ax, name in zip(axes[:, 0], names, strict=True):
             _draw(ax, sweep, name)

@@ -1,0 +1,170 @@
+"""What dies, and what is done about it by whoever runs a cluster: nodes are started again, commands given again."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.runs import Run
+from tests.chaos.nodes import ROOT, Nodes, descendants
+
+DOWN_SECONDS = 5.0
+"""How long what died stays away; a link stays cut until its node is given up."""
+CUT_SECONDS = 15.0
+WARNING_SECONDS = 15
+
+
+class Server:
+    """An MLflow server of this machine's, at an address that the nodes reach."""
+
+    def __init__(self, place: Path, host: str, port: int) -> None:
+        self.place, self.host, self.port = place, host, port
+        self.uri = f"http://{host}:{port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, again where it was; returns at once."""
+        store = [
+            f"--backend-store-uri=sqlite:///{self.place}/mlflow.db",
+            f"--artifacts-destination={self.place}/artifacts",
+        ]
+        line = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            *store,
+            f"--host={self.host}",
+            f"--port={self.port}",
+            "--workers=1",
+        ]
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with open(self.place / "mlflow.log", "ab") as log:
+            self.process = subprocess.Popen(
+                line, stdout=log, stderr=log, start_new_session=True, env=os.environ | quiet
+            )
+
+    def kill(self) -> None:
+        """SIGKILL to all of it."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Scene:
+    """A run that is being trained by a command on node a."""
+
+    nodes: Nodes
+    server: Server
+    run: Run
+    storage: Path
+    row: list[str]
+    """The command's words that name the row."""
+    dice: random.Random
+    command: subprocess.Popen[bytes] | None = None
+
+    def give_command(self, workers: str = "2") -> None:
+        """Give the command, for the first time or again."""
+        line = [sys.executable, "-m", "jobs.cli", "train", *self.row, "--seed", str(self.run.seed)]
+        line += ["--workers", workers, "--threads", "1", "--device", "cpu", "--checkpoint-seconds", "1"]
+        line += ["--storage", str(self.storage), "--tracking", self.server.uri, "--address", self.nodes.cluster]
+        self.command = self.nodes.run("a", line, self.storage.parent / f"command-{self.run.seed}.log")
+
+    def kill_command(self) -> None:
+        """SIGKILL to the driver."""
+        assert self.command is not None
+        for pid in [*descendants(self.command.pid), self.command.pid]:
+            if "jobs.cli" in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
+        self.command.wait()
+
+
+def worker(scene: Scene) -> None:
+    """One of the two training processes; Ray Train's controller sees it, and our loop starts the group anew."""
+    os.kill(scene.dice.choice(scene.nodes.workers()), signal.SIGKILL)
+
+
+def node(scene: Scene) -> None:
+    """The node that is not the head; it comes back, as an autoscaler would have it."""
+    scene.nodes.kill("b")
+    time.sleep(DOWN_SECONDS)
+    scene.nodes.start("b")
+
+
+def elastic(scene: Scene) -> None:
+    """The same, but it does not come back: the run was given `--workers 1:2`."""
+    scene.nodes.kill("b")
+
+
+def driver(scene: Scene) -> None:
+    """The command itself; it is given again at once."""
+    scene.kill_command()
+    scene.give_command()
+
+
+def head(scene: Scene) -> None:
+    """The head node with the command on it; the other node lives on for a while, then both belong to a new cluster."""
+    scene.nodes.kill("a")
+    time.sleep(DOWN_SECONDS)
+    scene.nodes.kill("b")
+    scene.nodes.start("a", "b")
+    scene.give_command()
+
+
+def cluster(scene: Scene) -> None:
+    """Everything at once but for storage and MLflow."""
+    scene.nodes.kill("a", "b")
+    scene.nodes.start("a", "b")
+    scene.give_command()
+
+
+def mlflow(scene: Scene) -> None:
+    """The MLflow server, which comes back."""
+    scene.server.kill()
+    time.sleep(DOWN_SECONDS)
+    scene.server.start()
+
+
+def link(scene: Scene) -> None:
+    """The link of the second node, cut for longer than nodes are waited for; its raylet gives up and is started again."""
+    scene.nodes.link("b", up=False)
+    time.sleep(CUT_SECONDS)
+    scene.nodes.link("b", up=True)
+    scene.nodes.kill("b")
+    scene.nodes.start("b")
+
+
+def workers(scene: Scene) -> None:
+    """The command, which is given again with one worker where it had two."""
+    scene.kill_command()
+    scene.give_command("1")
+
+
+def preemption(scene: Scene) -> None:
+    """The second node with a warning: the run saves and leaves, and the node is killed when its time is over."""
+    ids = scene.nodes.ask(
+        f"print(*(n['NodeID'] for n in ray.nodes() if n['Alive'] and n['NodeManagerHostname'] == 'node-b'"
+        f" or not {scene.nodes.links}))"
+    ).split()
+    drain = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", scene.nodes.cluster]
+    drain += ["--node-id", ids[-1], "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    drain += ["--deadline-remaining-seconds", str(WARNING_SECONDS)]
+    subprocess.run(scene.nodes.inside("a", drain), check=True, capture_output=True, cwd=ROOT)
+    time.sleep(WARNING_SECONDS)
+    scene.nodes.kill("b")
+    time.sleep(DOWN_SECONDS)
+    scene.nodes.start("b")
+
+
+KINDS: dict[str, Callable[[Scene], None]] = {
+    kind.__name__: kind for kind in (worker, node, elastic, driver, head, cluster, mlflow, link, workers, preemption)
+}
