@@ -115,10 +115,14 @@ def workers_of(text: str) -> tuple[int, int]:
     Raises:
         InputError: not a number of workers, nor a range of them.
     """
-    fewest, _, most = text.partition(":")
-    if not fewest.isdecimal() or not (most or fewest).isdecimal() or not 0 < int(fewest) <= int(most or fewest):
+    numbers = text.split(":")
+    if not all(number.isdecimal() for number in numbers) or len(numbers) > 2:
+        fewest = most = 0
+    else:
+        fewest, most = int(numbers[0]), int(numbers[-1])
+    if not 0 < fewest <= most:
         raise InputError(f"--workers {text}: wanted is a number such as 2, or a range such as 2:8")
-    return int(fewest), int(most or fewest)
+    return fewest, most
 
 
 def writable(storage: str) -> Storage:
