@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
+CHAOS ?=
 
-.PHONY: install demo test lint format lock clean
+.PHONY: install demo test chaos lint format lock clean
 
 install: .venv/installed
 
@@ -22,6 +23,10 @@ lint: install
 
 test: lint
 	RESNET_REPRO_TEST_DATA=$(DATA) $(BIN)/python -m pytest
+
+# Kills on a real cluster of two nodes; as root in network namespaces. CHAOS="--help" says what can be asked for.
+chaos: install
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 format: install
 	$(BIN)/ruff format .

@@ -134,9 +134,9 @@ def writable(storage: str) -> Storage:
 
 def tracking_of(tracking: str | None, place: Storage) -> str:
     """The tracking store that is named, or the one in the storage."""
-    from jobs.tracking import default_tracking, give_up_soon, tracking_uri
+    from jobs.tracking import default_tracking, tame_mlflow, tracking_uri
 
-    give_up_soon()
+    tame_mlflow()
     return default_tracking(place) if tracking is None else tracking_uri(tracking)
 
 

@@ -60,7 +60,7 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
             outcome, reason = "KILLED", "interrupted"
         else:
             continue
-        if _up_to_date(client, there, outcome, history):
+        if result is None and _up_to_date(client, there, outcome, history):
             continue
         Publisher(tracking, storage, run, {}).finish(outcome, reason)
         completed += 1
@@ -106,7 +106,7 @@ def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> 
     """Keep the files of a report (relative to `out`) as artifacts of one MLflow run, the same one for each storage."""
     client = open_store(tracking, storage)
     key = blake2b(storage.uri.encode(), digest_size=8).hexdigest()
-    tags = {"kind": "report", "mlflow.runName": f"report {storage.uri}"}
+    tags = {"kind": "report", "mlflow.runName": f"report {storage.path('').rstrip('/').rpartition('/')[2]}"}
     run_id = only_run(client, experiment_id(client), "report_key", key, tags)
     for name in files:
         client.log_artifact(run_id, str(out / name), str(Path("report", name).parent))

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from json import dumps
 from math import isnan
 from threading import Event, Thread
-from time import time
+from time import monotonic, sleep, time
 from typing import Any
 
 from mlflow import MlflowClient
@@ -21,7 +21,7 @@ from analysis.export import ALONE, ASKED, COMPLETE
 from analysis.stats import summarise
 from jobs.registry import register
 from jobs.tracking import end_parent, experiment_id, only_run, open_store
-from pipeline.checkpoint import folder, newest_history
+from pipeline.checkpoint import folder, newest_history, newest_iteration
 from pipeline.datasets import read_manifest
 from pipeline.errors import first_line
 from pipeline.history import History
@@ -32,6 +32,8 @@ from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
 POLL_SECONDS = 5.0
+ENDING_SECONDS = 90.0
+"""How long a run that has ended waits for a server that is slow, or was there before; `resnet-repro sync` sends the rest."""
 BATCH = 500
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,11 @@ class Publisher:
         self.run_id = self.parent = ""
         self.sent: set[tuple[str, int]] = set()
         self._away = False
+        self._newest = 0
+        """The checkpoint that was published last."""
         self._stop = Event()
+        self._ending: tuple[str, str | None] | None = None
+        self._complete = False
         self._thread = Thread(target=self._follow, daemon=True)
 
     def start(self) -> None:
@@ -55,15 +61,26 @@ class Publisher:
 
     def stop(self, status: str, reason: str | None = None) -> bool:
         """Publish what is left and how the run ended (an `outcome` of `analysis.frames`); whether that succeeded."""
+        self._ending = status, reason
         self._stop.set()
-        self._thread.join(timeout=60)
-        return self._try(lambda: self.finish(status, reason))
+        self._thread.join(timeout=ENDING_SECONDS)
+        return self._complete
 
     def _follow(self) -> None:
-        while not self._stop.wait(POLL_SECONDS if self.client else 0):
+        """The one thread that talks to the server, from the first look to the end."""
+        self._try(self.publish)
+        while not self._stop.wait(POLL_SECONDS):
             self._try(self.publish)
-            if self.client is None and self._stop.wait(POLL_SECONDS):
+        if self._ending is None:
+            return
+        status, reason = self._ending
+        deadline = monotonic() + ENDING_SECONDS
+        while not self._complete:
+            self._complete = self._try(lambda: self.finish(status, reason))
+            if not self.run_id or monotonic() > deadline:  # one that was never there is not waited for
                 return
+            if not self._complete:
+                sleep(POLL_SECONDS)
 
     def _try(self, action: Callable[[], None]) -> bool:
         try:
@@ -72,6 +89,7 @@ class Publisher:
             if not self._away:
                 logger.warning("MLflow at %s: %s; training goes on", self.tracking, first_line(error))
             self._away = True
+            self.client = None  # next time, what is there is asked for anew
             return False
         self._away = False
         return True
@@ -79,9 +97,11 @@ class Publisher:
     def publish(self) -> None:
         """Send every point of the newest checkpoint that the store does not have."""
         self._open()
-        history = newest_history(self.storage, self.run)
+        newest = newest_iteration(self.storage, self.run)
+        history = newest_history(self.storage, self.run) if newest != self._newest else None
         if history is not None:
             self._send_points(history)
+            self._newest = history.iteration
 
     def _open(self) -> None:
         if self.client is not None:
@@ -100,7 +120,7 @@ class Publisher:
             client.update_run(run_id, status="RUNNING")
         known = client.get_run(self.run_id).data.metrics
         self.sent = {(name, point.step) for name in known for point in client.get_metric_history(self.run_id, name)}
-        self.client = client
+        self.client, self._newest = client, 0
 
     def parent_in(self, client: MlflowClient) -> str:
         """The run's parent, made if there is none."""

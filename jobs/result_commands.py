@@ -91,7 +91,9 @@ def ui(
         raise InputError(f"--tracking {store}: is a server already; open it in a browser")
     if store.startswith("sqlite") and not Path(store.removeprefix("sqlite:///")).exists():
         raise InputError(f"{store} does not exist; `resnet-repro train` or `resnet-repro grid` makes it")
-    print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    from jobs.tracking import runs_page
+
+    print(f"MLflow UI: http://127.0.0.1:{port}{runs_page(store)} (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with suppress(KeyboardInterrupt):

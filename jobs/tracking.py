@@ -14,13 +14,13 @@ from pipeline.errors import InputError
 from pipeline.storage import Storage
 
 EXPERIMENT = "resnet-repro"
-NOTE = """Runs of *Deep Residual Learning for Image Recognition*: a parent is a row of the paper on a dataset and carries mean,
-standard deviation and number of its finished seeds (by their number); its children are the seeds, and the step of their
-metrics is the paper's x-axis, iterations. Reports and sweeps are runs of their own, with their files as artifacts.
-
-Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`), `tags.experiment = "resnet20"`,
+NOTE = """Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`), `tags.experiment = "resnet20"`,
 `tags.dataset = "cifar10"`, `tags.seed = "0"`, `tags.outcome = "DIVERGED"`, `tags."grid.table6" = "yes"`,
 `params.depth = "56"`, ``metrics.`test/top1_err` < 9``.
+
+Runs of *Deep Residual Learning for Image Recognition*: a parent is a row of the paper on a dataset and carries mean,
+standard deviation and number of its finished seeds (by their number); its children are the seeds, and the step of their
+metrics is the paper's x-axis, iterations. Reports and sweeps are runs of their own, with their files as artifacts.
 """
 """What MLflow shows above the runs."""
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
@@ -44,10 +44,12 @@ def tracking_uri(uri: str) -> str:
     return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" else uri
 
 
-def give_up_soon() -> None:
-    """A server that does not answer costs seconds, not the minutes of MLflow's own patience."""
+def tame_mlflow() -> None:
+    """A server that does not answer costs seconds, not minutes; nothing is printed, nothing is told to MLflow's makers."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def default_tracking(storage: Storage) -> str:
@@ -63,7 +65,7 @@ def default_tracking(storage: Storage) -> str:
 
 def open_store(tracking: str, storage: Storage) -> MlflowClient:
     """A client of the store, with our MLflow experiment in it (made if need be; artifacts beside a local database)."""
-    give_up_soon()
+    tame_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     client = MlflowClient(tracking)
@@ -85,6 +87,12 @@ def experiment_id(client: MlflowClient) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     return str(experiment.experiment_id)
+
+
+def runs_page(tracking: str) -> str:
+    """The path of our runs' page in the UI of a store; its front page is about other things."""
+    experiment = MlflowClient(tracking).get_experiment_by_name(EXPERIMENT)
+    return f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning" if experiment else ""
 
 
 def only_run(client: MlflowClient, experiment: str, key: str, value: str, tags: dict[str, str]) -> str:

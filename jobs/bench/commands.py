@@ -48,6 +48,24 @@ def bench_ray(
     bench(place, manifest_named(place, data), iterations, rounds, precision)
 
 
+@app.command("tracking")
+def bench_tracking(
+    data: DataOption = "digits",
+    storage: StorageOption = "results",
+    iterations: Annotated[int, typer.Option(min=20, help="Iterations of each run.")] = 400,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 3,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
+) -> None:
+    """What following a run for MLflow costs its training.
+
+    Example: `resnet-repro bench tracking --data digits --rounds 2`
+    """
+    from jobs.bench.tracking_cost import bench
+
+    place = writable(storage)
+    bench(place, manifest_named(place, data), iterations, rounds, precision)
+
+
 @app.command("profile")
 def bench_profile(
     experiment: ExperimentArgument,

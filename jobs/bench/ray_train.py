@@ -92,7 +92,7 @@ def _storage(folder: str, dataset: Dataset) -> Storage:
 def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
     """Total images a second of runs in parallel processes."""
     context = get_context("spawn")
-    processes = [context.Process(target=_bare, args=(storage.uri, run, threads), daemon=True) for run in runs]
+    processes = [context.Process(target=bare, args=(storage.uri, run, threads), daemon=True) for run in runs]
     for process in processes:
         process.start()
     for process in processes:
@@ -100,10 +100,10 @@ def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
     for run, process in zip(runs, processes, strict=True):
         if process.exitcode:
             raise RuntimeError(f"{run}: its process ended with exit code {process.exitcode}")
-    return _total_rate(storage, runs)
+    return total_rate(storage, runs)
 
 
-def _bare(uri: str, run: Run, threads: int) -> None:
+def bare(uri: str, run: Run, threads: int, checkpoint_seconds: float = 30.0) -> None:
     """A run in this process, with nothing of Ray."""
     import torch
 
@@ -115,7 +115,7 @@ def _bare(uri: str, run: Run, threads: int) -> None:
     torch.set_num_threads(threads)
     storage = Storage(uri)
     start_run(storage, run, threads)
-    train(run, read_dataset(storage, run.dataset_id), storage, ranks.single(), Settings())
+    train(run, read_dataset(storage, run.dataset_id), storage, ranks.single(), Settings(checkpoint_seconds))
 
 
 def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
@@ -132,10 +132,10 @@ def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
         if address is not None:
             os.environ["RAY_ADDRESS"] = address
     sleep(SETTLE_SECONDS)
-    return _total_rate(storage, [run])
+    return total_rate(storage, [run])
 
 
-def _total_rate(storage: Storage, runs: list[Run]) -> float:
+def total_rate(storage: Storage, runs: list[Run]) -> float:
     """The runs' steady images a second, added up."""
     total = 0.0
     for run in runs:
