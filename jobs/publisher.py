@@ -34,6 +34,8 @@ from pipeline.storage import Storage
 POLL_SECONDS = 5.0
 ENDING_SECONDS = 90.0
 """How long a run that has ended waits for a server that is slow, or was there before; `resnet-repro sync` sends the rest."""
+REQUEST_SECONDS = 20.0
+"""A request and its repetition, by the limits of `jobs.tracking`."""
 BATCH = 500
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ class Publisher:
         """Publish what is left and how the run ended (an `outcome` of `analysis.frames`); whether that succeeded."""
         self._ending = status, reason
         self._stop.set()
-        self._thread.join(timeout=ENDING_SECONDS)
+        self._thread.join(timeout=ENDING_SECONDS + REQUEST_SECONDS)
         return self._complete
 
     def _follow(self) -> None:

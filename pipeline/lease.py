@@ -96,8 +96,11 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._end.wait(BEAT_SECONDS):
-            with suppress(OSError):  # storage that is away for a while: the next beat may reach it
-                if not self.held():
+            with suppress(OSError):
+                there = _read(self._storage, self._path)
+                if there is None:  # storage is away: the next beat may reach it
+                    continue
+                if there.get("holder") != self.holder:
                     return
                 self._mine["beat"] += 1
                 self._write()

@@ -21,7 +21,7 @@ from pipeline.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, 
 from pipeline.clock import Clock
 from pipeline.errors import StorageLostError, first_line
 from pipeline.history import History
-from pipeline.lease import Writer
+from pipeline.lease import LostRunError, Writer
 from pipeline.ranks import Ranks
 from pipeline.runs import Run, write_heartbeat, write_result
 from pipeline.schedule import milestone
@@ -90,7 +90,8 @@ class Saver:
             self._beat = self._beating.submit(self._write_beat, history.iteration, rate)
 
     def _write_beat(self, iteration: int, rate: float) -> None:
-        with suppress(OSError):  # a heartbeat that is lost costs nothing
+        with suppress(OSError, LostRunError):  # a heartbeat that is lost costs nothing
+            self._writer.check()
             write_heartbeat(self.storage, self.run, iteration, rate, int(1000 * time()))
 
     def due(self, history: History) -> bool:

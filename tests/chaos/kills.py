@@ -128,7 +128,7 @@ def cluster(scene: Scene) -> None:
 
 
 def mlflow(scene: Scene) -> None:
-    """The MLflow server, which comes back."""
+    """The MLflow server, which comes back; the run goes on and nobody does anything about it."""
     scene.server.kill()
     time.sleep(DOWN_SECONDS)
     scene.server.start()

@@ -10,10 +10,11 @@ from time import sleep
 
 import pytest
 
-from pipeline import saver
+from pipeline import lease, saver
 from pipeline.checkpoint import folder, iterations, newest_checkpoint
 from pipeline.errors import InputError, StorageLostError
 from pipeline.history import History
+from pipeline.lease import Lease
 from pipeline.metrics import IMAGES_PER_SECOND
 from pipeline.ranks import single
 from pipeline.runs import Run
@@ -139,6 +140,44 @@ def test_storage_that_is_away_for_a_while_costs_nothing(
     monkeypatch.setattr(Storage, "write", failing)
     threading.Timer(1.5, away.clear).start()
     assert train(run, digits_once(), storage, single(), EVERY)["status"] == "finished"
+    assert outcome(storage, run) == outcome(finished, run)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_storage_that_disappears_during_the_run(
+    finished: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    monkeypatch.setattr(saver, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(saver, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(saver, "PATIENCE_SECONDS", 30.0 if comes_back else 1.0)
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    here, away, run = tmp_path / "here", tmp_path / "away", small_run()
+    storage = Storage(str(here))
+
+    def disappear() -> None:
+        while not storage.exists(f"{folder(run, 7)}/manifest.json"):
+            sleep(0.01)
+        here.rename(away)
+        if comes_back:
+            sleep(1.5)
+            away.rename(here)
+
+    with Lease(storage, run) as held:
+        thread = threading.Thread(target=disappear)
+        thread.start()
+        settings = Settings(checkpoint_seconds=0, holder=held.holder)
+        if comes_back:
+            assert train(run, digits_once(), storage, single(), settings)["status"] == "finished"
+        else:
+            with pytest.raises(StorageLostError, match=r"lease.json is gone.*give the same command again"):
+                train(run, digits_once(), storage, single(), settings)
+        thread.join()
+    if not comes_back:
+        assert not here.exists()  # nothing was begun anew where the storage had been
+        away.rename(here)
+        with Lease(storage, run) as held:
+            result = train(run, digits_once(), storage, single(), Settings(holder=held.holder))
+        assert result["attempts"][-1]["from_iteration"] >= 7
     assert outcome(storage, run) == outcome(finished, run)
 
 
