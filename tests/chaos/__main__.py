@@ -47,6 +47,7 @@ class Row:
     lost: int
     doubled: int
     equal: bool
+    remark: str = ""
 
 
 def main() -> int:
@@ -121,7 +122,7 @@ def _one(number: int, kind: str, seed: int, place: Path, nodes: Nodes, server: S
         progress.wait_past(int(share * ITERATIONS) - 1, scene)
         time.sleep(delay)
         killed_at, killed = progress.reached, time.monotonic()
-        KINDS[kind](scene)
+        remark = KINDS[kind](scene) or ""
         progress.wait_past(killed_at, scene)
         assert scene.command is not None
         with suppress(Exception):
@@ -136,7 +137,7 @@ def _one(number: int, kind: str, seed: int, place: Path, nodes: Nodes, server: S
     starts = [int(attempt["from_iteration"]) for attempt in history.attempts[1:]] if history else []
     recovery = progress.first_past(max([killed_at, *starts])) - killed
     continued = ", ".join(map(str, starts)) or "went on"
-    return Row(number + 1, kind, killed_at, continued, round(recovery, 1), **asdict(verdict))
+    return Row(number + 1, kind, killed_at, continued, round(recovery, 1), **asdict(verdict), remark=remark)
 
 
 def _judged(storage: Storage, reference: Storage, run: Run, server: Server, ended: int | None) -> Verdict:
@@ -217,7 +218,7 @@ def _read(place: Path) -> list[Row]:
             Row(
                 int(line["kill"]), line["kind"], int(line["killed_at"]), line["continued_from"],
                 float(line["recovery_s"]), line["survived"] == "True", int(line["lost"]), int(line["doubled"]),
-                line["equal"] == "True",
+                line["equal"] == "True", line["remark"],
             )
             for line in csv.DictReader(lines)
         ]  # fmt: skip
@@ -237,7 +238,7 @@ def _write(place: Path, rows: list[Row], form: str, seed: int) -> None:
     lines.append("|--:|---|--:|--:|--:|---|--:|--:|---|")
     for row in rows:
         lines.append(
-            f"| {row.kill} | {row.kind} | {row.killed_at} | {row.continued_from} | {row.recovery_s:.1f} | "
+            f"| {row.kill} | {row.kind}{f' ({row.remark})' if row.remark else ''} | {row.killed_at} | {row.continued_from} | {row.recovery_s:.1f} | "
             f"{'yes' if row.survived else 'NO'} | {row.lost} | {row.doubled} | {'equal' if row.equal else 'NOT EQUAL'} |"
         )
     (place / "chaos.md").write_text("\n".join(lines) + "\n")

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runs import Run
-from tests.chaos.nodes import ROOT, Nodes, descendants
+from tests.chaos.nodes import QUIET, ROOT, Nodes, descendants
 
 DOWN_SECONDS = 5.0
 """How long what died stays away; a link stays cut until its node is given up."""
-CUT_SECONDS = 15.0
 WARNING_SECONDS = 15
 
 
@@ -134,13 +133,24 @@ def mlflow(scene: Scene) -> None:
     scene.server.start()
 
 
-def link(scene: Scene) -> None:
-    """The link of the second node, cut for longer than nodes are waited for; its raylet gives up and is started again."""
+def link(scene: Scene) -> str:
+    """The link of the second node, cut until the head gives the node up; its raylet then does too and is started again."""
+    watch = "import time; print('ready', flush=True); exec('while sum(n[\"Alive\"] for n in ray.nodes()) > 1: time.sleep(.1)')"
+    line = scene.nodes.connected(watch + "; print('noticed', flush=True)")
+    watcher = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | QUIET
+    )
+    assert watcher.stdout is not None
+    watcher.stdout.readline()
     scene.nodes.link("b", up=False)
-    time.sleep(CUT_SECONDS)
+    cut = time.monotonic()
+    watcher.stdout.readline()
+    noticed = time.monotonic() - cut
+    watcher.wait()
     scene.nodes.link("b", up=True)
     scene.nodes.kill("b")
     scene.nodes.start("b")
+    return f"noticed after {noticed:.1f} s"
 
 
 def workers(scene: Scene) -> None:
@@ -165,6 +175,6 @@ def preemption(scene: Scene) -> None:
     scene.nodes.start("b")
 
 
-KINDS: dict[str, Callable[[Scene], None]] = {
+KINDS: dict[str, Callable[[Scene], str | None]] = {
     kind.__name__: kind for kind in (worker, node, elastic, driver, head, cluster, mlflow, link, workers, preemption)
 }

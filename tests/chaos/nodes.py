@@ -98,10 +98,14 @@ class Nodes(ABC):
                 start_new_session=True,
             )
 
-    def ask(self, code: str) -> str:
-        """What Python code that is connected to the cluster prints; empty where that fails."""
+    def connected(self, code: str) -> list[str]:
+        """The command line of Python code that is connected to the cluster on node a."""
         begin = f"import ray; ray.init(address='{self.cluster}', logging_level='ERROR', log_to_driver=False); "
-        line = self.inside("a", [sys.executable, "-c", begin + code])
+        return self.inside("a", [sys.executable, "-c", begin + code])
+
+    def ask(self, code: str) -> str:
+        """What such code prints; empty where it fails."""
+        line = self.connected(code)
         done = subprocess.run(
             line, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env=os.environ | QUIET
         )
