@@ -207,7 +207,12 @@ class Namespaces(Nodes):
 
     def close(self) -> None:
         super().close()
-        for line in (f"link del {self.BRIDGE}", *(f"netns del {self._space(node)}" for node in NAMES)):
+        spaces = [self._space(node) for node in NAMES]
+        # Links first: a namespace goes, and takes its link with it, some time after it was deleted.
+        for line in (
+            *(f"link del {name}" for name in (self.BRIDGE, *spaces)),
+            *(f"netns del {name}" for name in spaces),
+        ):
             subprocess.run(["ip", *line.split()], capture_output=True, check=False)
 
 

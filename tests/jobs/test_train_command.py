@@ -112,6 +112,34 @@ def test_killed_at_a_random_moment_and_continued_ends_with_the_same_bytes(
     assert_same(uninterrupted, tmp_path)
 
 
+def test_elastic_and_deterministic_it_ends_with_the_same_bytes(cli: Cli, uninterrupted: Path, tmp_path: Path) -> None:
+    line = command(tmp_path, workers=1)
+    line[line.index("--workers") + 1] = "1:4"
+    done = cli(*line, "--deterministic")
+    assert done.returncode == 0, done.stderr
+    result = read_result(Storage(str(tmp_path)), tiny_run())
+    assert result is not None and result["attempts"][0]["world_size"] == 2  # both CPUs, and both groups of images
+    assert result["attempts"][0]["deterministic"] is True
+    assert_same(uninterrupted, tmp_path)
+
+
+def test_a_second_copy_of_a_command_says_who_holds_the_run(cli: Cli, tmp_path: Path) -> None:
+    line = [word if word != str(ITERATIONS) else "50000" for word in command(tmp_path, workers=1)]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *line], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    second = cli(*line)
+    assert second.returncode == 2
+    assert f"is being trained by process {first.pid} on {os.uname().nodename}" in second.stderr.splitlines()[-1]
+    assert first.poll() is None
+    first.send_signal(signal.SIGINT)
+    assert first.wait(60) == 130
+    assert not list(tmp_path.glob("runs/*/*/*/lease.json"))
+
+
 def test_one_pass_is_recorded_and_published(cli: Cli, tmp_path: Path) -> None:
     done = cli(*command(tmp_path, workers=1), "--one-pass")
     assert done.returncode == 0, done.stderr
