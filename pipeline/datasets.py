@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -216,8 +217,17 @@ def intact(manifest: dict[str, Any], content: bytes) -> bool:
 
 
 def dataset_of(manifest: dict[str, Any], content: bytes) -> Dataset:
-    """A dataset from its manifest and its intact images file."""
-    arrays = load_arrays(content)
+    """A dataset from its manifest and its intact images file.
+
+    Raises:
+        InputError: the file holds something else; pickles are never loaded.
+    """
+    try:
+        arrays = load_arrays(content)
+    except SafetensorError as error:
+        raise InputError(
+            f"dataset {manifest['id']}: {images_path(manifest['id'])} is not images of ours ({error}); prepare it again"
+        ) from error
     splits = [Images(arrays[f"{split}.pixels"], arrays[f"{split}.labels"]) for split in ("train", "test")]
     return Dataset(DatasetRow(**manifest["row"]), splits[0], splits[1], manifest["id"])
 
