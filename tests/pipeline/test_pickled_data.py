@@ -24,7 +24,7 @@ def test_a_pickle_where_images_are_expected_is_never_loaded(storage: Storage, tm
     for manifest in (honest, honest | {"size": len(content), "checksum": blake2b(content).hexdigest()}):
         storage.write(path, dumps(manifest).encode())
         for read in (read_dataset, verify_dataset, lambda s, i: staged_dataset(s, i, tmp_path / "cache")):
-            with pytest.raises(InputError, match="damaged|not images of ours") as error:
+            with pytest.raises(InputError, match=r"damaged|not images of ours") as error:
                 read(storage, dataset_id)
             assert "\n" not in str(error.value)
     assert not mark.exists()
