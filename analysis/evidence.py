@@ -6,12 +6,13 @@ Five kinds: an ordering of two rows (permutation test), a mean within bounds (t-
 """
 
 from dataclasses import asdict, dataclass, fields
-from math import inf, isfinite, nan
+from math import hypot, inf, isfinite, nan
 from typing import Literal, Protocol
 
 import pandas as pd
 
 from analysis import stats
+from analysis.cells import would_decide
 from analysis.frames import each
 from analysis.measures import MEASURED
 from pipeline.experiments import EXPERIMENTS
@@ -85,11 +86,13 @@ class Higher:
             return _evidence(text, self.experiments, values, *problem)
         claimed, reverse = stats.higher(first, second), stats.higher(second, first)
         shown = f"p = {format_p(claimed.p)}"
-        if claimed.significant:
+        if claimed.significant():
             return _evidence(text, self.experiments, values, "holds", shown, p=claimed.p)
-        if reverse.significant:
+        if reverse.significant():
             return _evidence(text, self.experiments, values, "opposite", f"{shown}, the reverse {format_p(reverse.p)}",
                              p=claimed.p)  # fmt: skip
+        seen = f"could have seen a difference of {_number(stats.seen_difference(first, second))}"
+        shown += f"; {seen}, {would_decide(stats.seeds_to_order(first, second))}"
         return _evidence(text, self.experiments, values, "open", shown, p=claimed.p)
 
 
@@ -112,8 +115,12 @@ class Within:
         text = f"{words}: {self.experiment} {' and '.join(f'{sign} {_number(bound)}' for sign, bound in bounds)}"
         if problem:
             return _evidence(text, self.experiments, values, *problem)
+        found = stats.summarise(values[self.experiment])
         interval = stats.mean_interval(values[self.experiment])
-        return _evidence(text, self.experiments, values, *_placed(interval, self.above, self.below), interval=interval)
+        outcome, why = _placed(interval, self.above, self.below)
+        if outcome == "open":
+            why += f"; {would_decide(stats.seeds_to_place(found.mean, found.std, found.n, self.above, self.below))}"
+        return _evidence(text, self.experiments, values, outcome, why, interval=interval)
 
 
 @dataclass(frozen=True)
@@ -134,9 +141,15 @@ class Similar:
         text = f"{words}: {self.first} within {self.margin:g} points of {self.second}"
         if problem:
             return _evidence(text, self.experiments, values, *problem)
+        first, second = stats.summarise(values[self.first]), stats.summarise(values[self.second])
         interval = stats.difference_interval(values[self.first], values[self.second])
-        placed = _placed(interval, -self.margin, self.margin, "difference, ")
-        return _evidence(text, self.experiments, values, *placed, interval=interval)
+        outcome, why = _placed(interval, -self.margin, self.margin, "difference, ")
+        if outcome == "open":
+            spread, fewest = hypot(first.std, second.std), min(first.n, second.n)
+            difference = first.mean - second.mean
+            seeds = stats.seeds_to_place(difference, spread, fewest, -self.margin, self.margin)
+            why += f"; {would_decide(seeds)}"
+        return _evidence(text, self.experiments, values, outcome, why, interval=interval)
 
 
 @dataclass(frozen=True)

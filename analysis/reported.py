@@ -85,6 +85,17 @@ def claims() -> dict[str, Statement]:
     return {row.id: Statement(row.id, row.statement, row.source, row.paper_values, row.note) for row in each(frame)}
 
 
+MARGIN = 0.5
+"""Points around a number of the paper within which a mean counts as reproduced, unless `margins` says otherwise."""
+
+
+@cache
+def margins() -> dict[tuple[str, str], float]:
+    """Other margins than `MARGIN`, by (experiment, metric); the file says why each."""
+    frame = pd.read_csv(PAPER / "margins.csv")
+    return {(row.experiment, row.metric): float(row.margin) for row in each(frame)}
+
+
 @cache
 def curves() -> pd.DataFrame:
     """The digitised CIFAR-10 curves: panel, experiment, split (`train` or `test`), iteration, error (percent)."""

@@ -19,28 +19,35 @@ LEVEL = Fraction(1, 20)
 MIN_SEEDS = 3
 """The fewest runs per row that can decide anything at `LEVEL`."""
 
+LOOKS = (3, 5, 10)
+"""Seeds at which a grid that runs until it is decided looks at its results; each look has its share of the level."""
+
+MANY_SEEDS = 100
+"""Where no more than this many seeds would decide, nobody is told how many."""
+
 MOST_SPLITS = 20_000
 """Splits enumerated at most; above it, as many are drawn at random (seeded)."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, standard deviation (n - 1) and smallest of `n` values; `std` is NaN for a single one."""
+    """Mean, standard deviation (n - 1), smallest and largest of `n` values; `std` is NaN for a single one."""
 
     n: int
     mean: float
     std: float
     best: float
+    worst: float
 
 
 def summarise(values: Sequence[float]) -> Summary:
     """Summary of the values; all NaN when there are none."""
     n = len(values)
     if n == 0:
-        return Summary(0, nan, nan, nan)
+        return Summary(0, nan, nan, nan, nan)
     mean = fsum(values) / n
     std = sqrt(fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else nan
-    return Summary(n, mean, std, min(values))
+    return Summary(n, mean, std, min(values), max(values))
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,13 @@ class Ordering:
     def p(self) -> float:
         return self.as_extreme / self.splits
 
+    def significant(self, level: Fraction = LEVEL) -> bool:
+        return Fraction(self.as_extreme, self.splits) <= level
+
     @property
-    def significant(self) -> bool:
-        return Fraction(self.as_extreme, self.splits) <= LEVEL
+    def smallest_p(self) -> float:
+        """The smallest p that so many values could have given."""
+        return 1 / self.splits
 
 
 def higher(first: Sequence[float], second: Sequence[float]) -> Ordering:
@@ -102,6 +113,45 @@ def mean_interval(values: Sequence[float], level: float = 0.9) -> tuple[float, f
         return -inf, inf
     half = _quantile(level, summary.n - 1) * summary.std / sqrt(summary.n)
     return summary.mean - half, summary.mean + half
+
+
+def confidence(level: Fraction = LEVEL) -> float:
+    """Of the two-sided interval each of whose ends is a one-sided test at `level`: 0.9 for 5 %."""
+    return float(1 - 2 * level)
+
+
+def half_width(std: float, n: int, level: Fraction = LEVEL) -> float:
+    """Half the length of the interval of a mean of `n` values with that deviation; infinite for fewer than two."""
+    return _quantile(confidence(level), n - 1) * std / sqrt(n) if n > 1 else inf
+
+
+def seeds_to_place(mean: float, std: float, n: int, above: float, below: float, level: Fraction = LEVEL) -> int | None:
+    """How many seeds would tell whether a mean lies between two bounds, if mean and deviation stay as they are with `n`.
+
+    None where more than `MANY_SEEDS` would be needed.
+    """
+    for seeds in range(max(n, MIN_SEEDS) + 1, MANY_SEEDS + 1):
+        half = half_width(std, seeds, level)
+        low, high = mean - half, mean + half
+        if (above < low and high < below) or high <= above or low >= below:
+            return seeds
+    return None
+
+
+def seen_difference(first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL) -> float:
+    """The smallest difference of two means that these numbers of values could have shown, at their deviations."""
+    low, high = difference_interval(first, second, confidence(level))
+    return (high - low) / 2
+
+
+def seeds_to_order(first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL) -> int | None:
+    """How many seeds in each of two rows would order them, if means and deviations stay as they are; None for too many."""
+    a, b = summarise(first), summarise(second)
+    spread = sqrt(a.std**2 + b.std**2)
+    for seeds in range(max(a.n, b.n, MIN_SEEDS) + 1, MANY_SEEDS + 1):
+        if abs(a.mean - b.mean) > _quantile(confidence(level), 2 * seeds - 2) * spread / sqrt(seeds):
+            return seeds
+    return None
 
 
 def difference_interval(first: Sequence[float], second: Sequence[float], level: float = 0.9) -> tuple[float, float]:

@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 
 from analysis import reported
+from analysis.cells import judge_cell, margin_of
 from analysis.frames import each
 from analysis.measures import FAILED_RUN, MEASURED, NO_RESULT, UNFINISHED_RUN, measure
-from analysis.stats import summarise
+from analysis.reported import MARGIN
 from analysis.studies import Study
 from pipeline.experiments import EXPERIMENTS
+from pipeline.metrics import TEST_ERR
 
 PLAIN = ("plain20", "plain32", "plain44", "plain56", "plain110")
 DIGITISED = "digitised from Figure 6, ±0.05 points"
@@ -62,18 +64,26 @@ def _plain_reference(name: str) -> Reference:
 def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str, object]:
     runs = measures[measures.experiment == reference.experiment]
     measured = runs[runs.state == MEASURED]
-    numbers = summarise(measured.test.tolist())
     states = runs.state.value_counts()
-    reason = _reason(reference, study, numbers.n)
+    reason = _reason(reference, study, len(measured))
+    cell = judge_cell(
+        measured.test.tolist(),
+        reference.number,
+        margin_of(reference.experiment, TEST_ERR),
+        not_comparable="" if study.comparable else study.why_not_comparable,
+    )
     return {
         "method": reference.method,
         "layers": reference.layers,
         "experiment": reference.experiment,
         "params": float(runs.params.iloc[0]) if len(runs) else nan,
-        "n": numbers.n,
-        "mean": numbers.mean,
-        "std": numbers.std,
-        "best": numbers.best,
+        "n": cell.n,
+        "mean": cell.mean,
+        "std": cell.std,
+        "low95": cell.low95,
+        "high95": cell.high95,
+        "best": cell.best,
+        "worst": cell.worst,
         "failed": int(states.get(FAILED_RUN, 0)),
         "unfinished": int(states.get(UNFINISHED_RUN, 0)),
         "no_final_error": int(states.get(NO_RESULT, 0)),
@@ -81,7 +91,12 @@ def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str
         "paper_printed": reference.printed,
         "paper_params": reference.params,
         "paper_note": reference.note,
-        "difference": nan if reason else numbers.mean - reference.number,
+        "difference": nan if reason else cell.difference,
+        "low": cell.low,
+        "high": cell.high,
+        "margin": cell.margin,
+        "verdict": cell.verdict,
+        "why": cell.why if reference.experiment else reason,
         "comparable": bool(reference.experiment) and study.comparable,
         "reason": reason,
     }
@@ -106,9 +121,11 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "layers": [MISSING if pd.isna(layers) else str(layers) for layers in table.layers],
             "params": [_params(row.params, row.paper_params) for row in each(table)],
             "error (%)": [mean_std_n(row.mean, row.std, row.n) for row in each(table)],
-            "best": [_number(best) for best in table.best],
+            "95 % interval": [_interval(row.low95, row.high95) for row in each(table)],
+            "min–max": [_interval(row.best, row.worst) for row in each(table)],
             "paper (%)": table.paper_printed + table.paper_note.map(lambda note: "†" if note == DIGITISED else ""),
             "difference": [_difference(row) for row in each(table)],
+            "verdict": [_verdict(row) for row in each(table)],
             "remarks": [_remarks(row) for row in each(table)],
         }
     )
@@ -121,8 +138,12 @@ def mean_std_n(mean: float, std: float, n: int) -> str:
     return f"{mean:.2f} ± {std:.2f} ({n})" if n > 1 else f"{mean:.2f} ({n})"
 
 
-def _number(value: float) -> str:
-    return MISSING if pd.isna(value) else f"{value:.2f}"
+def _interval(low: float, high: float) -> str:
+    return MISSING if pd.isna(low) else f"{low:.2f}–{high:.2f}"
+
+
+def _verdict(row: Any) -> str:
+    return row.verdict if row.n and row.comparable else MISSING
 
 
 def _params(measured: float, paper: str) -> str:
@@ -147,15 +168,23 @@ def _remarks(row: Any) -> str:
 
 
 def notes(study: Study) -> list[str]:
-    """The notes under the printed table."""
+    """The notes under the printed table; of each cell that is not reproduced, what is known of it."""
     lines = [
-        "Test error of the final iterate in percent: mean ± standard deviation over seeds (number of finished runs); "
-        "best is the lowest of the seeds. Failed and unfinished runs are counted, not averaged.",
+        "Test error of the final iterate in percent: mean ± standard deviation over seeds (number of finished runs), the "
+        "95 % interval of the mean, and the lowest and highest seed. Failed and unfinished runs are counted, not averaged.",
         "The paper's column is Table 6 as printed; ResNet-110 there is the best of five runs (mean±std), and the "
         "difference is taken to its mean, elsewhere to the single number.",
         f"† The paper shows plain networks only as curves: {DIGITISED}, last iteration. Of plain-110 it says > 60 %.",
     ]
-    if not study.comparable:
+    if study.comparable:
+        lines.append(
+            f"A cell is reproduced where the 90 % interval of (our mean − the paper's number) lies within ±{MARGIN:g} points "
+            "(plain networks: the digitising error is added), contradicted where it lies outside."
+        )
+        table = table_6(study)
+        for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
+            lines.append(f"{row.method}-{row.layers} is {row.verdict}: {row.why}.")
+    else:
         lines.append(f"Not comparable with the paper: {study.why_not_comparable}.")
     return lines
 

@@ -4,7 +4,16 @@ from math import inf, isnan
 
 import pytest
 
-from analysis.stats import difference_interval, higher, mean_interval, summarise
+from analysis.stats import (
+    difference_interval,
+    half_width,
+    higher,
+    mean_interval,
+    seeds_to_order,
+    seeds_to_place,
+    seen_difference,
+    summarise,
+)
 
 
 def test_summary_by_hand():
@@ -37,8 +46,8 @@ def test_every_split_is_counted(first, second, as_extreme, splits):
 
 
 def test_three_against_three_separated_is_just_significant():
-    assert higher([8.75, 8.8, 8.7], [7.5, 7.6, 8.69]).significant
-    assert not higher([8.75, 8.8, 8.7], [7.5, 7.6, 8.71]).significant
+    assert higher([8.75, 8.8, 8.7], [7.5, 7.6, 8.69]).significant()
+    assert not higher([8.75, 8.8, 8.7], [7.5, 7.6, 8.71]).significant()
 
 
 def test_sums_that_differ_by_rounding_are_ties():
@@ -59,8 +68,8 @@ def test_too_many_splits_are_drawn_with_a_fixed_seed():
     outcome = higher(first, second)
     assert outcome == higher(first, second)
     assert outcome.splits == 20_001
-    assert outcome.significant
-    assert not higher(second, first).significant
+    assert outcome.significant()
+    assert not higher(second, first).significant()
 
 
 @pytest.mark.parametrize("first", [[], [float("nan"), 1.0, 2.0], [inf]])
@@ -83,3 +92,14 @@ def test_interval_of_a_difference_from_the_t_table():
     assert (low, high) == pytest.approx((1 - half, 1 + half), abs=1e-5)
     assert difference_interval([5.0, 5.0], [3.0, 3.0]) == (2.0, 2.0)
     assert difference_interval([1.0], [1.0, 2.0]) == (-inf, inf)
+
+
+def test_the_seeds_that_would_decide_by_hand():
+    # A mean 0.1 from its number with std 0.3: at n = 5 the half width is 2.132 * 0.3 / sqrt(5) = 0.286 <= 0.4; at 4 it is 0.353.
+    assert half_width(0.3, 5) == pytest.approx(0.286, abs=5e-4)
+    assert seeds_to_place(0.1, 0.3, 3, -0.5, 0.5) == 4
+    assert seeds_to_place(0.2, 0.3, 3, -0.5, 0.5) == 5
+    assert seeds_to_place(0.5, 0.3, 3, -0.5, 0.5) is None
+    assert seeds_to_order([3.0, 4.0, 5.0], [3.5, 4.5, 5.5]) == 23  # 0.5 > t(44) * sqrt(2) / sqrt(23) = 1.680 * 0.2949
+    assert seeds_to_order([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) is None
+    assert seen_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(2.132 * (2 / 3) ** 0.5, abs=1e-3)

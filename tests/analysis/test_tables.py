@@ -118,6 +118,6 @@ def test_markdown_is_rounded_and_aligned_with_the_header(build):
     text = tables.to_markdown(tables.printed(table_of(build({"resnet110": [6.004, 6.5, 7.0]}))))
     lines = text.splitlines()
     assert len(lines) == 2 + 17
-    assert {line.count("|") for line in lines} == {9}
+    assert {line.count("|") for line in lines} == {11}
     assert "| ResNet | 110 | 1.7M | 6.50 ± 0.50 (3) | 6.00 | 6.43 (6.61±0.16) | −0.11 |  |" in lines
     assert "| FitNet | 19 | 2.5M | – | – | 8.39 | – | quoted by the paper |" in lines
