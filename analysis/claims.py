@@ -88,6 +88,19 @@ class Judgement:
         return self.statement.id
 
 
+NOT_JUDGED = {
+    "I": "ImageNet is not trained yet",
+    "D": "detection is not part of this reproduction",
+    "L": "localization is not part of this reproduction",
+}
+"""Why the paper's other claims are not run, by the first letter of their ids."""
+
+
+def not_judged() -> dict[str, str]:
+    """The claims of the paper that no study can judge yet, with why."""
+    return {name: NOT_JUDGED[name[0]] for name in reported.claims() if name not in CLAIMS}
+
+
 def claim_experiments() -> dict[str, tuple[str, ...]]:
     """The experiments that each claim needs, by claim id."""
     return {name: claim.experiments for name, claim in CLAIMS.items()}

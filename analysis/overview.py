@@ -10,10 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import reported
 from analysis.claims import VERDICTS, Judgement
 from analysis.frames import each
 from analysis.measures import MEASURED, NO_RESULT, STATES, measure
 from analysis.studies import Study
+from analysis.tables import table_6
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Overview:
     verdicts: dict[str, int]
     seeds: str
     dates: str
+    coverage: str
     hardware: list[str]
     versions: list[str]
     commits: list[str]
@@ -40,9 +43,24 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
         verdicts={name: sum(one.verdict == name for one in judgements) for name in VERDICTS},
         seeds=f"{len(per_row)} experiment{'s' * (len(per_row) > 1)} with {seeds}",
         dates=_dates(runs),
+        coverage=_coverage(study, judgements),
         hardware=_counted([_hardware(run) for run in each(runs)]),
         versions=_counted([_versions(text) for text in runs.versions]),
         commits=_counted([commit(run) for run in each(runs)]),
+    )
+
+
+def _coverage(study: Study, judgements: list[Judgement]) -> str:
+    """How much of what the paper prints was run and reproduced here."""
+    table = table_6(study).set_index("experiment")
+    printed = reported.cells()
+    run = [name for name in printed[printed.table == "table_6"].experiment if table.n[name] > 0]
+    good = [name for name in run if table.verdict[name] == "reproduced"]
+    judged = [one for one in judgements if one.verdict != "not run"]
+    held = [one for one in judged if one.verdict == "reproduced"]
+    return (
+        f"{len(good)} cells reproduced of {len(run)} run, of {len(printed)} errors that Tables 2 to 6 print of the paper's own "
+        f"networks; {len(held)} claims reproduced of {len(judged)} run, of {len(reported.claims())}"
     )
 
 

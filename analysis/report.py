@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from analysis import captions, claims, evidence, figures, signals, style, sweeps, tables
+from analysis import captions, claims, evidence, figures, reported, signals, style, sweeps, tables
 from analysis.claims import Judgement
 from analysis.frames import FINISHED, Frames, check
 from analysis.overview import overview, run_list, troubled
@@ -132,6 +132,7 @@ def _study_page(
         "study.html.j2",
         study=study,
         overview=overview(study, judgements),
+        others=_others(),
         judgements=[(one, evidence.printed(one.numbers)) for one in judgements],
         table=tables.printed(table),
         table_notes=tables.notes(study),
@@ -140,6 +141,15 @@ def _study_page(
         troubled=troubled(study),
         several=several,
     )
+
+
+def _others() -> str:
+    """The claims that no study judges, with why, in a clause."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in claims.not_judged().items():
+        reasons.setdefault(why, []).append(name)
+    clauses = [f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} not run: {why}" for why, names in reasons.items()]
+    return "; ".join(clauses) + f". Of its tables, {', '.join(reported.appendix())} are not run either"
 
 
 def _index_page(studies: list[Study], judged: dict[str, list[Judgement]], swept: list[Sweep]) -> bytes:

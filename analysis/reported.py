@@ -85,6 +85,20 @@ def claims() -> dict[str, Statement]:
     return {row.id: Statement(row.id, row.statement, row.source, row.paper_values, row.note) for row in each(frame)}
 
 
+@cache
+def cells() -> pd.DataFrame:
+    """Every error that Tables 2 to 6 print of the paper's own networks: table, row, experiment, metric, value (percent)."""
+    frames = [pd.read_csv(PAPER / f"table_{number}.csv") for number in range(2, 7)]
+    every = pd.concat([frame.dropna(axis="columns", how="all") for frame in frames], ignore_index=True)
+    return every.loc[every.experiment.notna(), ["table", "row", "experiment", "metric", "value"]].reset_index(drop=True)
+
+
+@cache
+def appendix() -> dict[str, str]:
+    """The tables of the appendices (7 to 14), which are not run, with what each is about."""
+    return {row.table: f"{row.about}: {row.status}" for row in each(pd.read_csv(PAPER / "appendix.csv"))}
+
+
 MARGIN = 0.5
 """Points around a number of the paper within which a mean counts as reproduced, unless `margins` says otherwise."""
 

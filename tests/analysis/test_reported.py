@@ -2,11 +2,13 @@
 
 import re
 
+import pandas as pd
 import pytest
 
 from analysis import claims, reported
 from analysis.evidence import Within
 from pipeline.experiments import EXPERIMENTS
+from pipeline.layers import layout
 
 RESNETS = {row.experiment: row for row in reported.table_6() if row.experiment}
 
@@ -75,7 +77,11 @@ def test_finals_of_the_plain_networks():
 
 
 def test_claims_are_worded_once_and_judged_once():
-    assert list(reported.claims()) == [*(f"C{i}" for i in range(1, 14)), "I4"] == list(claims.CLAIMS)
+    ids = [*(f"C{i}" for i in range(1, 14)), *(f"I{i}" for i in range(1, 18)), "D1", "D2", "D3", "D4", "L1"]
+    assert list(reported.claims()) == ids and len(ids) == 35
+    assert set(claims.CLAIMS) | set(claims.not_judged()) == set(ids) and not set(claims.CLAIMS) & set(
+        claims.not_judged()
+    )
     assert all(name in EXPERIMENTS for names in claims.claim_experiments().values() for name in names)
 
 
@@ -97,3 +103,20 @@ def test_bounds_of_claim_7_are_the_numbers_of_table_6():
     assert isinstance(params, Within)
     assert (error.above, error.below) == pytest.approx((mean - 0.5, mean + 0.5))
     assert params.below == float(highway.removesuffix("M")) * 1e6
+
+
+def test_every_error_of_the_papers_own_networks_is_there():
+    cells = reported.cells()
+    assert cells.table.value_counts().to_dict() == {"table_3": 14, "table_4": 10, "table_6": 6, "table_2": 4}
+    assert set(cells.experiment) <= set(EXPERIMENTS) and cells.value.between(3, 30).all()
+    top1 = cells[cells.metric == "10crop/top1_err"].set_index(["table", "experiment"]).value
+    for name in ("plain34", "resnet34-a"):  # printed in both tables
+        assert top1["table_2", name] == top1["table_3", name]
+    assert list(reported.appendix()) == [f"Table {number}" for number in range(7, 15)]
+
+
+def test_table_1_is_the_layer_lists():
+    table = pd.read_csv(reported.PAPER / "table_1.csv")
+    for row in table.itertuples():
+        exact = layout(EXPERIMENTS[row.experiment]).multiply_adds
+        assert exact == pytest.approx(float(row.value), rel=0.02)
