@@ -18,11 +18,13 @@ from matplotlib.figure import Figure
 from analysis import captions, claims, evidence, figures, reported, signals, style, sweeps, tables
 from analysis.claims import Judgement
 from analysis.frames import FINISHED, Frames, check
+from analysis.origin import MADE, origin, sealed
 from analysis.overview import overview, run_list, troubled
 from analysis.responses import figure_7
 from analysis.studies import Study, split_studies
 from analysis.sweeps import Sweep, split_sweeps
 from pipeline.errors import InputError
+from pipeline.experiments import EXPERIMENTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 INDEX = "index.html"
@@ -38,7 +40,8 @@ def write_report(frames: Iterable[pd.DataFrame], out: Path) -> list[str]:
     Raises:
         InputError: frames that break the schema, no finished run, or `out` is not a folder that can be written.
     """
-    files = report_files(check(*frames))
+    checked = check(*frames)
+    files = sealed(report_files(checked), checked)
     try:
         _put(files, out)
     except OSError as error:
@@ -82,6 +85,7 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
         "claims.csv": verdicts.to_csv(index=False).encode(),
         "claims.md": _claims_markdown(study, judgements).encode(),
         **images,
+        **{f"{name}.origin.json": origin(study, rows) for name, rows in _rests_on(study).items()},
         INDEX: page,
     }
 
@@ -105,8 +109,16 @@ def sweep_files(sweep: Sweep) -> dict[str, bytes]:
         "sweep.csv": sweeps.sweep_table(sweep).to_csv(index=False).encode(),
         "sweep.md": f"# {sweep.title}\n\n{tables.to_markdown(table)}".encode(),
         **images,
+        "sweep.origin.json": origin(sweep.study, set(sweep.study.runs.experiment)),
         INDEX: page,
     }
+
+
+def _rests_on(study: Study) -> dict[str, set[str]]:
+    """The experiments behind each artifact of a study."""
+    of_claims = {name for names in claims.claim_experiments().values() for name in names}
+    shown = {name: {row for row, e in EXPERIMENTS.items() if name in e.artifacts} for name in _figures(study)}
+    return {"table_6": {reference.experiment for reference in tables.references()}, "claims": of_claims, **shown}
 
 
 def _figures(study: Study) -> dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]]:
@@ -148,7 +160,9 @@ def _others() -> str:
     reasons: dict[str, list[str]] = {}
     for name, why in claims.not_judged().items():
         reasons.setdefault(why, []).append(name)
-    clauses = [f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} not run: {why}" for why, names in reasons.items()]
+    clauses = [
+        f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} not run: {why}" for why, names in reasons.items()
+    ]
     return "; ".join(clauses) + f". Of its tables, {', '.join(reported.appendix())} are not run either"
 
 
@@ -200,7 +214,7 @@ def _put(files: dict[str, bytes], out: Path) -> None:
             target = Path(temporary, name)
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(content)
-        for name in sorted(files, key=lambda name: name == INDEX):
+        for name in sorted(files, key=lambda name: (name == MADE, name == INDEX)):
             (out / name).parent.mkdir(exist_ok=True)
             os.replace(Path(temporary, name), out / name)
     own = {Path(name).name for name in files} | {f"signals.{kind}" for kind in KINDS}

@@ -1,4 +1,4 @@
-"""What is done with results: `report`, `ui` and `evaluate`."""
+"""What is done with results: `report`, `audit`, `sync`, `ui` and `evaluate`."""
 
 import json
 import os
@@ -54,6 +54,22 @@ def report(
         return
     place = Storage(storage)
     report_on(tracking_of(tracking, place), place, out)
+
+
+def audit(folder: Annotated[Path, typer.Argument(metavar="REPORT", help="A report's folder.")]) -> None:
+    """Make a report again from the data that it carries, offline, and name every file that differs.
+
+    Example: `resnet-repro audit results/demo/report`
+    """
+    from analysis.origin import audit as differences
+    from analysis.report import report_files
+
+    wrong = differences(folder, report_files)
+    for line in wrong:
+        print(line)
+    print(f"{len(wrong)} files are not as they should be" if wrong else "every file is what the report's data gives")
+    if wrong:
+        raise SystemExit(1)
 
 
 def sync(storage: StorageOption = "results", tracking: TrackingOption = None) -> None:

@@ -13,7 +13,9 @@ from pipeline.errors import InputError
 ONE_STUDY = {
     "index.html", "table_6.csv", "table_6.md", "claims.csv", "claims.md",
     "figure_1.svg", "figure_1.png", "figure_6.svg", "figure_6.png", "figure_7.svg", "figure_7.png",
+    "table_6.origin.json", "claims.origin.json", "figure_1.origin.json", "figure_6.origin.json", "figure_7.origin.json",
 }  # fmt: skip
+SEAL = {"report.json", "data/runs.parquet", "data/metrics.parquet", "data/layers.parquet", "data/sweeps.parquet"}
 DIGITS = {"dataset": "digits", "dataset_id": "d1", "comparable": False}
 
 
@@ -73,8 +75,7 @@ def test_one_study_is_one_folder(paper, tmp_path):
     write_report(paper, tmp_path / "out")
     index = tmp_path / "out" / "index.html"
     assert index.is_file()
-    assert set(contents(tmp_path / "out")) == ONE_STUDY
-    assert set(contents(tmp_path)) == {f"out/{name}" for name in ONE_STUDY}
+    assert set(contents(tmp_path)) == {f"out/{name}" for name in ONE_STUDY | SEAL}
 
 
 def test_the_same_frames_give_the_same_bytes(paper, tmp_path):
@@ -129,7 +130,7 @@ def test_several_studies_are_kept_apart(paper, digits, tmp_path):
     index = Page(written(*both(paper, digits), out=tmp_path))
     links = [attrs["href"] for tag, attrs in index.tags if tag == "a" and "index.html" in attrs["href"]]
     assert len(links) == 2
-    assert set(contents(tmp_path)) == {"index.html"} | {
+    assert set(contents(tmp_path)) == {"index.html"} | SEAL | {
         f"{link.removesuffix('/index.html')}/{name}" for link in links for name in ONE_STUDY
     }
     official, other = (Page((tmp_path / link).read_text()) for link in links)
@@ -144,7 +145,7 @@ def test_a_second_study_leaves_no_old_page_of_the_first(paper, digits, tmp_path)
     write_report(paper, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     write_report(both(paper, digits), tmp_path)
-    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"index.html", "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"index.html", "notes.txt", "report.json"}
 
 
 def test_failed_runs_are_listed_with_their_reason_and_escaped(paper, tmp_path):

@@ -1,0 +1,119 @@
+"""Where an artifact comes from: its runs, their dataset, commits, versions and hardware, as a file beside it; and audits.
+
+A report carries the frames that it was made of (`data/`) and the checksum of each of its files (`report.json`). An audit
+makes it again from those frames and compares every byte.
+"""
+
+from collections.abc import Callable, Collection
+from hashlib import blake2b
+from importlib.metadata import version
+from io import BytesIO
+from json import dumps, loads
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from analysis.frames import Frames, each, load
+from analysis.studies import Study
+from pipeline.errors import InputError
+
+DATA, MADE = "data", "report.json"
+FORMAT = "resnet-repro/report/1"
+MAKERS = ("pandas", "pyarrow", "matplotlib", "jinja2", "numpy", "scipy")
+"""The packages that have a part in a report's bytes."""
+
+Files = dict[str, bytes]
+
+
+def origin(study: Study, experiments: Collection[str]) -> bytes:
+    """The runs of these experiments in the study, and what each was made with, as JSON."""
+    runs = study.runs[study.runs.experiment.isin(experiments)]
+    kept = ("run_id", "experiment", "seed", "status", "fingerprint", "commit", "dirty", "device", "hardware", "world_size",
+            "threads", "mlflow_run_id")  # fmt: skip
+    about = {
+        "dataset": study.dataset,
+        "dataset_id": study.dataset_id,
+        "comparable": study.comparable,
+        "overrides": study.overrides,
+        "runs": [
+            {name: getattr(run, name) for name in kept} | {"versions": _parsed(run.versions)} for run in each(runs)
+        ],
+    }
+    return _json(about)
+
+
+def sealed(files: Files, frames: Frames) -> Files:
+    """A report's files with the frames it was made of and a list of checksums."""
+    files = files | {f"{DATA}/{name}.parquet": _parquet(frame) for name, frame in frames._asdict().items()}
+    about = {"format": FORMAT, "made_with": made_with(), "files": {n: _checksum(files[n]) for n in sorted(files)}}
+    return files | {MADE: _json(about)}
+
+
+def made_with() -> dict[str, str]:
+    """What makes reports here."""
+    return {"python": python_version(), **{name: version(name) for name in MAKERS}}
+
+
+def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
+    """What is wrong with a report that lies in `folder`, a line each; `make` gives the files of a report on frames.
+
+    Raises:
+        InputError: it is no report of ours, or its data cannot be read.
+    """
+    try:
+        about = loads((folder / MADE).read_bytes())
+    except (OSError, ValueError):
+        about = {}
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise InputError(f"{folder}: no report that can be audited ({MADE} is missing or not ours)")
+    listed: dict[str, str] = about["files"]
+    found = {name: _read(folder / name) for name in listed}
+    wrong = {name: "is missing" for name, content in found.items() if content is None}
+    wrong |= {
+        name: "was changed after the report was made"
+        for name, content in found.items()
+        if content is not None and _checksum(content) != listed[name]
+    }
+    if any(name.startswith(f"{DATA}/") for name in wrong):
+        return [f"{name} {what}" for name, what in sorted(wrong.items())]
+    again = make(load(folder / DATA))
+    elsewhere = [f"{name} {was}" for name, was in about["made_with"].items() if made_with().get(name) != was]
+    but = f" (it was made with {', '.join(elsewhere)})" if elsewhere else ""
+    for name in sorted(again.keys() | {name for name in listed if not name.startswith(f"{DATA}/")}):
+        if name not in listed:
+            wrong[name] = "is not in the report, but its data gives it"
+        elif name not in again:
+            wrong[name] = "is in the report, but its data does not give it"
+        elif name not in wrong and again[name] != found[name]:
+            wrong[name] = f"is not what the report's data gives{but}"
+    return [f"{name} {what}" for name, what in sorted(wrong.items())]
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _parquet(frame: Any) -> bytes:
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _json(about: dict[str, Any]) -> bytes:
+    return (dumps(about, indent=1, default=_plain) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's."""
+    return value.item()
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return loads(text)
+    except ValueError:
+        return text
+
+
+def _checksum(content: bytes) -> str:
+    return blake2b(content, digest_size=32).hexdigest()
