@@ -23,15 +23,19 @@ ASKED, ALONE, IN_SWEEP = "asked", "alone", "sweep"
 """Tag of a run that says whether it was ever asked for outside a sweep, and its two values."""
 
 
+class NoRunsError(InputError):
+    """A tracking store that holds nothing of ours."""
+
+
 def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames:
     """Write what a tracking store has to `out` as parquet; returns the frames, checked.
 
     Raises:
-        InputError: the store cannot be read, or holds no runs of ours.
+        InputError: the store cannot be read; NoRunsError where it holds no runs of ours.
     """
     empty = f"{tracking} holds no runs yet; `resnet-repro train` or `resnet-repro grid` makes some"
     if tracking.startswith("sqlite:///") and not Path(tracking.removeprefix("sqlite:///")).exists():
-        raise InputError(empty)  # opening it would make it
+        raise NoRunsError(empty)  # opening it would make it
     client = MlflowClient(tracking)
     try:
         found = client.get_experiment_by_name(experiment)
@@ -42,7 +46,7 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
     except Exception as error:
         raise InputError(f"--tracking {tracking}: cannot be read ({first_line(error)})") from error
     if not runs:
-        raise InputError(empty)
+        raise NoRunsError(empty)
     rows = pd.DataFrame([_row(run) for run in runs], columns=list(RUNS))
     points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
     layers = pd.DataFrame(layer_rows, columns=list(LAYERS))

@@ -9,7 +9,15 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from jobs import data_commands, experiment_commands, result_commands, status_commands, training_commands, verify_command
+from jobs import (
+    data_commands,
+    experiment_commands,
+    result_commands,
+    results_commands,
+    status_commands,
+    training_commands,
+    verify_command,
+)
 from jobs.bench import commands as bench_commands
 from pipeline.errors import InputError
 
@@ -35,6 +43,7 @@ app.command()(result_commands.evaluate)
 app.command()(verify_command.verify)
 app.command()(status_commands.clean)
 app.add_typer(data_commands.app, name="data")
+app.add_typer(results_commands.app, name="results")
 app.add_typer(bench_commands.app, name="bench")
 
 

@@ -160,13 +160,21 @@ def report_on(
     sweeps: Collection[str] = (),
 ) -> None:
     """Export, report (on `runs` and the sweeps of these ids alone, if given), keep it in MLflow, and say where it is."""
-    from analysis.export import export
+    from analysis.bundle import merged
+    from analysis.export import NoRunsError, export
     from analysis.report import INDEX, write_report
     from jobs.publications import log_report
+    from jobs.results_commands import imported
 
     base = place.local or Path("results")
     out = out or base / "report"
-    frames = export(tracking, base / "export")
+    parts = imported(place)
+    try:
+        parts = [(tracking, export(tracking, base / "export")), *parts]
+    except NoRunsError:
+        if not parts:
+            raise
+    frames = merged(parts)
     if runs is not None:
         frames = frames.of({run.key for run in runs}, sweeps)
     files = write_report(frames, out)
