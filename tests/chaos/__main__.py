@@ -115,14 +115,16 @@ def _one(number: int, kind: str, seed: int, place: Path, nodes: Nodes, server: S
     _undisturbed(reference, run, dataset)
     words = ["resnet20", "--data", "digits", "--iterations", str(ITERATIONS)]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
-    scene = Scene(nodes, server, run, place / "store", words, dice)
-    with Progress(storage, run) as progress:
+    progress = Progress(storage, run)
+    scene = Scene(nodes, server, run, place / "store", words, dice, lambda: progress.reached)
+    with progress:
         scene.give_command("1:2" if kind == "elastic" else "2")
         share, delay = dice.uniform(0.05, 0.75), dice.uniform(0, 1)
         progress.wait_past(int(share * ITERATIONS) - 1, scene)
         time.sleep(delay)
-        killed_at, killed = progress.reached, time.monotonic()
+        scene.strike()
         remark = KINDS[kind](scene) or ""
+        killed, killed_at = scene.struck
         progress.wait_past(killed_at, scene)
         assert scene.command is not None
         with suppress(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runs import Run
-from tests.chaos.nodes import QUIET, ROOT, Nodes, descendants
+from tests.chaos.nodes import QUIET, Nodes, descendants
 
 DOWN_SECONDS = 5.0
 """How long what died stays away; a link stays cut until its node is given up."""
@@ -69,7 +69,15 @@ class Scene:
     row: list[str]
     """The command's words that name the row."""
     dice: random.Random
+    reached: Callable[[], int]
+    """How far the run is."""
     command: subprocess.Popen[bytes] | None = None
+    struck: tuple[float, int] = (0.0, 0)
+    """When the blow fell, and at which iteration."""
+
+    def strike(self) -> None:
+        """Note that the blow falls now."""
+        self.struck = (time.monotonic(), self.reached())
 
     def give_command(self, workers: str = "2") -> None:
         """Give the command, for the first time or again."""
@@ -142,10 +150,10 @@ def link(scene: Scene) -> str:
     )
     assert watcher.stdout is not None
     watcher.stdout.readline()
+    scene.strike()
     scene.nodes.link("b", up=False)
-    cut = time.monotonic()
     watcher.stdout.readline()
-    noticed = time.monotonic() - cut
+    noticed = time.monotonic() - scene.struck[0]
     watcher.wait()
     scene.nodes.link("b", up=True)
     scene.nodes.kill("b")
@@ -159,16 +167,33 @@ def workers(scene: Scene) -> None:
     scene.give_command("1")
 
 
+WARNING = """
+import sys, time
+from ray.core.generated import autoscaler_pb2
+head = ray.get_runtime_context().get_node_id()
+spot = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != head)
+print("ready", flush=True)
+seconds = int(sys.stdin.readline())
+reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+client = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)
+print(client.drain_node(spot, reason, "spot", time.time_ns() // 1_000_000 + 1000 * seconds)[0], flush=True)
+"""
+"""What `ray drain-node` does, ready before the moment comes."""
+
+
 def preemption(scene: Scene) -> None:
     """The second node with a warning: the run saves and leaves, and the node is killed when its time is over."""
-    ids = scene.nodes.ask(
-        f"print(*(n['NodeID'] for n in ray.nodes() if n['Alive'] and n['NodeManagerHostname'] == 'node-b'"
-        f" or not {scene.nodes.links}))"
-    ).split()
-    drain = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", scene.nodes.cluster]
-    drain += ["--node-id", ids[-1], "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-    drain += ["--deadline-remaining-seconds", str(WARNING_SECONDS)]
-    subprocess.run(scene.nodes.inside("a", drain), check=True, capture_output=True, cwd=ROOT)
+    line = scene.nodes.connected(WARNING)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    warner = subprocess.Popen(line, text=True, env=os.environ | QUIET, **pipes)  # type: ignore[call-overload]
+    assert warner.stdin is not None and warner.stdout is not None
+    warner.stdout.readline()
+    scene.strike()
+    warner.stdin.write(f"{WARNING_SECONDS}\n")
+    warner.stdin.flush()
+    if "True" not in warner.stdout.readline():
+        raise RuntimeError("the cluster did not take the warning")
+    warner.wait()
     time.sleep(WARNING_SECONDS)
     scene.nodes.kill("b")
     time.sleep(DOWN_SECONDS)

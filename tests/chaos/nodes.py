@@ -100,7 +100,7 @@ class Nodes(ABC):
 
     def connected(self, code: str) -> list[str]:
         """The command line of Python code that is connected to the cluster on node a."""
-        begin = f"import ray; ray.init(address='{self.cluster}', logging_level='ERROR', log_to_driver=False); "
+        begin = f"import ray; ray.init(address='{self.cluster}', logging_level='ERROR', log_to_driver=False)\n"
         return self.inside("a", [sys.executable, "-c", begin + code])
 
     def ask(self, code: str) -> str:
