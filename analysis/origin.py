@@ -49,6 +49,16 @@ def sealed(files: Files, frames: Frames) -> Files:
     return files | {MADE: _json(about)}
 
 
+def listed(folder: Path) -> set[str]:
+    """The files of the report that lies in a folder, by its own list; empty if there is none."""
+    try:
+        about = loads((folder / MADE).read_bytes())
+        names = set(about["files"]) if about["format"] == FORMAT else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in names if ".." not in Path(name).parts and not Path(name).is_absolute()}
+
+
 def made_with() -> dict[str, str]:
     """What makes reports here."""
     return {"python": python_version(), **{name: version(name) for name in MAKERS}}

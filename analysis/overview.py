@@ -44,8 +44,8 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
         seeds=f"{len(per_row)} experiment{'s' * (len(per_row) > 1)} with {seeds}",
         dates=_dates(runs),
         coverage=_coverage(study, judgements),
-        hardware=_counted([_hardware(run) for run in each(runs)]),
-        versions=_counted([_versions(text) for text in runs.versions]),
+        hardware=_counted([hardware_text(run) for run in each(runs)]),
+        versions=_counted([versions_text(text) for text in runs.versions]),
         commits=_counted([commit(run) for run in each(runs)]),
     )
 
@@ -72,8 +72,8 @@ def run_list(study: Study) -> pd.DataFrame:
         {
             "experiment": runs.experiment,
             "seed": runs.seed.astype(str),
-            "status": [_status(run.status, run.state) for run in each(runs)],
-            "final test error (%)": [_final(run.state, run.test) for run in each(runs)],
+            "status": [status_text(run.status, run.state) for run in each(runs)],
+            "final test error (%)": [final_text(run.state, run.test) for run in each(runs)],
             "iterations": [f"{count:,}" for count in runs.iterations],
             "duration": [_duration(run.started_ms, run.ended_ms) for run in each(runs)],
             "commit": [commit(run) for run in each(runs)],
@@ -90,7 +90,7 @@ def troubled(study: Study) -> pd.DataFrame:
         {
             "experiment": runs.experiment,
             "seed": runs.seed.astype(str),
-            "status": [_status(run.status, run.state) for run in each(runs)],
+            "status": [status_text(run.status, run.state) for run in each(runs)],
             "reason": [_because(run) for run in each(runs)],
         }
     )
@@ -101,7 +101,8 @@ def commit(run: Any) -> str:
     return f"{run.commit[:10] or 'unknown'}{' + uncommitted changes' if run.dirty else ''}"
 
 
-def _status(status: str, state: str) -> str:
+def status_text(status: str, state: str) -> str:
+    """How a run ended."""
     return f"{status.lower()}, {NO_RESULT}" if state == NO_RESULT else status.lower()
 
 
@@ -111,9 +112,10 @@ def _because(run: Any) -> str:
     return str(run.reason) if pd.notna(run.reason) else "–"
 
 
-def _final(state: str, error: float) -> str:
+def final_text(state: str, error: float, unit: str = "") -> str:
+    """A run's final error, or that there is none."""
     if state == MEASURED:
-        return f"{error:.2f}"
+        return f"{error:.2f}{unit}"
     return "missing" if state == NO_RESULT else "–"
 
 
@@ -132,13 +134,14 @@ def _dates(runs: pd.DataFrame) -> str:
     return " to ".join(dict.fromkeys(days)) + " (UTC)"
 
 
-def _hardware(run: Any) -> str:
+def hardware_text(run: Any) -> str:
+    """What a run was carried out on."""
     workers = "1 worker" if run.world_size == 1 else f"{run.world_size} workers"
     threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
     return f"{run.hardware}: {run.device}, {workers}, {threads} each"
 
 
-def _versions(text: str) -> str:
+def versions_text(text: str) -> str:
     """`python 3.11.9, ray 2.49.0`; text that is no JSON object is shown as it is."""
     try:
         found = loads(text)

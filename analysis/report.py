@@ -5,6 +5,7 @@ was there. The same frames give the same bytes. No statistics here, and nothing 
 """
 
 import os
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,24 +13,23 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from analysis import captions, claims, evidence, figures, reported, signals, style, sweeps, tables
 from analysis.claims import Judgement
-from analysis.frames import FINISHED, Frames, check
-from analysis.origin import MADE, origin, sealed
+from analysis.frames import FINISHED, Frames, check, each
+from analysis.origin import MADE, listed, origin, sealed
 from analysis.overview import overview, run_list, troubled
+from analysis.pages import SYMBOLS, render
 from analysis.responses import figure_7
+from analysis.run_pages import page_of, run_pages
 from analysis.studies import Study, split_studies
 from analysis.sweeps import Sweep, split_sweeps
 from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS
 
-TEMPLATES = Path(__file__).parent / "templates"
 INDEX = "index.html"
 KINDS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
-SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
 
 
 def write_report(frames: Iterable[pd.DataFrame], out: Path) -> list[str]:
@@ -86,6 +86,7 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
         "claims.md": _claims_markdown(study, judgements).encode(),
         **images,
         **{f"{name}.origin.json": origin(study, rows) for name, rows in _rests_on(study).items()},
+        **run_pages(study),
         INDEX: page,
     }
 
@@ -95,7 +96,7 @@ def sweep_files(sweep: Sweep) -> dict[str, bytes]:
     drawn = sweeps.figure_sweep(sweep)
     images = {f"sweep.{kind}": style.image(drawn, kind) for kind in KINDS}
     table = sweeps.printed(sweep)
-    page = _render(
+    page = render(
         "sweep.html.j2",
         sweep=sweep,
         study=sweep.study,
@@ -140,16 +141,22 @@ def _study_page(
         (name, title, caption(study), b64encode(images[f"{name}.svg"]).decode())
         for name, (title, _, caption) in _figures(study).items()
     ]
-    return _render(
+    return render(
         "study.html.j2",
         study=study,
         overview=overview(study, judgements),
         others=_others(),
         judgements=[(one, evidence.printed(one.numbers)) for one in judgements],
         table=tables.printed(table),
+        cell_links=[f"#runs-{name}" if name in set(study.runs.experiment) else "" for name in table.experiment],
         table_notes=tables.notes(study),
         figures=shown,
         runs=run_list(study),
+        run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],
+        run_anchors=[
+            "" if again else f"runs-{name}"
+            for name, again in zip(study.runs.experiment, study.runs.experiment.duplicated(), strict=True)
+        ],
         troubled=troubled(study),
         several=several,
     )
@@ -160,29 +167,28 @@ def _others() -> str:
     reasons: dict[str, list[str]] = {}
     for name, why in claims.not_judged().items():
         reasons.setdefault(why, []).append(name)
-    clauses = [
-        f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} not run: {why}" for why, names in reasons.items()
-    ]
-    return "; ".join(clauses) + f". Of its tables, {', '.join(reported.appendix())} are not run either"
+    clauses = [f"{_ranges(names)} {'are' if len(names) > 1 else 'is'} not run: {why}" for why, names in reasons.items()]
+    return "; ".join(clauses) + f". Nor are the tables of its appendices: {_ranges(list(reported.appendix()))}"
+
+
+def _ranges(names: list[str]) -> str:
+    """Names that end in a number, neighbours together: `I1–I3, I5–I17`."""
+    found: list[list[str]] = []
+    for name in names:
+        number = int(re.sub(r"\D", "", name))
+        if found and int(re.sub(r"\D", "", found[-1][-1])) == number - 1:
+            found[-1].append(name)
+        else:
+            found.append([name])
+    return ", ".join(f"{group[0]}–{group[-1]}" if len(group) > 1 else group[0] for group in found)
 
 
 def _index_page(studies: list[Study], judged: dict[str, list[Judgement]], swept: list[Sweep]) -> bytes:
-    return _render(
+    return render(
         "index.html.j2",
         studies=[(study, overview(study, judged[study.slug])) for study in studies],
         sweeps=[(sweep, overview(sweep.study, [])) for sweep in swept],
     )
-
-
-def _render(template: str, **content: object) -> bytes:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return (environment.get_template(template).render(symbols=SYMBOLS, **content).rstrip() + "\n").encode()
 
 
 def _table_markdown(study: Study, table: pd.DataFrame) -> str:
@@ -206,17 +212,17 @@ def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
 def _put(files: dict[str, bytes], out: Path) -> None:
     """Write beside the target, then move file by file, so that each is whole; the top page goes last.
 
-    Files of an earlier report at the top of `out` that this one does not have are removed, nothing else is touched.
+    Files of the report that was there which this one does not have are removed, nothing else is touched.
     """
     out.mkdir(parents=True, exist_ok=True)
+    before = listed(out)
     with TemporaryDirectory(dir=out, prefix=".report-") as temporary:
         for name, content in files.items():
             target = Path(temporary, name)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         for name in sorted(files, key=lambda name: (name == MADE, name == INDEX)):
-            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(temporary, name), out / name)
-    own = {Path(name).name for name in files} | {f"signals.{kind}" for kind in KINDS}
-    for stale in own - set(files):
-        (out / stale).unlink(missing_ok=True)
+    for name in before - set(files):
+        (out / name).unlink(missing_ok=True)

@@ -75,7 +75,8 @@ def test_one_study_is_one_folder(paper, tmp_path):
     write_report(paper, tmp_path / "out")
     index = tmp_path / "out" / "index.html"
     assert index.is_file()
-    assert set(contents(tmp_path)) == {f"out/{name}" for name in ONE_STUDY | SEAL}
+    runs = {f"runs/{name}-seed-{seed}.html" for name in ("plain20", "plain56", "resnet110") for seed in range(3)}
+    assert set(contents(tmp_path)) == {f"out/{name}" for name in ONE_STUDY | SEAL | runs}
 
 
 def test_the_same_frames_give_the_same_bytes(paper, tmp_path):
@@ -112,8 +113,21 @@ def test_the_page_needs_nothing_else(paper, tmp_path):
     files = [
         attrs["href"] for tag, attrs in page.tags if tag == "a" and not attrs["href"].startswith("https://arxiv.org/")
     ]
-    assert files
-    assert all((tmp_path / name).is_file() for name in files)
+    anchors = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert {"#runs-plain20", "runs/plain20-seed-0.html"} <= set(files)
+    assert all((tmp_path / name).is_file() or name.removeprefix("#") in anchors for name in files)
+
+
+def test_a_run_has_a_page_of_its_own(paper, digits, tmp_path):
+    write_report(paper, tmp_path)
+    page = Page((tmp_path / "runs" / "plain56-seed-1.html").read_text())
+    for words in ("plain56, seed 1", "13.20 %", "mlflow-plain56-1", "0123456789", "depth 56", "test/top1_err"):
+        assert words in page.text, words
+    lines = [attrs["points"].split() for tag, attrs in page.tags if tag == "polyline"]
+    assert [len(line) for line in lines] == [8, 8]
+    assert ("a", {"href": "../index.html"}) in page.tags
+    write_report(digits, tmp_path)  # a report that has fewer runs leaves no page of the others
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"plain20-seed-0.html", "plain56-seed-0.html"}
 
 
 def test_tables_hold_raw_numbers(paper, tmp_path):
@@ -130,7 +144,7 @@ def test_several_studies_are_kept_apart(paper, digits, tmp_path):
     index = Page(written(*both(paper, digits), out=tmp_path))
     links = [attrs["href"] for tag, attrs in index.tags if tag == "a" and "index.html" in attrs["href"]]
     assert len(links) == 2
-    assert set(contents(tmp_path)) == {"index.html"} | SEAL | {
+    assert {name for name in contents(tmp_path) if "/runs/" not in name} == {"index.html"} | SEAL | {
         f"{link.removesuffix('/index.html')}/{name}" for link in links for name in ONE_STUDY
     }
     official, other = (Page((tmp_path / link).read_text()) for link in links)

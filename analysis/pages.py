@@ -1,0 +1,25 @@
+"""Templates to pages: one Jinja environment, and the symbols that verdicts have on every page."""
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).parent / "templates"
+SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
+
+
+def render(template: str, **content: object) -> bytes:
+    """A page of a template."""
+    return (_environment().get_template(template).render(symbols=SYMBOLS, **content).rstrip() + "\n").encode()
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
