@@ -7,6 +7,7 @@ written to PLACE after each kill; a campaign that was interrupted goes on where 
 import argparse
 import csv
 import random
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -53,6 +54,7 @@ class Row:
 def main() -> int:
     """Run the campaign; 0 if every kill was survived without a trace."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleaning up behind us, as after Ctrl-C
     place = options.place.resolve()
     place.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

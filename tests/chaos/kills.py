@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,7 +29,19 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, again where it was; returns at once."""
+        """Start it, again where it was; returns at once.
+
+        Raises:
+            RuntimeError: something else listens there, such as the server of a campaign that was killed.
+        """
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError as error:
+                raise RuntimeError(
+                    f"{self.host}:{self.port} is taken ({error.strerror}); end what listens there"
+                ) from error
         store = [
             f"--backend-store-uri=sqlite:///{self.place}/mlflow.db",
             f"--artifacts-destination={self.place}/artifacts",
