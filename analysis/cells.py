@@ -82,7 +82,7 @@ def _verdict(
     if summary.n < stats.MIN_SEEDS:
         return "undecided", f"{summary.n} finished seed{'s' * (summary.n > 1)}; at least {stats.MIN_SEEDS} are needed"
     within = f"±{margin:g}"
-    interval = f"{stats.confidence(level):.0%} interval of the difference {_signed(low)} to {_signed(high)}"
+    interval = f"{stats.percent(stats.confidence(level))} interval of the difference {_signed(low)} to {_signed(high)}"
     if -margin <= low and high <= margin:
         return "reproduced", f"{interval}, within {within}"
     if low > margin or high < -margin:

@@ -134,7 +134,7 @@ def _judge(statement: Statement, claim: Claim, study: Study, measures: pd.DataFr
     if claim.absolute and not study.comparable:
         reason = f"Its numbers are about CIFAR-10 with the paper's recipe; here: {study.why_not_comparable}."
         return Judgement(statement, "not run", reason, evidence.frame([]))
-    found = [part.judge(measures) for part in claim.parts]
+    found = [part.judge(measures, study.level) for part in claim.parts]
     verdict, reason = _verdict(found, measures, claim.experiments)
     return Judgement(statement, verdict, reason, evidence.frame(found))
 

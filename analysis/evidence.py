@@ -6,6 +6,7 @@ Five kinds: an ordering of two rows (permutation test), a mean within bounds (t-
 """
 
 from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
 from math import hypot, inf, isfinite, nan
 from typing import Literal, Protocol
 
@@ -15,6 +16,7 @@ from analysis import stats
 from analysis.cells import would_decide
 from analysis.frames import each
 from analysis.measures import MEASURED
+from analysis.stats import LEVEL
 from pipeline.experiments import EXPERIMENTS
 
 Outcome = Literal["holds", "opposite", "open", "missing"]
@@ -63,7 +65,7 @@ class Part(Protocol):
     @property
     def experiments(self) -> tuple[str, ...]: ...
 
-    def judge(self, measures: pd.DataFrame) -> Evidence: ...
+    def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence: ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Higher:
     def experiments(self) -> tuple[str, ...]:
         return self.first, self.second
 
-    def judge(self, measures: pd.DataFrame) -> Evidence:
+    def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         words, values, problem = _values(measures, self.quantity, self.experiments)
         first, second = values[self.first], values[self.second]
         text = f"{words}: {self.first} > {self.second}"
@@ -86,13 +88,13 @@ class Higher:
             return _evidence(text, self.experiments, values, *problem)
         claimed, reverse = stats.higher(first, second), stats.higher(second, first)
         shown = f"p = {format_p(claimed.p)}"
-        if claimed.significant():
+        if claimed.significant(level):
             return _evidence(text, self.experiments, values, "holds", shown, p=claimed.p)
-        if reverse.significant():
+        if reverse.significant(level):
             return _evidence(text, self.experiments, values, "opposite", f"{shown}, the reverse {format_p(reverse.p)}",
                              p=claimed.p)  # fmt: skip
-        seen = f"could have seen a difference of {_number(stats.seen_difference(first, second))}"
-        shown += f"; {seen}, {would_decide(stats.seeds_to_order(first, second))}"
+        seen = f"could have seen a difference of {_number(stats.seen_difference(first, second, level))}"
+        shown += f"; {seen}, {would_decide(stats.seeds_to_order(first, second, level))}"
         return _evidence(text, self.experiments, values, "open", shown, p=claimed.p)
 
 
@@ -109,17 +111,19 @@ class Within:
     def experiments(self) -> tuple[str, ...]:
         return (self.experiment,)
 
-    def judge(self, measures: pd.DataFrame) -> Evidence:
+    def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         words, values, problem = _values(measures, self.quantity, self.experiments)
         bounds = ((sign, bound) for sign, bound in ((">", self.above), ("<", self.below)) if isfinite(bound))
         text = f"{words}: {self.experiment} {' and '.join(f'{sign} {_number(bound)}' for sign, bound in bounds)}"
         if problem:
             return _evidence(text, self.experiments, values, *problem)
         found = stats.summarise(values[self.experiment])
-        interval = stats.mean_interval(values[self.experiment])
-        outcome, why = _placed(interval, self.above, self.below)
+        interval = stats.mean_interval(values[self.experiment], stats.confidence(level))
+        outcome, why = _placed(interval, self.above, self.below, level)
         if outcome == "open":
-            why += f"; {would_decide(stats.seeds_to_place(found.mean, found.std, found.n, self.above, self.below))}"
+            why += (
+                f"; {would_decide(stats.seeds_to_place(found.mean, found.std, found.n, self.above, self.below, level))}"
+            )
         return _evidence(text, self.experiments, values, outcome, why, interval=interval)
 
 
@@ -136,18 +140,18 @@ class Similar:
     def experiments(self) -> tuple[str, ...]:
         return self.first, self.second
 
-    def judge(self, measures: pd.DataFrame) -> Evidence:
+    def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         words, values, problem = _values(measures, self.quantity, self.experiments)
         text = f"{words}: {self.first} within {self.margin:g} points of {self.second}"
         if problem:
             return _evidence(text, self.experiments, values, *problem)
         first, second = stats.summarise(values[self.first]), stats.summarise(values[self.second])
-        interval = stats.difference_interval(values[self.first], values[self.second])
-        outcome, why = _placed(interval, -self.margin, self.margin, "difference, ")
+        interval = stats.difference_interval(values[self.first], values[self.second], stats.confidence(level))
+        outcome, why = _placed(interval, -self.margin, self.margin, level, "difference, ")
         if outcome == "open":
             spread, fewest = hypot(first.std, second.std), min(first.n, second.n)
             difference = first.mean - second.mean
-            seeds = stats.seeds_to_place(difference, spread, fewest, -self.margin, self.margin)
+            seeds = stats.seeds_to_place(difference, spread, fewest, -self.margin, self.margin, level)
             why += f"; {would_decide(seeds)}"
         return _evidence(text, self.experiments, values, outcome, why, interval=interval)
 
@@ -164,7 +168,7 @@ class EveryRun:
     def experiments(self) -> tuple[str, ...]:
         return (self.experiment,)
 
-    def judge(self, measures: pd.DataFrame) -> Evidence:
+    def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         words, values, problem = _values(measures, self.quantity, self.experiments)
         text = f"{words}: {self.experiment} > {self.above:g} in every run"
         if problem:
@@ -185,7 +189,7 @@ class SlowStart:
     def experiments(self) -> tuple[str, ...]:
         return (self.experiment,)
 
-    def judge(self, measures: pd.DataFrame) -> Evidence:
+    def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         epoch = TRAINING_IMAGES / EXPERIMENTS[self.experiment].global_batch_size
         runs = measures[(measures.experiment == self.experiment) & (measures.state == MEASURED)]
         text = f"iterations at 90 % error: {self.experiment} > {epoch:.0f} (one epoch)"
@@ -205,9 +209,11 @@ def format_p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def _placed(interval: tuple[float, float], above: float, below: float, of: str = "") -> tuple[Outcome, str]:
+def _placed(
+    interval: tuple[float, float], above: float, below: float, level: Fraction, of: str = ""
+) -> tuple[Outcome, str]:
     low, high = interval
-    why = f"{of}90 % interval {_number(low)} to {_number(high)}"
+    why = f"{of}{stats.percent(stats.confidence(level))} interval {_number(low)} to {_number(high)}"
     if above < low and high < below:
         return "holds", why
     return ("opposite" if high <= above or low >= below else "open"), why

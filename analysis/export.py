@@ -22,6 +22,9 @@ COMPLETE = "complete"
 ASKED, ALONE, IN_SWEEP = "asked", "alone", "sweep"
 """Tag of a run that says whether it was ever asked for outside a sweep, and its two values."""
 
+LOOKED_AT = "looks"
+"""Tag of a run of a grid that runs until it is decided (`yes`): its numbers are looked at several times."""
+
 
 class NoRunsError(InputError):
     """A tracking store that holds nothing of ours."""
@@ -82,6 +85,7 @@ def _row(run: Run) -> dict[str, Any]:
         **{key: tags.get(key, "") for key in ("experiment", "fingerprint", "dataset", "dataset_id", "overrides")},
         "comparable": tags.get("comparable") == "True",
         "alone": tags.get(ASKED, ALONE) == ALONE,
+        "looks": tags.get(LOOKED_AT) == "yes",
         **{key: int(tags[key]) for key in ("seed", "iterations", "params")},
         "status": outcome or run.info.status,
         "reason": tags.get("reason"),

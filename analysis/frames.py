@@ -40,6 +40,7 @@ RUNS: dict[str, Column] = {
     "comparable": _BOOLEAN,
     "overrides": _TEXT,
     "alone": _BOOLEAN,
+    "looks": _BOOLEAN,
     "seed": _INTEGER,
     "iterations": _INTEGER,
     "status": _TEXT,
@@ -59,7 +60,8 @@ RUNS: dict[str, Column] = {
     "ended_ms": Column("integer", nullable=True),
 }
 """One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none;
-`alone` is false for a run that was only ever asked for as a change within a sweep; `converging_from` is null for one that
+`alone` is false for a run that was only ever asked for as a change within a sweep; `looks` is true for one of a grid
+that runs until it is decided (false where the column is missing); `converging_from` is null for one that
 never did better than guessing."""
 
 METRICS: dict[str, Column] = {
@@ -146,6 +148,7 @@ def check(
         InputError: a missing column, a null or duplicate key, a wrong type, an unknown status, overrides that are
             no JSON object, one experiment and seed twice in a study, or measurements of a run that is not listed.
     """
+    runs = runs if "looks" in runs else runs.assign(looks=False)
     runs = _typed(runs, RUNS, RUN_KEY, f"{where}runs.parquet")
     metrics = _typed(metrics, METRICS, METRIC_KEY, f"{where}metrics.parquet")
     layers = pd.DataFrame(columns=list(LAYERS)) if layers is None else layers

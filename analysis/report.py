@@ -23,6 +23,7 @@ from analysis.overview import overview, run_list, troubled
 from analysis.pages import SYMBOLS, render
 from analysis.responses import figure_7
 from analysis.run_pages import page_of, run_pages
+from analysis.stats import LEVEL, LOOKS, confidence, percent
 from analysis.studies import Study, split_studies
 from analysis.sweeps import Sweep, split_sweeps
 from pipeline.errors import InputError
@@ -82,6 +83,7 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
     return {
         "table_6.csv": table.to_csv(index=False).encode(),
         "table_6.md": _table_markdown(study, table).encode(),
+        "table_6.tex": tables.to_latex(tables.printed(table), f"Table 6: {study.title}", tables.NUMERIC).encode(),
         "claims.csv": verdicts.to_csv(index=False).encode(),
         "claims.md": _claims_markdown(study, judgements).encode(),
         **images,
@@ -146,9 +148,13 @@ def _study_page(
         study=study,
         overview=overview(study, judgements),
         others=_others(),
+        level=percent(float(study.level)),
+        interval=percent(confidence(study.level)),
+        looks=", ".join(map(str, LOOKS)) if study.level != LEVEL else "",
         judgements=[(one, evidence.printed(one.numbers)) for one in judgements],
         table=tables.printed(table),
         cell_links=[f"#runs-{name}" if name in set(study.runs.experiment) else "" for name in table.experiment],
+        table_numeric=tables.NUMERIC,
         table_notes=tables.notes(study),
         figures=shown,
         runs=run_list(study),

@@ -120,6 +120,11 @@ def confidence(level: Fraction = LEVEL) -> float:
     return float(1 - 2 * level)
 
 
+def percent(share: float) -> str:
+    """`90 %`, or `96.7 %` where a whole number will not do."""
+    return f"{100 * share:.3g} %"
+
+
 def half_width(std: float, n: int, level: Fraction = LEVEL) -> float:
     """Half the length of the interval of a mean of `n` values with that deviation; infinite for fewer than two."""
     return _quantile(confidence(level), n - 1) * std / sqrt(n) if n > 1 else inf

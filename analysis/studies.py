@@ -6,6 +6,7 @@ claims are judged as orderings. This module groups runs and says in words what d
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import blake2b
 from json import dumps, loads
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.frames import Frames, each
+from analysis.stats import LEVEL, LOOKS
 from pipeline.experiments import EXPERIMENTS
 from pipeline.overrides import FOLLOWS_ITERATIONS, following, value_text
 
@@ -28,6 +30,11 @@ class Study:
     runs: pd.DataFrame
     metrics: pd.DataFrame
     layers: pd.DataFrame
+
+    @property
+    def level(self) -> Fraction:
+        """Of each test: where the numbers are looked at several times, each look has its share."""
+        return LEVEL / len(LOOKS) if self.runs.looks.any() else LEVEL
 
     @property
     def comparable(self) -> bool:

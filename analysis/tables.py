@@ -4,6 +4,7 @@
 counted and never averaged; nothing is compared with the paper unless it is the same dataset and recipe.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -15,6 +16,7 @@ from analysis.cells import judge_cell, margin_of
 from analysis.frames import each
 from analysis.measures import FAILED_RUN, MEASURED, NO_RESULT, UNFINISHED_RUN, measure
 from analysis.reported import MARGIN
+from analysis.stats import confidence, percent
 from analysis.studies import Study
 from pipeline.experiments import EXPERIMENTS
 from pipeline.metrics import TEST_ERR
@@ -24,6 +26,8 @@ DIGITISED = "digitised from Figure 6, ±0.05 points"
 PLAIN_110 = "the paper gives no number, only > 60 %"
 
 MISSING = "–"
+NUMERIC = ("layers", "params", "error (%)", "95 % interval", "min–max", "paper (%)", "difference")
+"""The columns of the printed table that are set flush right."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str
         measured.test.tolist(),
         reference.number,
         margin_of(reference.experiment, TEST_ERR),
+        level=study.level,
         not_comparable="" if study.comparable else study.why_not_comparable,
     )
     return {
@@ -178,8 +183,8 @@ def notes(study: Study) -> list[str]:
     ]
     if study.comparable:
         lines.append(
-            f"A cell is reproduced where the 90 % interval of (our mean − the paper's number) lies within ±{MARGIN:g} points "
-            "(plain networks: the digitising error is added), contradicted where it lies outside."
+            f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our mean − the paper's number) lies within "
+            f"±{MARGIN:g} points (plain networks: the digitising error is added), contradicted where it lies outside."
         )
         table = table_6(study)
         for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
@@ -194,3 +199,37 @@ def to_markdown(table: pd.DataFrame) -> str:
     heads = list(table.columns)
     rows = [heads, ["---" for _ in heads], *table.to_numpy().tolist()]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"\dag{}",
+    ">": "$>$", "<": "$<$",
+}  # fmt: skip
+"""What LaTeX reads as something else, as it is written there."""
+
+
+def to_latex(table: pd.DataFrame, caption: str, numeric: Collection[str]) -> str:
+    """A LaTeX table (booktabs) of a frame of text; `numeric` columns are set flush right."""
+    align = "".join("r" if name in numeric else "l" for name in table.columns)
+    rows = [" & ".join(map(_latex, row)) + r" \\" for row in table.to_numpy().tolist()]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(map(_latex, table.columns)) + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)

@@ -14,6 +14,7 @@ def run_row(experiment: str, seed: int, **changes: object) -> dict[str, object]:
         "dataset_id": "c1fa",
         "comparable": True,
         "alone": True,
+        "looks": False,
         "overrides": "{}",
         "seed": seed,
         "iterations": 64_000,

@@ -19,7 +19,7 @@ def test_a_cell_by_hand():
     assert (cell.n, cell.mean, cell.best, cell.worst) == (3, pytest.approx(8.8), 8.7, 8.9)
     assert (cell.low, cell.high) == (pytest.approx(0.05 - 0.1686, abs=1e-4), pytest.approx(0.05 + 0.1686, abs=1e-4))
     assert (cell.low95, cell.high95) == (pytest.approx(8.8 - 0.2484, abs=1e-4), pytest.approx(8.8 + 0.2484, abs=1e-4))
-    assert cell.verdict == "reproduced" and cell.why == "90% interval of the difference −0.12 to +0.22, within ±0.5"
+    assert cell.verdict == "reproduced" and cell.why == "90 % interval of the difference −0.12 to +0.22, within ±0.5"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from analysis.report import write_report
 from pipeline.errors import InputError
 
 ONE_STUDY = {
-    "index.html", "table_6.csv", "table_6.md", "claims.csv", "claims.md",
+    "index.html", "table_6.csv", "table_6.md", "table_6.tex", "claims.csv", "claims.md",
     "figure_1.svg", "figure_1.png", "figure_6.svg", "figure_6.png", "figure_7.svg", "figure_7.png",
     "table_6.origin.json", "claims.origin.json", "figure_1.origin.json", "figure_6.origin.json", "figure_7.origin.json",
 }  # fmt: skip

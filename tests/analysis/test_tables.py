@@ -1,5 +1,6 @@
 """Table 6 against numbers worked out by hand."""
 
+import re
 from math import isnan
 
 import pytest
@@ -124,3 +125,14 @@ def test_markdown_is_rounded_and_aligned_with_the_header(build):
         in lines
     )
     assert "| FitNet | 19 | 2.5M | – | – | – | 8.39 | – | – | quoted by the paper |" in lines
+
+
+def test_latex_has_a_cell_for_each_column_and_nothing_it_would_misread(build):
+    text = tables.to_latex(
+        tables.printed(table_of(build({"resnet110": [6.004, 6.5, 7.0]}))), "Table 6: a & b_c", tables.NUMERIC
+    )
+    body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
+    assert len(body) == 17 and {line.count("&") for line in body} == {9}
+    assert r"\caption{Table 6: a \& b\_c}" in text and r"\begin{tabular}{lrrrrrrrll}" in text
+    assert r"ResNet & 110 & 1.7M & 6.50 $\pm$ 0.50 (3) & 5.26--7.74 & 6.00--7.00 & 6.43 (6.61$\pm$0.16)" in text
+    assert not re.search(r"(?<!\\)[%#~^]", text.partition("\n")[2]) and text.isascii()
