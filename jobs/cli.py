@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from jobs import (
     data_commands,
     experiment_commands,
+    grid_command,
     result_commands,
     results_commands,
     status_commands,
@@ -33,7 +34,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="m
 app.command()(experiment_commands.experiments)
 app.command("grids")(experiment_commands.list_grids)
 app.command()(training_commands.train)
-app.command()(training_commands.grid)
+app.command()(grid_command.grid)
 app.command()(status_commands.status)
 app.command()(result_commands.report)
 app.command()(result_commands.audit)

@@ -121,3 +121,21 @@ def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_
         assert done.returncode == 1
         assert done.stderr.count("diverged: the loss is no longer finite") == 2
         assert "2 of 2 runs diverged, which trying again would repeat" in done.stderr
+
+
+def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_path: Path) -> None:
+    """Both rows become the same network, so that no number of seeds can part them."""
+    options = ("--iterations", "8", "--set", "depth=8", "--set", "eval_every=4", "--storage", tmp_path)
+    done = cli("grid", "plain20", "plain56", "--until-decided", *options, timeout=580)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("undecided with")]
+    assert [line.split(":")[0] for line in said] == ["undecided with 3 seeds", "undecided with 5 seeds"]
+    assert all("C1" in line for line in said)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "looked at with 3, 5, 10 seeds" in page and "at 1.67 %" in page
+    assert pd.read_csv(tmp_path / "report" / "table_6.csv").set_index("experiment").n["plain56"] == 10
+
+
+def test_until_decided_chooses_the_seeds_itself(cli: Cli, tmp_path: Path) -> None:
+    done = cli("grid", "figure1", "--until-decided", "--seeds", "4", "--storage", tmp_path)
+    assert done.returncode == 2 and "looks at 3, 5, 10 seeds; leave --seeds out" in done.stderr
