@@ -66,6 +66,21 @@ def bench_tracking(
     bench(place, manifest_named(place, data), iterations, rounds, precision)
 
 
+@app.command("report")
+def bench_report(
+    runs: Annotated[int, typer.Option(min=1, help="Invented runs.")] = 200,
+    points: Annotated[int, typer.Option(min=1, help="Points of each curve.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 3,
+) -> None:
+    """How long the whole report takes, and that it is the same bytes each time.
+
+    Example: `resnet-repro bench report --runs 50 --rounds 1`
+    """
+    from jobs.bench.report_time import bench
+
+    bench(runs, points, rounds)
+
+
 @app.command("profile")
 def bench_profile(
     experiment: ExperimentArgument,

@@ -1,5 +1,6 @@
 """The benchmark command measures what it says: each contestant in each round, and ratios of them."""
 
+import re
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -78,6 +79,21 @@ def test_bench_profile_shares_out_the_whole_step_by_kind(cli: Cli, tmp_path: Pat
     assert sum(shares.values()) == pytest.approx(100, abs=1)
     (step,) = (line for line in done.stdout.splitlines() if "images/s" in line)
     assert sum(number(ms) for _, _, ms in rows) == pytest.approx(number(step.split()[-1]), rel=0.01)
+
+
+def test_bench_tracking_says_what_it_cost(cli: Cli, tmp_path: Path) -> None:
+    options = ("--iterations", "24", "--rounds", "1", "--precision", "fp32", "--storage", tmp_path)
+    done = cli("bench", "tracking", *options, timeout=500)
+    assert done.returncode == 0, done.stderr
+    (share,) = (line for line in done.stdout.splitlines() if "publisher's share of the CPU time" in line)
+    assert 0 < float(re.findall(r"([\d.]+)%", share)[0]) < 100
+    assert "followed / alone" in done.stdout
+
+
+def test_bench_report_makes_the_same_bytes_twice(cli: Cli) -> None:
+    done = cli("bench", "report", "--runs", "12", "--points", "8", "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "12 runs of 8 points" in done.stdout
 
 
 def number(text: str) -> float:
