@@ -146,7 +146,8 @@ def check(
 
     Raises:
         InputError: a missing column, a null or duplicate key, a wrong type, an unknown status, overrides that are
-            no JSON object, one experiment and seed twice in a study, or measurements of a run that is not listed.
+            no JSON object, one experiment and seed twice in a study, runs of one cell with different fingerprints, or
+            measurements of a run that is not listed.
     """
     runs = runs if "looks" in runs else runs.assign(looks=False)
     runs = _typed(runs, RUNS, RUN_KEY, f"{where}runs.parquet")
@@ -161,6 +162,7 @@ def check(
     if unknown:
         raise InputError(f"{where}runs.parquet: unknown status {unknown[0]!r}")
     _refuse_duplicates(runs, SAME_RUN, f"{where}runs.parquet")
+    _refuse_mixtures(runs, f"{where}runs.parquet")
     for name, frame in (("metrics", metrics), ("layers", layers)):
         orphans = sorted(set(frame.run_id) - set(runs.run_id))
         if orphans:
@@ -211,6 +213,17 @@ def _refuse_duplicates(frame: pd.DataFrame, key: list[str], name: str) -> None:
     if len(doubled):
         first = ", ".join(f"{column}={doubled.iloc[0][column]}" for column in key)
         raise InputError(f"{name}: {len(doubled)} rows share a key, such as {first}")
+
+
+def _refuse_mixtures(runs: pd.DataFrame, name: str) -> None:
+    """Runs that would share a cell have to be of one recipe by its fingerprint, not only by its name."""
+    for _, alike in runs.groupby(["dataset_id", "overrides", "experiment"]):
+        found = sorted(alike.fingerprint.unique())
+        if len(found) > 1:
+            what = f"{alike.experiment.iloc[0]} on dataset {alike.dataset_id.iloc[0]}"
+            raise InputError(
+                f"{name}: {what} has runs of {len(found)} recipes ({', '.join(found)}); report on each apart"
+            )
 
 
 def _canonical(frame: pd.DataFrame, column: str, key: str, name: str) -> list[str]:

@@ -80,3 +80,12 @@ def test_missing_or_broken_files_are_named(good, tmp_path):
     (tmp_path / "metrics.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(InputError, match=r"metrics\.parquet is not a readable parquet file"):
         load(tmp_path)
+
+
+def test_runs_of_two_recipes_never_share_a_cell(good):
+    runs, metrics = good
+    mixed = runs.assign(fingerprint=["a" * 16, "b" * 16, "a" * 16])
+    with pytest.raises(
+        InputError, match=r"plain20 on dataset c1fa has runs of 2 recipes \(a{16}, b{16}\); report on each"
+    ):
+        check(mixed, metrics)
