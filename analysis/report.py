@@ -1,4 +1,4 @@
-"""The report: a page per study with claims, Table 6 and Figures 1, 6 and 7, a page per sweep; also as CSV and images.
+"""The report: a page per study with claims, Table 6 and Figures 1, 6 and 7, a page per run, per sweep, of the architectures.
 
 Everything is rendered in memory first and then put in place, the pages last: a report that cannot be made leaves what
 was there. The same frames give the same bytes. No statistics here, and nothing is compared.
@@ -10,12 +10,12 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import captions, claims, evidence, figures, reported, signals, style, sweeps, tables
+from analysis.architectures import architecture_files
 from analysis.claims import Judgement
 from analysis.frames import FINISHED, Frames, check, each
 from analysis.origin import MADE, listed, origin, sealed
@@ -30,7 +30,6 @@ from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS
 
 INDEX = "index.html"
-KINDS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 
 
 def write_report(frames: Iterable[pd.DataFrame], out: Path) -> list[str]:
@@ -62,9 +61,10 @@ def report_files(frames: Frames) -> dict[str, bytes]:
         )
     studies, swept = split_studies(frames), split_sweeps(frames)
     judged = {study.slug: claims.judge_claims(study) for study in studies}
+    files = architecture_files()
     if len(studies) == 1 and not swept:
-        return study_files(studies[0], judged[studies[0].slug])
-    files = {INDEX: _index_page(studies, judged, swept)}
+        return files | study_files(studies[0], judged[studies[0].slug])
+    files[INDEX] = _index_page(studies, judged, swept)
     for study in studies:
         of_study = study_files(study, judged[study.slug], several=True)
         files |= {f"{study.slug}/{name}": content for name, content in of_study.items()}
@@ -78,7 +78,7 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
     table = tables.table_6(study)
     verdicts = claims.summary(judgements)
     drawn = {name: draw(study) for name, (_, draw, _) in _figures(study).items()}
-    images = {f"{name}.{kind}": style.image(drawn[name], kind) for name in drawn for kind in KINDS}
+    images = {f"{name}.{kind}": style.image(drawn[name], kind) for name in drawn for kind in style.KINDS}
     page = _study_page(study, judgements, table, images, several)
     return {
         "table_6.csv": table.to_csv(index=False).encode(),
@@ -96,7 +96,7 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
 def sweep_files(sweep: Sweep) -> dict[str, bytes]:
     """The files of one sweep."""
     drawn = sweeps.figure_sweep(sweep)
-    images = {f"sweep.{kind}": style.image(drawn, kind) for kind in KINDS}
+    images = {f"sweep.{kind}": style.image(drawn, kind) for kind in style.KINDS}
     table = sweeps.printed(sweep)
     page = render(
         "sweep.html.j2",

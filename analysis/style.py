@@ -21,6 +21,9 @@ SINGLE: dict[str, Any] = {"linewidth": 1.5, "linestyle": "-"}
 PAPER_CURVE: dict[str, Any] = {"linewidth": 0.8, "linestyle": "-", "alpha": 0.4}
 BAND: dict[str, Any] = {"alpha": 0.18, "linewidth": 0}
 
+KINDS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
+"""What each figure is written as."""
+
 INK = "#1a1a1a"
 DPI = 160
 

@@ -15,7 +15,17 @@ ONE_STUDY = {
     "figure_1.svg", "figure_1.png", "figure_6.svg", "figure_6.png", "figure_7.svg", "figure_7.png",
     "table_6.origin.json", "claims.origin.json", "figure_1.origin.json", "figure_6.origin.json", "figure_7.origin.json",
 }  # fmt: skip
-SEAL = {"report.json", "data/runs.parquet", "data/metrics.parquet", "data/layers.parquet", "data/sweeps.parquet"}
+ARCHITECTURES = {
+    "architectures.html", "table_1.csv", "table_1.md", "table_1.tex",
+    "figure_2.svg", "figure_2.png", "figure_3.svg", "figure_3.png", "figure_5.svg", "figure_5.png",
+}  # fmt: skip
+SEAL = ARCHITECTURES | {
+    "report.json",
+    "data/runs.parquet",
+    "data/metrics.parquet",
+    "data/layers.parquet",
+    "data/sweeps.parquet",
+}
 DIGITS = {"dataset": "digits", "dataset_id": "d1", "comparable": False}
 
 
@@ -159,7 +169,11 @@ def test_a_second_study_leaves_no_old_page_of_the_first(paper, digits, tmp_path)
     write_report(paper, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     write_report(both(paper, digits), tmp_path)
-    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"index.html", "notes.txt", "report.json"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "index.html",
+        "notes.txt",
+        "report.json",
+    } | ARCHITECTURES
 
 
 def test_failed_runs_are_listed_with_their_reason_and_escaped(paper, tmp_path):
