@@ -48,7 +48,7 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
         raise InputError(f"{where}: not a bundle of `resnet-repro results export`, or cut off ({error})") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{where}: not a bundle of this version of `resnet-repro results export`")
-    listed: dict[str, str] = about["files"]
+    listed: dict[str, str] = about.get("files", {})
     for name in sorted(listed.keys() | files.keys()):
         if name not in files or name not in listed:
             raise InputError(

@@ -4,6 +4,7 @@ Everything else in `analysis` trusts what this module lets through. It knows the
 nothing about where the numbers came from; it computes nothing.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from json import JSONDecodeError, dumps, loads
@@ -103,6 +104,9 @@ SWEEP_KEY = ["sweep", "position"]
 METRIC_KEY = ["run_id", "metric", "iteration"]
 SAME_RUN = ["dataset_id", "overrides", "experiment", "seed"]
 
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9-]*")
+"""Of an experiment: it becomes part of file names."""
+
 FINISHED = "FINISHED"
 DIVERGED = "DIVERGED"
 FAILED = ("FAILED", "KILLED", DIVERGED)
@@ -161,6 +165,9 @@ def check(
     unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
     if unknown:
         raise InputError(f"{where}runs.parquet: unknown status {unknown[0]!r}")
+    strange = sorted(name for name in set(runs.experiment) if not NAME.fullmatch(name))
+    if strange:
+        raise InputError(f"{where}runs.parquet: {strange[0]!r} is no name of an experiment")
     _refuse_duplicates(runs, SAME_RUN, f"{where}runs.parquet")
     _refuse_mixtures(runs, f"{where}runs.parquet")
     for name, frame in (("metrics", metrics), ("layers", layers)):

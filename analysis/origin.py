@@ -61,7 +61,7 @@ def listed(folder: Path) -> set[str]:
 
 def made_with() -> dict[str, str]:
     """What makes reports here."""
-    return {"python": python_version(), **{name: version(name) for name in MAKERS}}
+    return {"python": python_version(), **{name: version(name) for name in MAKERS}, "analysis": _own_digest()}
 
 
 def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
@@ -76,27 +76,39 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
         about = {}
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{folder}: no report that can be audited ({MADE} is missing or not ours)")
-    listed: dict[str, str] = about["files"]
-    found = {name: _read(folder / name) for name in listed}
+    own, listed_there = listed(folder), about.get("files")
+    if not own or not isinstance(listed_there, dict):
+        raise InputError(f"{folder}: no report that can be audited ({MADE} lists no files)")
+    sums: dict[str, str] = {name: listed_there[name] for name in own}
+    found = {name: _read(folder / name) for name in sums}
     wrong = {name: "is missing" for name, content in found.items() if content is None}
     wrong |= {
         name: "was changed after the report was made"
         for name, content in found.items()
-        if content is not None and _checksum(content) != listed[name]
+        if content is not None and _checksum(content) != sums[name]
     }
     if any(name.startswith(f"{DATA}/") for name in wrong):
         return [f"{name} {what}" for name, what in sorted(wrong.items())]
     again = make(load(folder / DATA))
-    elsewhere = [f"{name} {was}" for name, was in about["made_with"].items() if made_with().get(name) != was]
+    elsewhere = [f"{name} {was}" for name, was in about.get("made_with", {}).items() if made_with().get(name) != was]
     but = f" (it was made with {', '.join(elsewhere)})" if elsewhere else ""
-    for name in sorted(again.keys() | {name for name in listed if not name.startswith(f"{DATA}/")}):
-        if name not in listed:
+    for name in sorted(again.keys() | {name for name in sums if not name.startswith(f"{DATA}/")}):
+        if name not in sums:
             wrong[name] = "is not in the report, but its data gives it"
         elif name not in again:
             wrong[name] = "is in the report, but its data does not give it"
         elif name not in wrong and again[name] != found[name]:
             wrong[name] = f"is not what the report's data gives{but}"
     return [f"{name} {what}" for name, what in sorted(wrong.items())]
+
+
+def _own_digest() -> str:
+    """A digest of the code that makes reports."""
+    digest = blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parent.rglob("*.*")):
+        if path.suffix in (".py", ".j2", ".csv"):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> bytes | None:

@@ -220,6 +220,8 @@ def _put(files: dict[str, bytes], out: Path) -> None:
 
     Files of the report that was there which this one does not have are removed, nothing else is touched.
     """
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+        raise ValueError("a report's files lie in its folder")
     out.mkdir(parents=True, exist_ok=True)
     before = listed(out)
     with TemporaryDirectory(dir=out, prefix=".report-") as temporary:

@@ -8,7 +8,7 @@ import typer
 
 from jobs import screen
 from jobs.options import JsonOption, StorageOption
-from pipeline.checkpoint import folder, iterations, newest_history
+from pipeline.checkpoint import folder, iterations, newest_history, newest_iteration
 from pipeline.errors import InputError
 from pipeline.lease import is_alive
 from pipeline.metrics import TEST_ERR
@@ -113,8 +113,10 @@ def _any_alive(place: Storage) -> bool:
 
 
 def _spare_checkpoints(place: Storage, run: Run) -> list[str]:
-    """Those that are neither at an lr drop nor at the end."""
-    return [folder(run, i) for i in sorted(iterations(place, run)) if not milestone(run.experiment, i)]
+    """Those that are neither at an lr drop nor the newest: of a diverged run that one holds all it has measured."""
+    there = sorted(iterations(place, run))
+    newest = newest_iteration(place, run)
+    return [folder(run, i) for i in there if i != newest and not milestone(run.experiment, i)]
 
 
 def _agreed(question: str) -> bool:

@@ -47,10 +47,19 @@ def save_checkpoint(
     manifest = {"format": FORMAT, "identity": run.identity, "iteration": checkpoint.iteration, "files": entries}
     may_write()
     storage.write(f"{place}/manifest.json", dumps(manifest, indent=1).encode())
-    spare = [i for i in iterations(storage, run) if not milestone(run.experiment, i)]
     with suppress(OSError):  # what could not be deleted is tried again after the next checkpoint
-        for old in sorted(spare)[:-KEEP]:
+        for old in _not_kept(storage, run, checkpoint.iteration):
             storage.delete(folder(run, old))
+
+
+def _not_kept(storage: Storage, run: Run, newest: int) -> list[int]:
+    """Checkpoints to delete once `newest` is written: older ones, and what an attempt that got further left unfinished.
+
+    An unfinished or damaged one ahead may not take the place of one that counts.
+    """
+    there = [i for i in sorted(iterations(storage, run)) if not milestone(run.experiment, i)]
+    finished = [i for i in there if i <= newest and storage.exists(f"{folder(run, i)}/manifest.json")]
+    return [i for i in there if i not in finished[-KEEP:]]
 
 
 def newest_checkpoint(storage: Storage, run: Run, say: Callable[[str], None] = lambda _: None) -> Checkpoint | None:

@@ -23,7 +23,7 @@ from pipeline.storage import Storage
 BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
 ALIVE_SECONDS = 60
-"""A run that has given no sign of life for longer has stopped: heartbeats come every two seconds, evaluations apart."""
+"""A run whose holder has given no sign of life for longer counts as stopped; the holder's comes every three seconds."""
 SETTLE_SECONDS = 0.5
 """Between writing a claim and reading it back: of two that claim at once, the later writer has the run."""
 
@@ -102,7 +102,7 @@ class Lease:
                     continue
                 if there.get("holder") != self.holder:
                     return
-                self._mine["beat"] += 1
+                self._mine |= {"beat": self._mine["beat"] + 1, "time_ms": int(1000 * time())}
                 self._write()
 
 
@@ -145,12 +145,14 @@ class Writer:
 
 
 def is_alive(storage: Storage, run: Run) -> bool:
-    """Whether a run is being trained, as far as its folder can tell at one look."""
+    """Whether a run is being trained, as far as its folder can tell at one look (of a holder elsewhere, by its clock)."""
     lease = _read(storage, f"{run.folder}/lease.json")
     if lease is None or _is_gone(lease):
         return False
+    if lease.get("machine") == _machine() is not None:
+        return True
     beat = read_heartbeat(storage, run)
-    signs = [1000 * int(lease.get("since", 0)), beat["time_ms"] if beat else 0]
+    signs = [1000 * int(lease.get("since", 0)), int(lease.get("time_ms", 0)), beat["time_ms"] if beat else 0]
     return int(1000 * time()) - max(signs) <= 1000 * ALIVE_SECONDS
 
 

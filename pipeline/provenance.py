@@ -19,7 +19,7 @@ def source_commit() -> dict[str, Any]:
         commit = _git(here, "rev-parse", "HEAD")
         _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
         dirty = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return {"commit": "unknown", "dirty": False}
     return {"commit": commit, "dirty": dirty}
 
@@ -44,7 +44,12 @@ def drift(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, s
     known += [
         (name, old.get(name), new.get(name)) for name in sorted(old.keys() & new.keys()) if name not in _BYSTANDERS
     ]
-    return {name: (str(was), str(is_now)) for name, was, is_now in known if was != is_now}
+    return {name: (str(was), str(is_now)) for name, was, is_now in known if _kinds(was) != _kinds(is_now)}
+
+
+def _kinds(value: Any) -> Any:
+    """The kinds of hardware of several workers, in whatever order they were named; other values as they are."""
+    return frozenset(value.split(" + ")) if isinstance(value, str) else value
 
 
 def drift_text(differing: dict[str, tuple[str, str]]) -> str:

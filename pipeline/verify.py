@@ -132,19 +132,26 @@ def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> Findin
             )
     result = read_result(storage, run)
     if result is not None and result["status"] == "finished":
-        for name, there in (("final", newest.last()), ("attempts", newest.attempts)):
-            if not _agree(name, result[name], there):
-                return Finding("history", False, f"{name} in result.json is not what the last checkpoint holds")
+        if result["final"] != newest.last():
+            return Finding("history", False, "final in result.json is not what the last checkpoint holds")
+        if not _same_attempts(result, newest.attempts):
+            return Finding("history", False, "attempts in result.json are not those of the last checkpoint")
     agrees = ", result.json agrees" if result else ""
     return Finding("history", True, f"{len(newest.points):,} points, all that the row asks for, none twice{agrees}")
 
 
-def _agree(name: str, result: Any, history: Any) -> bool:
-    if name != "attempts":
-        return bool(result == history)
-    # How long saving took is known, and added to the last attempt, after the last checkpoint is written.
-    known = [{key: value for key, value in attempt.items() if key != "checkpoint_stall_ms"} for attempt in result]
-    return known == [{k: v for k, v in attempt.items() if k != "checkpoint_stall_ms"} for attempt in history]
+def _same_attempts(result: dict[str, Any], history: list[dict[str, Any]]) -> bool:
+    """Whether result and last checkpoint tell of the same attempts.
+
+    How long saving took is added to the last one afterwards; an attempt that found nothing left to train is in the result
+    alone.
+    """
+
+    def trained(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        some = [one for one in attempts if one["from_iteration"] < result["iterations"]]
+        return [{key: value for key, value in one.items() if key != "checkpoint_stall_ms"} for one in some]
+
+    return trained(result["attempts"]) == trained(history)
 
 
 def _provenance(checkpoint: Checkpoint) -> Finding:
