@@ -80,7 +80,7 @@ def merged(parts: Sequence[tuple[str, Frames]]) -> Frames:
             first = owner.setdefault(run_id, number)
             if first != number and _measured(parts[first][1], run_id) != _measured(frames, run_id):
                 raise InputError(
-                    f"{where} and {parts[first][0]} both claim run {run_id}, and what they measured differs; leave one out"
+                    f"{where} and {parts[first][0]} both claim run {run_id}, and what they measured differs; leave one out (an import is a file that can be deleted)"
                 )
     kept = [
         frames.of({r for r in frames.runs.run_id if owner[r] == n}, set(frames.sweeps.sweep))

@@ -4,7 +4,7 @@ from threading import Event
 from typing import Any
 
 from jobs.launch import Execution, run_on_ray
-from jobs.publisher import Publisher
+from jobs.publisher import Publisher, remember_tags
 from pipeline.errors import InputError
 from pipeline.runs import REFUSED, Run
 from pipeline.storage import Storage
@@ -18,14 +18,21 @@ def drive(run: Run, execution: Execution, tags: dict[str, str], interrupted: Eve
     Returns `status` (finished, diverged, failed, or refused for what the user has to mend), `reason` where it is not
     finished, and `published`, whether MLflow has it all.
     """
-    publisher = Publisher(execution.tracking, Storage(execution.storage), run, tags)
-    publisher.start()
+    storage = Storage(execution.storage)
+    publisher = Publisher(execution.tracking, storage, run, tags)
+
+    def holding() -> None:
+        remember_tags(storage, run, tags)
+        publisher.start()
+
     try:
-        result = run_on_ray(run, execution)
+        result = run_on_ray(run, execution, holding)
     except Exception as error:
         if interrupted is not None and interrupted.is_set():
             raise
         status, reason = (REFUSED if isinstance(error, InputError) else "failed"), reason_of(error)
+        if not publisher.started:  # another's run, or none: nothing is to be said of it
+            return {"status": status, "reason": reason, "published": True}
         return {"status": status, "reason": reason, "published": publisher.stop("FAILED", reason)}
     status, reason = result["status"], result.get("reason", "")
     published = publisher.stop("FINISHED" if status == "finished" else "DIVERGED", reason)

@@ -91,7 +91,9 @@ def grid(
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     fewest, most = workers_of(workers)
     images = plan.training_images(storage, data) if dry_run else sweeps.CIFAR_TRAINING_IMAGES
-    rows, _ = sweeps.asked_for(names, settings, iterations, images)  # refuses before anything is written
+    rows, swept = sweeps.asked_for(names, settings, iterations, images)  # refuses before anything is written
+    if until_decided and swept:
+        raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
     if dry_run:
         return plan.show(rows, range(looks[-1]), data, storage, tracking, workers)
     place = writable(storage)
@@ -111,13 +113,7 @@ def grid(
     manifest = manifest_named(place, data)
     rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     asked = Asked(names, rows, swept, manifest, place, execution, device, threads, address, until_decided)
-    for seeds in looks:
-        runs, reasons = asked.train(seeds)
-        asked.report(runs, reasons)
-        still_open = asked.still_open(runs) if until_decided and seeds < looks[-1] else []
-        if not still_open:
-            return asked.conclude(runs, reasons)
-        print(f"undecided with {seeds} seeds: {'; '.join(still_open)}", flush=True)
+    asked.carry_out(looks)
 
 
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
@@ -141,6 +137,16 @@ class Asked:
     threads: int | None
     address: str | None
     looks: bool
+
+    def carry_out(self, looks: tuple[int, ...]) -> None:
+        """Train, look, and train more seeds while something is open; then report, and exit accordingly."""
+        for seeds in looks:
+            runs, reasons = self.train(seeds)
+            still_open = self.still_open(runs) if seeds < looks[-1] else []
+            if not still_open:
+                self.report(runs, reasons)
+                return self.conclude(runs, reasons)
+            print(f"undecided with {seeds} seeds: {'; '.join(still_open)}", flush=True)
 
     def train(self, seeds: int) -> tuple[list[Run], dict[Run, str]]:
         """Train what is left of so many seeds of each row; all the runs, and those that failed, with how and why."""
@@ -186,10 +192,19 @@ class Asked:
     def still_open(self, runs: list[Run]) -> list[str]:
         """The cells and claims about the runs that more seeds could decide, in a few words each."""
         from analysis.export import export
+        from analysis.frames import FINISHED
         from analysis.open_questions import open_questions
 
-        frames = export(self.execution.tracking, (self.place.local or Path("results")) / "export")
-        return open_questions(frames.of({run.key for run in runs}, self._sweep_ids()))
+        complete(self.execution.tracking, self.place, self._tags(runs))
+        try:
+            frames = export(self.execution.tracking, (self.place.local or Path("results")) / "export")
+        except InputError as error:
+            return [f"not known: {error}"]
+        frames = frames.of({run.key for run in runs}, [])
+        results = ((run, read_result(self.place, run)) for run in runs)
+        finished = {run.key for run, result in results if result is not None and result["status"] == "finished"}
+        missing = len(finished - set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"]))
+        return [f"not known: {missing} finished runs are not in MLflow yet"] if missing else open_questions(frames)
 
     def conclude(self, runs: list[Run], reasons: dict[Run, str]) -> None:
         """Exit with 1 where runs failed, or diverged that should not have."""

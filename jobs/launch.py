@@ -5,6 +5,7 @@ The run's folder in storage decides where it continues; each start gets a fresh 
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -78,13 +79,14 @@ def check_workers(run: Run, workers: int) -> None:
         raise InputError(f"--workers {workers}: a power of two is needed, at most {groups} for {run.experiment.name}")
 
 
-def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
+def run_on_ray(run: Run, execution: Execution, holding: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Train a run to its end, from wherever its folder stands; returns its `result.json`.
 
     Where `execution.until` comes before the end, it returns {"status": "stopped"}.
 
     All that can be mended by starting anew is: workers and nodes that die or are taken away, and failures while a worker
-    group starts. Each start continues from the newest checkpoint, under one lease (`pipeline.lease`).
+    group starts. Each start continues from the newest checkpoint, under one lease (`pipeline.lease`); `holding` is called
+    once it is held.
 
     Raises:
         InputError: the run's folder holds something that is not ours, another holds the run, or it would drift.
@@ -98,6 +100,7 @@ def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
     say = partial(print, file=sys.stderr, flush=True)
     newest_checkpoint(storage, run, say)  # refuses what is not ours, and speaks of damage where a user can hear it
     with Lease(storage, run, say) as lease:
+        holding()
         threads = start_run(storage, run, execution.threads)
         answer = _insist(run, execution, threads, lease, storage)
     if answer.get("status") == REFUSED:

@@ -12,12 +12,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from analysis.export import COMPLETE
-from jobs.publisher import Publisher, still_wanted
+from jobs.publisher import Publisher, remembered_tags, still_wanted
 from jobs.sweeps import Sweep
 from jobs.tracking import end_parent, experiment_id, only_run, open_store, our_runs
 from pipeline.checkpoint import newest_history
+from pipeline.errors import first_line
 from pipeline.history import History
-from pipeline.lease import is_alive
+from pipeline.lease import held_since, is_alive
 from pipeline.runs import Run, read_result, stored_runs
 from pipeline.storage import Storage
 
@@ -46,26 +47,43 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
 
     An ended run's copy becomes complete; one that stopped gets the points of its newest checkpoint and status KILLED. A
     run that is being trained is left to its own publisher.
+
+    Raises:
+        RuntimeError: some could not be sent (says which was the first, and why).
     """
     client = open_store(tracking, storage)
     published, completed = our_runs(client), 0
+    failed = []
     for run in stored_runs(storage):
-        there = published.get(run.key)
-        if is_alive(storage, run) or (there is not None and there.data.tags.get(COMPLETE) == "yes"):
+        try:
+            outcome = _send(client, published.get(run.key), tracking, storage, run)
+        except Exception as error:  # one that cannot be sent is no reason not to send the others
+            failed.append(f"{run}: {first_line(error)}")
             continue
-        result, history = read_result(storage, run), newest_history(storage, run)
-        if result is not None:
-            outcome, reason = ("FINISHED" if result["status"] == "finished" else "DIVERGED"), result.get("reason")
-        elif history is not None or there is not None:
-            outcome, reason = "KILLED", "interrupted"
-        else:
-            continue
-        if result is None and _up_to_date(client, there, outcome, history):
-            continue
-        Publisher(tracking, storage, run, {}).finish(outcome, reason)
-        completed += 1
-        say(f"{run}: {outcome.lower()}")
+        if outcome:
+            completed += 1
+            say(f"{run}: {outcome.lower()}")
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise RuntimeError(f"{failed[0]}{more}")
     return completed
+
+
+def _send(client: MlflowClient, there: MlflowRun | None, tracking: str, storage: Storage, run: Run) -> str:
+    """Complete a run's copy; how the run ended, empty if there was nothing to send."""
+    if is_alive(storage, run) or (there is not None and there.data.tags.get(COMPLETE) == "yes"):
+        return ""
+    result, history = read_result(storage, run), newest_history(storage, run)
+    if result is not None:
+        outcome, reason = ("FINISHED" if result["status"] == "finished" else "DIVERGED"), result.get("reason")
+    elif history is not None or there is not None:
+        outcome, reason = "KILLED", "interrupted"
+    else:
+        return ""
+    if result is None and _up_to_date(client, there, outcome, history):
+        return ""
+    Publisher(tracking, storage, run, remembered_tags(storage, run)).finish(outcome, reason)
+    return outcome
 
 
 def _up_to_date(client: MlflowClient, there: MlflowRun | None, outcome: str, history: History | None) -> bool:
@@ -78,12 +96,16 @@ def _up_to_date(client: MlflowClient, there: MlflowRun | None, outcome: str, his
     return any(point.step == last.iteration for point in client.get_metric_history(there.info.run_id, last.metric))
 
 
-def mark_interrupted(tracking: str, storage: Storage, runs: list[Run]) -> None:
-    """Say of runs that have not ended that they are not running any more."""
+def mark_interrupted(tracking: str, storage: Storage, runs: list[Run], started: int) -> None:
+    """Say of a command's runs that have not ended that they are not running any more.
+
+    `started` is when the command was (Unix, seconds): what was held before that is another's.
+    """
     client = open_store(tracking, storage)
     published = our_runs(client, "attributes.status = 'RUNNING'")
     for run in runs:
-        if run.key in published and read_result(storage, run) is None:
+        others = (held_since(storage, run) or started) < started
+        if run.key in published and not others and read_result(storage, run) is None:
             there = published[run.key]
             client.set_tag(there.info.run_id, "outcome", "KILLED")
             client.set_tag(there.info.run_id, "reason", "interrupted")

@@ -8,7 +8,7 @@ lose nor double a point.
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from json import dumps
+from json import dumps, loads
 from math import isnan
 from threading import Event, Thread
 from time import monotonic, sleep, time
@@ -57,6 +57,11 @@ class Publisher:
         self._complete = False
         self._thread = Thread(target=self._follow, daemon=True)
 
+    @property
+    def started(self) -> bool:
+        """Whether the run's folder is, or was, followed."""
+        return self._thread.ident is not None
+
     def start(self) -> None:
         """Follow the run's folder in the background."""
         self._thread.start()
@@ -65,6 +70,8 @@ class Publisher:
         """Publish what is left and how the run ended (an `outcome` of `analysis.frames`); whether that succeeded."""
         self._ending = status, reason
         self._stop.set()
+        if not self.started:
+            self.start()
         self._thread.join(timeout=ENDING_SECONDS + REQUEST_SECONDS)
         return self._complete
 
@@ -242,6 +249,23 @@ class Publisher:
             "dataset_id": self.run.dataset_id,
             "comparable": str(bool(dataset["comparable"])),
         }
+
+
+def remember_tags(storage: Storage, run: Run, tags: dict[str, str]) -> None:
+    """Keep what a run was asked for in its folder, so that it can be published later by whoever finds it there."""
+    there = remembered_tags(storage, run)
+    wanted = still_wanted(tags, there)
+    if wanted:
+        storage.write(f"{run.folder}/asked.json", dumps(there | wanted, indent=1).encode())
+
+
+def remembered_tags(storage: Storage, run: Run) -> dict[str, str]:
+    """The tags that a run was asked for with; none where that is not known."""
+    try:
+        tags = loads(storage.read_if_there(f"{run.folder}/asked.json") or b"{}")
+    except ValueError:
+        return {}
+    return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
 
 
 def still_wanted(tags: dict[str, str], there: dict[str, str]) -> dict[str, str]:

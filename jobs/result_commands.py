@@ -168,7 +168,7 @@ def report_on(
 
     base = place.local or Path("results")
     out = out or base / "report"
-    parts = imported(place)
+    parts = imported(place) if runs is None else []
     try:
         parts = [(tracking, export(tracking, base / "export")), *parts]
     except NoRunsError:

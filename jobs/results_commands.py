@@ -2,6 +2,7 @@
 
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -48,6 +49,7 @@ def export_results(
 def import_results(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Files of `results export`.")],
     storage: StorageOption = "results",
+    tracking: TrackingOption = None,
 ) -> None:
     """Check bundles and keep them in the storage: its reports are about their runs too from now on.
 
@@ -58,10 +60,25 @@ def import_results(
     place = writable(storage)
     contents = {path: _content(path) for path in bundles}
     taken = [(str(path), unpack(content, str(path))[0]) for path, content in contents.items()]
-    frames = merged([*imported(place), *taken])  # refuses what could not be reported on together
+    merged([*_own(place, tracking), *imported(place), *taken])  # refuses what could not be reported on together
     for content in contents.values():
         place.write(f"{IMPORTS}/{blake2b(content, digest_size=16).hexdigest()}.zip", content)
-    print(f"{len(frames.runs)} runs imported in {place.path(IMPORTS)}; `resnet-repro report` is about them too")
+    count = len({run_id for _, frames in imported(place) for run_id in frames.runs.run_id})
+    print(f"{count} runs imported in {place.path(IMPORTS)}; `resnet-repro report` is about them too")
+
+
+def _own(place: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
+    """What the storage's own tracking store has, if there is one."""
+    from analysis.export import NoRunsError, export
+
+    if tracking is None and place.local is None:
+        return []
+    store = tracking_of(tracking, place)
+    try:
+        with TemporaryDirectory() as folder:
+            return [(store, export(store, Path(folder)))]
+    except NoRunsError:
+        return []
 
 
 def imported(place: Storage) -> list[tuple[str, Frames]]:

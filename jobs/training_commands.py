@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from threading import Event
+from time import time
 from typing import Annotated, Any
 
 import typer
@@ -136,9 +137,11 @@ def when_interrupted(tracking: str, place: Storage, runs: list[Run], stop: Event
     """What Ctrl-C does before Ray is taken away: drivers in this process are told, and MLflow."""
     from jobs.publications import mark_interrupted
 
+    started = int(time())
+
     def interrupted() -> None:
         stop.set()
-        try_tracking(lambda: mark_interrupted(tracking, place, runs), tracking)
+        try_tracking(lambda: mark_interrupted(tracking, place, runs, started), tracking)
 
     return interrupted
 

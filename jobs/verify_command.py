@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs import screen
+from jobs.drive import reason_of
 from jobs.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
 from jobs.request import placed
 from pipeline.checkpoint import iterations, newest_history, read_checkpoint
@@ -78,6 +79,8 @@ def _only(place: Storage, which: str, seed: int | None) -> Run:
         InputError: none, or several.
     """
     named = which.rstrip("/")
+    if named.startswith("/") and not named.startswith(place.path("").rstrip("/") + "/"):
+        raise InputError(f"{which}: is not in {place.uri}; name its --storage")
     runs = stored_runs(place)
     found = [run for run in runs if named in (run.experiment.name, run.folder, place.path(run.folder))]
     found = found or [run for run in runs if ("/" + named).endswith("/" + run.folder)]
@@ -100,7 +103,12 @@ def _train_again(
 
     stretch = Stretch.of(place, run, start)
     history = newest_history(place, run)
-    attempt = history.attempts[-1] if history and history.attempts else {}
+    attempts = _attempts(history, stretch.start)
+    attempt = attempts[-1]
+    if unprovable := _unprovable(attempts):
+        return Finding("trained again", False, f"cannot be proved: {unprovable}")
+    if device is Device.AUTO and attempt.get("device") == "cpu":
+        device = Device.CPU
     one_pass = bool(attempt.get("one_pass"))
     workers = workers or (int(attempt.get("world_size", 1)) if one_pass else 1)
     check_workers(run, workers)
@@ -123,7 +131,14 @@ def _train_again(
         )
         execution, _ = placed(execution, device, threads=None, runs=1)
         title = f"{run} again, {stretch.start:,} to {stretch.end:,}"
-        answer = screen.follow(title, again, [run], 1, partial(run_on_ray, run, execution), lambda: None)
+        try:
+            answer = screen.follow(title, again, [run], 1, partial(run_on_ray, run, execution), lambda: None)
+        except InputError:
+            raise
+        except Exception as error:  # storage that is lost, workers that fail: no proof, and no reason for a traceback
+            return Finding(
+                "trained again", False, f"its workers failed ({reason_of(error)}); give the same command again"
+            )
     if answer.get("status") == REFUSED:
         raise InputError(answer["reason"])
     what = f"{stretch.start:,} to {stretch.end:,}"
@@ -138,6 +153,23 @@ def _train_again(
     place.delete(below)
     though = f", though it was made elsewhere ({elsewhere})" if elsewhere else ""
     return Finding("trained again", True, f"{what}: weights, momentum and history are the same bytes{though}")
+
+
+def _attempts(history: History | None, start: int) -> list[dict[str, Any]]:
+    """The attempts that had a part in what was trained from an iteration on."""
+    every = history.attempts if history else []
+    begun = [n for n, one in enumerate(every) if one.get("from_iteration", 0) <= start]
+    return every[max(begun, default=0) :] or [{}]
+
+
+def _unprovable(attempts: list[dict[str, Any]]) -> str:
+    """Why attempts cannot be expected to give the same bytes again; empty if they can."""
+    shapes = {(bool(one.get("one_pass")), one.get("world_size") if one.get("one_pass") else 0) for one in attempts}
+    if len(shapes) > 1:
+        return "it was made with and without --one-pass, or with several numbers of workers under it"
+    if any(one.get("device", "cpu") != "cpu" and not one.get("deterministic") for one in attempts):
+        return "it was trained on a GPU without --deterministic"
+    return ""
 
 
 def _drift_text(attempt: dict[str, Any], again: History | None) -> str:

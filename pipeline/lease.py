@@ -156,6 +156,12 @@ def is_alive(storage: Storage, run: Run) -> bool:
     return int(1000 * time()) - max(signs) <= 1000 * ALIVE_SECONDS
 
 
+def held_since(storage: Storage, run: Run) -> int | None:
+    """When the holder of a run took it (Unix, seconds); None where nobody has."""
+    lease = _read(storage, f"{run.folder}/lease.json")
+    return int(lease.get("since", 0)) if lease is not None else None
+
+
 def _read(storage: Storage, path: str) -> dict[str, Any] | None:
     """A lease, None where there is none; one that cannot be parsed is nobody's."""
     content = storage.read_if_there(path)

@@ -60,6 +60,14 @@ def _identity(storage: Storage, run: Run) -> Finding:
     )
 
 
+def _result(storage: Storage, run: Run) -> dict[str, Any] | None:
+    """The run's result; None too where the file is not ours, which `_identity` says."""
+    try:
+        return read_result(storage, run)
+    except InputError:
+        return None
+
+
 def _dataset(storage: Storage, run: Run) -> Finding:
     try:
         row = verify_dataset(storage, run.dataset_id).row
@@ -84,7 +92,8 @@ def _checkpoints(storage: Storage, run: Run) -> tuple[dict[int, Checkpoint], Fin
             wrong.append(f"{iteration}: {error}")
         except (ValueError, KeyError, TypeError) as error:
             wrong.append(f"{iteration}: history.json cannot be read ({first_line(error)})")
-    if (result := read_result(storage, run)) is not None:
+    result = _result(storage, run)
+    if result is not None:
         needed = [*run.experiment.lr_drops, run.experiment.iterations] if result["status"] == "finished" else []
         damaged = {int(text.partition(":")[0]) for text in wrong}
         wrong += [f"{i}: is missing" for i in needed if i not in sound and i not in damaged]
@@ -130,7 +139,7 @@ def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> Findin
             return Finding(
                 "history", False, f"{iteration:,}: its points are not the first ones of the newest checkpoint"
             )
-    result = read_result(storage, run)
+    result = _result(storage, run)
     if result is not None and result["status"] == "finished":
         if result["final"] != newest.last():
             return Finding("history", False, "final in result.json is not what the last checkpoint holds")

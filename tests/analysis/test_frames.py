@@ -55,6 +55,7 @@ def _with(column, value, row=0):
         (_with("seed", "one"), "runs.parquet: column seed is not integer throughout"),
         (_with("iterations", 1.5), "runs.parquet: column iterations is not integer throughout"),
         (_with("comparable", "no"), "runs.parquet: column comparable is not boolean throughout"),
+        (_with("experiment", "../../evil"), "runs.parquet: '../../evil' is no name of an experiment"),
         (_with("status", "DONE"), "runs.parquet: unknown status 'DONE'"),
         (_with("overrides", "[1]"), "are not a JSON object: '[1]'"),
         (_with("overrides", "bf16"), "are not a JSON object: 'bf16'"),

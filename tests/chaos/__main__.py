@@ -6,12 +6,13 @@ written to PLACE after each kill; a campaign that was interrupted goes on where 
 
 import argparse
 import csv
+import json
 import random
 import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
 
@@ -20,6 +21,7 @@ import torch
 from pipeline.checkpoint import newest_history, newest_iteration
 from pipeline.datasets import Dataset, write_dataset
 from pipeline.overrides import experiment_named
+from pipeline.provenance import source_digest
 from pipeline.ranks import single
 from pipeline.runs import Run, read_heartbeat, read_result
 from pipeline.sources import digits
@@ -67,6 +69,9 @@ def main() -> int:
     print(f"campaign {options.seed} of {options.kills} kills on {form}, in {place}", flush=True)
     kinds = _kinds(options, nodes)
     rows = _read(place)
+    if problem := _another_campaign(place, options, rows):
+        print(f"error: {problem}; name another --place or delete it", file=sys.stderr)
+        return 2
     server = Server(place, nodes.host, PORT)
     try:
         server.start()
@@ -94,6 +99,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--require-namespaces", action="store_true", help="fail where nodes cannot have own addresses")
     parser.add_argument("--no-namespaces", action="store_true", help="two raylets on loopback in any case")
     return parser.parse_args()
+
+
+def _another_campaign(place: Path, options: argparse.Namespace, rows: list[Row]) -> str:
+    """Why the table that lies in the place is not this campaign's, or is complete already; empty if it may go on."""
+    about = {"seed": options.seed, "kinds": options.kinds, "kills": options.kills, "source": source_digest()}
+    file = place / "campaign.json"
+    if not rows:
+        file.write_text(json.dumps(about))
+        return ""
+    before = json.loads(file.read_text()) if file.exists() else {}
+    if before != about:
+        return f"{place} holds another campaign, or one of other code ({before})"
+    return f"{place} holds this campaign, which is complete" if len(rows) >= options.kills else ""
 
 
 def _kinds(options: argparse.Namespace, nodes: Nodes) -> list[str]:
@@ -139,6 +157,8 @@ def _one(number: int, kind: str, seed: int, place: Path, nodes: Nodes, server: S
     verdict = _judged(storage, reference, run, server, ended)
     history = newest_history(storage, run)
     starts = [int(attempt["from_iteration"]) for attempt in history.attempts[1:]] if history else []
+    if killed_at >= ITERATIONS or not (starts or kind == "mlflow"):
+        verdict = replace(verdict, survived=False)  # the blow came too late, or hit nothing: no proof of anything
     recovery = progress.first_past(max([killed_at, *starts])) - killed
     continued = ", ".join(map(str, starts)) or "went on"
     return Row(number + 1, kind, killed_at, continued, round(recovery, 1), **asdict(verdict), remark=remark)

@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
+from analysis.export import ALONE, ASKED
 from jobs.publications import publish_stored
 from jobs.tracking import tracking_uri
 from pipeline.errors import InputError
@@ -59,6 +60,7 @@ def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(cli: Cli,
         assert back.returncode == 0 and back.stderr == ""
         run, client = the_run(uri), MlflowClient(uri)
         assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "FINISHED")
+        assert run.data.tags[ASKED] == ALONE  # what it was asked for came along
         assert [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)] == [5, 10, 15, 20]
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"result.json", "model"}
     gone = cli(*sync)

@@ -121,3 +121,11 @@ def test_the_last_two_and_the_milestones_are_kept(tmp_path: Path) -> None:
         [50, 75, 80, 90],
         [50, 75, 80, 90, 100],
     ]
+
+
+def test_unfinished_ones_ahead_never_take_the_place_of_a_finished_one(place: Storage) -> None:
+    for iteration in (28, 30):  # of attempts that got further and died while they wrote
+        place.write(f"{folder(RUN, iteration)}/weights", b"half")
+    save_checkpoint(place, RUN, checkpoint(26))
+    assert iterations(place, RUN) == [20, 26]
+    assert newest_checkpoint(place, RUN) == checkpoint(26)

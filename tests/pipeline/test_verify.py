@@ -191,3 +191,15 @@ def test_a_weight_that_was_changed_with_its_manifest_is_found_by_training_again(
     assert stored is not None and made is not None
     assert "weights.safetensors: " in first_difference(stored, made)
     assert "1 of " in first_difference(stored, made) and "by up to" in first_difference(stored, made)
+
+
+def test_a_run_that_died_between_its_last_checkpoint_and_its_result_is_sound(finished: Storage) -> None:
+    finished.delete(f"{RUN.folder}/result.json")
+    result = train(RUN, digits_once(), finished, single(), RARELY)
+    assert [attempt["from_iteration"] for attempt in result["attempts"]] == [0, 20, 27, 30]
+    assert wrong(finished) == {}
+
+
+def test_a_damaged_result_is_a_finding(finished: Storage) -> None:
+    finished.write(f"{RUN.folder}/result.json", b"{")
+    assert "not a file of ours" in wrong(finished)["identity"]
