@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,8 @@ def test_an_interrupted_run_says_so_and_is_continued(cli: Cli, tmp_path: Path) -
     )
     store = f"sqlite:///{tmp_path}/mlflow.db"
     line = [sys.executable, "-m", "jobs.cli", *SHORT, *options]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # where a shell has us ignore Ctrl-C
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     deadline = time.monotonic() + 120
     while not _has_points(store) and time.monotonic() < deadline:
         time.sleep(0.5)

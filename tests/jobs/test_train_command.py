@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,10 @@ def test_elastic_and_deterministic_it_ends_with_the_same_bytes(cli: Cli, uninter
 def test_a_second_copy_of_a_command_says_who_holds_the_run(cli: Cli, tmp_path: Path) -> None:
     line = [word if word != str(ITERATIONS) else "50000" for word in command(tmp_path, workers=1)]
     first = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", *line], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, "-m", "jobs.cli", *line],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")) and time.monotonic() < deadline:
