@@ -132,21 +132,24 @@ def test_a_second_copy_of_a_command_says_who_holds_the_run(cli: Cli, tmp_path: P
         stderr=subprocess.PIPE,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    second = cli(*line)
-    assert second.returncode == 2
-    assert f"is being trained by process {first.pid} on {os.uname().nodename}" in second.stderr.splitlines()[-1]
-    assert first.poll() is None
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.get_experiment_by_name("resnet-repro")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
-    assert run.info.status == "RUNNING" and "reason" not in run.data.tags  # the refused command says nothing of it
-    first.send_signal(signal.SIGINT)
-    assert first.wait(60) == 130
-    assert not list(tmp_path.glob("runs/*/*/*/lease.json"))
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        second = cli(*line)
+        assert second.returncode == 2
+        assert f"is being trained by process {first.pid} on {os.uname().nodename}" in second.stderr.splitlines()[-1]
+        assert first.poll() is None
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        experiment = client.get_experiment_by_name("resnet-repro")
+        assert experiment is not None
+        (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
+        assert run.info.status == "RUNNING" and "reason" not in run.data.tags  # the refused command says nothing of it
+        first.send_signal(signal.SIGINT)
+        assert first.wait(60) == 130
+        assert not list(tmp_path.glob("runs/*/*/*/lease.json"))
+    finally:  # 50,000 iterations would go on beside the tests that follow
+        first.kill()
 
 
 def test_one_pass_is_recorded_and_published(cli: Cli, tmp_path: Path) -> None:
