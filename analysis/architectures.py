@@ -36,8 +36,7 @@ def architecture_files() -> dict[str, bytes]:
             "Figure 5", figure_5, "The building block of ResNet-34, on 64 channels, and the bottleneck block of ResNet-50.",
         ),
     }  # fmt: skip
-    drawn = {name: draw() for name, (_, draw, _) in shown.items()}
-    images = {f"{name}.{kind}": style.image(drawn[name], kind) for name in drawn for kind in style.KINDS}
+    images = style.images({name: draw() for name, (_, draw, _) in shown.items()})
     figures = [
         (name, title, caption, b64encode(images[f"{name}.svg"]).decode()) for name, (title, _, caption) in shown.items()
     ]
@@ -87,7 +86,7 @@ def _stage(plan: NetworkLayout, index: int) -> str:
 
 @dataclass(frozen=True)
 class Box:
-    """A box of a diagram: its text, the middle of its top edge, its colour."""
+    """A box of a diagram: its text, its middle, its colour."""
 
     text: str
     x: float
@@ -133,11 +132,11 @@ def _column(ax: Axes, title: str, plan: NetworkLayout, x: float, sizes: bool) ->
     """One network of Figure 3, from top to bottom, a line each layer."""
     ax.text(x, 0.9, title, ha="center", va="center", fontsize=10, weight="bold")
     y = 0.0
-    steps: list[tuple[str, str, int]] = [
+    steps = [
         ("image", "#ffffff", plan.stem.size_in),
         (_words(plan.stem), COLOURS[64], plan.stem.size_out),
+        ("pool, /2", "#ffffff", plan.stages[0][0].convs[0].size_in),
     ]
-    steps.append(("pool, /2", "#ffffff", plan.stages[0][0].convs[0].size_in))
     for text, colour, side in steps:
         _line_box(ax, Box(text, x, y, colour), side if sizes else None)
         y -= 1

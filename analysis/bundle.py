@@ -5,7 +5,6 @@ several clusters are merged into frames for one report. What was changed on the 
 """
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from io import BytesIO
 from json import dumps, loads
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -13,7 +12,8 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import pandas as pd
 from pyarrow import ArrowException
 
-from analysis.frames import Frames, check
+from analysis.frames import Frames, check, parquet_files
+from analysis.origin import checksum
 from pipeline.errors import InputError
 
 FORMAT = "resnet-repro/bundle/1"
@@ -24,9 +24,9 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def pack(frames: Frames, weights: dict[str, bytes]) -> bytes:
     """A bundle of frames and of weights by run id."""
-    files = {f"{name}.parquet": _parquet(frame) for name, frame in frames._asdict().items()}
+    files = parquet_files(frames)
     files |= {f"weights/{run_id}.safetensors": content for run_id, content in sorted(weights.items())}
-    about = {"format": FORMAT, "files": {name: _checksum(content) for name, content in files.items()}}
+    about = {"format": FORMAT, "files": {name: checksum(content) for name, content in files.items()}}
     buffer = BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as bundle:
         for name, content in {ABOUT: (dumps(about, indent=1) + "\n").encode(), **files}.items():
@@ -54,7 +54,7 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
             raise InputError(
                 f"{where}: {name} is {'missing' if name in listed else 'not one of its files'}; ask for it again"
             )
-        if _checksum(files[name]) != listed[name]:
+        if checksum(files[name]) != listed[name]:
             raise InputError(f"{where}: {name} was changed after it was packed; ask for it again")
     try:
         parts = [pd.read_parquet(BytesIO(files[f"{name}.parquet"])) for name in Frames._fields]
@@ -101,13 +101,3 @@ def _measured(frames: Frames, run_id: str) -> list[tuple[str, int, str]]:
     status = frames.runs.loc[frames.runs.run_id == run_id, "status"].iloc[0]
     points = frames.metrics[(frames.metrics.run_id == run_id) & ~frames.metrics.metric.str.startswith("speed/")]
     return [(status, 0, ""), *zip(points.metric, points.iteration, points.value.map(repr), strict=True)]
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
-
-
-def _checksum(content: bytes) -> str:
-    return blake2b(content, digest_size=32).hexdigest()

@@ -7,20 +7,16 @@ paper's values are in `paper/claims.csv`; the tests are in `evidence` and `stats
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import pandas as pd
 
 from analysis import evidence, reported
+from analysis.cells import Verdict
 from analysis.evidence import EveryRun, Evidence, Higher, Part, Similar, SlowStart, Within
 from analysis.measures import MEASURED, measure
 from analysis.reported import Statement
 from analysis.stats import MIN_SEEDS
 from analysis.studies import Study
-
-Verdict = Literal["reproduced", "contradicted", "undecided", "not run"]
-
-VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "undecided", "not run")
 
 PLAIN = ("plain20", "plain32", "plain44", "plain56")
 RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")

@@ -7,6 +7,7 @@ nothing about where the numbers came from; it computes nothing.
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from json import JSONDecodeError, dumps, loads
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -125,6 +126,16 @@ class Frames(NamedTuple):
         """The frames of these runs and of these sweeps alone."""
         runs, metrics, layers = (frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in self[:3])
         return Frames(runs, metrics, layers, self.sweeps[self.sweeps.sweep.isin(sweeps)].reset_index(drop=True))
+
+
+def parquet_files(frames: Frames) -> dict[str, bytes]:
+    """The frames as the files that `load` reads, by name."""
+    files = {}
+    for name, frame in frames._asdict().items():
+        buffer = BytesIO()
+        frame.to_parquet(buffer, index=False)
+        files[f"{name}.parquet"] = buffer.getvalue()
+    return files
 
 
 def load(folder: Path) -> Frames:

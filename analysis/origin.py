@@ -7,13 +7,12 @@ makes it again from those frames and compares every byte.
 from collections.abc import Callable, Collection
 from hashlib import blake2b
 from importlib.metadata import version
-from io import BytesIO
 from json import dumps, loads
 from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from analysis.frames import Frames, each, load
+from analysis.frames import Frames, each, load, parquet_files
 from analysis.studies import Study
 from pipeline.errors import InputError
 
@@ -44,19 +43,30 @@ def origin(study: Study, experiments: Collection[str]) -> bytes:
 
 def sealed(files: Files, frames: Frames) -> Files:
     """A report's files with the frames it was made of and a list of checksums."""
-    files = files | {f"{DATA}/{name}.parquet": _parquet(frame) for name, frame in frames._asdict().items()}
-    about = {"format": FORMAT, "made_with": made_with(), "files": {n: _checksum(files[n]) for n in sorted(files)}}
+    files = files | {f"{DATA}/{name}": content for name, content in parquet_files(frames).items()}
+    about = {"format": FORMAT, "made_with": made_with(), "files": {n: checksum(files[n]) for n in sorted(files)}}
     return files | {MADE: _json(about)}
 
 
 def listed(folder: Path) -> set[str]:
     """The files of the report that lies in a folder, by its own list; empty if there is none."""
+    return set(_sums(_about(folder)))
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What a report says of itself; empty if there is none of ours."""
     try:
         about = loads((folder / MADE).read_bytes())
-        names = set(about["files"]) if about["format"] == FORMAT else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-    return {name for name in names if ".." not in Path(name).parts and not Path(name).is_absolute()}
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) and about.get("format") == FORMAT else {}
+
+
+def _sums(about: dict[str, Any]) -> dict[str, str]:
+    """The checksums of a report's files, of those that lie in its folder."""
+    files = about.get("files")
+    named = files.items() if isinstance(files, dict) else ()
+    return {name: its for name, its in named if ".." not in Path(name).parts and not Path(name).is_absolute()}
 
 
 def made_with() -> dict[str, str]:
@@ -70,27 +80,24 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
     Raises:
         InputError: it is no report of ours, or its data cannot be read.
     """
-    try:
-        about = loads((folder / MADE).read_bytes())
-    except (OSError, ValueError):
-        about = {}
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    about = _about(folder)
+    if not about:
         raise InputError(f"{folder}: no report that can be audited ({MADE} is missing or not ours)")
-    own, listed_there = listed(folder), about.get("files")
-    if not own or not isinstance(listed_there, dict):
+    sums = _sums(about)
+    if not sums:
         raise InputError(f"{folder}: no report that can be audited ({MADE} lists no files)")
-    sums: dict[str, str] = {name: listed_there[name] for name in own}
     found = {name: _read(folder / name) for name in sums}
     wrong = {name: "is missing" for name, content in found.items() if content is None}
     wrong |= {
         name: "was changed after the report was made"
         for name, content in found.items()
-        if content is not None and _checksum(content) != sums[name]
+        if content is not None and checksum(content) != sums[name]
     }
     if any(name.startswith(f"{DATA}/") for name in wrong):
         return [f"{name} {what}" for name, what in sorted(wrong.items())]
     again = make(load(folder / DATA))
-    elsewhere = [f"{name} {was}" for name, was in about.get("made_with", {}).items() if made_with().get(name) != was]
+    here = made_with()
+    elsewhere = [f"{name} {was}" for name, was in about.get("made_with", {}).items() if here.get(name) != was]
     but = f" (it was made with {', '.join(elsewhere)})" if elsewhere else ""
     for name in sorted(again.keys() | {name for name in sums if not name.startswith(f"{DATA}/")}):
         if name not in sums:
@@ -115,12 +122,6 @@ def _read(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _parquet(frame: Any) -> bytes:
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
-
-
 def _json(about: dict[str, Any]) -> bytes:
     return (dumps(about, indent=1, default=_plain) + "\n").encode()
 
@@ -137,5 +138,6 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _checksum(content: bytes) -> str:
+def checksum(content: bytes) -> str:
+    """Of a file of a report or of a bundle."""
     return blake2b(content, digest_size=32).hexdigest()

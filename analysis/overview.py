@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from analysis import reported
-from analysis.claims import VERDICTS, Judgement
+from analysis.cells import VERDICTS
+from analysis.claims import Judgement
 from analysis.frames import each
 from analysis.measures import MEASURED, NO_RESULT, STATES, measure
 from analysis.studies import Study
-from analysis.tables import table_6
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class Overview:
     verdicts: dict[str, int]
     seeds: str
     dates: str
-    coverage: str
     hardware: list[str]
     versions: list[str]
     commits: list[str]
@@ -43,16 +42,15 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
         verdicts={name: sum(one.verdict == name for one in judgements) for name in VERDICTS},
         seeds=f"{len(per_row)} experiment{'s' * (len(per_row) > 1)} with {seeds}",
         dates=_dates(runs),
-        coverage=_coverage(study, judgements),
         hardware=_counted([hardware_text(run) for run in each(runs)]),
         versions=_counted([versions_text(text) for text in runs.versions]),
         commits=_counted([commit(run) for run in each(runs)]),
     )
 
 
-def _coverage(study: Study, judgements: list[Judgement]) -> str:
-    """How much of what the paper prints was run and reproduced here."""
-    table = table_6(study).set_index("experiment")
+def coverage(table: pd.DataFrame, judgements: list[Judgement]) -> str:
+    """How much of what the paper prints was run and reproduced here, by Table 6 (`tables.table_6`) and the claims."""
+    table = table.set_index("experiment")
     printed = reported.cells()
     run = [name for name in printed[printed.table == "table_6"].experiment if table.n[name] > 0]
     good = [name for name in run if table.verdict[name] == "reproduced"]

@@ -19,7 +19,7 @@ from analysis.architectures import architecture_files
 from analysis.claims import Judgement
 from analysis.frames import FINISHED, Frames, check, each
 from analysis.origin import MADE, listed, origin, sealed
-from analysis.overview import overview, run_list, troubled
+from analysis.overview import coverage, overview, run_list, troubled
 from analysis.pages import SYMBOLS, render
 from analysis.responses import figure_7
 from analysis.run_pages import page_of, run_pages
@@ -77,8 +77,7 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
     """The files of one study; with `several`, its page links to the list of studies one folder up."""
     table = tables.table_6(study)
     verdicts = claims.summary(judgements)
-    drawn = {name: draw(study) for name, (_, draw, _) in _figures(study).items()}
-    images = {f"{name}.{kind}": style.image(drawn[name], kind) for name in drawn for kind in style.KINDS}
+    images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})
     page = _study_page(study, judgements, table, images, several)
     return {
         "table_6.csv": table.to_csv(index=False).encode(),
@@ -95,8 +94,7 @@ def study_files(study: Study, judgements: list[Judgement], several: bool = False
 
 def sweep_files(sweep: Sweep) -> dict[str, bytes]:
     """The files of one sweep."""
-    drawn = sweeps.figure_sweep(sweep)
-    images = {f"sweep.{kind}": style.image(drawn, kind) for kind in style.KINDS}
+    images = style.images({"sweep": sweeps.figure_sweep(sweep)})
     table = sweeps.printed(sweep)
     page = render(
         "sweep.html.j2",
@@ -147,6 +145,7 @@ def _study_page(
         "study.html.j2",
         study=study,
         overview=overview(study, judgements),
+        coverage=coverage(table, judgements),
         others=_others(),
         level=percent(float(study.level)),
         interval=percent(confidence(study.level)),
@@ -155,7 +154,7 @@ def _study_page(
         table=tables.printed(table),
         cell_links=[f"#runs-{name}" if name in set(study.runs.experiment) else "" for name in table.experiment],
         table_numeric=tables.NUMERIC,
-        table_notes=tables.notes(study),
+        table_notes=tables.notes(study, table),
         figures=shown,
         runs=run_list(study),
         run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],
@@ -198,7 +197,7 @@ def _index_page(studies: list[Study], judged: dict[str, list[Judgement]], swept:
 
 
 def _table_markdown(study: Study, table: pd.DataFrame) -> str:
-    notes = "".join(f"- {note}\n" for note in tables.notes(study))
+    notes = "".join(f"- {note}\n" for note in tables.notes(study, table))
     return f"# Table 6: {study.title}\n\n{tables.to_markdown(tables.printed(table))}\n{notes}"
 
 

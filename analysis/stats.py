@@ -64,11 +64,6 @@ class Ordering:
     def significant(self, level: Fraction = LEVEL) -> bool:
         return Fraction(self.as_extreme, self.splits) <= level
 
-    @property
-    def smallest_p(self) -> float:
-        """The smallest p that so many values could have given."""
-        return 1 / self.splits
-
 
 def higher(first: Sequence[float], second: Sequence[float]) -> Ordering:
     """One-sided permutation test of mean(first) > mean(second).
@@ -111,7 +106,7 @@ def mean_interval(values: Sequence[float], level: float = 0.9) -> tuple[float, f
     summary = summarise(values)
     if summary.n < 2:
         return -inf, inf
-    half = _quantile(level, summary.n - 1) * summary.std / sqrt(summary.n)
+    half = _half(summary.std, summary.n, level)
     return summary.mean - half, summary.mean + half
 
 
@@ -127,7 +122,11 @@ def percent(share: float) -> str:
 
 def half_width(std: float, n: int, level: Fraction = LEVEL) -> float:
     """Half the length of the interval of a mean of `n` values with that deviation; infinite for fewer than two."""
-    return _quantile(confidence(level), n - 1) * std / sqrt(n) if n > 1 else inf
+    return _half(std, n, confidence(level)) if n > 1 else inf
+
+
+def _half(std: float, n: int, level: float) -> float:
+    return _quantile(level, n - 1) * std / sqrt(n)
 
 
 def seeds_to_place(mean: float, std: float, n: int, above: float, below: float, level: Fraction = LEVEL) -> int | None:

@@ -3,6 +3,7 @@
 Figure 6: "Dashed lines denote training error, and bold lines denote testing error". No data here.
 """
 
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, Literal
 
@@ -55,6 +56,11 @@ RC: dict[str, Any] = {
 def say(ax: Axes, text: str) -> None:
     """Write in the middle of axes that have nothing to show."""
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#767676", style="italic")
+
+
+def images(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Figures by name as files, each of every kind."""
+    return {f"{name}.{kind}": image(figure, kind) for name, figure in drawn.items() for kind in KINDS}
 
 
 def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:

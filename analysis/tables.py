@@ -172,8 +172,8 @@ def _remarks(row: Any) -> str:
     return ", ".join(words or ([] if row.n else ["not run"]))
 
 
-def notes(study: Study) -> list[str]:
-    """The notes under the printed table; of each cell that is not reproduced, what is known of it."""
+def notes(study: Study, table: pd.DataFrame) -> list[str]:
+    """The notes under the printed table of a study; of each cell that is not reproduced, what is known of it."""
     lines = [
         "Test error of the final iterate in percent: mean ± standard deviation over seeds (number of finished runs), the "
         "95 % interval of the mean, and the lowest and highest seed. Failed and unfinished runs are counted, not averaged.",
@@ -186,7 +186,6 @@ def notes(study: Study) -> list[str]:
             f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our mean − the paper's number) lies within "
             f"±{MARGIN:g} points (plain networks: the digitising error is added), contradicted where it lies outside."
         )
-        table = table_6(study)
         for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
             lines.append(f"{row.method}-{row.layers} is {row.verdict}: {row.why}.")
     else:

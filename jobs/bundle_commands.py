@@ -9,7 +9,7 @@ import typer
 
 from analysis.frames import FINISHED, Frames
 from jobs.options import StorageOption, TrackingOption, tracking_of, writable
-from pipeline.checkpoint import folder
+from pipeline.checkpoint import final_weights
 from pipeline.errors import InputError
 from pipeline.runs import read_result, stored_runs
 from pipeline.storage import Storage
@@ -60,10 +60,11 @@ def import_results(
     place = writable(storage)
     contents = {path: _content(path) for path in bundles}
     taken = [(str(path), unpack(content, str(path))[0]) for path, content in contents.items()]
-    merged([*_own(place, tracking), *imported(place), *taken])  # refuses what could not be reported on together
+    taken = [*imported(place), *taken]
+    merged([*_own(place, tracking), *taken])  # refuses what could not be reported on together
     for content in contents.values():
         place.write(f"{IMPORTS}/{blake2b(content, digest_size=16).hexdigest()}.zip", content)
-    count = len({run_id for _, frames in imported(place) for run_id in frames.runs.run_id})
+    count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
     print(f"{count} runs imported in {place.path(IMPORTS)}; `resnet-repro report` is about them too")
 
 
@@ -106,7 +107,6 @@ def _final_weights(place: Storage, frames: Frames) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for run in stored_runs(place):
         result = read_result(place, run) if run.key in finished else None
-        if result is not None and result["status"] == "finished":
-            content = place.read_if_there(f"{folder(run, result['iterations'])}/weights.safetensors")
-            found |= {run.key: content} if content is not None else {}
+        content = final_weights(place, run, result) if result is not None else None
+        found |= {run.key: content} if content is not None else {}
     return found

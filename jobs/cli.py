@@ -10,11 +10,11 @@ import typer
 from typer.exceptions import TyperException
 
 from jobs import (
+    bundle_commands,
     data_commands,
     experiment_commands,
     grid_command,
     result_commands,
-    results_commands,
     status_commands,
     training_commands,
     verify_command,
@@ -44,7 +44,7 @@ app.command()(result_commands.evaluate)
 app.command()(verify_command.verify)
 app.command()(status_commands.clean)
 app.add_typer(data_commands.app, name="data")
-app.add_typer(results_commands.app, name="results")
+app.add_typer(bundle_commands.app, name="results")
 app.add_typer(bench_commands.app, name="bench")
 
 

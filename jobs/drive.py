@@ -4,7 +4,7 @@ from threading import Event
 from typing import Any
 
 from jobs.launch import Execution, run_on_ray
-from jobs.publisher import Publisher, remember_tags
+from jobs.publisher import Publisher, outcome_of, remember_tags
 from pipeline.errors import InputError
 from pipeline.runs import REFUSED, Run
 from pipeline.storage import Storage
@@ -34,9 +34,9 @@ def drive(run: Run, execution: Execution, tags: dict[str, str], interrupted: Eve
         if not publisher.started:  # another's run, or none: nothing is to be said of it
             return {"status": status, "reason": reason, "published": True}
         return {"status": status, "reason": reason, "published": publisher.stop("FAILED", reason)}
-    status, reason = result["status"], result.get("reason", "")
-    published = publisher.stop("FINISHED" if status == "finished" else "DIVERGED", reason)
-    return {"status": status, "reason": reason, "published": published}
+    reason = result.get("reason", "")
+    published = publisher.stop(outcome_of(result), reason)
+    return {"status": result["status"], "reason": reason, "published": published}
 
 
 def reason_of(error: BaseException) -> str:

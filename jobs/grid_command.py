@@ -144,7 +144,6 @@ class Asked:
             runs, reasons = self.train(seeds)
             still_open = self.still_open(runs) if seeds < looks[-1] else []
             if not still_open:
-                self.report(runs, reasons)
                 return self.conclude(runs, reasons)
             print(f"undecided with {seeds} seeds: {'; '.join(still_open)}", flush=True)
 
@@ -178,17 +177,6 @@ class Asked:
         say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
         return {one.run: f"{one.status}: {one.reason}" for one in outcomes if one.status != "finished"}
 
-    def report(self, runs: list[Run], reasons: dict[Run, str]) -> None:
-        """Say which runs did not finish and why, and write the report on the others."""
-        diverged, failed = self._diverged(runs), self._failed(runs, reasons)
-        for run, reason in failed.items():
-            print(f"{run} {reason}", file=sys.stderr)
-        for run, reason in diverged.items():
-            print(f"{run} diverged: {reason}", file=sys.stderr)
-        if len(failed) + len(diverged) < len(runs):
-            self._publish_sweeps()  # where the server was away before
-            report_on(self.execution.tracking, self.place, runs=runs, sweeps=self._sweep_ids())
-
     def still_open(self, runs: list[Run]) -> list[str]:
         """The cells and claims about the runs that more seeds could decide, in a few words each."""
         from analysis.export import export
@@ -207,8 +195,18 @@ class Asked:
         return [f"not known: {missing} finished runs are not in MLflow yet"] if missing else open_questions(frames)
 
     def conclude(self, runs: list[Run], reasons: dict[Run, str]) -> None:
-        """Exit with 1 where runs failed, or diverged that should not have."""
-        diverged, failed = self._diverged(runs), self._failed(runs, reasons)
+        """Say which runs did not finish and why, write the report on the others, and exit accordingly."""
+        results = ((run, read_result(self.place, run)) for run in runs)
+        diverged = {run: result["reason"] for run, result in results if result is not None and "reason" in result}
+        failed = {run: reason for run, reason in reasons.items() if run not in diverged}
+        for run, reason in failed.items():
+            print(f"{run} {reason}", file=sys.stderr)
+        for run, reason in diverged.items():
+            print(f"{run} diverged: {reason}", file=sys.stderr)
+        if len(failed) + len(diverged) < len(runs):
+            self._publish_sweeps()  # where the server was away before
+            sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
+            report_on(self.execution.tracking, self.place, runs=runs, sweeps=sweep_ids)
         if failed:
             raise SystemExit(
                 failed_with(f"{len(failed)} of {len(runs)} runs did not finish; give the same command again")
@@ -218,21 +216,11 @@ class Asked:
                 failed_with(f"{len(diverged)} of {len(runs)} runs diverged, which trying again would repeat")
             )
 
-    def _diverged(self, runs: list[Run]) -> dict[Run, str]:
-        results = ((run, read_result(self.place, run)) for run in runs)
-        return {run: result["reason"] for run, result in results if result is not None and "reason" in result}
-
-    def _failed(self, runs: list[Run], reasons: dict[Run, str]) -> dict[Run, str]:
-        return {run: reason for run, reason in reasons.items() if run not in self._diverged(runs)}
-
     def _tags(self, runs: list[Run]) -> dict[Run, dict[str, str]]:
         """What MLflow is told of each run: the grids that asked for it, whether for a sweep alone, whether with looks."""
         changed = {fingerprint for sweep in self.swept for fingerprint in sweep.changed}
         asking = {f"grid.{name}": "yes" for name in self.names} | ({LOOKED_AT: "yes"} if self.looks else {})
         return {run: asking | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE} for run in runs}
-
-    def _sweep_ids(self) -> list[str]:
-        return [sweep.id(self.manifest["id"]) for sweep in self.swept]
 
     def _publish_sweeps(self) -> None:
         from jobs.publications import publish_sweep

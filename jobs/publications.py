@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from analysis.export import COMPLETE
-from jobs.publisher import Publisher, remembered_tags, still_wanted
+from jobs.publisher import Publisher, outcome_of, remembered_tags, still_wanted
 from jobs.sweeps import Sweep
 from jobs.tracking import end_parent, experiment_id, only_run, open_store, our_runs
 from pipeline.checkpoint import newest_history
@@ -35,8 +35,7 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
     for run, tags in runs.items():
         result, there = read_result(storage, run), published.get(run.key)
         if result is not None and (there is None or there.data.tags.get(COMPLETE) != "yes"):
-            outcome = "FINISHED" if result["status"] == "finished" else "DIVERGED"
-            Publisher(tracking, storage, run, tags).finish(outcome, result.get("reason"))
+            Publisher(tracking, storage, run, tags).finish(outcome_of(result), result.get("reason"))
         elif there is not None:
             for name, value in still_wanted(tags, there.data.tags).items():
                 client.set_tag(there.info.run_id, name, value)
@@ -75,7 +74,7 @@ def _send(client: MlflowClient, there: MlflowRun | None, tracking: str, storage:
         return ""
     result, history = read_result(storage, run), newest_history(storage, run)
     if result is not None:
-        outcome, reason = ("FINISHED" if result["status"] == "finished" else "DIVERGED"), result.get("reason")
+        outcome, reason = outcome_of(result), result.get("reason")
     elif history is not None or there is not None:
         outcome, reason = "KILLED", "interrupted"
     else:

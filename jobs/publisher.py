@@ -18,10 +18,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from analysis.export import ALONE, ASKED, COMPLETE
+from analysis.frames import DIVERGED, FINISHED
 from analysis.stats import summarise
 from jobs.registry import register
 from jobs.tracking import end_parent, experiment_id, only_run, open_store
-from pipeline.checkpoint import folder, newest_history, newest_iteration
+from pipeline.checkpoint import final_weights, newest_history, newest_iteration
 from pipeline.datasets import read_manifest
 from pipeline.errors import first_line
 from pipeline.history import History
@@ -183,8 +184,7 @@ class Publisher:
     def _send_files(self, result: dict[str, Any]) -> None:
         assert self.client is not None
         self.client.log_text(self.run_id, dumps(result, indent=1), "result.json")
-        path = f"{folder(self.run, result['iterations'])}/weights.safetensors"
-        weights = self.storage.read_if_there(path) if result["status"] == "finished" else None
+        weights = final_weights(self.storage, self.run, result)
         if weights is not None:
             register(self.client, self.run_id, self.run, self._manifest(), result, weights)
 
@@ -249,6 +249,11 @@ class Publisher:
             "dataset_id": self.run.dataset_id,
             "comparable": str(bool(dataset["comparable"])),
         }
+
+
+def outcome_of(result: dict[str, Any]) -> str:
+    """The `outcome` of a run that has ended, by its `result.json` (`analysis.frames`)."""
+    return FINISHED if result["status"] == "finished" else DIVERGED
 
 
 def remember_tags(storage: Storage, run: Run, tags: dict[str, str]) -> None:

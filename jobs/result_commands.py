@@ -163,8 +163,8 @@ def report_on(
     from analysis.bundle import merged
     from analysis.export import NoRunsError, export
     from analysis.report import INDEX, write_report
+    from jobs.bundle_commands import imported
     from jobs.publications import log_report
-    from jobs.results_commands import imported
 
     base = place.local or Path("results")
     out = out or base / "report"

@@ -148,6 +148,13 @@ def newest_iteration(storage: Storage, run: Run) -> int:
     return max(finished, default=0)
 
 
+def final_weights(storage: Storage, run: Run, result: dict[str, Any]) -> bytes | None:
+    """The weights file of a run with this `result.json`; None if it did not finish, or they are not there any more."""
+    if result["status"] != "finished":
+        return None
+    return storage.read_if_there(f"{folder(run, result['iterations'])}/weights.safetensors")
+
+
 def newest_history(storage: Storage, run: Run) -> History | None:
     """What the newest complete checkpoint has measured, read without its tensors; None before the first."""
     for iteration in sorted(iterations(storage, run), reverse=True):

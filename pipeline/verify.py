@@ -22,7 +22,7 @@ from pipeline.provenance import drift, drift_text
 from pipeline.runs import Run, check_run, read_result
 from pipeline.schedule import expected_points, milestone
 from pipeline.storage import Storage
-from pipeline.weights import load_weights, read_tensors
+from pipeline.weights import HEADER, load_weights, read_tensors
 
 TENSORS = ("weights.safetensors", "momentum.safetensors")
 
@@ -112,7 +112,7 @@ def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
     """
     where = f"checkpoint {checkpoint.iteration}"
     weights, momentum = (checkpoint.files[name] for name in TENSORS)
-    header = loads(read_tensors(weights, where)[1].get("resnet-repro", "{}"))
+    header = loads(read_tensors(weights, where)[1].get(HEADER, "{}"))
     classes = header["architecture"]["classes"]
     network = build_network(run.experiment, run.seed, classes)
     load_weights(network, run.experiment, classes, weights, where)

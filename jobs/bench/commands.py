@@ -6,6 +6,10 @@ import typer
 
 from jobs.options import DataOption, ExperimentArgument, StorageOption, manifest_named, writable
 
+RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")]
+RunIterationsOption = Annotated[int, typer.Option(min=20, help="Iterations of each run.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32 or bf16.")]
+
 app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios against named references.")
 
 
@@ -15,7 +19,7 @@ def bench_loop(
     storage: StorageOption = "results",
     experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
     precision: Annotated[str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 7,
+    rounds: RoundsOption = 7,
     steps: Annotated[int, typer.Option(min=1, help="Steps a round.")] = 12,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of our step; default: all CPUs.")] = None,
 ) -> None:
@@ -34,9 +38,9 @@ def bench_loop(
 def bench_ray(
     data: DataOption = "digits",
     storage: StorageOption = "results",
-    iterations: Annotated[int, typer.Option(min=20, help="Iterations of each run.")] = 120,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 3,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
+    iterations: RunIterationsOption = 120,
+    rounds: RoundsOption = 3,
+    precision: PrecisionOption = "bf16",
 ) -> None:
     """A Ray Train run's steady rate against the same loop run bare; and runs at once against threads a run.
 
@@ -52,9 +56,9 @@ def bench_ray(
 def bench_tracking(
     data: DataOption = "digits",
     storage: StorageOption = "results",
-    iterations: Annotated[int, typer.Option(min=20, help="Iterations of each run.")] = 400,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")] = 3,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
+    iterations: RunIterationsOption = 400,
+    rounds: RoundsOption = 3,
+    precision: PrecisionOption = "bf16",
 ) -> None:
     """What following a run for MLflow costs its training.
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline.errors import InputError
 from pipeline.experiments import Precision
-from pipeline.provenance import native_bf16
+from pipeline.provenance import hardware, native_bf16, versions
 
 Item = TypeVar("Item")
 
@@ -45,6 +45,13 @@ def precisions(precision: str) -> tuple[Precision, ...]:
     if chosen == "bf16" and not native_bf16():
         raise InputError("--precision bf16: this CPU has no bf16 of its own; its speed would mean nothing")
     return (chosen,)
+
+
+def taken_on(*packages: str) -> str:
+    """How each account of a measurement begins: the CPU, and the versions of the packages that matter to it."""
+    made = versions()
+    named = "".join(f", {name} {made.get(name.lower())}" for name in packages)
+    return f"Taken on {hardware()}, {cpus()} CPUs{named}"
 
 
 def rotated(items: list[Item], number: int) -> list[Item]:

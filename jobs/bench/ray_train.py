@@ -21,7 +21,6 @@ from pipeline.checkpoint import newest_checkpoint, newest_history
 from pipeline.datasets import Dataset, read_dataset, write_dataset
 from pipeline.experiments import EXPERIMENTS, Experiment, Precision
 from pipeline.metrics import IMAGES_PER_SECOND
-from pipeline.provenance import hardware, versions
 from pipeline.runs import Run, read_result, start_run
 from pipeline.storage import Storage
 
@@ -176,9 +175,8 @@ def _print_tables(
 
 
 def _how_it_was_taken(rounds: int, iterations: int) -> str:
-    made = versions()
     return (
-        f"Taken on {hardware()}, {measure.cpus()} CPUs, torch {made.get('torch')}, Ray {made.get('ray')}: medians of "
+        f"{measure.taken_on('torch', 'Ray')}: medians of "
         f"{rounds} rounds of fresh runs of {iterations:,} iterations, another way first in each round; rates are over "
         f"the seconds in SGD steps (evaluation and saving left out) of the last three quarters of a run, added up for runs "
         f"at once; Ray is up for its own runs only; the weights of each bare run and its Ray Train twin are the same bytes."

@@ -5,7 +5,6 @@ which costs it more than a server does. Two things are said: the rates' ratio, w
 the publisher's own CPU time as a share of all CPU time there was, which bounds what it can have taken away.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from statistics import median
@@ -20,7 +19,6 @@ from jobs.publisher import Publisher
 from jobs.tracking import open_store
 from pipeline.datasets import Dataset, read_dataset, write_dataset
 from pipeline.experiments import EXPERIMENTS, Experiment
-from pipeline.provenance import hardware, versions
 from pipeline.runs import Run
 from pipeline.storage import Storage
 
@@ -30,8 +28,6 @@ CHECKPOINT_SECONDS = 5.0
 WANTED = 0.01
 """The most that tracking may cost."""
 
-Report = Callable[[int, int], None]
-
 
 def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str) -> dict[str, float]:
     """Measure and print; returns the medians.
@@ -40,10 +36,9 @@ def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int
         InputError: an unknown precision.
         RuntimeError: a run failed.
     """
-    eighths = iterations // 8
     row = replace(
         EXPERIMENTS[ROW].scaled_to(iterations),
-        eval_every=max(1, eighths),
+        eval_every=max(1, iterations // 8),
         precision=measure.checked_precision(precision),
     )
     dataset = read_dataset(place, manifest["id"])
@@ -96,9 +91,8 @@ def _print_tables(row: Experiment, dataset: Dataset, rates: dict[str, list[float
 
 
 def _how_it_was_taken(rounds: int, iterations: int) -> str:
-    made = versions()
     return (
-        f"Taken on {hardware()}, {measure.cpus()} CPUs, torch {made.get('torch')}, MLflow {made.get('mlflow')}: medians of "
+        f"{measure.taken_on('torch', 'MLflow')}: medians of "
         f"{rounds} rounds of fresh runs of {iterations:,} iterations in a process of their own with all CPUs as threads, a "
         f"checkpoint every {CHECKPOINT_SECONDS:g} s; the publisher follows in another process, into SQLite that was made before."
     )

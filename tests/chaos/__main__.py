@@ -52,6 +52,11 @@ class Row:
     equal: bool
     remark: str = ""
 
+    @property
+    def good(self) -> bool:
+        """Whether it left no trace."""
+        return Verdict(self.survived, self.lost, self.doubled, self.equal).good
+
 
 def main() -> int:
     """Run the campaign; 0 if every kill was survived without a trace."""
@@ -80,12 +85,11 @@ def main() -> int:
             row = _one(number, kinds[number], options.seed, place, nodes, server)
             rows.append(row)
             _write(place, rows, form, options.seed)
-            good = Verdict(row.survived, row.lost, row.doubled, row.equal).good
-            print(f"{number + 1}/{len(kinds)} {'good' if good else 'BAD '} {_text(row)}", flush=True)
+            print(f"{number + 1}/{len(kinds)} {'good' if row.good else 'BAD '} {_text(row)}", flush=True)
     finally:
         nodes.close()
         server.kill()
-    bad = [row for row in rows if not Verdict(row.survived, row.lost, row.doubled, row.equal).good]
+    bad = [row for row in rows if not row.good]
     print(f"\n{(place / 'chaos.md').read_text()}\n{len(rows) - len(bad)} of {len(rows)} kills left no trace")
     return 1 if bad else 0
 
