@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -45,7 +46,10 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        try:
+            ray.shutdown()
+        except Exception as error:  # as Ctrl-C can take it in the middle; what the command did stands
+            print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
 
 
 @contextmanager

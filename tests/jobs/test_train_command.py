@@ -146,7 +146,8 @@ def test_a_second_copy_of_a_command_says_who_holds_the_run(cli: Cli, tmp_path: P
         (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
         assert run.info.status == "RUNNING" and "reason" not in run.data.tags  # the refused command says nothing of it
         first.send_signal(signal.SIGINT)
-        assert first.wait(60) == 130
+        _, said = first.communicate(timeout=60)
+        assert first.returncode == 130, said.decode()
         assert not list(tmp_path.glob("runs/*/*/*/lease.json"))
     finally:  # 50,000 iterations would go on beside the tests that follow
         first.kill()
