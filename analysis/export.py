@@ -8,6 +8,7 @@ from json import loads
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -50,7 +51,7 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
         raise InputError(f"--tracking {tracking}: cannot be read ({first_line(error)})") from error
     if not runs:
         raise NoRunsError(empty)
-    rows = pd.DataFrame([_row(run) for run in runs], columns=list(RUNS))
+    rows = pd.DataFrame([_row(run) | {"mlflow_url": _page(tracking, run)} for run in runs], columns=list(RUNS))
     points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
     layers = pd.DataFrame(layer_rows, columns=list(LAYERS))
     sweeps = pd.DataFrame(cells, columns=list(SWEEPS)).astype({"unchanged": "bool"})
@@ -92,12 +93,22 @@ def _row(run: Run) -> dict[str, Any]:
         **{key: int(tags[key]) if key in tags else None for key in ("warmup_end", "converging_from")},
         **{key: int(tags.get(key, 1)) for key in ("world_size", "threads")},
         **{key: tags.get(key, "unknown") for key in ("device", "commit", "hardware")},
-        "dirty": tags.get("dirty") == "True",
+        **{key: tags.get(key) == "True" for key in ("dirty", "one_pass")},
+        "drift": tags.get("drift"),
         "versions": tags.get("versions", "{}"),
         "mlflow_run_id": run.info.run_id,
         "started_ms": run.info.start_time,
         "ended_ms": run.info.end_time,
     }
+
+
+def _page(tracking: str, run: Run) -> str | None:
+    """A run's page on the server, without the user's name and password; None where the store is a database."""
+    parts = urlsplit(tracking)
+    if parts.scheme not in ("http", "https"):
+        return None
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+    return f"{place}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ class Column:
 
     kind: Literal["text", "integer", "number", "boolean"]
     nullable: bool = False
+    later: bool = False
+    """Earlier exports lack it: false or null is then meant."""
 
     @property
     def dtype(self) -> str:
@@ -42,7 +44,7 @@ RUNS: dict[str, Column] = {
     "comparable": _BOOLEAN,
     "overrides": _TEXT,
     "alone": _BOOLEAN,
-    "looks": _BOOLEAN,
+    "looks": Column("boolean", later=True),
     "seed": _INTEGER,
     "iterations": _INTEGER,
     "status": _TEXT,
@@ -55,16 +57,19 @@ RUNS: dict[str, Column] = {
     "device": _TEXT,
     "commit": _TEXT,
     "dirty": _BOOLEAN,
+    "drift": Column("text", nullable=True, later=True),
+    "one_pass": Column("boolean", later=True),
     "versions": _TEXT,
     "hardware": _TEXT,
     "mlflow_run_id": _TEXT,
+    "mlflow_url": Column("text", nullable=True, later=True),
     "started_ms": Column("integer", nullable=True),
     "ended_ms": Column("integer", nullable=True),
 }
 """One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none;
 `alone` is false for a run that was only ever asked for as a change within a sweep; `looks` is true for one of a grid
-that runs until it is decided (false where the column is missing); `converging_from` is null for one that
-never did better than guessing."""
+that runs until it is decided; `converging_from` is null for one that never did better than guessing; `drift` says
+what changed under a run that was continued with `--allow-drift`; `mlflow_url` is its page where a server is known."""
 
 METRICS: dict[str, Column] = {
     "run_id": _TEXT,
@@ -107,6 +112,9 @@ SAME_RUN = ["dataset_id", "overrides", "experiment", "seed"]
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9-]*")
 """Of an experiment: it becomes part of file names."""
+
+PAGE = re.compile("https?://")
+"""How a link to a run's page begins; a report is opened in a browser, and frames may come from elsewhere."""
 
 FINISHED = "FINISHED"
 DIVERGED = "DIVERGED"
@@ -164,7 +172,6 @@ def check(
             no JSON object, one experiment and seed twice in a study, runs of one cell with different fingerprints, or
             measurements of a run that is not listed.
     """
-    runs = runs if "looks" in runs else runs.assign(looks=False)
     runs = _typed(runs, RUNS, RUN_KEY, f"{where}runs.parquet")
     metrics = _typed(metrics, METRICS, METRIC_KEY, f"{where}metrics.parquet")
     layers = pd.DataFrame(columns=list(LAYERS)) if layers is None else layers
@@ -179,6 +186,10 @@ def check(
     strange = sorted(name for name in set(runs.experiment) if not NAME.fullmatch(name))
     if strange:
         raise InputError(f"{where}runs.parquet: {strange[0]!r} is no name of an experiment")
+    pages = runs.mlflow_url.dropna()
+    strange = sorted(page for page in pages if not PAGE.match(page))
+    if strange:
+        raise InputError(f"{where}runs.parquet: {strange[0]!r} is no http address of a run's page in MLflow")
     _refuse_duplicates(runs, SAME_RUN, f"{where}runs.parquet")
     _refuse_mixtures(runs, f"{where}runs.parquet")
     for name, frame in (("metrics", metrics), ("layers", layers)):
@@ -203,6 +214,8 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _typed(frame: pd.DataFrame, schema: dict[str, Column], key: list[str], name: str) -> pd.DataFrame:
+    lacking = [column for column, wanted in schema.items() if wanted.later and column not in frame]
+    frame = frame.assign(**{column: False if schema[column].kind == "boolean" else None for column in lacking})
     missing = [column for column in schema if column not in frame]
     if missing:
         raise InputError(f"{name}: missing column {', '.join(missing)}")

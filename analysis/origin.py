@@ -12,6 +12,8 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+import pandas as pd
+
 from analysis.frames import Frames, each, load, parquet_files
 from analysis.studies import Study
 from pipeline.errors import InputError
@@ -27,7 +29,7 @@ Files = dict[str, bytes]
 def origin(study: Study, experiments: Collection[str]) -> bytes:
     """The runs of these experiments in the study, and what each was made with, as JSON."""
     runs = study.runs[study.runs.experiment.isin(experiments)]
-    kept = ("run_id", "experiment", "seed", "status", "fingerprint", "commit", "dirty", "device", "hardware", "world_size",
+    kept = ("run_id", "experiment", "seed", "status", "fingerprint", "commit", "dirty", "drift", "one_pass", "device", "hardware", "world_size",
             "threads", "mlflow_run_id")  # fmt: skip
     about = {
         "dataset": study.dataset,
@@ -35,7 +37,8 @@ def origin(study: Study, experiments: Collection[str]) -> bytes:
         "comparable": study.comparable,
         "overrides": study.overrides,
         "runs": [
-            {name: getattr(run, name) for name in kept} | {"versions": _parsed(run.versions)} for run in each(runs)
+            {name: _null(getattr(run, name)) for name in kept} | {"versions": _parsed(run.versions)}
+            for run in each(runs)
         ],
     }
     return _json(about)
@@ -124,6 +127,11 @@ def _read(path: Path) -> bytes | None:
 
 def _json(about: dict[str, Any]) -> bytes:
     return (dumps(about, indent=1, default=_plain) + "\n").encode()
+
+
+def _null(value: Any) -> Any:
+    """None for a missing value, which JSON would spell NaN."""
+    return None if pd.isna(value) else value
 
 
 def _plain(value: Any) -> Any:

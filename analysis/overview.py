@@ -95,8 +95,9 @@ def troubled(study: Study) -> pd.DataFrame:
 
 
 def commit(run: Any) -> str:
-    """The commit of a run, short, and whether the working tree had changes that it does not hold."""
-    return f"{run.commit[:10] or 'unknown'}{' + uncommitted changes' if run.dirty else ''}"
+    """The commit of a run, short, with what marks it: changes that the commit does not hold, and how it was carried out."""
+    marks = {"uncommitted changes": run.dirty, "drift": pd.notna(run.drift), "one pass": run.one_pass}
+    return " + ".join([run.commit[:10] or "unknown", *(mark for mark, holds in marks.items() if holds)])
 
 
 def status_text(status: str, state: str) -> str:

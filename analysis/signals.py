@@ -26,7 +26,7 @@ from pipeline.metrics import FORWARD_VARIANCE, GRADIENT_NORM
 SHOWN = tuple(name for name, row in EXPERIMENTS.items() if "signals" in row.artifacts)
 QUANTITIES = {FORWARD_VARIANCE: "forward variance", GRADIENT_NORM: "gradient norm"}
 STARTS = {"he_fan_in": "He", "xavier": "Xavier", "gaussian_0.01": "N(0, 0.01²)"}
-COLOURS = dict(zip(STARTS, ("#0072b2", "#e69f00", "#cc3311"), strict=True))
+COLOURS = dict(zip(STARTS, ("#0072b2", "#e69f00", "#7a1f10"), strict=True))
 FLOOR, CEILING = 1e-20, 1e8
 """Limits of the axes: what is smaller, an exact zero too, is drawn on the floor, what overflowed at the ceiling."""
 

@@ -11,8 +11,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = {20: "#b59a00", 32: "#00b7c7", 44: "#128a3c", 56: "#e3211c", 110: "#000000", 1202: "#d400c4"}
-"""By depth, as in Figures 1 and 6: dark yellow, cyan, green, red, black, magenta."""
+COLOURS = {20: "#cfae00", 32: "#00a3b8", 44: "#1d9345", 56: "#a8101a", 110: "#000000", 1202: "#d94fce"}
+"""By depth, the hues of Figures 1 and 6 (yellow, cyan, green, red, black, magenta), here the darker the deeper up to 110:
+so they stay apart in grey and for eyes that do not tell red from green."""
 
 TRAIN: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (3.2, 1.4))}
 TEST: dict[str, Any] = {"linewidth": 1.9, "linestyle": "-"}

@@ -3,9 +3,11 @@
 from itertools import pairwise
 from math import inf
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
-from analysis import captions, figures, reported, style
+from analysis import captions, figures, reported, signals, style
 from analysis.curves import curve
 from analysis.frames import check
 from analysis.studies import split_studies
@@ -55,7 +57,10 @@ def test_figure_1_has_the_papers_axes_and_curves(build):
         assert sorted(text.get_text() for text in ax.texts) == ["20-layer", "56-layer"]
         assert len(data_lines(ax)) == 4  # two measured, two of the paper
     measured = [line for line in data_lines(right) if line.get_alpha() is None]
-    assert {line.get_color(): line.get_ydata()[-1] for line in measured} == {"#b59a00": 9.5, "#e3211c": 13.25}
+    assert {line.get_color(): line.get_ydata()[-1] for line in measured} == {
+        style.COLOURS[20]: 9.5,
+        style.COLOURS[56]: 13.25,
+    }
 
 
 def test_figure_6_marks_training_dashed_and_test_bold(build):
@@ -71,7 +76,7 @@ def test_figure_6_marks_training_dashed_and_test_bold(build):
         (True, False),
         (True, False),
     ]
-    assert {line.get_color() for line in measured} == {"#b59a00", "#000000"}
+    assert {line.get_color() for line in measured} == {style.COLOURS[20], style.COLOURS[110]}
 
 
 def test_the_papers_curves_are_only_drawn_where_they_compare(build):
@@ -136,3 +141,27 @@ def test_colours_are_one_per_depth_of_the_paper():
     assert depths == set(style.COLOURS)
     assert len(set(style.COLOURS.values())) == len(depths)
     assert max(style.COLOURS) < inf
+
+
+DICHROMACY = {
+    "red-blind": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "green-blind": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+"""Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as such eyes see it."""
+
+
+def lightness(colour, seen=None):
+    """CIE L* (0 to 100), of the colour itself or as it is `seen`."""
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    linear = linear if seen is None else np.clip(np.array(seen) @ linear, 0, 1)
+    return 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+
+
+@pytest.mark.parametrize("seen", [None, *DICHROMACY.values()], ids=["grey", *DICHROMACY])
+def test_curves_that_share_axes_stay_apart_in_grey_and_for_colour_blind_eyes(seen):
+    by_depth = [lightness(style.COLOURS[depth], seen) for depth in (20, 32, 44, 56, 110)]
+    by_start = sorted(lightness(colour, seen) for colour in signals.COLOURS.values())
+    assert all(shallow - deep > 4 for shallow, deep in pairwise(by_depth))
+    assert lightness(style.COLOURS[1202], seen) - by_depth[-1] > 40
+    assert all(light - dark > 10 for dark, light in pairwise(by_start))

@@ -57,6 +57,10 @@ def _with(column, value, row=0):
         (_with("comparable", "no"), "runs.parquet: column comparable is not boolean throughout"),
         (_with("experiment", "../../evil"), "runs.parquet: '../../evil' is no name of an experiment"),
         (_with("status", "DONE"), "runs.parquet: unknown status 'DONE'"),
+        (
+            lambda r, m: (r.assign(mlflow_url="javascript:alert(1)"), m),
+            "'javascript:alert(1)' is no http address of a run",
+        ),
         (_with("overrides", "[1]"), "are not a JSON object: '[1]'"),
         (_with("overrides", "bf16"), "are not a JSON object: 'bf16'"),
         (lambda r, m: (pd.concat([r, r.iloc[[0]]]), m), "runs.parquet: 2 rows share a key, such as run_id=plain20:0"),

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from json import loads
 from pathlib import Path
 
 import pandas as pd
@@ -216,3 +217,20 @@ def test_a_file_in_the_way_is_one_line(paper, tmp_path):
     with pytest.raises(InputError, match="cannot write the report to"):
         write_report(paper, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_what_marks_a_run_is_shown_and_its_page_in_mlflow_linked(build, tmp_path):
+    there = "https://mlflow.example/tracking/#/experiments/1/runs/mlflow-plain20-0"
+    marked = build({"plain20": [9.5]}, mlflow_url=there, drift="torch: 2.14.1 then, 2.15.0 now", one_pass=True)
+    write_report(marked, tmp_path)
+    run = Page((tmp_path / "runs" / "plain20-seed-0.html").read_text())
+    assert there in {attrs.get("href") for tag, attrs in run.tags if tag == "a"}
+    for words in (
+        "0123456789 + drift + one pass",
+        "torch: 2.14.1 then, 2.15.0 now",
+        "all groups of a worker in one pass",
+    ):
+        assert words in run.text, words
+    assert "0123456789 + drift + one pass" in Page((tmp_path / "index.html").read_text()).text
+    (behind,) = loads((tmp_path / "table_6.origin.json").read_text())["runs"]
+    assert (behind["drift"], behind["one_pass"]) == ("torch: 2.14.1 then, 2.15.0 now", True)

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from analysis.export import ALONE, ASKED
+from analysis.export import ALONE, ASKED, export
 from jobs.publications import publish_stored
 from jobs.tracking import tracking_uri
 from pipeline.errors import InputError
@@ -64,6 +64,9 @@ def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(cli: Cli,
         assert run.data.tags[ASKED] == ALONE  # what it was asked for came along
         assert [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)] == [5, 10, 15, 20]
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"result.json", "model"}
+        exported = export(uri.replace("http://", "http://me:secret@"), tmp_path / "exported").runs
+        place = f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"  # and no password
+        assert exported.mlflow_url.tolist() == [place]
     gone = cli(*sync)
     assert gone.returncode == 2 and "MLflow cannot be used now" in gone.stderr
 
