@@ -21,6 +21,8 @@ SgdForm = Literal["caffe", "torch"]
 Augmentation = Literal["none", "pad_crop_flip", "scale_crop_flip_colour"]
 Normalisation = Literal["none", "per_pixel_mean", "channel_mean_std"]
 Precision = Literal["fp32", "bf16"]
+Decoding = Literal["exact", "dct_scaled"]
+Protocol = Literal["center_crop", "ten_crop", "multi_scale"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,25 @@ class Experiment:
     augmentation: Augmentation
     normalisation: Normalisation = "per_pixel_mean"
     precision: Precision = "fp32"
+
+    # Photographs: ImageNet's images, which come in any size (Sec. 3.4). Of no meaning to CIFAR rows.
+    crop: int = 224
+    """Side of the square that training and the crops of the tests look at."""
+    scale: tuple[int, ...] = (256, 480)
+    """Training resizes the shorter side to a whole number drawn uniformly between these two, both included."""
+    colour: float = 0.1
+    """Standard deviation of the colour augmentation's three draws (principal components of RGB); 0 for none."""
+    decoding: Decoding = "exact"
+    """How JPEG is decoded: `dct_scaled` decodes at the smallest of 1/1, 1/2, 1/4, 1/8 that training's resize allows."""
+    test_side: int = 256
+    """The shorter side from which `center_crop` and `ten_crop` are taken."""
+    test_sides: tuple[int, ...] = (224, 256, 384, 480, 640)
+    """The shorter sides of `multi_scale`."""
+    protocols: tuple[Protocol, ...] = ()
+    """What a finished network is tested by, besides the view that is tested throughout training."""
+    statistics_images: int = 0
+    """Augmented training images whose plain averages replace the running statistics after training; 0 keeps those."""
+
     holdout: int = 0
     """Training images held out as `val`: 0 trains on all of them, 5000 is the paper's 45k/5k split."""
     eval_every: int
@@ -95,6 +116,13 @@ class Experiment:
             raise ValueError(f"warmup_lr must be above 0 or none, not {self.warmup_lr}")
         if not 0 < self.bn_momentum <= 1:
             raise ValueError(f"bn_momentum must be above 0 and at most 1, not {self.bn_momentum}")
+        low, high = self.scale if len(self.scale) == 2 else (0, 0)
+        if not 0 < self.crop <= low <= high:
+            raise ValueError(f"scale must be two sides that rise from crop ({self.crop}), not {list(self.scale)}")
+        if min((self.test_side, *self.test_sides), default=0) < self.crop:
+            raise ValueError(f"test_side and test_sides must be at least crop ({self.crop})")
+        if self.colour < 0 or self.statistics_images % self.global_batch_size:
+            raise ValueError("colour must not be negative, and statistics_images a multiple of global_batch_size")
         elsewhere = "scale_crop_flip_colour" if self.family == "cifar" else "pad_crop_flip"
         if self.augmentation == elsewhere:
             raise ValueError(f"augmentation {elsewhere} is not for {self.family} rows")
@@ -171,6 +199,8 @@ def _imagenet(name: str, depth: int, shortcut: Shortcut, *artifacts: str, **chan
         bn_group=32,
         lr_drops=(150_000, 300_000),
         augmentation="scale_crop_flip_colour",
+        protocols=("center_crop", "ten_crop", "multi_scale"),
+        statistics_images=51_200,
         eval_every=5_000,
     )
     return Experiment(name=name, artifacts=artifacts, **(recipe | changes))

@@ -116,7 +116,10 @@ def _parse(text: str, kind: Any) -> Any:
         inner = next(option for option in get_args(kind) if option is not NoneType)
         return None if text == "none" else _parse(text, inner)
     if get_origin(kind) is tuple:
-        return tuple(_number(part, int, "whole numbers with commas") for part in text.split(",") if part)
+        inner, parts = get_args(kind)[0], [part for part in text.split(",") if part and text != "none"]
+        if get_origin(inner) is Literal:
+            return tuple(_parse(part, inner) for part in parts)
+        return tuple(_number(part, int, "whole numbers with commas") for part in parts)
     return _number(text, kind, "a whole number" if kind is int else "a number")
 
 

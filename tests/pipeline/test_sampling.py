@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sampling import batch_at, below, permutation, raw_words
+from pipeline.sampling import batch_at, below, permutation, raw_words, words_of
 
 
 def test_golden_words() -> None:
@@ -32,6 +32,15 @@ def test_below_by_hand() -> None:
 
 def test_a_samples_words_do_not_depend_on_how_many_samples_there_are() -> None:
     assert np.array_equal(raw_words(5, 2, "augmentation", 1000)[:10], raw_words(5, 2, "augmentation", 10))
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 + 5])
+def test_a_samples_words_can_be_made_without_those_before_it(seed: int) -> None:
+    ids, epochs = np.array([0, 3, 999, 17, 17]), np.array([2, 0, 2, 2, 5])
+    alone = words_of(seed, epochs, "colour", ids)
+    assert np.array_equal(alone, [raw_words(seed, e, "colour", 1000)[i] for i, e in zip(ids, epochs, strict=True)])
+    far = np.random.Philox(key=np.array([seed, 2 << 48], dtype=np.uint64), counter=1_281_166).random_raw(4)
+    assert np.array_equal(words_of(seed, np.array([0]), "augmentation", np.array([1_281_166]))[0], far)
 
 
 def test_seed_epoch_and_purpose_each_give_other_words() -> None:
