@@ -67,12 +67,12 @@ def prepare_path(storage: Storage, path: Path, name: str | None, progress: Progr
     """
     if not path.exists():
         raise InputError(f"--from {path}: no such file or folder")
-    mark = _mark(path)
+    known = mark(path)
     for manifest in stored_manifests(storage):
-        if any(source.get("mark") == mark for source in manifest["sources"]):
+        if any(source.get("mark") == known for source in manifest["sources"]):
             return manifest
     dataset = _read(path, name, progress)
-    return write_dataset(storage, dataset, {"kind": "path", "path": str(path), "mark": mark})
+    return write_dataset(storage, dataset, {"kind": "path", "path": str(path), "mark": known})
 
 
 def _read(path: Path, name: str | None, progress: Progress) -> Dataset:
@@ -102,7 +102,7 @@ def verify_against(storage: Storage, name: str, archive: Path) -> dict[str, Any]
             f"{name} ({copy.id}) is not the official CIFAR-10 ({official.id}): {missing:,} of its {total:,} images, "
             "with their labels and splits, are not there; results on it stay not comparable"
         )
-    return write_dataset(storage, official, {"kind": "verified against", "path": str(archive), "mark": _mark(archive)})
+    return write_dataset(storage, official, {"kind": "verified against", "path": str(archive), "mark": mark(archive)})
 
 
 def _missing(wanted: Images, found: Images) -> int:
@@ -114,7 +114,7 @@ def _pairs(images: Images) -> Iterator[tuple[bytes, int]]:
     return ((image.tobytes(), int(label)) for image, label in zip(images.pixels, images.labels, strict=True))
 
 
-def _mark(path: Path) -> str:
+def mark(path: Path) -> str:
     """Changes when a file does: places, sizes and times of everything below a path."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]

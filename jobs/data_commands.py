@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from jobs import screen
-from jobs.options import JsonOption, StorageOption, writable
+from jobs.options import AddressOption, JsonOption, StorageOption, writable
 from pipeline.storage import Storage
 
 app = typer.Typer(no_args_is_help=True, help="Prepare, list and verify datasets.")
@@ -38,7 +38,8 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
     for m in prepared:
         side, comparable = m["row"]["side"], "yes" if m["row"]["comparable"] else "no"
         counts = (f"{m['train_images']:,}", f"{m['test_images']:,}")
-        table.add_row(m["row"]["name"], m["id"], *counts, f"{side}x{side}", comparable)
+        size = f"{side}x{side}" if side else "any size"
+        table.add_row(m["row"]["name"], m["id"], *counts, size, comparable)
     screen.console.print(table)
     for row in DATASETS.values():
         if row.name not in {m["row"]["name"] for m in prepared}:
@@ -47,14 +48,28 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
 
 @app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="digits, cifar10, fashion-mnist, or a name of your own with --from.")],
+    name: Annotated[
+        str, typer.Argument(help="digits, cifar10, fashion-mnist, imagenet, or a name of your own with --from.")
+    ],
     path: Annotated[
-        Path | None, typer.Option("--from", help="The official archive, or a folder of parquet or IDX files.")
+        Path | None, typer.Option("--from", help="The official archives, or a folder of parquet, image or IDX files.")
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the official files.")] = False,
+    photographs: Annotated[
+        bool, typer.Option("--photographs", help="Images of any size, kept as they are encoded; so is imagenet.")
+    ] = False,
+    shorter_side: Annotated[
+        int, typer.Option(help="Scale photographs whose shorter side is larger down to it (marked: it loses); 0: none.")
+    ] = 0,
+    exclude: Annotated[
+        list[str], typer.Option(help="Leave out photographs whose name ends so; repeatable, marked.")
+    ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
+    address: AddressOption = None,
 ) -> None:
     """Check a dataset's files and write them into storage in canonical form.
+
+    Photographs are read by Ray tasks, on a cluster if one is named; an interrupted command goes on where it was.
 
     Examples:
 
@@ -63,15 +78,50 @@ def data_prepare(
     * `resnet-repro data prepare cifar10 --from cifar-10-binary.tar.gz`
 
     * `resnet-repro data prepare photographs --from parquet/ --storage /mnt/shared/resnet`
+
+    * `resnet-repro data prepare imagenet --from /data/ILSVRC2012 --storage /mnt/shared/resnet`
     """
-    from jobs.data import prepare
+    from pipeline.datasets import IMAGENET
 
     place = writable(storage)
+    if photographs or name == IMAGENET.name:
+        return _prepare_photographs(place, name, path, shorter_side, exclude, address)
+    from jobs.data import prepare
+
     with screen.progress(f"preparing {name}") as report:
         m = prepare(place, name, path, download, report)
     print(
         f"{m['row']['name']} {m['id']}: {m['train_images']:,} training and {m['test_images']:,} test images in {place.uri}"
     )
+
+
+def _prepare_photographs(
+    place: Storage, name: str, path: Path | None, shorter_side: int, exclude: list[str], address: str | None
+) -> None:
+    from jobs.cluster import connected
+    from jobs.ingest import ingest
+    from pipeline.errors import InputError
+    from pipeline.ingest import Reading
+
+    if path is None:
+        raise InputError(f"{name} comes from files of yours: name their folder with --from")
+    if 0 < shorter_side < 224 or shorter_side < 0:
+        raise InputError(
+            f"--shorter-side {shorter_side}: wanted is 0, or at least the 224 pixels that networks look at"
+        )
+    with connected(address), screen.progress(f"reading {name}, parts") as report:
+        m = ingest(place, name, path.resolve(), Reading(shorter_side, tuple(exclude)), report)
+    seen = m["classes_seen"]
+    print(
+        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training photographs of {seen['train']:,} classes and "
+        f"{m['test_images']:,} for testing of {seen['test']:,}, in {place.uri}"
+    )
+    for note in [*m["notes"][:5], *(f"left out: {left}" for left in m["left_out"][:5])]:
+        print(f"note: {note}")
+    if not m["row"]["comparable"]:
+        print(
+            "note: these are not the official ILSVRC-2012 archives; results on them are not comparable with the paper's"
+        )
 
 
 @app.command("verify")
@@ -88,9 +138,19 @@ def data_verify(
     """
     from jobs.data import manifest_of, verify_against
     from pipeline.datasets import verify_dataset
+    from pipeline.errors import InputError
+    from pipeline.photos import holds_photographs, verify_photos
 
     place = Storage(storage)
-    dataset = verify_dataset(place, manifest_of(place, name)["id"])
+    manifest = manifest_of(place, name)
+    if holds_photographs(manifest):
+        if against is not None:
+            raise InputError(f"--against: {name} is of photographs; the official archives are read by `data prepare`")
+        with screen.progress(f"verifying {name}") as report:
+            verify_photos(place, manifest, report)
+        print(f"{manifest['row']['name']} {manifest['id']}: every shard, image and label is right")
+        return
+    dataset = verify_dataset(place, manifest["id"])
     print(f"{dataset.row.name} {dataset.id}: checksum and id are right")
     if against is not None:
         verify_against(place, name, against)

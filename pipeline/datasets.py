@@ -24,7 +24,9 @@ FOLDER = "datasets"
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRow:
-    """What a dataset is: square colour images of `side` pixels; `pad` pixels are added on each side before cropping."""
+    """What a dataset is: square colour images of `side` pixels; `pad` pixels are added on each side before cropping.
+
+    A `side` of 0 means photographs of any size (`pipeline.photos`)."""
 
     name: str
     side: int
@@ -46,6 +48,10 @@ FASHION_MNIST = DatasetRow(
     name="fashion-mnist", side=32, classes=10, pad=4, flip=True,
     arrives="four IDX files: --from their folder (Debian: /usr/share/datasets/fashion-mnist), or --download",
 )  # fmt: skip
+IMAGENET = DatasetRow(
+    name="imagenet", side=0, classes=1000, pad=0, flip=True,
+    arrives="ILSVRC-2012's three archives, train/ and val/ with a folder per class, or parquet files: --from their folder",
+)  # fmt: skip
 DATASETS: dict[str, DatasetRow] = {
     "digits": DatasetRow(
         name="digits", side=16, classes=10, pad=2, flip=False,
@@ -53,6 +59,7 @@ DATASETS: dict[str, DatasetRow] = {
     ),
     "cifar10": CIFAR10,
     "fashion-mnist": FASHION_MNIST,
+    "imagenet": IMAGENET,
 }  # fmt: skip
 
 

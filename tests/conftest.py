@@ -47,3 +47,12 @@ def real_images() -> Path:
     if not folder.exists():
         pytest.skip("RESNET_REPRO_TEST_DATA names no folder with cifar10-jpeg")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_photographs() -> Path:
+    """A folder with real photographs in the parquet layout, by RESNET_REPRO_TEST_DATA; tests that need it skip without."""
+    folder = Path(os.environ.get("RESNET_REPRO_TEST_DATA") or "/nowhere") / "imagenet-sample"
+    if not folder.exists():
+        pytest.skip("RESNET_REPRO_TEST_DATA names no folder with imagenet-sample")
+    return folder
