@@ -3,7 +3,7 @@
 from analysis.claims import claim_experiments
 from analysis.ledger import LEDGER
 from pipeline.errors import InputError
-from pipeline.experiments import EXPERIMENTS, Experiment
+from pipeline.experiments import EXPERIMENTS
 from pipeline.overrides import nearest
 from pipeline.provenance import native_bf16
 
@@ -20,6 +20,11 @@ ABOUT = {
     "figure7": "Figure 7: layer responses",
     "table6": "Table 6: residual networks on CIFAR-10",
     "paper": "all that any table, figure or claim about CIFAR-10 needs",
+    "table2": "Table 2: plain and residual networks of 18 and 34 layers on ImageNet",
+    "table3": "Table 3: ImageNet, ten crops",
+    "table4": "Table 4: ImageNet, fully convolutional at several scales",
+    "figure4": "Figure 4: training curves on ImageNet",
+    "imagenet": "all that Tables 2 to 4 and Figure 4 need",
     "signals": "forward variances and gradient norms, by initialisation, with and without batch norm",
     "ledger": "the recipe, one usual deviation at a time",
 }
@@ -32,8 +37,8 @@ def demo_settings() -> list[str]:
 
 
 def rows_of(artifact: str) -> tuple[str, ...]:
-    """CIFAR rows that a table or figure of the paper shows."""
-    return tuple(name for name, row in EXPERIMENTS.items() if artifact in row.artifacts and row.family == "cifar")
+    """Rows that a table or figure of the paper shows."""
+    return tuple(name for name, row in EXPERIMENTS.items() if artifact in row.artifacts)
 
 
 def grids() -> dict[str, tuple[str, ...]]:
@@ -46,7 +51,11 @@ def grids() -> dict[str, tuple[str, ...]]:
         "table6": rows_of("table_6"),
     }
     needed = {name for rows in (*named.values(), *claim_experiments().values()) for name in rows}
-    named["paper"] = tuple(name for name in EXPERIMENTS if name in needed)
+    named["paper"] = tuple(name for name in EXPERIMENTS if name in needed and EXPERIMENTS[name].family == "cifar")
+    imagenet = {name: rows_of(name[:-1] + "_" + name[-1]) for name in ("table2", "table3", "table4", "figure4")}
+    named |= imagenet
+    photographed = {name for rows in imagenet.values() for name in rows}
+    named["imagenet"] = tuple(name for name in EXPERIMENTS if name in photographed)
     named["signals"] = rows_of("signals")
     return named
 
@@ -64,13 +73,3 @@ def rows_asked_for(names: list[str]) -> list[str]:
             raise InputError(f"unknown grid or experiment {name}; {nearest(name, [*known, LEDGER, *EXPERIMENTS])}")
         wanted |= set(known.get(name, (name,)))
     return [name for name in EXPERIMENTS if name in wanted]
-
-
-def check_trainable(row: Experiment) -> None:
-    """Refuse rows whose training is not built yet.
-
-    Raises:
-        InputError: an ImageNet row.
-    """
-    if row.family != "cifar":
-        raise InputError(f"{row.name}: ImageNet rows can be built and counted, not trained yet; train a CIFAR row")

@@ -10,14 +10,15 @@ from rich.table import Table
 
 from jobs import screen
 from jobs.data import stored_named
-from jobs.grids import check_trainable
 from jobs.launch import check_workers
 from jobs.options import tracking_of, workers_of
+from jobs.request import check_suits
 from jobs.sweeps import CIFAR_TRAINING_IMAGES
 from pipeline.checkpoint import newest_iteration
-from pipeline.datasets import dataset_key
+from pipeline.datasets import DATASETS, IMAGENET, dataset_key
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.overrides import value_text
+from pipeline.photos import holds_photographs
 from pipeline.runs import Run, read_result
 from pipeline.sources import digits
 from pipeline.storage import Storage
@@ -35,7 +36,8 @@ def show(
     store, dataset = tracking_of(tracking, place), _dataset(place, data)
     runs = [Run(row, dataset["id"], dataset["key"], seed) for row in rows for seed in seeds]
     for run in runs:
-        check_trainable(run.experiment)
+        if dataset["photographs"] is not None:
+            check_suits(run.experiment, data, dataset["photographs"])
         check_workers(run, workers_of(workers)[0])
     shown = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
     differing = [name for name in shown if len({getattr(row, name) for row in rows}) > 1]
@@ -74,15 +76,23 @@ def _value(row: Experiment, field: str) -> str:
     return value_text(value) + (f" (paper: {value_text(paper)})" if value != paper else "")
 
 
-def _dataset(place: Storage, data: str) -> dict[str, str]:
+def _dataset(place: Storage, data: str) -> dict[str, Any]:
+    """What is known of a dataset: `photographs` is whether it is of those, None for files that were not read yet."""
     found = stored_named(place, data)
     if found is None and data == "digits":
         embedded = digits()
-        return {"id": embedded.id, "key": embedded.key, "says": f"digits {embedded.id}, embedded"}
+        return {"id": embedded.id, "key": embedded.key, "photographs": False, "says": f"digits {embedded.id}, embedded"}
     if found is None:
-        return {"id": "", "key": data, "says": f"{data}, to be prepared (its id is part of the folders' names)"}
+        kind = data == IMAGENET.name if data in DATASETS else None
+        return {
+            "id": "",
+            "key": data,
+            "photographs": kind,
+            "says": f"{data}, to be prepared (its id is part of the folders' names)",
+        }
     name, counts = found["row"]["name"], f"{found['train_images']:,} training and {found['test_images']:,} test images"
-    return {"id": found["id"], "key": dataset_key(name, found["id"]), "says": f"{name} {found['id']}: {counts}"}
+    about = {"id": found["id"], "key": dataset_key(name, found["id"]), "photographs": holds_photographs(found)}
+    return about | {"says": f"{name} {found['id']}: {counts}"}
 
 
 def training_images(storage: str, data: str) -> int:

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from jobs import grids
 from jobs.launch import Execution, check_workers
 from jobs.options import Device
 from pipeline.checkpoint import check_ours
 from pipeline.datasets import dataset_key
 from pipeline.errors import InputError
 from pipeline.experiments import Experiment
+from pipeline.photos import holds_photographs
 from pipeline.runs import Run, check_run
 from pipeline.storage import Storage
 
@@ -20,7 +20,7 @@ def runs_of(
 ) -> list[Run]:
     """The runs asked for, refused where workers, the dataset, or what lies in their folders cannot carry them."""
     for row in rows:
-        grids.check_trainable(row)
+        check_suits(row, manifest["row"]["name"], holds_photographs(manifest))
     key = dataset_key(manifest["row"]["name"], manifest["id"])
     runs = [Run(row, manifest["id"], key, seed) for row in rows for seed in seeds]
     for run in runs:
@@ -32,6 +32,18 @@ def runs_of(
                 f"holdout {run.experiment.holdout} leaves nothing of {manifest['train_images']:,} training images"
             )
     return runs
+
+
+def check_suits(row: Experiment, name: str, photographs: bool) -> None:
+    """Refuse a row whose network is for another kind of images than the dataset's.
+
+    Raises:
+        InputError: says which rows would do.
+    """
+    if photographs != (row.family == "imagenet"):
+        kinds = ("of photographs", "the rows of Table 1, such as resnet18")
+        is_of, wanted = kinds if photographs else ("of small images", "rows of Sec. 4.2, such as resnet20")
+        raise InputError(f"{row.name} does not suit --data {name}, which is {is_of}: those are for {wanted}")
 
 
 def placed(

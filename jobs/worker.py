@@ -78,6 +78,7 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
         allow_drift=job.allow_drift,
         until=job.until,
         holder=job.holder,
+        decoders=decoders(context.get_local_world_size()),
         leaving=_leaving,
     )
     try:
@@ -95,6 +96,11 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
 def places_of(workers: int, groups: int) -> int:
     """How many of a group's workers train: the largest power of two of them, at most one for each batch-norm group."""
     return min(1 << (workers.bit_length() - 1), groups)
+
+
+def decoders(workers_here: int) -> int:
+    """Threads that decode photographs for one of a node's workers: its share of the node's processors."""
+    return max(1, len(os.sched_getaffinity(0)) // workers_here)
 
 
 def _leaving() -> bool:

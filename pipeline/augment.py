@@ -4,6 +4,8 @@ The per-pixel mean is subtracted first and zeros are padded after it; a crop or 
 depends on the image and its own random words alone.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -104,6 +106,8 @@ def single_views(experiment: Experiment, dataset: Dataset, images: Images, devic
 class OriginalImages:
     """A split on a device, handing out its images as they are, normalised."""
 
+    batch_size = 250
+
     def __init__(self, images: Images, offset: Tensor, scale: Tensor, device: torch.device) -> None:
         self.pixels = torch.from_numpy(images.pixels).to(device)
         self.labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
@@ -111,6 +115,11 @@ class OriginalImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batches(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Number, views and labels of batches (as `batch`)."""
+        for number in numbers:
+            yield number, *self.batch(number * self.batch_size, self.batch_size)
 
     def batch(self, start: int, size: int) -> tuple[Tensor, Tensor]:
         """Views [n, 3, side, side] and labels [n] of images [start, start + size)."""

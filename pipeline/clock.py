@@ -27,6 +27,11 @@ class Clock:
             self._spent, self._iteration = 0.0, point
         self._started = self._now()
 
+    @property
+    def spent(self) -> float:
+        """Seconds since the last point, while it is paused."""
+        return self._spent
+
     def rate(self, iteration: int, running: bool = False) -> float:
         """Images a second since the last point; `running` while it has not been paused."""
         spent = self._spent + (self._now() - self._started if running else 0.0)

@@ -4,19 +4,29 @@ Batches have fixed borders and go to ranks in turn; per-batch counts and loss su
 The view is the single original image; batch norm uses running statistics.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.augment import OriginalImages
 from pipeline.experiments import Precision
 from pipeline.networks import ResNet
 from pipeline.ranks import Ranks
 
-BATCH = 250
+
+class Views(Protocol):
+    """Images as they are tested, in batches of fixed borders."""
+
+    batch_size: int
+
+    def __len__(self) -> int: ...
+
+    def batches(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Number, views [n, 3, side, side] and labels [n] of the batches of these numbers."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,19 +43,18 @@ class Score:
         return 100 * self.wrong / self.count
 
 
-def batch_count(images: OriginalImages) -> int:
+def batch_count(images: Views) -> int:
     """Batches in a split; the last one may be short."""
-    return -(-len(images) // BATCH)
+    return -(-len(images) // images.batch_size)
 
 
-def own_batches(images: OriginalImages, ranks: Ranks) -> Iterator[tuple[int, Tensor, Tensor]]:
+def own_batches(images: Views, ranks: Ranks) -> Iterator[tuple[int, Tensor, Tensor]]:
     """The batches of a split that fall to this rank: number, views [n, 3, side, side] and labels [n]."""
-    for number in range(ranks.rank, batch_count(images), ranks.world_size):
-        yield number, *images.batch(number * BATCH, BATCH)
+    return images.batches(range(ranks.rank, batch_count(images), ranks.world_size))
 
 
 @torch.no_grad()
-def evaluate(network: ResNet, images: OriginalImages, precision: Precision, ranks: Ranks) -> Score:
+def evaluate(network: ResNet, images: Views, precision: Precision, ranks: Ranks) -> Score:
     """Score a network on a split, over all ranks."""
     network.eval()
     sums = torch.zeros(batch_count(images), 2, dtype=torch.float64, device=ranks.device)

@@ -79,7 +79,7 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
     images, digests, labels = [], [], []
     notes: list[str] = []
     left_out: list[str] = []
-    sums = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64)
+    sums, squares = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64), np.zeros(3, dtype=np.int64)
     for name, label, content in part.read():
         if reading.leaves_out(name):
             left_out.append(name)
@@ -100,7 +100,9 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
         digests.append(pixel_digest(np.asarray(image)))
         labels.append(label)
         if part.split == "train":
-            sums += for_the_mean(image)
+            view = for_the_mean(image).astype(np.int64)
+            sums += view
+            squares += (view**2).sum((0, 1))
     shard = shard_file(images)
     storage.write(shard_path(key, number), shard)
     about = {"split": part.split, "notes": notes, "left_out": left_out} | {
@@ -110,6 +112,7 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
         "digests": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
         "labels": np.array(labels, dtype=np.uint16),
         "sums": sums,
+        "squares": squares,
     }
     storage.write(record_path(key, number), save_arrays(arrays, metadata={"about": dumps(about)}))
 
@@ -129,6 +132,7 @@ class Record:
     digests: Any
     labels: Any
     sums: Any
+    squares: Any
 
 
 def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Record | None:
@@ -140,7 +144,7 @@ def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Re
         size = int.from_bytes(content[:8], "little")
         about = loads(loads(content[8 : 8 + size])["__metadata__"]["about"])
         arrays = load_arrays(content)
-        record = Record(about, arrays["digests"], arrays["labels"], arrays["sums"])
+        record = Record(about, arrays["digests"], arrays["labels"], arrays["sums"], arrays["squares"])
     except (SafetensorError, ValueError, KeyError):
         return None
     return record if all(reading.leaves_out(name) for name in about["left_out"]) else None
@@ -154,12 +158,14 @@ def finish(
     Raises:
         InputError: a split without images, or an excluded name that no image has.
     """
-    done, sums = [], np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64)
+    done, squares = [], np.zeros(3, dtype=np.int64)
+    sums = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64)
     for number in range(len(listing.parts)):
         record = read_record(storage, key, number, reading)
         if record is None:
             raise RuntimeError(f"part {number} of {len(listing.parts)} has no record")
         sums += record.sums
+        squares += record.squares
         done.append(replace(record, sums=None))  # a megabyte each
     left_out = [name for record in done for name in record.about["left_out"]]
     _check_excluded(reading.excluded, left_out)
@@ -185,7 +191,7 @@ def finish(
     else:
         files = {
             "index": arrow_file(INDEX, [batch for table in tables for batch in table.to_batches()]),
-            "mean": save_arrays({"sums": sums}),
+            "mean": save_arrays({"sums": sums, "squares": squares}),
         }
         row = DatasetRow(
             name=name, side=0, classes=listing.classes, pad=0, flip=True, comparable=comparable, arrives=""

@@ -18,6 +18,23 @@ TEST_ERR = "test/top1_err"
 TEST_LOSS = "test/loss"
 LR = "lr"
 IMAGES_PER_SECOND = "speed/images_per_second"
+DATA_WAIT = "speed/data_wait"
+
+SPEEDS = (IMAGES_PER_SECOND, DATA_WAIT)
+"""What depends on the machine and the moment, and so is no part of what two runs can be compared by."""
+
+PROTOCOLS = {
+    "center_crop": "the centre of each photograph",
+    "ten_crop": "mean softmax scores of ten crops",
+    "multi_scale": "mean softmax scores of the fully convolutional network at several scales",
+}
+"""What finished ImageNet networks are tested by (`pipeline.protocols`), on the test split, in words."""
+
+
+def protocol_err(protocol: str, first: int) -> str:
+    """The metric of a protocol's top-1 (`first` 1) or top-5 error."""
+    return f"test_{protocol}/top{first}_err"
+
 
 RESPONSE_STD = "response_std"
 """Measured per layer, not per run: standard deviation of a 3x3 layer's output after its norm (Figure 7)."""
@@ -54,6 +71,12 @@ METRICS: dict[str, Metric] = {
     TEST_LOSS: Metric("nats", "test", "cross-entropy on the test set"),
     LR: Metric("1", None, "learning rate of the last iteration"),
     IMAGES_PER_SECOND: Metric("images/s", None, "training rate since the last point, evaluation and saving left out"),
+    DATA_WAIT: Metric("%", None, "of the training time since the last point, spent waiting for images to be decoded"),
+    **{
+        protocol_err(protocol, first): Metric("%", "test", f"top-{first} error after training: {words}")
+        for protocol, words in PROTOCOLS.items()
+        for first in (1, 5)
+    },
 }
 
 

@@ -109,10 +109,20 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(plan.classifier.channels_in, plan.classifier.channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.adaptive_avg_pool2d(self.maps(x), 1).flatten(1))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last maps [N, channels, height, width], before the average pool."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for name in self.stages:
             x = getattr(self, name)(x)
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return x
+
+    def dense(self, x: Tensor, places: int) -> Tensor:
+        """Logits [N, classes, height, width] of the fully convolutional form: an average pool of `places` by `places` with
+        stride 1, and the classifier as a 1x1 convolution (Sec. 3.4: "fully-convolutional form as in [41, 13]")."""
+        weight = self.fc.weight[:, :, None, None]
+        return F.conv2d(F.avg_pool2d(self.maps(x), places, stride=1), weight, self.fc.bias)
 
 
 def build_network(experiment: Experiment, seed: int, classes: int | None = None) -> ResNet:

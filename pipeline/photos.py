@@ -113,6 +113,8 @@ class Photos:
     test: PhotoSplit
     mean_sums: NDArray[np.int64]
     """The sum of the training images' central squares [224, 224, 3] at shorter side 256."""
+    mean_squares: NDArray[np.int64]
+    """The sum over places of their squared values [3]."""
 
     @property
     def id(self) -> str:
@@ -131,8 +133,20 @@ class Photos:
         mean = (self.mean_sums / len(self.train)).astype(np.float32)
         if mean.shape[0] == side:
             return mean
-        average = self.mean_sums.sum(axis=(0, 1)) / (len(self.train) * mean.shape[0] * mean.shape[1])
-        return np.broadcast_to(average.astype(np.float32), (side, side, 3))
+        return np.broadcast_to(self.channel_mean, (side, side, 3))
+
+    @property
+    def channel_mean(self) -> NDArray[np.float32]:
+        """Mean of each channel [3] in pixel values."""
+        values = len(self.train) * self.mean_sums.shape[0] * self.mean_sums.shape[1]
+        return (self.mean_sums.sum(axis=(0, 1)) / values).astype(np.float32)
+
+    @property
+    def channel_std(self) -> NDArray[np.float32]:
+        """Standard deviation of each channel [3] in pixel values."""
+        values = len(self.train) * self.mean_sums.shape[0] * self.mean_sums.shape[1]
+        mean = self.mean_sums.sum(axis=(0, 1)) / values
+        return np.sqrt(self.mean_squares / values - mean**2).astype(np.float32)
 
 
 def open_photos(storage: Storage, dataset_id: str, copies: Path | None, say: Callable[[str], None] = print) -> Photos:
@@ -156,7 +170,8 @@ def open_photos(storage: Storage, dataset_id: str, copies: Path | None, say: Cal
         labels, shards, rows = (of_split.column(name).to_numpy() for name in ("label", "shard", "row"))
         splits.append(PhotoSplit(labels, shards, rows, files))
         start += count
-    return Photos(manifest, splits[0], splits[1], load_arrays(contents["mean"])["sums"])
+    mean = load_arrays(contents["mean"])
+    return Photos(manifest, splits[0], splits[1], mean["sums"], mean["squares"])
 
 
 def _verified(storage: Storage, named: dict[str, Any]) -> bytes:

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pipeline.augment import OriginalImages
-from pipeline.evaluate import batch_count, own_batches
+from pipeline.evaluate import Views, batch_count, own_batches
 from pipeline.experiments import Precision
 from pipeline.networks import ResNet
 from pipeline.ranks import Ranks
@@ -20,7 +19,7 @@ from pipeline.ranks import Ranks
 
 @torch.no_grad()
 def response_stds(
-    network: ResNet, layers: Sequence[str], images: OriginalImages, precision: Precision, ranks: Ranks
+    network: ResNet, layers: Sequence[str], images: Views, precision: Precision, ranks: Ranks
 ) -> list[float]:
     """The standard deviation of each layer's response over a split, in the order of `layers` (names of convolutions).
 

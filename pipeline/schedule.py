@@ -55,9 +55,12 @@ def expected_points(experiment: Experiment, iterations: int | None = None) -> se
     often += [metrics.TEST_ERR, metrics.TEST_LOSS]
     often += [metrics.VAL_ERR, metrics.VAL_LOSS] if experiment.holdout else []
     rare = [metrics.TRAIN_CLEAN_ERR, metrics.TRAIN_CLEAN_LOSS]
+    often += [metrics.DATA_WAIT] if experiment.family == "imagenet" else []
+    once = [metrics.protocol_err(protocol, first) for protocol in experiment.protocols for first in (1, 5)]
     end = experiment.iterations if iterations is None else iterations
+    last = {(name, end) for name in once} if end == experiment.iterations else set()
     moments = (i for i in range(1, end + 1) if evaluates_after(experiment, i))
-    return {(name, i) for i in moments for name in (often + rare if milestone(experiment, i) else often)}
+    return last | {(name, i) for i in moments for name in (often + rare if milestone(experiment, i) else often)}
 
 
 def measures_signals(experiment: Experiment, iteration: int) -> bool:

@@ -12,14 +12,18 @@ from filelock import FileLock
 
 from pipeline.datasets import (
     Dataset,
+    DatasetRow,
     dataset_of,
     images_path,
     intact,
     prepared_manifest,
     read_dataset,
     read_images,
+    verify_dataset,
 )
 from pipeline.errors import first_line
+from pipeline.photos import Photos, holds_photographs, open_photos, verify_photos
+from pipeline.sources import silent
 from pipeline.storage import Storage
 
 WAIT_SECONDS = 600.0
@@ -28,7 +32,7 @@ WAIT_SECONDS = 600.0
 logger = logging.getLogger(__name__)
 
 
-def staged_dataset(storage: Storage, dataset_id: str, folder: Path | None) -> Dataset:
+def staged_dataset(storage: Storage, dataset_id: str, folder: Path | None) -> Dataset | Photos:
     """A stored dataset, through `folder/datasets/<id>`; a missing, damaged or outdated copy there is made anew.
 
     Storage that is a local or mounted folder is read in place: the page cache serves every run on the node. So is any
@@ -37,14 +41,29 @@ def staged_dataset(storage: Storage, dataset_id: str, folder: Path | None) -> Da
     Raises:
         InputError: the dataset is not in storage, or is damaged there.
     """
+    manifest = prepared_manifest(storage, dataset_id)
+    if holds_photographs(manifest):
+        return open_photos(storage, dataset_id, folder, logger.warning)
     if storage.local is not None or folder is None:
         return read_dataset(storage, dataset_id)
-    manifest = prepared_manifest(storage, dataset_id)
     copies = Storage(str(folder))
     content = _copy(copies, manifest)
     if content is None:
         content = _transfer(storage, copies, manifest)
     return dataset_of(manifest, content)
+
+
+def verify_stored(storage: Storage, dataset_id: str) -> DatasetRow:
+    """Derive the id of a stored dataset of either kind again from its images and labels; what it is.
+
+    Raises:
+        InputError: a checksum, an image or the id differs.
+    """
+    manifest = prepared_manifest(storage, dataset_id)
+    if holds_photographs(manifest):
+        verify_photos(storage, manifest, silent)
+        return DatasetRow(**manifest["row"])
+    return verify_dataset(storage, dataset_id).row
 
 
 def _copy(copies: Storage, manifest: dict[str, Any]) -> bytes | None:

@@ -7,7 +7,7 @@ That is exact: the same bytes for any number of workers. `one_pass` is the alter
 groups of a worker in one forward and backward pass, the same sums up to the order of addition. It is off by default.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,28 @@ class Trainee:
         self._update_running(statistics)
         sgd_update(self.experiment, self.weights, self.momentum, gradients, self.decay, lr)
         return scalars
+
+    @torch.no_grad()
+    def average_statistics(self, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks) -> None:
+        """Replace the running statistics by the plain averages over all groups of some iterations' batches.
+
+        "strictly computed using average (not moving average) on a sufficiently large training batch after the training
+        procedure": so the authors of their released networks, of group means and here of unbiased group variances.
+        """
+        self.network.train()
+        total, count = torch.zeros_like(self.running, dtype=torch.float64), 0
+        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
+            for x, _ in batches:
+                total += ranks.sum_tree(self._statistics(x))
+                count += self.experiment.groups
+        self.running.copy_(total / count)
+
+    def _statistics(self, x: Tensor) -> Iterator[Tensor]:
+        """The statistics of each batch-norm group of a worker's images, or of several in one pass; a new vector each."""
+        size = len(x) if self.one_pass else self.experiment.bn_group
+        for start in range(0, len(x), size):
+            self.network(x[start : start + size])
+            yield self.statistics * (size // self.experiment.bn_group)
 
     def _groups(self, x: Tensor, labels: Tensor) -> Iterator[Tensor]:
         size = len(labels) if self.one_pass else self.experiment.bn_group

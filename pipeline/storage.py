@@ -4,6 +4,7 @@ Paths are relative, with `/`. A file appears whole or not at all. It knows nothi
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -99,7 +100,16 @@ class Storage:
         return sum(file.size or 0 for file in files if file.is_file)
 
     def delete(self, path: str) -> None:
-        """Delete a file or a whole folder, if it is there."""
+        """Delete a file or a whole folder, if it is there.
+
+        A file in it that another replaces just now is looked for in vain: then it is tried again.
+        """
+        for _ in range(5):
+            with suppress(FileNotFoundError):
+                return self._delete(path)
+        self._delete(path)
+
+    def _delete(self, path: str) -> None:
         match self._files.get_file_info(self.path(path)).type:
             case fs.FileType.Directory:
                 self._files.delete_dir(self.path(path))

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from pipeline import metrics
-from pipeline.augment import OriginalImages, TrainImages, held_out, single_views, training_split
 from pipeline.clock import Clock
-from pipeline.datasets import Dataset
 from pipeline.errors import DivergedError, InputError
-from pipeline.evaluate import evaluate
+from pipeline.evaluate import Views, evaluate
 from pipeline.experiments import Experiment
+from pipeline.feeds import AnyDataset, Feed, evaluation_splits, training_feed
 from pipeline.history import History
 from pipeline.layers import layout, response_layers
 from pipeline.networks import build_network
+from pipeline.photos import Photos
+from pipeline.protocols import errors_of
 from pipeline.provenance import drift, drift_text
 from pipeline.ranks import Ranks
 from pipeline.responses import response_stds
 from pipeline.runs import PREEMPTED, STOPPED, Run, read_result
-from pipeline.sampling import batch_at
 from pipeline.saver import Saver
 from pipeline.schedule import below_chance, evaluates_after, lr_at, measures_signals, milestone, warmup_ends
 from pipeline.signals import signals
@@ -46,6 +46,8 @@ class Settings:
     """All batch-norm groups of a worker in one pass (`pipeline.step`); recorded of the attempt where it is so."""
     allow_drift: bool = False
     """Continue under another commit, version or kind of hardware than the attempt before; recorded where it is so."""
+    decoders: int = 1
+    """Threads that decode photographs for this worker."""
     until: int | None = None
     """Stop after this iteration, saved: for the check of a part of a run (`pipeline.verify`)."""
     holder: str = ""
@@ -54,7 +56,7 @@ class Settings:
     """Whether the cluster is about to take this worker away, asked every 25 iterations; by default no (`bool()`)."""
 
 
-def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: Settings) -> dict[str, Any]:
+def train(run: Run, dataset: AnyDataset, storage: Storage, ranks: Ranks, settings: Settings) -> dict[str, Any]:
     """Train a run to its end from wherever its folder stands; returns its `result.json`. Every rank calls it.
 
     A run whose loss becomes NaN or infinite ends with status `diverged`: trying again would repeat it. One whose workers
@@ -73,15 +75,17 @@ def train(run: Run, dataset: Dataset, storage: Storage, ranks: Ranks, settings: 
     network = build_network(experiment, run.seed, dataset.row.classes)
     trainee = Trainee(experiment, network, ranks.device, settings.one_pass)
     saver = Saver(storage, run, dataset.row.classes, ranks, settings.checkpoint_seconds, settings.holder)
+    feed = training_feed(run, dataset, ranks, settings.decoders)
     try:
         history = saver.restore(trainee)
         note_attempt(run, history, ranks, settings)
-        if not iterate(run, dataset, ranks, trainee, saver, history, settings):
+        if not iterate(run, dataset, feed, ranks, trainee, saver, history, settings):
             return {"status": STOPPED if history.iteration == settings.until else PREEMPTED}
         return saver.finish(history)
     except DivergedError as error:
         return saver.finish(history, "diverged", reason=str(error))
     finally:
+        feed.close()
         saver.close()
 
 
@@ -112,7 +116,8 @@ def note_attempt(run: Run, history: History, ranks: Ranks, settings: Settings) -
 
 def iterate(
     run: Run,
-    dataset: Dataset,
+    dataset: AnyDataset,
+    feed: Feed,
     ranks: Ranks,
     trainee: Trainee,
     saver: Saver,
@@ -128,19 +133,13 @@ def iterate(
         DivergedError: the loss became NaN or infinite.
     """
     experiment = run.experiment
-    images = TrainImages(experiment, dataset, ranks.device)
-    splits = evaluation_splits(experiment, dataset, ranks.device)
+    splits = evaluation_splits(experiment, dataset, ranks.device, settings.decoders)
     window = torch.tensor(history.window, device=ranks.device)
-    share = experiment.global_batch_size // ranks.world_size
     clock = Clock(experiment.global_batch_size, history.iteration)
-
-    def batch_before(iteration: int) -> tuple[Tensor, Tensor]:
-        size = experiment.global_batch_size
-        return images.batch(batch_at(run.seed, images.count, iteration, size, ranks.rank * share, share))
 
     while history.iteration < experiment.iterations:
         iteration = history.iteration
-        batch = batch_before(iteration)
+        batch = feed.batch(iteration)
         if ranks.rank == 0 and measures_signals(experiment, iteration):
             history.seconds += clock.pause(ranks.device)
             history.layers += signals(trainee, batch, iteration)
@@ -155,12 +154,13 @@ def iterate(
             history.seconds += clock.pause(ranks.device)
             values = running_values(experiment, history, window) | {metrics.LR: lr}
             values |= scores(trainee, splits, ranks, everything=milestone(experiment, history.iteration))
-            values[metrics.IMAGES_PER_SECOND] = clock.rate(history.iteration)
-            history.record(values, time_ms=int(1000 * time()))
+            values |= speeds(experiment, clock, feed, history.iteration)
             if history.iteration == experiment.iterations:
                 history.layers.append(responses(trainee, splits["test"], history.iteration, ranks))
                 if ranks.rank == 0:
-                    history.layers += signals(trainee, batch_before(history.iteration), history.iteration)
+                    history.layers += signals(trainee, feed.batch(history.iteration), history.iteration)
+                values |= final_tests(trainee, dataset, feed, ranks, settings.decoders)
+            history.record(values, time_ms=int(1000 * time()))
             clock.resume(history.iteration)
         saver.beat(history, clock)
         stops = history.iteration == settings.until
@@ -175,23 +175,33 @@ def iterate(
     return True
 
 
-def responses(trainee: Trainee, images: OriginalImages, iteration: int, ranks: Ranks) -> metrics.LayerValues:
+def speeds(experiment: Experiment, clock: Clock, feed: Feed, iteration: int) -> dict[str, float]:
+    """How fast training went since the last point and, of photographs, what part of the time it waited for them."""
+    rate, waited, feed.waited = clock.rate(iteration), feed.waited, 0.0
+    if experiment.family == "cifar":
+        return {metrics.IMAGES_PER_SECOND: rate}
+    return {metrics.IMAGES_PER_SECOND: rate, metrics.DATA_WAIT: 100 * waited / clock.spent if clock.spent else 0.0}
+
+
+def final_tests(trainee: Trainee, dataset: AnyDataset, feed: Feed, ranks: Ranks, threads: int) -> dict[str, float]:
+    """What comes after the last iteration: averaged statistics where the row has them, which stay, and its protocols."""
+    experiment, values = trainee.experiment, dict[str, float]()
+    if experiment.statistics_images:
+        count = experiment.statistics_images // experiment.global_batch_size
+        trainee.average_statistics((feed.batch(iteration) for iteration in range(count)), ranks)
+    if isinstance(dataset, Photos):
+        for protocol in experiment.protocols:
+            errors = errors_of([trainee.network], [experiment], protocol, dataset, ranks, threads)
+            values[metrics.protocol_err(protocol, 1)] = errors.top1_err
+            values[metrics.protocol_err(protocol, 5)] = errors.top5_err
+    return values
+
+
+def responses(trainee: Trainee, images: Views, iteration: int, ranks: Ranks) -> metrics.LayerValues:
     """Figure 7 for this network: the standard deviation of each 3x3 layer's response to the test images."""
     layers = response_layers(layout(trainee.experiment))
     stds = response_stds(trainee.network, layers, images, trainee.experiment.precision, ranks)
     return metrics.LayerValues(iteration, metrics.RESPONSE_STD, list(layers), stds)
-
-
-def evaluation_splits(
-    experiment: Experiment, dataset: Dataset, device: torch.device
-) -> dict[metrics.Split, OriginalImages]:
-    """The splits a run is scored on: `test`, `val` where images are held out, and the training set as it is."""
-    views: dict[metrics.Split, OriginalImages] = {"test": single_views(experiment, dataset, dataset.test, device)}
-    val = held_out(experiment, dataset)
-    if val is not None:
-        views["val"] = single_views(experiment, dataset, val, device)
-    views["train"] = single_views(experiment, dataset, training_split(experiment, dataset), device)
-    return views
 
 
 def look(experiment: Experiment, history: History, window: Tensor, classes: int) -> None:
@@ -216,9 +226,7 @@ def running_values(experiment: Experiment, history: History, window: Tensor) -> 
     return {metrics.TRAIN_ERR: error, metrics.TRAIN_LOSS: sum(losses) / seen}
 
 
-def scores(
-    trainee: Trainee, splits: dict[metrics.Split, OriginalImages], ranks: Ranks, everything: bool
-) -> dict[str, float]:
+def scores(trainee: Trainee, splits: dict[metrics.Split, Views], ranks: Ranks, everything: bool) -> dict[str, float]:
     """Errors and losses on the splits; the training set only where `everything` is asked for."""
     names = {
         "test": (metrics.TEST_ERR, metrics.TEST_LOSS),

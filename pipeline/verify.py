@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from pipeline.checkpoint import Checkpoint, folder, iterations, read_checkpoint
-from pipeline.datasets import verify_dataset
 from pipeline.errors import InputError, first_line
 from pipeline.history import History
-from pipeline.metrics import IMAGES_PER_SECOND
+from pipeline.metrics import SPEEDS
 from pipeline.networks import build_network
 from pipeline.provenance import drift, drift_text
 from pipeline.runs import Run, check_run, read_result
 from pipeline.schedule import expected_points, milestone
+from pipeline.staging import verify_stored
 from pipeline.storage import Storage
 from pipeline.weights import HEADER, load_weights, read_tensors
 
@@ -70,7 +70,7 @@ def _result(storage: Storage, run: Run) -> dict[str, Any] | None:
 
 def _dataset(storage: Storage, run: Run) -> Finding:
     try:
-        row = verify_dataset(storage, run.dataset_id).row
+        row = verify_stored(storage, run.dataset_id)
     except InputError as error:
         return Finding("dataset", False, str(error))
     return Finding("dataset", True, f"{row.name} {run.dataset_id}: its images give this id")
@@ -228,7 +228,7 @@ def first_difference(stored: Checkpoint, again: Checkpoint) -> str:
         if stored.files[name] != again.files[name]:
             return f"{name}: {_tensor_difference(stored.files[name], again.files[name])}"
     one, two = (History.from_json(checkpoint.files["history.json"]) for checkpoint in (stored, again))
-    mine, theirs = ([p for p in h.points if p.metric != IMAGES_PER_SECOND] for h in (one, two))
+    mine, theirs = ([p for p in h.points if p.metric not in SPEEDS] for h in (one, two))
     for point, other in zip(mine, theirs, strict=False):
         known, measured = (point.metric, point.iteration, point.value), (other.metric, other.iteration, other.value)
         if known != measured:

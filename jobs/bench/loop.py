@@ -16,11 +16,12 @@ from jobs import screen
 from jobs.bench import measure
 from jobs.bench.contestants import STANDARD, Contestant, best_standard, our_names, our_steps, runs_at_once
 from jobs.bench.standard_loop import Setting
-from jobs.grids import check_trainable
-from pipeline.datasets import Dataset, read_dataset
+from jobs.request import check_suits
+from pipeline.datasets import Dataset, prepared_manifest, read_dataset
 from pipeline.experiments import Experiment, Precision
 from pipeline.memory import keep_freed_memory
 from pipeline.overrides import experiment_named
+from pipeline.photos import holds_photographs
 from pipeline.provenance import hardware
 from pipeline.storage import Storage
 
@@ -45,9 +46,9 @@ def bench(
         InputError: an unknown row or precision, or bf16 on a CPU without it.
     """
     row = experiment_named(experiment)
-    check_trainable(row)
     chosen = measure.precisions(precision)
     threads = threads or measure.cpus()
+    check_suits(row, dataset_id, holds_photographs(prepared_manifest(place, dataset_id)))
     dataset = read_dataset(place, dataset_id)
     keep_freed_memory()  # as a Ray Train worker does
     with _threads_kept(), screen.progress("measuring") as report, ExitStack() as processes:

@@ -13,11 +13,12 @@ from typing import Any
 
 from jobs import screen
 from jobs.bench import measure
-from jobs.grids import check_trainable
-from pipeline.datasets import Dataset, read_dataset
+from jobs.request import check_suits
+from pipeline.datasets import Dataset, prepared_manifest, read_dataset
 from pipeline.experiments import Experiment, Precision
 from pipeline.memory import keep_freed_memory
 from pipeline.overrides import experiment_named
+from pipeline.photos import holds_photographs
 from pipeline.provenance import hardware, versions
 from pipeline.storage import Storage
 
@@ -49,8 +50,8 @@ def profile(experiment: str, place: Storage, dataset_id: str, precision: str, st
     """
     chosen: Precision = measure.precisions(precision)[-1]
     row = replace(experiment_named(experiment), precision=chosen)
-    check_trainable(row)
     threads = threads or measure.cpus()
+    check_suits(row, dataset_id, holds_photographs(prepared_manifest(place, dataset_id)))
     dataset = read_dataset(place, dataset_id)
     seconds, shares = _measured(row, dataset, steps, threads)
     _print_table(row, dataset, seconds, shares)

@@ -23,7 +23,7 @@ SHORT = ("--iterations", "8", "--set", "eval_every=8")
     ("arguments", "says"),
     [
         (("train", "resnet21"), "unknown experiment resnet21; did you mean"),
-        (("train", "plain18"), "not trained yet"),
+        (("train", "plain18"), "plain18 does not suit --data digits, which is of small images"),
         (("train", "resnet20", "--set", "wieght_decay=0"), "did you mean weight_decay"),
         (("train", "resnet20", "--set", "lr=fast"), "lr takes a number"),
         (("train", "resnet20", "--set", "sgd=adam"), "one of caffe, torch"),

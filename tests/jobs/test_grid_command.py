@@ -7,8 +7,15 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.frames import load
+from pipeline.datasets import write_dataset
 from pipeline.metrics import TEST_ERR
+from pipeline.overrides import experiment_named
+from pipeline.ranks import single
+from pipeline.runs import Run, start_run
+from pipeline.storage import Storage
+from pipeline.train import Settings, train
 from tests.conftest import Cli
+from tests.pipeline.small_runs import digits_once
 
 pytestmark = pytest.mark.ray
 
@@ -124,8 +131,16 @@ def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_
 
 
 def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_path: Path) -> None:
-    """Both rows become the same network, so that no number of seeds can part them."""
-    options = ("--iterations", "8", "--set", "depth=8", "--set", "eval_every=4", "--storage", tmp_path)
+    """Both rows become the same network, so that no number of seeds can part them; most runs are there already."""
+    settings = ("depth=8", "eval_every=4")
+    options = ("--iterations", "8", *(word for one in settings for word in ("--set", one)), "--storage", tmp_path)
+    place, dataset = Storage(str(tmp_path)), digits_once()
+    write_dataset(place, dataset, {"kind": "embedded"})
+    for name in ("plain20", "plain56"):
+        for seed in (*range(2), *range(3, 9)):
+            run = Run(experiment_named(name, settings, 8), dataset.id, dataset.key, seed)
+            start_run(place, run, 1)
+            train(run, dataset, place, single(), Settings())
     done = cli("grid", "plain20", "plain56", "--until-decided", *options, timeout=580)
     assert done.returncode == 0, done.stdout + done.stderr
     said = [line for line in done.stdout.splitlines() if line.startswith("undecided with")]

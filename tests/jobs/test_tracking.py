@@ -97,9 +97,9 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
 def test_an_interrupted_run_says_so_and_is_continued(cli: Cli, tmp_path: Path) -> None:
     options = (
         "--iterations",
-        "2000",
+        "700",
         "--set",
-        "eval_every=100",
+        "eval_every=50",
         "--checkpoint-seconds",
         "0.5",
         "--storage",
