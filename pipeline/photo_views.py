@@ -47,7 +47,7 @@ class Normaliser:
 
     def __call__(self, pixels: NDArray[np.uint8], shift: NDArray[np.float32] | None = None) -> Tensor:
         """Pixels [n, height, width, 3] as views [n, 3, height, width] (channels last in memory)."""
-        given = torch.from_numpy(pixels)
+        given = torch.from_numpy(pixels)  # a new array in any case, so torch may have it
         if self.offset.is_cuda:
             given = given.pin_memory()
         views = given.to(self.offset.device, non_blocking=True).float()

@@ -38,7 +38,7 @@ class Errors:
     count: int
 
 
-class Tester:
+class Scorer:
     """A protocol's softmax scores of photographs: its views, made on the CPU, and what a network says of them."""
 
     def __init__(self, protocol: Protocol, row: Experiment, photos: Photos, device: torch.device) -> None:
@@ -103,19 +103,19 @@ def errors_of(
     """
     for network in networks:
         network.eval()
-    testers = [Tester(protocol, row, photos, ranks.device) for row in rows]
+    scorers = [Scorer(protocol, row, photos, ranks.device) for row in rows]
     split, batches = photos.test, -(-len(photos.test) // BATCH)
     wrong = torch.zeros(batches, 2, dtype=torch.float64, device=ranks.device)
 
     def view(sample: int) -> Any:
         content = split.encoded(sample)
-        return [tester.views(content) for tester in testers]
+        return [scorer.views(content) for scorer in scorers]
 
     own = range(ranks.rank, batches, ranks.world_size)
     for number, ids, views in decoded_ahead(own, range(len(split)), BATCH, view, threads):
         parts = [
-            tester.scores(network, [one[which] for one in views])
-            for which, (tester, network) in enumerate(zip(testers, networks, strict=True))
+            scorer.scores(network, [one[which] for one in views])
+            for which, (scorer, network) in enumerate(zip(scorers, networks, strict=True))
         ]
         scores = torch.stack(parts).mean(0)
         labels = torch.from_numpy(split.labels[ids].astype(np.int64)).to(scores.device)

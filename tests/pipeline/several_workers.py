@@ -2,15 +2,16 @@
 
 import multiprocessing
 import socket
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
 import torch
 
 from pipeline import ranks
-from pipeline.augment import TrainImages
+from pipeline.feeds import training_feed
 from pipeline.runs import Run
-from pipeline.sampling import batch_at
+from pipeline.staging import staged_dataset
 from pipeline.storage import Storage
 from pipeline.train import Settings, train
 from tests.pipeline.small_runs import digits_once, small_run
@@ -48,17 +49,15 @@ def trained_by(
 def work(rank: int, world_size: int, address: tuple[str, int], place: Path, run: Run, settings: Settings) -> None:
     """One worker."""
     torch.set_num_threads(1)
-    dataset = digits_once()
-    images, size = TrainImages(run.experiment, dataset, torch.device("cpu")), run.experiment.global_batch_size
-    share = size // world_size
-    with open(place / f"seen-{rank}", "w") as seen:
-        for iteration in range(run.experiment.iterations):
-            views, labels = images.batch(batch_at(run.seed, images.count, iteration, size, rank * share, share))
-            for view, label in zip(views, labels, strict=True):
-                content = view.contiguous().numpy().tobytes() + label.numpy().tobytes()
-                seen.write(blake2b(content, digest_size=8).hexdigest() + "\n")
+    storage, small = Storage(str(place)), digits_once()
+    dataset = small if run.dataset_id == small.id else staged_dataset(storage, run.dataset_id, None)
     mine = ranks.join(rank, world_size, torch.device("cpu"), address, timeout_s=60)
     try:
-        train(run, dataset, Storage(str(place)), mine, settings)
+        with closing(training_feed(run, dataset, mine, threads=2)) as feed, open(place / f"seen-{rank}", "w") as seen:
+            for iteration in range(run.experiment.iterations):
+                for view, label in zip(*feed.batch(iteration), strict=True):
+                    content = view.contiguous().numpy().tobytes() + label.numpy().tobytes()
+                    seen.write(blake2b(content, digest_size=8).hexdigest() + "\n")
+        train(run, dataset, storage, mine, settings)
     finally:
         ranks.leave()
