@@ -1,7 +1,8 @@
 """Photographs on their way into the network: decoded in threads ahead of training, normalised on the device (Sec. 3.4).
 
-Threads hand over uint8 squares; the mean is subtracted and the colour shift added where the network is. A view depends on
-the photograph and its own random words alone, so neither the threads' number nor their order shows.
+For a GPU, threads hand over uint8 squares that are normalised there; for the CPU they normalise them too, one at a time while
+they are in its cache. A view depends on the photograph and its own random words alone, so neither the threads' number nor
+their order shows.
 """
 
 from collections import OrderedDict
@@ -56,6 +57,23 @@ class Normaliser:
             views.add_(torch.from_numpy(shift).to(views.device)[:, None, None, :])
         return views.permute(0, 3, 1, 2)
 
+    def into(self, view: NDArray[np.float32], pixels: NDArray[np.uint8], shift: NDArray[np.float32] | None) -> None:
+        """The same of one square on the CPU: pixels [side, side, 3] and a shift [3] into `view`."""
+        np.subtract(pixels, self.offset.numpy(), out=view, dtype=np.float32)
+        np.multiply(view, self.scale.numpy(), out=view)
+        if shift is not None:
+            np.add(view, shift, out=view)
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A batch that threads fill: `views` [n, crop, crop, 3] are uint8, or on the CPU normalised float32."""
+
+    batch: Batch
+    shift: NDArray[np.float32] | None
+    views: NDArray[Any]
+    tasks: list[Future[None]]
+
 
 class PhotoFeed:
     """The training batches of one worker, in the order of iterations."""
@@ -73,42 +91,46 @@ class PhotoFeed:
         self.row, self.split, self.seed, self.last = row, photos.train, seed, last
         self.batch_of = batch_of
         self.normalise = Normaliser.of(row, photos, device, row.crop)
-        self.labels = photos.train.labels.astype(np.int64)
+        self.here = device.type == "cpu"
         self.pool = ThreadPoolExecutor(threads, "decode")
-        self.coming: OrderedDict[int, tuple[Batch, NDArray[np.uint8], list[Future[None]]]] = OrderedDict()
+        self.coming: OrderedDict[int, Coming] = OrderedDict()
         self.waited = 0.0
         """Seconds that training stood still for pixels."""
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Views [n, 3, crop, crop] and labels [n] of an iteration; those after it are begun."""
         for number in [known for known in self.coming if not iteration <= known <= iteration + AHEAD]:
-            for task in self.coming.pop(number)[2]:
+            for task in self.coming.pop(number).tasks:
                 task.cancel()
         for number in range(iteration, min(iteration + AHEAD, self.last) + 1):
             if number not in self.coming:
                 self.coming[number] = self._begin(self.batch_of(number))
-        batch, pixels, tasks = self.coming[iteration]
+        coming = self.coming[iteration]
         started = perf_counter()
-        for task in tasks:
+        for task in coming.tasks:
             task.result()
         self.waited += perf_counter() - started
-        shift = None
+        labels = torch.from_numpy(self.split.labels[coming.batch.ids].astype(np.int64))
+        if self.here:
+            return torch.from_numpy(coming.views).permute(0, 3, 1, 2), labels
+        return self.normalise(coming.views, coming.shift), labels.to(self.normalise.offset.device)
+
+    def _begin(self, batch: Batch) -> "Coming":
+        size, side, shift = len(batch.ids), self.row.crop, None
         if self.row.augmentation != "none" and self.row.colour:
             shift = colour_shift(words_of(self.seed, batch.epochs, "colour", batch.ids), self.row.colour)
-        labels = torch.from_numpy(self.labels[batch.ids]).to(self.normalise.offset.device)
-        return self.normalise(pixels, shift), labels
-
-    def _begin(self, batch: Batch) -> tuple[Batch, NDArray[np.uint8], list[Future[None]]]:
-        side = self.row.crop
-        pixels = np.empty((len(batch.ids), side, side, 3), dtype=np.uint8)
+        views = np.empty((size, side, side, 3), dtype=np.float32 if self.here else np.uint8)
 
         def fill(start: int) -> None:
-            for place in range(start, min(start + STRIDE, len(batch.ids))):
+            for place in range(start, min(start + STRIDE, size)):
                 content = self.split.encoded(batch.ids[place])
-                pixels[place] = training_view(content, batch.words[place], self.row)
+                pixels = training_view(content, batch.words[place], self.row)
+                if self.here:
+                    self.normalise.into(views[place], pixels, None if shift is None else shift[place])
+                else:
+                    views[place] = pixels
 
-        tasks = [self.pool.submit(fill, start) for start in range(0, len(batch.ids), STRIDE)]
-        return batch, pixels, tasks
+        return Coming(batch, shift, views, [self.pool.submit(fill, start) for start in range(0, size, STRIDE)])
 
     def close(self) -> None:
         """Let go of the threads."""

@@ -34,6 +34,29 @@ def bench_loop(
     bench(experiment, place, manifest["id"], precision, rounds, steps, threads)
 
 
+@app.command("data")
+def bench_data(
+    data: DataOption = "imagenet",
+    storage: StorageOption = "results",
+    rounds: RoundsOption = 5,
+    batches: Annotated[int, typer.Option(min=2, help="Batches of 64 a round.")] = 14,
+) -> None:
+    """Photographs decoded and augmented a second, against PIL and torchvision in a DataLoader at its best settings.
+
+    Example: `resnet-repro bench data --data imagenet --rounds 3`
+    """
+    from jobs.bench.data_rate import bench
+    from jobs.data import manifest_of
+    from pipeline.errors import InputError
+    from pipeline.photos import holds_photographs
+
+    place = writable(storage)
+    manifest = manifest_of(place, data)
+    if not holds_photographs(manifest):
+        raise InputError(f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet")
+    bench(place, manifest["id"], rounds, batches)
+
+
 @app.command("ray")
 def bench_ray(
     data: DataOption = "digits",
