@@ -160,9 +160,11 @@ def open_photos(storage: Storage, dataset_id: str, copies: Path | None, say: Cal
     folder = storage.local
     if folder is None:
         folder = stage(storage, manifest, copies, say)
-    contents = {name: _verified(storage, manifest[name]) for name in ("index", "mean")}
+    here = Storage(str(folder))
+    _verified(here, manifest["index"])
     files = ShardFiles(folder, [shard["path"] for shard in manifest["shards"]])
-    table = pa.ipc.open_file(pa.py_buffer(contents["index"])).read_all()
+    # Mapped, so that all workers of a node share it: of ImageNet, ten megabytes are ever looked at.
+    table = pa.ipc.open_file(pa.memory_map(here.path(manifest["index"]["path"]))).read_all()
     start, splits = 0, []
     for split in SPLITS:
         count = manifest[f"{split}_images"]
@@ -170,7 +172,7 @@ def open_photos(storage: Storage, dataset_id: str, copies: Path | None, say: Cal
         labels, shards, rows = (of_split.column(name).to_numpy() for name in ("label", "shard", "row"))
         splits.append(PhotoSplit(labels, shards, rows, files))
         start += count
-    mean = load_arrays(contents["mean"])
+    mean = load_arrays(_verified(storage, manifest["mean"]))
     return Photos(manifest, splits[0], splits[1], mean["sums"], mean["squares"])
 
 
@@ -193,20 +195,27 @@ def stage(storage: Storage, manifest: dict[str, Any], copies: Path | None, say: 
         raise InputError(f"dataset {manifest['id']} is in {storage.uri}, and this node has no folder to copy it to")
     here = Storage(str(copies))
 
-    def bring(shard: dict[str, Any]) -> None:
-        target = copies / shard["path"]
-        if target.exists() and target.stat().st_size == shard["size"]:  # copies are written whole, under their checksum
+    files = [manifest["index"], *manifest["shards"]]
+
+    def there(file: dict[str, Any]) -> bool:
+        # By size: copies are written whole once their checksum is right, and their place is named after what they hold.
+        target = copies / file["path"]
+        return target.exists() and target.stat().st_size == file["size"]
+
+    def bring(file: dict[str, Any]) -> None:
+        if there(file):
             return
+        target = copies / file["path"]
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock", fallback_to_soft=False):
-            if not target.exists() or target.stat().st_size != shard["size"]:
-                here.write(shard["path"], _verified(storage, shard))
+            if not there(file):
+                here.write(file["path"], _verified(storage, file))
 
-    total = sum(shard["size"] for shard in manifest["shards"])
+    total = sum(file["size"] for file in files)
     say(f"dataset {manifest['id']}: {total / 1e9:.1f} GB of {storage.uri} are kept in {copies}")
     try:
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(bring, manifest["shards"]))
+            list(pool.map(bring, files))
     except OSError as error:
         raise InputError(
             f"{copies}: no room or no right to keep a dataset of {total / 1e9:.1f} GB ({error})"

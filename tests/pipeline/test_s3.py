@@ -13,10 +13,12 @@ from pipeline.errors import InputError
 from pipeline.lease import Lease
 from pipeline.ranks import single
 from pipeline.runs import read_heartbeat, start_run, stored_runs
+from pipeline.staging import staged_dataset
 from pipeline.storage import Storage
 from pipeline.train import Settings, train
 from pipeline.verify import examine
 from tests.object_store import ACCESS, s3_server
+from tests.pipeline.photographs import as_parquet, ingested, pictures
 from tests.pipeline.small_runs import digits_once, small_run
 
 RUN = small_run()
@@ -73,3 +75,20 @@ def test_a_run_in_a_bucket_has_one_holder(bucket: Storage) -> None:
         Lease(bucket, run).__enter__()
     with Lease(bucket, run) as again:
         assert again.held()
+
+
+def test_shards_that_are_not_in_a_folder_are_copied_once_and_by_checksum(tmp_path: Path, bucket: Storage) -> None:
+    images, copies = pictures(), tmp_path / "copies"
+    manifest = ingested(bucket, as_parquet(tmp_path / "p", images))
+    photos = staged_dataset(bucket, manifest["id"], copies)
+    known = {content for _, _, content in images["train"]}
+    assert {photos.train.encoded(i) for i in range(12)} == known
+    shard = copies / manifest["shards"][0]["path"]
+    written = shard.stat().st_mtime_ns
+    staged_dataset(bucket, manifest["id"], copies)
+    assert shard.stat().st_mtime_ns == written
+    bucket.write(manifest["shards"][1]["path"], b"something else")
+    with pytest.raises(InputError, match=r"shard-00001\.arrow: damaged"):
+        staged_dataset(bucket, manifest["id"], tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="no folder to copy it to"):
+        staged_dataset(bucket, manifest["id"], None)
