@@ -1,8 +1,8 @@
-"""Claims C1 to C13 of Sec. 4.2 and I4 of Sec. 4.1: the parts each consists of, and a study's verdict on it.
+"""Claims C1 to C13 of Sec. 4.2 and I4 of Sec. 4.1: the parts each consists of; and a study's verdict on a claim.
 
 A claim is reproduced if all its parts hold, contradicted if one is significantly the opposite, otherwise undecided;
-it is "not run" where rows are missing, or where its numbers are about CIFAR-10 and the study is not. The words and the
-paper's values are in `paper/claims.csv`; the tests are in `evidence` and `stats`.
+it is "not run" where rows are missing, or where its numbers are about the paper's data and the study is not. The words and
+the paper's values are in `paper/claims.csv`; the tests are in `evidence` and `stats`; ImageNet's claims in `imagenet_claims`.
 """
 
 from dataclasses import dataclass
@@ -12,33 +12,16 @@ import pandas as pd
 
 from analysis import evidence, reported
 from analysis.cells import Verdict
-from analysis.evidence import EveryRun, Evidence, Higher, Part, Similar, SlowStart, Within
+from analysis.evidence import Claim, EveryRun, Evidence, Higher, Similar, SlowStart, Within
+from analysis.imagenet_claims import IMAGENET_CLAIMS, NOT_VANISHED
 from analysis.measures import MEASURED, measure
 from analysis.reported import Statement
 from analysis.stats import MIN_SEEDS
 from analysis.studies import Study
+from pipeline.experiments import Family
 
 PLAIN = ("plain20", "plain32", "plain44", "plain56")
 RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
-
-NOT_VANISHED = 1e-3
-"""Our reading of "healthy": no layer's variance is below a thousandth of the 1 that batch norm starts with, and no layer's
-gradient norm below a thousandth of that of the layer nearest to the loss. Without batch norm and with N(0, 0.01²), 56 layers
-lose more than float32 can hold."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim as parts; `absolute` claims are about numbers of CIFAR-10, and mean nothing on another dataset."""
-
-    parts: tuple[Part, ...]
-    absolute: bool = False
-
-    @property
-    def experiments(self) -> tuple[str, ...]:
-        """The rows it needs, each once."""
-        return tuple(dict.fromkeys(name for part in self.parts for name in part.experiments))
-
 
 CLAIMS: dict[str, Claim] = {
     "C1": Claim((Higher("train", "plain56", "plain20"), Higher("test", "plain56", "plain20"))),
@@ -84,28 +67,33 @@ class Judgement:
         return self.statement.id
 
 
+BY_FAMILY: dict[Family, dict[str, Claim]] = {"cifar": CLAIMS, "imagenet": IMAGENET_CLAIMS}
+"""The claims that a study of each half of the paper is judged by."""
+
 NOT_JUDGED = {
-    "I": "ImageNet is not trained yet",
+    "C": "of runs on CIFAR-10's kind of data",
+    "I": "of runs on ImageNet's kind of data",
     "D": "detection is not part of this reproduction",
     "L": "localization is not part of this reproduction",
 }
 """Why the paper's other claims are not run, by the first letter of their ids."""
 
 
-def not_judged() -> dict[str, str]:
-    """The claims of the paper that no study can judge yet, with why."""
-    return {name: NOT_JUDGED[name[0]] for name in reported.claims() if name not in CLAIMS}
+def not_judged(family: Family) -> dict[str, str]:
+    """The claims of the paper that a study of this half does not judge, with why."""
+    return {name: NOT_JUDGED[name[0]] for name in reported.claims() if name not in BY_FAMILY[family]}
 
 
-def claim_experiments() -> dict[str, tuple[str, ...]]:
+def claim_experiments(family: Family = "cifar") -> dict[str, tuple[str, ...]]:
     """The experiments that each claim needs, by claim id."""
-    return {name: claim.experiments for name, claim in CLAIMS.items()}
+    return {name: claim.experiments for name, claim in BY_FAMILY[family].items()}
 
 
 def judge_claims(study: Study) -> list[Judgement]:
     """The verdict of a study on every claim, in the order of their ids."""
     measures = measure(study)
-    return [_judge(reported.claims()[name], claim, study, measures) for name, claim in CLAIMS.items()]
+    claims = BY_FAMILY[study.family]
+    return [_judge(reported.claims()[name], claim, study, measures) for name, claim in claims.items()]
 
 
 def summary(judgements: list[Judgement]) -> pd.DataFrame:
@@ -128,7 +116,8 @@ def summary(judgements: list[Judgement]) -> pd.DataFrame:
 
 def _judge(statement: Statement, claim: Claim, study: Study, measures: pd.DataFrame) -> Judgement:
     if claim.absolute and not study.comparable:
-        reason = f"Its numbers are about CIFAR-10 with the paper's recipe; here: {study.why_not_comparable}."
+        about = f"{study.papers_dataset} with the paper's recipe"
+        reason = f"Its numbers are about {about}; here: {study.why_not_comparable}."
         return Judgement(statement, "not run", reason, evidence.frame([]))
     found = [part.judge(measures, study.level) for part in claim.parts]
     verdict, reason = _verdict(found, measures, claim.experiments)

@@ -30,6 +30,12 @@ QUANTITIES: dict[str, dict[str, str]] = {
     "backward": {"backward": "weakest gradient norm of any layer, as a share of the last one's"},
     "params": {"params": "parameters"},
     "warmup_end": {"warmup_end": "iterations of warm-up"},
+    "early_5": {"early_5": "validation error at 5/60 of training"},
+    "early_10": {"early_10": "validation error at 10/60 of training"},
+    "ten_crop_1": {"ten_crop_1": "10-crop top-1 error"},
+    "ten_crop_5": {"ten_crop_5": "10-crop top-5 error"},
+    "multi_scale_1": {"multi_scale_1": "multi-scale top-1 error"},
+    "multi_scale_5": {"multi_scale_5": "multi-scale top-5 error"},
 }
 """What can be compared: the columns of `measures` that give it, in words; the first that all runs have is used."""
 
@@ -69,6 +75,19 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A claim as parts; `absolute` claims are about numbers on the paper's own data, and mean nothing on other data."""
+
+    parts: tuple[Part, ...]
+    absolute: bool = False
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """The rows it needs, each once."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.experiments))
+
+
+@dataclass(frozen=True)
 class Higher:
     """The mean of `quantity` is higher in row `first` than in row `second`."""
 
@@ -81,21 +100,21 @@ class Higher:
         return self.first, self.second
 
     def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
-        words, values, problem = _values(measures, self.quantity, self.experiments)
+        words, values, problem = values_of(measures, self.quantity, self.experiments)
         first, second = values[self.first], values[self.second]
         text = f"{words}: {self.first} > {self.second}"
         if problem:
-            return _evidence(text, self.experiments, values, *problem)
+            return evidence_of(text, self.experiments, values, *problem)
         claimed, reverse = stats.higher(first, second), stats.higher(second, first)
         shown = f"p = {format_p(claimed.p)}"
         if claimed.significant(level):
-            return _evidence(text, self.experiments, values, "holds", shown, p=claimed.p)
+            return evidence_of(text, self.experiments, values, "holds", shown, p=claimed.p)
         if reverse.significant(level):
-            return _evidence(text, self.experiments, values, "opposite", f"{shown}, the reverse {format_p(reverse.p)}",
+            return evidence_of(text, self.experiments, values, "opposite", f"{shown}, the reverse {format_p(reverse.p)}",
                              p=claimed.p)  # fmt: skip
         seen = f"could have seen a difference of {_number(stats.seen_difference(first, second, level))}"
         shown += f"; {seen}, {would_decide(stats.seeds_to_order(first, second, level))}"
-        return _evidence(text, self.experiments, values, "open", shown, p=claimed.p)
+        return evidence_of(text, self.experiments, values, "open", shown, p=claimed.p)
 
 
 @dataclass(frozen=True)
@@ -112,11 +131,11 @@ class Within:
         return (self.experiment,)
 
     def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
-        words, values, problem = _values(measures, self.quantity, self.experiments)
+        words, values, problem = values_of(measures, self.quantity, self.experiments)
         bounds = ((sign, bound) for sign, bound in ((">", self.above), ("<", self.below)) if isfinite(bound))
         text = f"{words}: {self.experiment} {' and '.join(f'{sign} {_number(bound)}' for sign, bound in bounds)}"
         if problem:
-            return _evidence(text, self.experiments, values, *problem)
+            return evidence_of(text, self.experiments, values, *problem)
         found = stats.summarise(values[self.experiment])
         interval = stats.mean_interval(values[self.experiment], stats.confidence(level))
         outcome, why = _placed(interval, self.above, self.below, level)
@@ -124,7 +143,7 @@ class Within:
             why += (
                 f"; {would_decide(stats.seeds_to_place(found.mean, found.std, found.n, self.above, self.below, level))}"
             )
-        return _evidence(text, self.experiments, values, outcome, why, interval=interval)
+        return evidence_of(text, self.experiments, values, outcome, why, interval=interval)
 
 
 @dataclass(frozen=True)
@@ -141,10 +160,10 @@ class Similar:
         return self.first, self.second
 
     def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
-        words, values, problem = _values(measures, self.quantity, self.experiments)
+        words, values, problem = values_of(measures, self.quantity, self.experiments)
         text = f"{words}: {self.first} within {self.margin:g} points of {self.second}"
         if problem:
-            return _evidence(text, self.experiments, values, *problem)
+            return evidence_of(text, self.experiments, values, *problem)
         first, second = stats.summarise(values[self.first]), stats.summarise(values[self.second])
         interval = stats.difference_interval(values[self.first], values[self.second], stats.confidence(level))
         outcome, why = _placed(interval, -self.margin, self.margin, level, "difference, ")
@@ -153,7 +172,7 @@ class Similar:
             difference = first.mean - second.mean
             seeds = stats.seeds_to_place(difference, spread, fewest, -self.margin, self.margin, level)
             why += f"; {would_decide(seeds)}"
-        return _evidence(text, self.experiments, values, outcome, why, interval=interval)
+        return evidence_of(text, self.experiments, values, outcome, why, interval=interval)
 
 
 @dataclass(frozen=True)
@@ -169,14 +188,14 @@ class EveryRun:
         return (self.experiment,)
 
     def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
-        words, values, problem = _values(measures, self.quantity, self.experiments)
+        words, values, problem = values_of(measures, self.quantity, self.experiments)
         text = f"{words}: {self.experiment} > {self.above:g} in every run"
         if problem:
-            return _evidence(text, self.experiments, values, *problem)
+            return evidence_of(text, self.experiments, values, *problem)
         found = values[self.experiment]
         above = sum(value > self.above for value in found)
         outcome: Outcome = "holds" if above == len(found) else "opposite" if not above else "open"
-        return _evidence(text, self.experiments, values, outcome, f"{above} of {len(found)}, lowest {min(found):.2g}")
+        return evidence_of(text, self.experiments, values, outcome, f"{above} of {len(found)}, lowest {min(found):.2g}")
 
 
 @dataclass(frozen=True)
@@ -194,14 +213,14 @@ class SlowStart:
         runs = measures[(measures.experiment == self.experiment) & (measures.state == MEASURED)]
         text = f"iterations at 90 % error: {self.experiment} > {epoch:.0f} (one epoch)"
         values = {self.experiment: runs.converging_from.tolist()}
-        _, _, problem = _values(measures, "test", self.experiments)
+        _, _, problem = values_of(measures, "test", self.experiments)
         if problem:
-            return _evidence(text, self.experiments, values, *problem)
+            return evidence_of(text, self.experiments, values, *problem)
         fast = (runs.converging_from <= epoch).sum()  # a run that never converged has no number, and is slow
         slow = len(runs) - fast
         outcome: Outcome = "holds" if slow == len(runs) else "opposite" if fast == len(runs) else "open"
         why = f"{slow} of {len(runs)} runs longer, {fast} shorter"
-        return _evidence(text, self.experiments, values, outcome, why)
+        return evidence_of(text, self.experiments, values, outcome, why)
 
 
 def format_p(p: float) -> str:
@@ -219,7 +238,7 @@ def _placed(
     return ("opposite" if high <= above or low >= below else "open"), why
 
 
-def _values(
+def values_of(
     measures: pd.DataFrame, quantity: str, experiments: tuple[str, ...]
 ) -> tuple[str, dict[str, list[float]], tuple[Outcome, str] | None]:
     """The words, each row's values, and, where they cannot be judged, the outcome and why."""
@@ -241,7 +260,7 @@ def _problem(values: dict[str, list[float]], words: str) -> tuple[Outcome, str] 
     return None
 
 
-def _evidence(
+def evidence_of(
     comparison: str,
     experiments: tuple[str, ...],
     values: dict[str, list[float]],
@@ -250,6 +269,7 @@ def _evidence(
     p: float = nan,
     interval: tuple[float, float] = (nan, nan),
 ) -> Evidence:
+    """The evidence that a part's values and its test make; the first two rows are those compared."""
     first = stats.summarise(values[experiments[0]])
     against = experiments[1] if len(experiments) > 1 else ""
     second = stats.summarise(values.get(against, []))
@@ -266,11 +286,11 @@ def frame(evidence: list[Evidence]) -> pd.DataFrame:
 
 def printed(numbers: pd.DataFrame) -> pd.DataFrame:
     """The evidence as text, one row per part that has any number: means with their number of runs, and the test."""
-    shown = numbers[(numbers.n > 0) | (numbers.n_against > 0)]
+    shown = numbers[(numbers.n > 0) | (numbers.n_against > 0) | (numbers.experiment == "")]
     return pd.DataFrame(
         {
             "part": shown.comparison,
-            "mean (n)": [f"{_number(row.mean)} ({row.n})" for row in each(shown)],
+            "mean (n)": [f"{_number(row.mean)} ({row.n})" if row.experiment else "" for row in each(shown)],
             "against (n)": [
                 f"{_number(row.mean_against)} ({row.n_against})" if row.against else "" for row in each(shown)
             ],

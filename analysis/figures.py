@@ -116,9 +116,14 @@ def y_limit(study: Study, panels: tuple[Panel, ...]) -> float:
     return min(100.0, 20.0 * ceil(highest / 20))
 
 
-def _canvas(study: Study, panels: tuple[Panel, ...], inches: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+def canvas(panels: int, inches: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels side by side."""
     figure = Figure(figsize=inches, layout=ConstrainedLayoutEngine(wspace=0.07))
-    axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def _canvas(study: Study, panels: tuple[Panel, ...], inches: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure, axes = canvas(len(panels), inches)
     limit = y_limit(study, panels)
     for ax, panel in zip(axes, panels, strict=True):
         _frame_axes(ax, study, panel, limit)
@@ -157,14 +162,15 @@ def _draw(ax: Axes, study: Study, panel: Panel) -> None:
             ax.fill_between(points.iteration, points.low, points.high, color=style.COLOURS[depth], **style.BAND)
         ax.plot(points.iteration, points["mean"], color=style.COLOURS[depth], **look)
         ends[depth] = points["mean"].iloc[-1]
-    _label_ends(ax, {panel.label.format(depth=d): (y, style.COLOURS[d]) for d, y in ends.items()})
+    label_ends(ax, {panel.label.format(depth=d): (y, style.COLOURS[d]) for d, y in ends.items()})
 
 
-def _label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:
+def label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:
     """Name each curve beside its end, outside the axes, moved apart where the ends lie close."""
-    top = ax.get_ylim()[1]
+    bottom, top = ax.get_ylim()
     names = sorted(ends, key=lambda name: ends[name][0])
-    places = spread([ends[name][0] for name in names], gap=0.062 * top, top=top)
+    wanted = [ends[name][0] - bottom for name in names]
+    places = [bottom + place for place in spread(wanted, gap=0.062 * (top - bottom), top=top - bottom)]
     beside = ax.get_yaxis_transform()
     for name, place in zip(names, places, strict=True):
         y, colour = ends[name]
@@ -199,6 +205,10 @@ def _finish(figure: Figure, study: Study, panels: tuple[Panel, ...]) -> None:
         entries |= {"the paper's curve, digitised": Line2D([], [], color=grey, **style.PAPER_CURVE)}
     if len(entries) > 1:
         figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
-    # Settle the layout once: each further drawing would move it by a hair, and the bytes with it.
+    settle(figure)
+
+
+def settle(figure: Figure) -> None:
+    """Fix the layout: each further drawing would move it by a hair, and the bytes with it."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

@@ -13,7 +13,16 @@ from analysis.frames import FAILED, FINISHED, each
 from analysis.reported import PAPER_ITERATIONS
 from analysis.studies import Study
 from pipeline.experiments import EXPERIMENTS
-from pipeline.metrics import FORWARD_VARIANCE, GRADIENT_NORM, RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
+from pipeline.metrics import (
+    FORWARD_VARIANCE,
+    GRADIENT_NORM,
+    PROTOCOLS,
+    RESPONSE_STD,
+    TEST_ERR,
+    TRAIN_CLEAN_ERR,
+    TRAIN_ERR,
+    protocol_err,
+)
 
 LATE = 50_000 / PAPER_ITERATIONS
 """The running training error scatters, so its final value is the mean from here (as a share of the iterations) on."""
@@ -22,7 +31,13 @@ MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = ("measured", "no fina
 
 History = dict[tuple[str, str], pd.DataFrame]
 
-COLUMNS = ["test", "train_clean", "train_running", "train_plateau", "response", "forward", "backward"]
+EARLY = {"early_5": 5 / 60, "early_10": 10 / 60}
+"""Shares of the schedule at which claim I9 compares: 50,000 and 100,000 of ImageNet's 600,000 iterations."""
+
+AFTER = {f"{protocol}_{first}": protocol_err(protocol, first) for protocol in PROTOCOLS for first in (1, 5)}
+"""What finished ImageNet networks are tested by: `ten_crop_1` is the top-1 error of ten crops."""
+
+COLUMNS = ["test", "train_clean", "train_running", "train_plateau", *EARLY, *AFTER, "response", "forward", "backward"]
 
 
 @lru_cache(maxsize=16)
@@ -31,7 +46,8 @@ def measure(study: Study) -> pd.DataFrame:
 
     Columns beside those of the run: `state` (`measured`: finished with a final test error; `no final error`: finished
     without, never averaged; `failed`; `unfinished`), `test`, `train_clean` and `train_running` (final errors),
-    `train_plateau` (mean running error before the last learning rate drop), `response` (mean over layers of the final
+    `train_plateau` (mean running error before the last learning rate drop), `early_5` and `early_10` (test error early in training),
+    `ten_crop_1`, ... (`AFTER`), `response` (mean over layers of the final
     standard deviation of their responses), `forward` and `backward` (the weakest signal in any layer, at the start, at
     drops and at the end: variance, and gradient norm relative to the last layer's). Computed once per study: treat it as read-only.
     """
@@ -80,6 +96,8 @@ def _of_run(run: str, end: int, drops: tuple[int, int], history: History) -> dic
         "train_clean": _at(_points(history, run, TRAIN_CLEAN_ERR), end),
         "train_running": float(running[running.index >= LATE * end].mean()),
         "train_plateau": float(running[(running.index > drops[0]) & (running.index <= drops[1])].mean()),
+        **{name: _at(_points(history, run, TEST_ERR), round(share * end)) for name, share in EARLY.items()},
+        **{name: _at(_points(history, run, metric), end) for name, metric in AFTER.items()},
     }
 
 

@@ -15,6 +15,7 @@ from analysis.cells import VERDICTS
 from analysis.claims import Judgement
 from analysis.frames import each
 from analysis.measures import MEASURED, NO_RESULT, STATES, measure
+from analysis.shown_tables import CountedCell
 from analysis.studies import Study
 
 
@@ -48,12 +49,11 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
     )
 
 
-def coverage(table: pd.DataFrame, judgements: list[Judgement]) -> str:
-    """How much of what the paper prints was run and reproduced here, by Table 6 (`tables.table_6`) and the claims."""
-    table = table.set_index("experiment")
+def coverage(cells: list[CountedCell], judgements: list[Judgement]) -> str:
+    """How much of what the paper prints was run and reproduced here, by the cells of a study's tables and the claims."""
     printed = reported.cells()
-    run = [name for name in printed[printed.table == "table_6"].experiment if table.n[name] > 0]
-    good = [name for name in run if table.verdict[name] == "reproduced"]
+    run = [cell for cell in cells if cell.run]
+    good = [cell for cell in run if cell.verdict == "reproduced"]
     judged = [one for one in judgements if one.verdict != "not run"]
     held = [one for one in judged if one.verdict == "reproduced"]
     return (

@@ -1,4 +1,4 @@
-"""The report: a page per study with claims, Table 6 and Figures 1, 6 and 7, a page per run, per sweep, of the architectures.
+"""The report: a page per study with claims, tables and figures, a page per run, per sweep, of the architectures.
 
 Everything is rendered in memory first and then put in place, the pages last: a report that cannot be made leaves what
 was there. The same frames give the same bytes. No statistics here, and nothing is compared.
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import captions, claims, evidence, figures, reported, signals, style, sweeps, tables
+from analysis import captions, claims, evidence, figure_4, figures, reported, signals, style, sweeps, tables
 from analysis.architectures import architecture_files
 from analysis.claims import Judgement
 from analysis.frames import FINISHED, Frames, check, each
@@ -23,6 +23,7 @@ from analysis.overview import coverage, overview, run_list, troubled
 from analysis.pages import SYMBOLS, render
 from analysis.responses import figure_7
 from analysis.run_pages import page_of, run_pages
+from analysis.shown_tables import ShownTable, study_tables
 from analysis.stats import LEVEL, LOOKS, confidence, percent
 from analysis.studies import Study, split_studies
 from analysis.sweeps import Sweep, split_sweeps
@@ -75,14 +76,12 @@ def report_files(frames: Frames) -> dict[str, bytes]:
 
 def study_files(study: Study, judgements: list[Judgement], several: bool = False) -> dict[str, bytes]:
     """The files of one study; with `several`, its page links to the list of studies one folder up."""
-    table = tables.table_6(study)
+    shown = study_tables(study)
     verdicts = claims.summary(judgements)
     images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})
-    page = _study_page(study, judgements, table, images, several)
+    page = _study_page(study, judgements, shown, images, several)
     return {
-        "table_6.csv": table.to_csv(index=False).encode(),
-        "table_6.md": _table_markdown(study, table).encode(),
-        "table_6.tex": tables.to_latex(tables.printed(table), f"Table 6: {study.title}", tables.NUMERIC).encode(),
+        **{name: content for table in shown for name, content in table.files(study).items()},
         "claims.csv": verdicts.to_csv(index=False).encode(),
         "claims.md": _claims_markdown(study, judgements).encode(),
         **images,
@@ -117,13 +116,16 @@ def sweep_files(sweep: Sweep) -> dict[str, bytes]:
 
 def _rests_on(study: Study) -> dict[str, set[str]]:
     """The experiments behind each artifact of a study."""
-    of_claims = {name for names in claims.claim_experiments().values() for name in names}
+    of_claims = {name for names in claims.claim_experiments(study.family).values() for name in names}
     shown = {name: {row for row, e in EXPERIMENTS.items() if name in e.artifacts} for name in _figures(study)}
-    return {"table_6": {reference.experiment for reference in tables.references()}, "claims": of_claims, **shown}
+    of_tables = {table.name: set(table.raw.experiment) for table in study_tables(study) if "experiment" in table.raw}
+    return {**of_tables, "claims": of_claims, **shown}
 
 
 def _figures(study: Study) -> dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]]:
     """The figures of a study's page by file name: title, drawing and caption."""
+    if study.family == "imagenet":
+        return {"figure_4": ("Figure 4", figure_4.figure_4, figure_4.caption_4)}
     shown: dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]] = {
         "figure_1": ("Figure 1", figures.figure_1, captions.caption_1),
         "figure_6": ("Figure 6", figures.figure_6, captions.caption_6),
@@ -135,7 +137,7 @@ def _figures(study: Study) -> dict[str, tuple[str, Callable[[Study], Figure], Ca
 
 
 def _study_page(
-    study: Study, judgements: list[Judgement], table: pd.DataFrame, images: dict[str, bytes], several: bool
+    study: Study, judgements: list[Judgement], shown_tables: list[ShownTable], images: dict[str, bytes], several: bool
 ) -> bytes:
     shown = [
         (name, title, caption(study), b64encode(images[f"{name}.svg"]).decode())
@@ -145,16 +147,13 @@ def _study_page(
         "study.html.j2",
         study=study,
         overview=overview(study, judgements),
-        coverage=coverage(table, judgements),
-        others=_others(),
+        coverage=coverage([cell for table in shown_tables for cell in table.cells()], judgements),
+        others=_others(study),
         level=percent(float(study.level)),
         interval=percent(confidence(study.level)),
         looks=", ".join(map(str, LOOKS)) if study.level != LEVEL else "",
         judgements=[(one, evidence.printed(one.numbers)) for one in judgements],
-        table=tables.printed(table),
-        cell_links=[f"#runs-{name}" if name in set(study.runs.experiment) else "" for name in table.experiment],
-        table_numeric=tables.NUMERIC,
-        table_notes=tables.notes(study, table),
+        tables=[(table, table.links(study)) for table in shown_tables],
         figures=shown,
         runs=run_list(study),
         run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],
@@ -167,10 +166,10 @@ def _study_page(
     )
 
 
-def _others() -> str:
-    """The claims that no study judges, with why, in a clause."""
+def _others(study: Study) -> str:
+    """The claims that the study does not judge, with why, in a clause."""
     reasons: dict[str, list[str]] = {}
-    for name, why in claims.not_judged().items():
+    for name, why in claims.not_judged(study.family).items():
         reasons.setdefault(why, []).append(name)
     clauses = [f"{_ranges(names)} {'are' if len(names) > 1 else 'is'} not run: {why}" for why, names in reasons.items()]
     return "; ".join(clauses) + f". Nor are the tables of its appendices: {_ranges(list(reported.appendix()))}"
@@ -194,11 +193,6 @@ def _index_page(studies: list[Study], judged: dict[str, list[Judgement]], swept:
         studies=[(study, overview(study, judged[study.slug])) for study in studies],
         sweeps=[(sweep, overview(sweep.study, [])) for sweep in swept],
     )
-
-
-def _table_markdown(study: Study, table: pd.DataFrame) -> str:
-    notes = "".join(f"- {note}\n" for note in tables.notes(study, table))
-    return f"# Table 6: {study.title}\n\n{tables.to_markdown(tables.printed(table))}\n{notes}"
 
 
 def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:

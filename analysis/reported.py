@@ -79,6 +79,39 @@ def table_6() -> tuple[Row, ...]:
 
 
 @cache
+def protocol_table(number: int) -> pd.DataFrame:
+    """Table 2, 3, 4 or 5, a line a method in the paper's order: method, experiment (empty if only quoted), top1, top5, note.
+
+    Errors are percent, NaN where the paper prints none.
+    """
+    frame = pd.read_csv(PAPER / f"table_{number}.csv")
+    frame["method"] = [row.row if number != 2 else f"{row.row}-{row.layers}" for row in each(frame)]
+    frame["first"] = frame.metric.str.rpartition("/")[2].str.removesuffix("_err")
+    frame[["experiment", "note"]] = frame[["experiment", "note"]].fillna("").astype("str")
+    keys = ["method", "experiment"]
+    wide = frame.pivot(index=keys, columns="first", values="value").reindex(columns=["top1", "top5"])
+    about = frame.drop_duplicates(keys).set_index(keys).note
+    return wide.join(about).loc[list(about.index)].reset_index()
+
+
+@cache
+def figure_4() -> pd.DataFrame:
+    """The digitised curves of Figure 4 (±0.06 points): experiment, split (`train` or `val`), iteration, error (percent)."""
+    frame = pd.read_csv(PAPER / "curves.csv")
+    frame = frame[frame.panel.str.startswith("fig4_")]
+    names = frame.curve.str.extract(r"(?P<name>\S+) (?P<split>train|val)")
+    named = {"plain-18": "plain18", "plain-34": "plain34", "ResNet-18": "resnet18", "ResNet-34": "resnet34-a"}
+    return pd.DataFrame(
+        {
+            "experiment": names.name.map(named),
+            "split": names.split,
+            "iteration": (frame.x * 10_000).round().astype("int64"),
+            "error": frame.y,
+        }
+    ).reset_index(drop=True)
+
+
+@cache
 def claims() -> dict[str, Statement]:
     """The claims by id, in order."""
     frame = pd.read_csv(PAPER / "claims.csv").fillna("")

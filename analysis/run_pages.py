@@ -15,7 +15,7 @@ from analysis.measures import measure
 from analysis.overview import commit, final_text, hardware_text, status_text, versions_text
 from analysis.pages import render
 from analysis.studies import Study
-from pipeline.experiments import EXPERIMENTS
+from pipeline.experiments import EXPERIMENTS, PHOTOGRAPHS
 from pipeline.metrics import METRICS, TEST_ERR, TRAIN_ERR
 from pipeline.overrides import value_text
 
@@ -78,7 +78,8 @@ def _recipe(run: Any) -> list[dict[str, str]]:
     changed = loads(run.overrides)
     if paper is None:
         return [{"field": name, "value": value_text(value), "paper": ""} for name, value in sorted(changed.items())]
-    fields = {name: value for name, value in asdict(paper).items() if name not in ("name", "artifacts")}
+    hidden = ("name", "artifacts", *(PHOTOGRAPHS if paper.family == "cifar" else ()))
+    fields = {name: value for name, value in asdict(paper).items() if name not in hidden}
     return [
         {
             "field": name,

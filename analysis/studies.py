@@ -1,6 +1,6 @@
 """A study: the runs of one dataset under one variant of the recipe. Runs of different studies never meet in a cell.
 
-Design: only the official CIFAR-10 under the paper's own recipe is compared with the paper's numbers; elsewhere its
+Design: only the official CIFAR-10 or ImageNet under the paper's own recipe is compared with the paper's numbers; elsewhere its
 claims are judged as orderings. This module groups runs and says in words what deviates; it averages nothing.
 """
 
@@ -15,13 +15,13 @@ import pandas as pd
 
 from analysis.frames import Frames, each
 from analysis.stats import LEVEL, LOOKS
-from pipeline.experiments import EXPERIMENTS
+from pipeline.experiments import EXPERIMENTS, Family
 from pipeline.overrides import FOLLOWS_ITERATIONS, following, value_text
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The checked frames of one dataset and one recipe variant; `official` means the official CIFAR-10."""
+    """The checked frames of one dataset and one recipe variant; `official` means the paper's own dataset."""
 
     dataset: str
     dataset_id: str
@@ -44,7 +44,7 @@ class Study:
     @property
     def why_not_comparable(self) -> str:
         """One clause or two; empty for a comparable study."""
-        clauses = [] if self.official else [_about_dataset(self.dataset)]
+        clauses = [] if self.official else [_about_dataset(self.dataset, self.papers_dataset)]
         if self.overrides:
             words = ", ".join(f"{name}={value_text(value)}" for name, value in self.named_overrides().items())
             clauses.append(f"not the paper's recipe: {words}")
@@ -74,8 +74,19 @@ class Study:
 
     @property
     def dataset_title(self) -> str:
-        """The dataset's name for people; only the official one is called CIFAR-10."""
-        return "CIFAR-10" if self.official else self.dataset
+        """The dataset's name for people; only the official one is called CIFAR-10 or ImageNet."""
+        return self.papers_dataset if self.official else self.dataset
+
+    @property
+    def family(self) -> Family:
+        """Which of the paper's halves its runs belong to: one dataset is never of both."""
+        known = [EXPERIMENTS[name].family for name in self.runs.experiment if name in EXPERIMENTS]
+        return known[0] if known else "cifar"
+
+    @property
+    def papers_dataset(self) -> str:
+        """What the paper trained its rows on."""
+        return {"cifar": "CIFAR-10", "imagenet": "ImageNet"}[self.family]
 
     @property
     def title(self) -> str:
@@ -150,7 +161,9 @@ def _paper_order(values: pd.Series) -> pd.Series:
     return values.map(names.index)
 
 
-def _about_dataset(dataset: str) -> str:
+def _about_dataset(dataset: str, wanted: str) -> str:
+    if dataset.lower() == wanted.lower():
+        return f"dataset is {dataset}, not read from the official archives"
     if dataset.lower().replace("-", "").startswith("cifar10") and not dataset.lower().startswith("cifar100"):
         return f"dataset is {dataset}, not verified against the official archive"
-    return f"dataset is {dataset}, not CIFAR-10"
+    return f"dataset is {dataset}, not {wanted}"

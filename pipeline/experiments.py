@@ -215,6 +215,9 @@ _STARTS: dict[str, dict[str, Any]] = {
 }
 """What deep networks started with before: Sec. 1 cites normalised initialisation (Xavier, He) and batch norm for curing it."""
 
+PHOTOGRAPHS = ("crop", "scale", "colour", "decoding", "test_side", "test_sides", "protocols", "statistics_images")
+"""Fields that mean nothing to CIFAR rows."""
+
 _THREEFOLD = dict(iterations=1_800_000, lr_drops=(450_000, 900_000))
 
 EXPERIMENTS: dict[str, Experiment] = {

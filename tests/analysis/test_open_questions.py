@@ -23,7 +23,7 @@ def test_a_decided_study_has_no_open_questions(build):
 def test_undecided_cells_and_claims_are_open_and_missing_rows_are_not(build):
     test = PLAIN | {"plain20": [9.2, 9.8, 10.4]}
     (cell,) = asked(check(*build(test, train=TRAIN)))
-    assert cell.startswith("plain-20: 90 % interval of the difference") and "seeds would" in cell
+    assert cell.startswith("Table 6, plain-20: 90 % interval of the difference") and "seeds would" in cell
 
 
 def test_several_looks_have_their_share_of_the_level(build):
