@@ -71,8 +71,8 @@ BY_FAMILY: dict[Family, dict[str, Claim]] = {"cifar": CLAIMS, "imagenet": IMAGEN
 """The claims that a study of each half of the paper is judged by."""
 
 NOT_JUDGED = {
-    "C": "of runs on CIFAR-10's kind of data",
-    "I": "of runs on ImageNet's kind of data",
+    "C": "they are judged on pages of CIFAR-10's kind of data",
+    "I": "they are judged on pages of ImageNet's kind of data",
     "D": "detection is not part of this reproduction",
     "L": "localization is not part of this reproduction",
 }

@@ -45,10 +45,11 @@ TABLES = (
 def protocol_table(study: Study, about: About) -> pd.DataFrame:
     """A line a method and measure: n, mean, std, low95, high95 (percent), paper, difference, verdict and why."""
     measures = measure(study)
-    rows = []
-    for method in each(reported.protocol_table(about.number)):
+    rows, paper_has = [], reported.protocol_table(about.number)
+    printed_firsts = [first for first in FIRSTS if paper_has[f"top{first}"].notna().any()]
+    for method in each(paper_has):
         runs = measures[(measures.experiment == method.experiment) & (measures.state == MEASURED)]
-        for first in FIRSTS:
+        for first in printed_firsts:
             values = runs[f"{about.protocol}_{first}"].dropna().tolist() if method.experiment else []
             paper = float(getattr(method, f"top{first}"))
             cell = _cell(study, about, method.experiment, first, values, paper)

@@ -79,7 +79,7 @@ def study_tables(study: Study) -> list[ShownTable]:
                 shown,
                 protocol_tables.NUMERIC,
                 [f"{about.title[0].upper()}{about.title[1:]}.", *notes],
-                ("top-1 (%)", "top-5 (%)"),
+                tuple(name for name in ("top-1 (%)", "top-5 (%)") if name in shown),
                 rows,
             )
         )

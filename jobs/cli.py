@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from jobs import (
     bundle_commands,
     data_commands,
+    evaluate_command,
     experiment_commands,
     grid_command,
     result_commands,
@@ -40,7 +41,7 @@ app.command()(result_commands.report)
 app.command()(result_commands.audit)
 app.command()(result_commands.ui)
 app.command()(result_commands.sync)
-app.command()(result_commands.evaluate)
+app.command()(evaluate_command.evaluate)
 app.command()(verify_command.verify)
 app.command()(status_commands.clean)
 app.add_typer(data_commands.app, name="data")

@@ -1,27 +1,151 @@
-"""Scoring a weights file on a prepared dataset, in this process."""
+"""Scoring networks on a prepared dataset: in this process, or as a Ray Train worker group."""
 
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
-import torch
-
-from pipeline.augment import single_views
-from pipeline.datasets import read_dataset
-from pipeline.evaluate import Score, evaluate
-from pipeline.experiments import Experiment
-from pipeline.networks import build_network
-from pipeline.ranks import single
+from jobs.request import stored_run_named
+from pipeline.checkpoint import final_weights
+from pipeline.errors import InputError
+from pipeline.experiments import Experiment, Protocol
+from pipeline.overrides import experiment_named
+from pipeline.runs import read_result
 from pipeline.storage import Storage
-from pipeline.weights import load_weights
+
+SINGLE_VIEW = "single_view"
+"""How small images are tested (Sec. 4.2): "we only evaluate the single view of the original 32x32 image"."""
 
 
-def score_weights(row: Experiment, weights: Path, storage: Storage, dataset_id: str) -> Score:
-    """The score of a weights file on the test images, single original view.
+@dataclass(frozen=True)
+class Model:
+    """A network to be scored: what it is called, its row, and its weights as safetensors; `dataset_id` of a run's."""
+
+    name: str
+    row: Experiment
+    weights: bytes
+    dataset_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each worker is told."""
+
+    models: list[Model]
+    protocol: str
+    storage: str
+    dataset_id: str
+    use_gpu: bool
+    threads: int
+
+
+def model_named(place: Storage, which: str, experiment: str | None, settings: list[str]) -> Model:
+    """A weights file (with `--as`), or the final network of a stored run.
 
     Raises:
-        InputError: the file is not safetensors, or its weights are for another architecture.
+        InputError: neither, a run that has not finished, or a file without a row.
     """
-    dataset = read_dataset(storage, dataset_id)
-    network = build_network(row, seed=0, classes=dataset.row.classes)
-    load_weights(network, row, dataset.row.classes, weights.read_bytes(), str(weights))
-    ranks = single(torch.device("cpu"))
-    return evaluate(network, single_views(row, dataset, dataset.test, ranks.device), row.precision, ranks)
+    file = Path(which)
+    if not file.is_file():
+        if file.suffix in (".safetensors", ".pth"):
+            raise InputError(f"{which}: no such file")
+        run = stored_run_named(place, which, None)
+        result = read_result(place, run)
+        weights = final_weights(place, run, result) if result else None
+        if weights is None:
+            raise InputError(f"{run}: has no final weights; it is not finished")
+        return Model(str(run), run.experiment, weights, run.dataset_id)
+    if experiment is None:
+        raise InputError(f"{which}: say with --as which row's network these weights are for")
+    content = file.read_bytes()
+    if file.suffix == ".pth":
+        from pipeline.weights import torch_file_bytes
+
+        content = torch_file_bytes(content, which)
+    return Model(which, experiment_named(experiment, settings), content)
+
+
+def score(work: Work, ranks: Any) -> dict[str, float]:
+    """The errors of the models' mean scores, over all ranks; with the loss where there is one network on small images.
+
+    Raises:
+        InputError: weights for another architecture, or a protocol that is not for this dataset.
+    """
+    from jobs.worker import cache_folder
+    from pipeline.evaluate import evaluate
+    from pipeline.feeds import evaluation_splits
+    from pipeline.networks import build_network
+    from pipeline.photos import Photos
+    from pipeline.protocols import errors_of
+    from pipeline.staging import staged_dataset
+    from pipeline.weights import load_weights
+
+    dataset = staged_dataset(Storage(work.storage), work.dataset_id, cache_folder())
+    classes, networks = dataset.row.classes, []
+    for model in work.models:
+        network = build_network(model.row, seed=0, classes=classes)
+        load_weights(network, model.row, classes, model.weights, model.name)
+        networks.append(network.to(ranks.device))
+    rows = [model.row for model in work.models]
+    if not isinstance(dataset, Photos):
+        images = evaluation_splits(rows[0], dataset, ranks.device, work.threads)["test"]
+        found = evaluate(networks[0], images, rows[0].precision, ranks)
+        return {"top1_err": found.top1_err, "loss": found.loss, "wrong": found.wrong, "count": found.count}
+    protocol: Protocol = work.protocol  # type: ignore[assignment]  # checked by the command
+    errors = errors_of(networks, rows, protocol, dataset, ranks, work.threads)
+    return {"top1_err": errors.top1_err, "top5_err": errors.top5_err, "count": errors.count}
+
+
+def score_here(work: Work) -> dict[str, float]:
+    """The same in this process."""
+    import torch
+
+    from pipeline.ranks import single
+
+    return score(work, single(torch.device("cuda" if work.use_gpu else "cpu")))
+
+
+def score_on_ray(work: Work, workers: int) -> dict[str, float]:
+    """The same by so many workers; needs a Ray cluster.
+
+    Raises:
+        InputError: as `score`.
+    """
+    import ray
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    place, name = Storage(work.storage), f"evaluate-{uuid4().hex[:8]}"
+    trainer = DataParallelTrainer(
+        _work,
+        train_loop_config={"work": ray.put(work)},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=work.use_gpu),
+        run_config=RunConfig(name=name, storage_path=place.below("ray")),
+    )
+    try:
+        answer: dict[str, Any] = trainer.fit().return_value or {}
+    finally:
+        with suppress(OSError):
+            place.delete(f"ray/{name}")
+    if "refused" in answer:
+        raise InputError(answer["refused"])
+    return answer
+
+
+def _work(config: dict[str, Any]) -> dict[str, Any]:
+    import ray
+    import ray.train
+
+    from jobs.worker import device_of, meet
+    from pipeline import ranks
+
+    work: Work = ray.get(config["work"])
+    context = ray.train.get_context()
+    try:
+        group = meet(context.get_world_rank(), context.get_world_size(), device_of(work.use_gpu))
+        return dict(score(work, group))
+    except InputError as error:
+        return {"refused": str(error)}
+    finally:
+        ranks.leave()

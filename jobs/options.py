@@ -52,7 +52,8 @@ NamesArgument = Annotated[
     ),
 ]
 AsOption = Annotated[
-    str, typer.Option("--as", help="The row whose network the weights are for.", autocompletion=completing(_rows))
+    str | None,
+    typer.Option("--as", help="The row whose network a weights file is for.", autocompletion=completing(_rows)),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")]
 StorageOption = Annotated[str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")]

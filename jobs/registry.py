@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import first_line
 from pipeline.layers import layout
-from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR
+from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR, protocol_err
 from pipeline.overrides import changes_text
 from pipeline.runs import Run
 
@@ -68,8 +68,10 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
     """What a model is, how it was made and how well it does, in Markdown."""
     row, data = run.experiment, dataset["row"]
     changes, final, attempt = changes_text(row), result["final"], result["attempts"][-1]
-    plan, side = layout(row, data["side"], data["classes"]), data["side"]
-    settings = "".join(f" --set {name}={value}" for name, value in _network_changes(row.deviations()))
+    side = data["side"] or row.crop
+    plan = layout(row, side, data["classes"])
+    changed = _network_changes(row.deviations())
+    settings = "".join(f" --set {name}={_as_set(value)}" for name, value in changed)
     official = data["comparable"] and not row.deviations()
     lines = [
         f"# {row.name} on {data['name']}, seed {run.seed}",
@@ -77,6 +79,10 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
         "A network of *Deep Residual Learning for Image Recognition* (He, Zhang, Ren, Sun 2015), trained by resnet-repro.",
         "",
         f"- Test error: {final[TEST_ERR]:.2f} % (top-1, final iterate, {dataset['test_images']:,} images)",
+        *(
+            f"- {protocol}: {final[protocol_err(protocol, 1)]:.2f} % top-1, {final[protocol_err(protocol, 5)]:.2f} % top-5"
+            for protocol in row.protocols
+        ),
         f"- Training error: {final[TRAIN_CLEAN_ERR]:.2f} % (whole training set, not augmented)",
         f"- Recipe: {'changed: ' + changes if changes else 'as in the paper'}; {result['iterations']:,} iterations",
         f"- Comparable with the paper's numbers: {'yes' if official else 'no'}",
@@ -92,6 +98,11 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _as_set(value: Any) -> str:
+    """A value as `--set` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _network_changes(changes: dict[str, Any]) -> list[tuple[str, Any]]:
     """The changes that another network or another input comes of; the others only say how it was trained."""
     names = (
@@ -104,5 +115,8 @@ def _network_changes(changes: dict[str, Any]) -> list[tuple[str, Any]]:
         "normalisation",
         "holdout",
         "precision",
+        "crop",
+        "test_side",
+        "test_sides",
     )
     return [(name, changes[name]) for name in names if name in changes]

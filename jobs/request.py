@@ -11,7 +11,7 @@ from pipeline.datasets import dataset_key
 from pipeline.errors import InputError
 from pipeline.experiments import Experiment
 from pipeline.photos import holds_photographs
-from pipeline.runs import Run, check_run
+from pipeline.runs import Run, check_run, stored_runs
 from pipeline.storage import Storage
 
 
@@ -63,3 +63,24 @@ def placed(
     execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
     check_fits(several, workers, execution.each_worker)
     return execution, several
+
+
+def stored_run_named(place: Storage, which: str, seed: int | None) -> Run:
+    """The one stored run that is meant.
+
+    Raises:
+        InputError: none, or several.
+    """
+    named = which.rstrip("/")
+    if named.startswith("/") and not named.startswith(place.path("").rstrip("/") + "/"):
+        raise InputError(f"{which}: is not in {place.uri}; name its --storage")
+    runs = stored_runs(place)
+    found = [run for run in runs if named in (run.experiment.name, run.folder, place.path(run.folder))]
+    found = found or [run for run in runs if ("/" + named).endswith("/" + run.folder)]
+    found = [run for run in found if seed in (None, run.seed)]
+    if not found:
+        raise InputError(f"{which}: no such run in {place.uri}; `resnet-repro status --json` lists their folders")
+    if len(found) > 1:
+        several = ", ".join(run.folder for run in found[:4])
+        raise InputError(f"{which}: {len(found)} runs are meant ({several}, ...); name one's folder or its --seed")
+    return found[0]

@@ -1,6 +1,5 @@
-"""What is done with results: `report`, `audit`, `sync`, `ui` and `evaluate`."""
+"""What is done with results: `report`, `audit`, `sync` and `ui`."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,19 +12,12 @@ from typing import Annotated
 import typer
 
 from jobs.options import (
-    AsOption,
-    DataOption,
-    JsonOption,
-    SetOption,
     StorageOption,
     TrackingOption,
-    manifest_named,
     tracking_of,
     tracking_there,
-    writable,
 )
 from pipeline.errors import InputError, first_line
-from pipeline.overrides import experiment_named
 from pipeline.runs import Run
 from pipeline.storage import Storage
 
@@ -115,33 +107,6 @@ def ui(
     with suppress(KeyboardInterrupt):
         ended = subprocess.run([*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False)
         raise SystemExit(ended.returncode)
-
-
-def evaluate(
-    weights: Annotated[Path, typer.Argument(help="A safetensors file, as in a run's checkpoints.")],
-    experiment: AsOption,
-    data: DataOption = "digits",
-    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
-    storage: StorageOption = "results",
-    as_json: JsonOption = False,
-) -> None:
-    """Test error of a weights file under a row's network and normalisation, on the CPU.
-
-    Example: `resnet-repro evaluate model/weights.safetensors --as resnet20 --data digits`
-    """
-    row = experiment_named(experiment, settings)
-    if not weights.is_file():
-        raise InputError(f"{weights}: no such file")
-    place = writable(storage)
-    dataset_id = manifest_named(place, data)["id"]
-    from jobs.evaluate import score_weights
-
-    score = score_weights(row, weights, place, dataset_id)
-    if as_json:
-        facts = {"top1_err": score.top1_err, "loss": score.loss, "wrong": score.wrong, "count": score.count}
-        print(json.dumps([{"experiment": row.name, "dataset_id": dataset_id, **facts}], indent=1))
-        return
-    print(f"{score.top1_err:.2f} % of {score.count:,} test images wrong ({score.wrong:,})")
 
 
 def try_tracking(action: Callable[[], object], tracking: str) -> None:

@@ -10,13 +10,13 @@ import typer
 from jobs import screen
 from jobs.drive import reason_of
 from jobs.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
-from jobs.request import placed
+from jobs.request import placed, stored_run_named
 from pipeline.checkpoint import iterations, newest_history, read_checkpoint
 from pipeline.errors import InputError
 from pipeline.history import History
 from pipeline.lease import is_alive
 from pipeline.provenance import drift, drift_text
-from pipeline.runs import REFUSED, Run, stored_runs
+from pipeline.runs import REFUSED, Run
 from pipeline.storage import Storage
 
 
@@ -45,7 +45,7 @@ def verify(
     from pipeline.verify import examine
 
     place = Storage(storage)
-    run = _only(place, which, seed)
+    run = stored_run_named(place, which, seed)
     if is_alive(place, run):
         raise InputError(f"{run}: is being trained now; verify it when it has ended, or stop it")
     if not as_json:
@@ -70,27 +70,6 @@ def verify(
         print(f"verified{trained}" if good else "not verified")
     if not good:
         raise SystemExit(1)
-
-
-def _only(place: Storage, which: str, seed: int | None) -> Run:
-    """The one stored run that is meant.
-
-    Raises:
-        InputError: none, or several.
-    """
-    named = which.rstrip("/")
-    if named.startswith("/") and not named.startswith(place.path("").rstrip("/") + "/"):
-        raise InputError(f"{which}: is not in {place.uri}; name its --storage")
-    runs = stored_runs(place)
-    found = [run for run in runs if named in (run.experiment.name, run.folder, place.path(run.folder))]
-    found = found or [run for run in runs if ("/" + named).endswith("/" + run.folder)]
-    found = [run for run in found if seed in (None, run.seed)]
-    if not found:
-        raise InputError(f"{which}: no such run in {place.uri}; `resnet-repro status --json` lists their folders")
-    if len(found) > 1:
-        several = ", ".join(run.folder for run in found[:4])
-        raise InputError(f"{which}: {len(found)} runs are meant ({several}, ...); name one's folder or its --seed")
-    return found[0]
 
 
 def _train_again(

@@ -56,8 +56,8 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     context = ray.train.get_context()
     rank, there = context.get_world_rank(), context.get_world_size()
     places = places_of(there, job.run.experiment.groups)
-    device = _device(job.use_gpu)
-    group = _meet(rank, places, device)
+    device = device_of(job.use_gpu)
+    group = meet(rank, places, device)
     if group is None:
         logger.warning("rank %d of %d idles on %s: %d workers train", rank, there, os.uname().nodename, places)
         return {"status": IDLE}
@@ -123,7 +123,7 @@ def cache_folder() -> Path | None:
         return None
 
 
-def _device(use_gpu: bool) -> Any:
+def device_of(use_gpu: bool) -> Any:
     """This worker's device."""
     import torch
 
@@ -136,7 +136,7 @@ def _device(use_gpu: bool) -> Any:
     return device
 
 
-def _meet(rank: int, world_size: int, device: Any) -> Any:
+def meet(rank: int, world_size: int, device: Any) -> Any:
     """Join the run's process group on rank 0's node, at the address that Ray knows that node by; Ray tells the others.
 
     None for a rank that has no place in it.

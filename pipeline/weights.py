@@ -5,6 +5,7 @@ names and shapes; what shapes cannot tell (plain or option A, v1 or v1.5) is nev
 """
 
 from collections.abc import Mapping
+from io import BytesIO
 from json import dumps, loads
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.experiments import Experiment
 
 FORMAT = "resnet-repro/weights/1"
@@ -61,6 +62,20 @@ def load_weights(network: nn.Module, experiment: Experiment, classes: int, conte
     if problem:
         raise InputError(f"{where}: {problem}; these weights are not for {experiment.name}")
     network.load_state_dict(tensors)
+
+
+def torch_file_bytes(content: bytes, where: str) -> bytes:
+    """A file that torch saved, of named tensors alone, as safetensors; nothing in it is run (`weights_only`).
+
+    Raises:
+        InputError: it holds anything else.
+    """
+    try:
+        tensors = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        named = {str(name): tensor.contiguous() for name, tensor in tensors.items()}
+        return save(named)
+    except Exception as error:  # whatever a foreign file makes of the reader
+        raise InputError(f"{where}: not a file of named tensors ({first_line(error)})") from error
 
 
 def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
