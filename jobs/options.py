@@ -67,7 +67,7 @@ SetOption = Annotated[
     list[str],
     typer.Option(
         "--set",
-        help="Change a field of the row: FIELD=VALUE, repeatable; on `grid` FIELD=A,B,C sweeps it (lr_drops: with ;).",
+        help="Change a field of the row: FIELD=VALUE, repeatable; on `grid` FIELD=A,B,C sweeps it (lists such as lr_drops: with ;).",
         autocompletion=completing(lambda: [f"{field}=" for field in settable()]),
     ),
 ]

@@ -15,7 +15,7 @@ from analysis.ledger import LEDGER, LEDGER_SWITCHES, Switch
 from jobs.grids import rows_asked_for
 from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
-from pipeline.overrides import experiment_named, parse_setting
+from pipeline.overrides import experiment_named, holds_several, parse_setting
 
 CIFAR_TRAINING_IMAGES = 50_000
 
@@ -96,7 +96,7 @@ def asked_for(
 def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Settings with one value, and those with several by field.
 
-    Values are separated by commas; of `lr_drops`, whose values have commas themselves, by semicolons.
+    Values are separated by commas; of fields like `lr_drops`, whose values have commas themselves, by semicolons.
 
     Raises:
         InputError: a setting that is none, or a value given twice.
@@ -105,7 +105,7 @@ def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
     varied: dict[str, list[str]] = {}
     for setting in settings:
         field, _, text = setting.partition("=")
-        values = [f"{field}={value}" for value in text.split(";" if field == "lr_drops" else ",")]
+        values = [f"{field}={value}" for value in text.split(";" if holds_several(field) else ",")]
         if field in varied or (len(values) > 1 and field in {name.partition("=")[0] for name in fixed}):
             raise InputError(f"--set {setting}: {field} is set twice; name all its values in one --set")
         if len(values) == 1:

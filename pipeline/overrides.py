@@ -88,6 +88,11 @@ def settable() -> list[str]:
     return [field.name for field in fields(Experiment) if field.name not in FIXED]
 
 
+def holds_several(field: str) -> bool:
+    """Whether a field's value is a list, with commas between its items."""
+    return get_origin(get_type_hints(Experiment).get(field)) is tuple
+
+
 def parse_setting(setting: str) -> tuple[str, Any]:
     """`field=value` as the field's name and a value of its type.
 
