@@ -1,8 +1,9 @@
 """`resnet-repro evaluate`: test errors of finished runs and of weights files, alone or as an ensemble."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,6 +57,9 @@ def evaluate(
 
     * `resnet-repro evaluate resnet50.pth --as resnet50 --set bottleneck_stride=3x3 --set normalisation=channel_mean_std --data imagenet`
     """
+    from jobs.bench.measure import cpus
+    from jobs.cluster import connected
+
     place = writable(storage)
     chosen = [model_named(place, which, experiment, settings) for which in models]
     manifest = manifest_named(place, data or _dataset_of(chosen))
@@ -66,22 +70,18 @@ def evaluate(
     if ensemble and not photographs:
         raise InputError("--ensemble: is for photographs; the paper has no ensemble on small images")
     together = [chosen] if ensemble else [[model] for model in chosen]
-    work = Work([], "", place.uri, manifest["id"], _use_gpu(device), threads=0)
+    on_ray = workers > 1 or address is not None
+    threads = max(1, cpus() // workers)
+    work = Work([], "", place.uri, manifest["id"], _use_gpu(device), threads)
     rows = []
-    for several, name in ((several, name) for several in together for name in protocols):
-        found = _score(replace(work, models=several, protocol=name), workers, address)
-        names = [model.name for model in several]
-        rows.append(
-            {
-                "models": names,
-                "experiment": several[0].row.name,
-                "dataset_id": manifest["id"],
-                "protocol": name,
-                **found,
-            }
-        )
-        if not as_json:
-            _say(names, name, found)
+    with connected(address) if on_ray else nullcontext():
+        for several, name in ((several, name) for several in together for name in protocols):
+            task = replace(work, models=several, protocol=name)
+            found = score_on_ray(task, workers) if on_ray else score_here(task)
+            about: dict[str, Any] = {"models": [model.name for model in several], "experiment": several[0].row.name}
+            rows.append({**about, "dataset_id": manifest["id"], "protocol": name, **found})
+            if not as_json:
+                _say(about["models"], name, found)
     if as_json:
         print(json.dumps(rows, indent=1))
 
@@ -114,16 +114,6 @@ def _use_gpu(device: Device) -> bool:
     import torch
 
     return device is Device.GPU or (device is Device.AUTO and torch.cuda.is_available())
-
-
-def _score(work: Work, workers: int, address: str | None) -> dict[str, float]:
-    from jobs.bench.measure import cpus
-    from jobs.cluster import connected
-
-    if workers == 1 and address is None:
-        return score_here(replace(work, threads=cpus()))
-    with connected(address):
-        return score_on_ray(replace(work, threads=max(1, cpus() // workers)), workers)
 
 
 def _say(names: list[str], protocol: str, found: dict[str, float]) -> None:
