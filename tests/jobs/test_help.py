@@ -68,7 +68,7 @@ def test_every_command_of_the_documents_parses(file: str) -> None:
     ("words", "completed"),
     [
         ("train resnet110", ["resnet110", "resnet110-nowarmup"]),
-        ("grid figure", ["figure1", "figure6", "figure7"]),
+        ("grid figure", ["figure1", "figure6", "figure7", "figure4"]),
         ("grid ledg", ["ledger"]),
         ("grid figure1 --data fash", ["fashion-mnist"]),
         ("train resnet20 --set warmup_l", ["warmup_lr="]),

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.networks import ResNet, build_network
-from pipeline.weights import load_weights, read_tensors, weights_bytes
+from pipeline.weights import load_weights, read_tensors, torch_file_bytes, weights_bytes
 
 RESNET20, RESNET50 = EXPERIMENTS["resnet20"], EXPERIMENTS["resnet50"]
 V15 = replace(RESNET50, bottleneck_stride="3x3")
@@ -113,3 +113,31 @@ def test_a_pickle_is_refused_without_being_loaded(write: Callable, tmp_path: Pat
 def test_a_truncated_file_is_refused(length: int) -> None:
     with pytest.raises(InputError, match="w: not a safetensors file"):
         read_tensors(stored(RESNET20)[:length], "w")
+
+
+def test_torchvisions_file_is_read_without_running_anything_in_it(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+
+    theirs = resnet50()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    converted = torch_file_bytes((tmp_path / "w.pth").read_bytes(), "w.pth")
+    ours = build_network(V15, 0)
+    load_weights(ours, V15, 1000, converted, "w.pth")
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(ours.eval()(x), theirs.eval()(x), atol=1e-4)
+    with pytest.raises(InputError, match=r"v1\.5"):
+        load_weights(build_network(RESNET50, 0), RESNET50, 1000, converted, "w.pth")
+
+
+def test_a_torch_file_that_runs_something_is_refused_in_one_line(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"w": Evil()}, tmp_path / "w.pth")
+    for content in ((tmp_path / "w.pth").read_bytes(), b"", b"nothing"):
+        with pytest.raises(InputError, match=r"w\.pth: not a file of named tensors") as raised:
+            torch_file_bytes(content, "w.pth")
+        assert "\n" not in str(raised.value)
+    assert not (tmp_path / "ran").exists()
