@@ -10,6 +10,7 @@ import torch
 from pipeline.augment import TrainImages, normalisation, training_split
 from pipeline.checkpoint import newest_checkpoint
 from pipeline.datasets import Images
+from pipeline.decoding import decode, training_view
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.history import History
 from pipeline.layers import layout
@@ -20,6 +21,7 @@ from pipeline.schedule import lr_at, warmup_ends
 from pipeline.step import Trainee
 from pipeline.storage import Storage
 from pipeline.train import Settings, train
+from tests.pipeline.photographs import photograph
 from tests.pipeline.small_runs import digits_once, small_run
 
 CIFAR = [row for row in EXPERIMENTS.values() if row.family == "cifar"]
@@ -126,3 +128,49 @@ def test_imagenet_is_scale_and_colour_augmented_for_120_epochs() -> None:
     row = EXPERIMENTS["resnet50"]
     assert row.augmentation == "scale_crop_flip_colour"
     assert round(row.iterations * row.global_batch_size / 1_281_167, 1) == 119.9
+
+
+IMAGENET = [row for row in EXPERIMENTS.values() if row.family == "imagenet"]
+by_photographs = pytest.mark.parametrize("row", IMAGENET, ids=lambda row: row.name)
+
+
+@by_photographs
+def test_imagenets_rate_drops_where_figure_4_shows_it(row: Experiment) -> None:
+    times = row.iterations // 600_000
+    at = [100, 149_999 * times, 150_000 * times, 299_999 * times, 300_000 * times, 599_999 * times]
+    assert [lr_at(row, i, None) for i in at] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+@by_photographs
+def test_the_shorter_side_is_drawn_from_256_to_480_and_224_are_cropped(row: Experiment) -> None:
+    assert (row.scale, row.crop, row.augmentation) == ((256, 480), 224, "scale_crop_flip_colour")
+    lowest, highest = np.zeros((1, 4), np.uint64), np.full((1, 4), 2**64 - 1, np.uint64)
+    content = photograph(0, (480, 480))
+    same = replace(row, scale=(480, 480))  # at 480 nothing is resized, so a view is a cut of the photograph
+    whole = np.asarray(decode(content))
+    assert np.array_equal(training_view(content, lowest[0], same), whole[:224, :224])
+    assert np.array_equal(training_view(content, highest[0], same), whole[256:, 256:][:, ::-1])
+    assert np.array_equal(training_view(content, highest[0], row), whole[256:, 256:][:, ::-1])  # 480 is drawn too
+
+
+@by_photographs
+def test_colour_is_alexnets_and_the_input_is_centred_per_pixel_without_a_deviation(row: Experiment) -> None:
+    assert (row.colour, row.normalisation) == (0.1, "per_pixel_mean")
+
+
+@by_photographs
+def test_statistics_are_averaged_after_training_over_51200_images(row: Experiment) -> None:
+    assert row.statistics_images == 51_200 == 200 * row.global_batch_size
+
+
+@by_photographs
+def test_finished_networks_are_tested_by_ten_crops_and_at_five_scales(row: Experiment) -> None:
+    assert row.protocols == ("center_crop", "ten_crop", "multi_scale")
+    assert (row.test_side, row.test_sides) == (256, (224, 256, 384, 480, 640))
+
+
+@by_photographs
+def test_imagenets_recipe_shares_sgd_decay_and_initialisation_with_cifar(row: Experiment) -> None:
+    assert (row.sgd, row.momentum, row.weight_decay, row.weight_decay_scope) == ("caffe", 0.9, 1e-4, "conv_fc")
+    assert (row.initialisation, row.lr, row.warmup_lr, row.holdout) == ("he_fan_in", 0.1, None, 0)
+    assert (row.bottleneck_stride, row.decoding) == ("1x1", "exact")
