@@ -57,7 +57,8 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
         if checksum(files[name]) != listed[name]:
             raise InputError(f"{where}: {name} was changed after it was packed; ask for it again")
     try:
-        parts = [pd.read_parquet(BytesIO(files[f"{name}.parquet"])) for name in Frames._fields]
+        needed = [name for name in Frames._fields if f"{name}.parquet" in files or name != "evaluations"]
+        parts = [pd.read_parquet(BytesIO(files[f"{name}.parquet"])) for name in needed]
     except (ArrowException, KeyError, OSError, ValueError) as error:
         raise InputError(f"{where}: its frames cannot be read ({error})") from error
     weights = {
@@ -83,12 +84,15 @@ def merged(parts: Sequence[tuple[str, Frames]]) -> Frames:
                     f"{where} and {parts[first][0]} both claim run {run_id}, and what they measured differs; leave one out (an import is a file that can be deleted)"
                 )
     kept = [
-        frames.of({r for r in frames.runs.run_id if owner[r] == n}, set(frames.sweeps.sweep))
+        frames.of({r for r in frames.runs.run_id if owner[r] == n}, set(frames.sweeps.sweep))._replace(
+            evaluations=frames.evaluations
+        )
         for n, (_, frames) in enumerate(parts)
     ]
     joined = [_joined([frames[number] for frames in kept]) for number in range(len(Frames._fields))]
-    runs, metrics, layers, sweeps = joined
-    return check(runs, metrics, layers, sweeps.drop_duplicates(), where="merged results: ")
+    runs, metrics, layers, sweeps, evaluations = joined
+    once = (sweeps.drop_duplicates(), evaluations.drop_duplicates())
+    return check(runs, metrics, layers, *once, where="merged results: ")
 
 
 def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:

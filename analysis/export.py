@@ -1,6 +1,6 @@
 """MLflow to parquet: the only reader of MLflow. Everything after it works offline on the exported files.
 
-A run is a MLflow run that our publisher tagged `kind = run`, and `kind = sweep` marks what was asked for as a sweep;
+A run is a MLflow run that our publisher tagged `kind = run`, `kind = sweep` what was asked for as a sweep, `kind = evaluation` what was evaluated later;
 parents, reports and foreign runs are passed over.
 """
 
@@ -14,7 +14,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from analysis.frames import LAYERS, METRICS, RUNS, SWEEPS, Frames, check
+from analysis.frames import EVALUATIONS, LAYERS, METRICS, RUNS, SWEEPS, Frames, check
 from pipeline.errors import InputError, first_line
 
 PAGE = 200
@@ -45,6 +45,8 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
         found = client.get_experiment_by_name(experiment)
         runs = _search(client, found.experiment_id, "run") if found else []
         asked = _search(client, found.experiment_id, "sweep") if found else []
+        scored = _search(client, found.experiment_id, "evaluation") if found else []
+        evaluated = [row for run in scored if _complete(run) for row in _artifact(client, run, "evaluation.json")]
         cells = [cell for run in asked if _complete(run) for cell in _artifact(client, run, "sweep.json")]
         layer_rows = [row for run in runs for row in _layers(client, run)]
     except Exception as error:
@@ -55,7 +57,8 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
     points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
     layers = pd.DataFrame(layer_rows, columns=list(LAYERS))
     sweeps = pd.DataFrame(cells, columns=list(SWEEPS)).astype({"unchanged": "bool"})
-    frames = check(rows, points, layers, sweeps)
+    evaluations = pd.DataFrame(evaluated, columns=list(EVALUATIONS)).astype({"dirty": "bool"})
+    frames = check(rows, points, layers, sweeps, evaluations)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, frame in frames._asdict().items():

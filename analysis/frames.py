@@ -1,4 +1,4 @@
-"""The measured frames, `runs`, `metrics`, `layers` and `sweeps`: their schema, and how they are read and checked.
+"""The measured frames, `runs`, `metrics`, `layers`, `sweeps` and `evaluations`: their schema, and how they are read and checked.
 
 Everything else in `analysis` trusts what this module lets through. It knows the parquet files of the exporter and
 nothing about where the numbers came from; it computes nothing.
@@ -104,6 +104,23 @@ SWEEPS: dict[str, Column] = {
 """One row per cell of a sweep: `fingerprint` is the row trained there, `change` what was changed of the row whose
 overrides are `base` (`unchanged` where that leaves the row as it was), `name` the fields that vary, or `ledger`."""
 
+EVALUATIONS: dict[str, Column] = {
+    "evaluation": _TEXT,
+    "kind": _TEXT,
+    "name": _TEXT,
+    "dataset_id": _TEXT,
+    "protocol": _TEXT,
+    "top1_err": Column("number"),
+    "top5_err": Column("number"),
+    "count": _INTEGER,
+    "members": _TEXT,
+    "commit": _TEXT,
+    "dirty": _BOOLEAN,
+}
+"""One row per protocol of something evaluated after training: an `ensemble` of runs, whose ids are `members` (a JSON list), or
+a `peer`, weights made elsewhere, whose one member says file, checksum and row."""
+
+EVALUATION_KEY = ["evaluation", "protocol"]
 RUN_KEY = ["run_id"]
 LAYER_KEY = ["run_id", "quantity", "iteration", "layer"]
 SWEEP_KEY = ["sweep", "position"]
@@ -129,11 +146,14 @@ class Frames(NamedTuple):
     metrics: pd.DataFrame
     layers: pd.DataFrame
     sweeps: pd.DataFrame
+    evaluations: pd.DataFrame
 
     def of(self, keys: Collection[str], sweeps: Collection[str]) -> "Frames":
         """The frames of these runs and of these sweeps alone."""
         runs, metrics, layers = (frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in self[:3])
-        return Frames(runs, metrics, layers, self.sweeps[self.sweeps.sweep.isin(sweeps)].reset_index(drop=True))
+        swept = self.sweeps[self.sweeps.sweep.isin(sweeps)].reset_index(drop=True)
+        there = self.evaluations.dataset_id.isin(runs.dataset_id)
+        return Frames(runs, metrics, layers, swept, self.evaluations[there].reset_index(drop=True))
 
 
 def parquet_files(frames: Frames) -> dict[str, bytes]:
@@ -147,13 +167,13 @@ def parquet_files(frames: Frames) -> dict[str, bytes]:
 
 
 def load(folder: Path) -> Frames:
-    """Read and check `runs.parquet`, `metrics.parquet` and, where there are any, `layers` and `sweeps` of a folder.
+    """Read and check `runs.parquet`, `metrics.parquet` and, where there are any, the others of a folder.
 
     Raises:
         InputError: one line naming the file and what is wrong with it.
     """
     needed = [_read(folder / f"{name}.parquet") for name in ("runs", "metrics")]
-    optional = [folder / f"{name}.parquet" for name in ("layers", "sweeps")]
+    optional = [folder / f"{name}.parquet" for name in Frames._fields[2:]]
     return check(*needed, *(_read(path) if path.exists() else None for path in optional), where=f"{folder}: ")
 
 
@@ -162,6 +182,7 @@ def check(
     metrics: pd.DataFrame,
     layers: pd.DataFrame | None = None,
     sweeps: pd.DataFrame | None = None,
+    evaluations: pd.DataFrame | None = None,
     *,
     where: str = "",
 ) -> Frames:
@@ -178,6 +199,10 @@ def check(
     layers = _typed(layers, LAYERS, LAYER_KEY, f"{where}layers.parquet")
     sweeps = pd.DataFrame(columns=list(SWEEPS)).astype({"unchanged": "bool"}) if sweeps is None else sweeps
     sweeps = _typed(sweeps, SWEEPS, SWEEP_KEY, f"{where}sweeps.parquet")
+    evaluations = (
+        pd.DataFrame(columns=list(EVALUATIONS)).astype({"dirty": "bool"}) if evaluations is None else evaluations
+    )
+    evaluations = _typed(evaluations, EVALUATIONS, EVALUATION_KEY, f"{where}evaluations.parquet")
     runs["overrides"] = _canonical(runs, "overrides", "run_id", f"{where}runs.parquet")
     sweeps["base"] = _canonical(sweeps, "base", "sweep", f"{where}sweeps.parquet")
     unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
@@ -196,7 +221,7 @@ def check(
         orphans = sorted(set(frame.run_id) - set(runs.run_id))
         if orphans:
             raise InputError(f"{where}{name}.parquet: {len(orphans)} run(s) not in runs.parquet, such as {orphans[0]}")
-    return Frames(runs, metrics, layers, sweeps)
+    return Frames(runs, metrics, layers, sweeps, evaluations)
 
 
 def each(frame: pd.DataFrame) -> Iterator[Any]:

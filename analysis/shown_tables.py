@@ -69,7 +69,7 @@ def study_tables(study: Study) -> list[ShownTable]:
     for about in protocol_tables.TABLES:
         raw = protocol_tables.protocol_table(study, about)
         shown = protocol_tables.printed(raw)
-        rows = raw.experiment[raw.measure == "top1"].tolist()
+        rows = raw.experiment[raw.measure == "top1"].tolist()  # a peer's is empty
         notes = protocol_tables.notes(study, raw)
         made.append(
             ShownTable(
@@ -83,9 +83,11 @@ def study_tables(study: Study) -> list[ShownTable]:
                 rows,
             )
         )
-    fifth = protocol_tables.table_5()
+    fifth = protocol_tables.table_5(study)
     rows = [""] * len(fifth)
     return [
         *made,
-        ShownTable("table_5", "Table 5", fifth, fifth, ("paper, top-5",), [protocol_tables.ENSEMBLES], (), rows),
+        ShownTable(
+            "table_5", "Table 5", fifth, fifth, ("top-5 (%)", "paper, top-5"), [protocol_tables.ENSEMBLES], (), rows
+        ),
     ]

@@ -30,6 +30,8 @@ class Study:
     runs: pd.DataFrame
     metrics: pd.DataFrame
     layers: pd.DataFrame
+    evaluations: pd.DataFrame
+    """Of ensembles of its runs, and of peers on its dataset."""
 
     @property
     def level(self) -> Fraction:
@@ -140,7 +142,15 @@ def study_of(
         runs=rows.sort_values(["experiment", "seed"], key=_paper_order, ignore_index=True),
         metrics=metrics[metrics.run_id.isin(rows.run_id)].reset_index(drop=True),
         layers=layers[layers.run_id.isin(rows.run_id)].reset_index(drop=True),
+        evaluations=_evaluations(frames.evaluations, rows),
     )
+
+
+def _evaluations(evaluations: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    there = evaluations[evaluations.dataset_id == rows.dataset_id.iloc[0]]
+    runs = set(rows.run_id)
+    fitting = [one.kind == "peer" or set(loads(one.members)) <= runs for one in each(there)]
+    return there[pd.Series(fitting, index=there.index, dtype="bool")].reset_index(drop=True)
 
 
 def _belongs(run: Any, overrides: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from pipeline.checkpoint import final_weights
 from pipeline.errors import InputError
 from pipeline.experiments import Experiment, Protocol
 from pipeline.overrides import experiment_named
-from pipeline.runs import read_result
+from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
 SINGLE_VIEW = "single_view"
@@ -20,12 +20,12 @@ SINGLE_VIEW = "single_view"
 
 @dataclass(frozen=True)
 class Model:
-    """A network to be scored: what it is called, its row, and its weights as safetensors; `dataset_id` of a run's."""
+    """A network to be scored: what it is called, its row, and its weights as safetensors; `run` where it is a run's."""
 
     name: str
     row: Experiment
     weights: bytes
-    dataset_id: str | None = None
+    run: Run | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def model_named(place: Storage, which: str, experiment: str | None, settings: li
         weights = final_weights(place, run, result) if result else None
         if weights is None:
             raise InputError(f"{run}: has no final weights; it is not finished")
-        return Model(str(run), run.experiment, weights, run.dataset_id)
+        return Model(str(run), run.experiment, weights, run)
     if experiment is None:
         raise InputError(f"{which}: say with --as which row's network these weights are for")
     content = file.read_bytes()

@@ -3,6 +3,8 @@
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from hashlib import blake2b
+from json import dumps
 from typing import Annotated, Any
 
 import typer
@@ -17,13 +19,18 @@ from jobs.options import (
     JsonOption,
     SetOption,
     StorageOption,
+    TrackingOption,
     manifest_named,
+    tracking_of,
+    tracking_there,
     writable,
 )
 from jobs.request import check_suits
 from pipeline.errors import InputError
 from pipeline.metrics import PROTOCOLS
+from pipeline.overrides import changes_text
 from pipeline.photos import holds_photographs
+from pipeline.provenance import source_commit
 
 
 def evaluate(
@@ -35,9 +42,13 @@ def evaluate(
         str | None, typer.Option(help=f"Of photographs: {', '.join(PROTOCOLS)}, or all; small images have one.")
     ] = None,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Score all together: the mean of their scores.")] = False,
+    keep: Annotated[
+        str | None, typer.Option(help="Keep an ensemble or weights made elsewhere under this name, for Tables 3 to 5.")
+    ] = None,
     data: DataOption = "",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
+    tracking: TrackingOption = None,
     device: DeviceOption = Device.AUTO,
     workers: Annotated[int, typer.Option(min=1, help="Workers that share the images, on Ray if several.")] = 1,
     address: AddressOption = None,
@@ -53,12 +64,13 @@ def evaluate(
 
     * `resnet-repro evaluate resnet50 --protocol all --workers 8`
 
-    * `resnet-repro evaluate --ensemble resnet50 resnet101 resnet152 --protocol multi_scale`
+    * `resnet-repro evaluate --ensemble resnet50 resnet101 resnet152 --protocol multi_scale --keep three-depths`
 
     * `resnet-repro evaluate resnet50.pth --as resnet50 --set bottleneck_stride=3x3 --set normalisation=channel_mean_std --data imagenet`
     """
     from jobs.bench.measure import cpus
     from jobs.cluster import connected
+    from jobs.publications import publish_evaluation
 
     place = writable(storage)
     chosen = [model_named(place, which, experiment, settings) for which in models]
@@ -69,6 +81,10 @@ def evaluate(
     protocols = _protocols(protocol, photographs)
     if ensemble and not photographs:
         raise InputError("--ensemble: is for photographs; the paper has no ensemble on small images")
+    if keep is not None:
+        _check_kept(chosen, ensemble, photographs)
+        store = tracking_of(tracking, place)
+        tracking_there(store, place)
     together = [chosen] if ensemble else [[model] for model in chosen]
     on_ray = workers > 1 or address is not None
     threads = max(1, cpus() // workers)
@@ -82,8 +98,42 @@ def evaluate(
             rows.append({**about, "dataset_id": manifest["id"], "protocol": name, **found})
             if not as_json:
                 _say(about["models"], name, found)
+    if keep is not None:
+        publish_evaluation(store, place, _kept(keep, chosen, ensemble, rows))
     if as_json:
         print(json.dumps(rows, indent=1))
+
+
+def _check_kept(chosen: list[Model], ensemble: bool, photographs: bool) -> None:
+    """Refuse what no table has a place for.
+
+    Raises:
+        InputError: says what has.
+    """
+    if not photographs or not (ensemble or len(chosen) == 1):
+        raise InputError("--keep: is for one ensemble, or for one file of weights, on photographs")
+    if ensemble and not all(model.run for model in chosen):
+        raise InputError("--keep: an ensemble that is kept is of runs, so that its origin is known")
+    if not ensemble and chosen[0].run:
+        raise InputError(f"--keep: {chosen[0].name} was measured when it ended; the tables have it already")
+
+
+def _kept(name: str, chosen: list[Model], ensemble: bool, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as `analysis.frames.EVALUATIONS` has them."""
+    peer = chosen[0]
+    members: list[Any] = [model.run.key for model in chosen if model.run]
+    if not ensemble:
+        checksum = blake2b(peer.weights, digest_size=16).hexdigest()
+        members = [
+            {"file": peer.name, "checksum": checksum, "experiment": peer.row.name, "changes": changes_text(peer.row)}
+        ]
+    kind = "ensemble" if ensemble else "peer"
+    key = blake2b(dumps([kind, sorted(map(str, members)), rows[0]["dataset_id"]]).encode(), digest_size=8).hexdigest()
+    made = source_commit()
+    about: dict[str, Any] = {"evaluation": key, "kind": kind, "name": name, "members": dumps(members)}
+    about |= {"commit": str(made.get("commit", "unknown")), "dirty": bool(made.get("dirty"))}
+    numbers = ("dataset_id", "protocol", "top1_err", "top5_err", "count")
+    return [about | {number: row[number] for number in numbers} for row in rows]
 
 
 def _dataset_of(chosen: list[Model]) -> str:
@@ -92,7 +142,7 @@ def _dataset_of(chosen: list[Model]) -> str:
     Raises:
         InputError: runs on several datasets.
     """
-    known = sorted({model.dataset_id for model in chosen if model.dataset_id})
+    known = sorted({model.run.dataset_id for model in chosen if model.run})
     if len(known) > 1:
         raise InputError(f"the runs are on {len(known)} datasets ({', '.join(known)}); name one with --data")
     return known[0] if known else "digits"

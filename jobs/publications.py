@@ -1,4 +1,4 @@
-"""What commands publish to MLflow beside the runs themselves: ended runs again, interruptions, sweeps, reports.
+"""What commands publish to MLflow beside the runs themselves: ended runs again, interruptions, sweeps, evaluations, reports.
 
 Each is found again by a key of its own, so that publishing twice changes nothing. A run's own copy is `jobs.publisher`'s.
 """
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
@@ -119,6 +120,23 @@ def publish_sweep(tracking: str, storage: Storage, sweep: Sweep, dataset_id: str
     tags = {"kind": "sweep", "mlflow.runName": f"{name} on {dataset}", "dataset": dataset, "dataset_id": dataset_id}
     run_id = only_run(client, experiment_id(client), "sweep_key", cells[0]["sweep"], tags)
     client.log_text(run_id, dumps(cells, indent=1), "sweep.json")
+    client.set_tag(run_id, COMPLETE, "yes")
+    client.set_terminated(run_id, "FINISHED")
+
+
+def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any]]) -> None:
+    """Keep the evaluation of an ensemble or of a peer, a row a protocol, for the report's tables."""
+    client, first = open_store(tracking, storage), rows[0]
+    tags = {
+        "kind": "evaluation",
+        "mlflow.runName": f"{first['kind']} {first['name']}",
+        "dataset_id": first["dataset_id"],
+    }
+    run_id = only_run(client, experiment_id(client), "evaluation_key", first["evaluation"], tags)
+    for row in rows:
+        for name in ("top1_err", "top5_err"):
+            client.log_metric(run_id, f"test_{row['protocol']}/{name}", row[name])
+    client.log_text(run_id, dumps(rows, indent=1), "evaluation.json")
     client.set_tag(run_id, COMPLETE, "yes")
     client.set_terminated(run_id, "FINISHED")
 

@@ -20,7 +20,7 @@ NOTE = """Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sw
 
 Runs of *Deep Residual Learning for Image Recognition*: a parent is a row of the paper on a dataset and carries mean,
 standard deviation and number of its finished seeds (by their number); its children are the seeds, and the step of their
-metrics is the paper's x-axis, iterations. Reports and sweeps are runs of their own, with their files as artifacts.
+metrics is the paper's x-axis, iterations. Reports, sweeps and evaluations are runs of their own, with their files as artifacts.
 """
 """What MLflow shows above the runs."""
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")

@@ -2,10 +2,13 @@
 
 import re
 from html import unescape
+from json import dumps
 
+import pandas as pd
 import pytest
 
 from analysis import figure_4, protocol_tables, reported
+from analysis.bundle import merged, pack, unpack
 from analysis.claims import judge_claims
 from analysis.frames import check
 from analysis.report import report_files
@@ -159,3 +162,38 @@ def test_the_report_of_imagenet_runs_is_whole() -> None:
     assert "C1–C13 are not run: they are judged on pages of CIFAR-10" in " ".join(text.split())
     recipe = files["runs/resnet34-a-seed-1.html"].decode()
     assert "statistics_images" in recipe and "51,200" in recipe
+
+
+def evaluated(**changes: object) -> dict[str, object]:
+    row = {"evaluation": "e1", "kind": "peer", "name": "torchvision", "dataset_id": "1a9e", "protocol": "ten_crop",
+           "top1_err": 22.0, "top5_err": 6.0, "count": 50_000, "members": "[{}]", "commit": "c", "dirty": False}  # fmt: skip
+    return row | changes
+
+
+def test_peers_stand_in_tables_3_and_4_and_ensembles_in_table_5() -> None:
+    runs, metrics = invented()
+    pair = dumps(["resnet50:0", "resnet101:0"])
+    rows = [
+        evaluated(),
+        evaluated(protocol="multi_scale", top1_err=20.0),
+        evaluated(
+            evaluation="e2", kind="ensemble", name="50 + 101", members=pair, protocol="multi_scale", top5_err=4.2
+        ),
+        evaluated(evaluation="e3", kind="ensemble", name="of other runs", members=dumps(["elsewhere"])),
+        evaluated(evaluation="e4", name="on other data", dataset_id="0000"),
+    ]
+    frames = check(runs, metrics, evaluations=pd.DataFrame(rows))
+    (study,) = split_studies(frames)
+    tables = {table.name: table.printed.set_index("method") for table in study_tables(study)}
+    assert tables["table_3"].loc["torchvision", "top-1 (%)"] == "22.00 (1)"
+    assert tables["table_3"].loc["torchvision", "remarks"] == "peer, evaluated here"
+    assert tables["table_4"].loc["torchvision", "top-1 (%)"] == "20.00 (1)"
+    assert "torchvision" not in tables["table_2"].index and "on other data" not in tables["table_3"].index
+    assert tables["table_5"].loc["50 + 101", "top-5 (%)"] == "4.20" and "of other runs" not in tables["table_5"].index
+    assert (
+        "28 cells reproduced of 28 run" in report_files(frames)["index.html"].decode()
+    )  # a peer is no cell of the paper's
+    again = unpack(pack(frames, {}), "here")[0]
+    pd.testing.assert_frame_equal(again.evaluations, frames.evaluations)
+    both = merged([("one", frames), ("two", frames)])
+    assert len(both.evaluations) == len(rows)

@@ -24,6 +24,7 @@ SEAL = ARCHITECTURES | {
     "report.json",
     "data/runs.parquet",
     "data/metrics.parquet",
+    "data/evaluations.parquet",
     "data/layers.parquet",
     "data/sweeps.parquet",
 }

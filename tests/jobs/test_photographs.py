@@ -17,9 +17,11 @@ from jobs.ingest import ingest
 from pipeline.checkpoint import newest_checkpoint
 from pipeline.errors import InputError
 from pipeline.ingest import Reading
+from pipeline.networks import build_network
 from pipeline.runs import read_result, stored_runs
 from pipeline.sources import silent
 from pipeline.storage import Storage
+from pipeline.weights import weights_bytes
 from tests.conftest import Cli
 from tests.jobs.test_loopback import descendants
 from tests.pipeline.photographs import as_parquet, as_tars, photograph, pictures
@@ -92,17 +94,35 @@ def test_protocols_give_on_two_workers_what_the_run_measured(cli: Cli, place: Pa
         assert row["count"] == 6
         for first in (1, 5):
             assert row[f"top{first}_err"] == result["final"][f"test_{row['protocol']}/top{first}_err"]
-    both = cli("evaluate", "--ensemble", "resnet18", place / run.folder, "--protocol", "ten_crop", "--storage", place)
-    assert both.returncode == 0 and "ensemble of 2, ten_crop" in both.stdout
 
 
 def test_the_report_has_imagenets_tables_not_comparable(cli: Cli, place: Path) -> None:
+    (run,) = stored_runs(Storage(str(place)))
+    pair = (
+        "evaluate",
+        "--ensemble",
+        "resnet18",
+        place / run.folder,
+        "--protocol",
+        "ten_crop",
+        "--keep",
+        "twice itself",
+    )
+    both = cli(*pair, "--storage", place)
+    assert both.returncode == 0 and "ensemble of 2, ten_crop" in both.stdout, both.stderr
+    network = build_network(run.experiment, seed=9)
+    (place / "theirs.safetensors").write_bytes(weights_bytes(network.state_dict(), run.experiment, 1000))
+    theirs = ("evaluate", place / "theirs.safetensors", "--as", "resnet18", "--set", "crop=32", "--set", "scale=32,40",
+              "--protocol", "all", "--data", "imagenet", "--keep", "a peer")  # fmt: skip
+    assert cli(*theirs, "--storage", place).returncode == 0
     done = cli("report", "--storage", place)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(place / "report" / "table_2.csv").set_index("experiment")
     assert table.n["resnet18"] == 1 and table.n["plain34"] == 0 and set(table.verdict) == {"not run"}
     assert (place / "report" / "figure_4.svg").exists()
     assert "not comparable" in (place / "report" / "table_2.md").read_text()
+    assert "| a peer |" in (place / "report" / "table_4.md").read_text()
+    assert "| twice itself |" in (place / "report" / "table_5.md").read_text()
     assert cli("audit", place / "report").returncode == 0
 
 
@@ -124,6 +144,7 @@ def test_what_does_not_fit_is_one_line(cli: Cli, place: Path, tmp_path: Path) ->
             "resnet20 does not suit --data imagenet, which is of photographs",
         ),
         (("train", "resnet18", "--data", "digits"), "resnet18 does not suit --data digits, which is of small images"),
+        (("evaluate", "resnet18", "--keep", "itself"), "was measured when it ended"),
         (("evaluate", "resnet18", "--protocol", "one_crop"), "--protocol one_crop: wanted is one of center_crop"),
     ):
         done = cli(*arguments, "--storage", place)
