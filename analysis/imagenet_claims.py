@@ -135,6 +135,7 @@ IMAGENET_CLAIMS: dict[str, Claim] = {
             *(Higher("ten_crop_1", "plain34", f"resnet34-{option}") for option in "abc"),
             Higher("ten_crop_1", "resnet34-a", "resnet34-b"),
             Higher("ten_crop_1", "resnet34-b", "resnet34-c"),
+            Similar("ten_crop_1", "resnet34-a", "resnet34-c", 1.0),
         )
     ),
     "I11": Claim(

@@ -96,7 +96,7 @@ def _of_run(run: str, end: int, drops: tuple[int, int], history: History) -> dic
         "train_clean": _at(_points(history, run, TRAIN_CLEAN_ERR), end),
         "train_running": float(running[running.index >= LATE * end].mean()),
         "train_plateau": float(running[(running.index > drops[0]) & (running.index <= drops[1])].mean()),
-        **{name: _at(_points(history, run, TEST_ERR), round(share * end)) for name, share in EARLY.items()},
+        **{name: _from(_points(history, run, TEST_ERR), share * end) for name, share in EARLY.items()},
         **{name: _at(_points(history, run, metric), end) for name, metric in AFTER.items()},
     }
 
@@ -112,6 +112,12 @@ def _points(history: History, run: str, metric: str) -> pd.Series:
 
 def _at(points: pd.Series, iteration: int) -> float:
     return float(points.get(iteration, nan))
+
+
+def _from(points: pd.Series, iteration: float) -> float:
+    """The first point at or after an iteration; NaN if there is none."""
+    later = points[points.index >= iteration]
+    return float(later.iloc[0]) if len(later) else nan
 
 
 def _drops(study: Study, experiment: str) -> tuple[int, int]:

@@ -132,8 +132,8 @@ def _difference(row: Any) -> str:
 def notes(study: Study, table: pd.DataFrame) -> list[str]:
     """The notes under a printed table of a study; of each cell that is not reproduced, what is known of it."""
     lines = [
-        "Error of the final network on the validation images in percent, with batch-norm statistics averaged after training: "
-        "mean ± standard deviation over seeds (number of finished runs).",
+        "Error of the final network on the validation images in percent: mean ± standard deviation over seeds (number of "
+        "finished runs). Batch-norm statistics are those averaged after training, unless the recipe's statistics_images is 0.",
     ]
     if not study.comparable:
         return [*lines, f"Not comparable with the paper: {study.why_not_comparable}."]

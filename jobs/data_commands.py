@@ -1,6 +1,7 @@
 """`resnet-repro data`: prepare, list and verify datasets."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -100,11 +101,14 @@ def _prepare_photographs(
 ) -> None:
     from jobs.cluster import connected
     from jobs.ingest import ingest
+    from pipeline.datasets import IMAGENET
     from pipeline.errors import InputError
-    from pipeline.ingest import Reading
+    from pipeline.ingest import OFFICIAL_COUNTS, Reading
 
     if path is None:
         raise InputError(f"{name} comes from files of yours: name their folder with --from")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"{name}: a dataset's name is of letters, digits, dots, underscores and dashes")
     if 0 < shorter_side < 224 or shorter_side < 0:
         raise InputError(
             f"--shorter-side {shorter_side}: wanted is 0, or at least the 224 pixels that networks look at"
@@ -118,6 +122,11 @@ def _prepare_photographs(
     )
     for note in [*m["notes"][:5], *(f"left out: {left}" for left in m["left_out"][:5])]:
         print(f"note: {note}")
+    counts = {split: m[f"{split}_images"] for split in OFFICIAL_COUNTS}
+    if name == IMAGENET.name and counts != OFFICIAL_COUNTS:
+        print(
+            f"note: ILSVRC-2012 has {OFFICIAL_COUNTS['train']:,} training and {OFFICIAL_COUNTS['test']:,} validation images"
+        )
     if not m["row"]["comparable"]:
         print(
             "note: these are not the official ILSVRC-2012 archives; results on them are not comparable with the paper's"

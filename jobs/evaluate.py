@@ -38,6 +38,7 @@ class Work:
     dataset_id: str
     use_gpu: bool
     threads: int
+    """Of torch, for each worker."""
 
 
 def model_named(place: Storage, which: str, experiment: str | None, settings: list[str]) -> Model:
@@ -66,22 +67,19 @@ def model_named(place: Storage, which: str, experiment: str | None, settings: li
     return Model(which, experiment_named(experiment, settings), content)
 
 
-def score(work: Work, ranks: Any) -> dict[str, float]:
+def score(work: Work, dataset: Any, ranks: Any, decoders: int) -> dict[str, float]:
     """The errors of the models' mean scores, over all ranks; with the loss where there is one network on small images.
 
     Raises:
         InputError: weights for another architecture, or a protocol that is not for this dataset.
     """
-    from jobs.worker import cache_folder
     from pipeline.evaluate import evaluate
     from pipeline.feeds import evaluation_splits
     from pipeline.networks import build_network
     from pipeline.photos import Photos
     from pipeline.protocols import errors_of
-    from pipeline.staging import staged_dataset
     from pipeline.weights import load_weights
 
-    dataset = staged_dataset(Storage(work.storage), work.dataset_id, cache_folder())
     classes, networks = dataset.row.classes, []
     for model in work.models:
         network = build_network(model.row, seed=0, classes=classes)
@@ -89,11 +87,11 @@ def score(work: Work, ranks: Any) -> dict[str, float]:
         networks.append(network.to(ranks.device))
     rows = [model.row for model in work.models]
     if not isinstance(dataset, Photos):
-        images = evaluation_splits(rows[0], dataset, ranks.device, work.threads)["test"]
+        images = evaluation_splits(rows[0], dataset, ranks.device, decoders)["test"]
         found = evaluate(networks[0], images, rows[0].precision, ranks)
         return {"top1_err": found.top1_err, "loss": found.loss, "wrong": found.wrong, "count": found.count}
     protocol: Protocol = work.protocol  # type: ignore[assignment]  # checked by the command
-    errors = errors_of(networks, rows, protocol, dataset, ranks, work.threads)
+    errors = errors_of(networks, rows, protocol, dataset, ranks, decoders)
     return {"top1_err": errors.top1_err, "top5_err": errors.top5_err, "count": errors.count}
 
 
@@ -101,13 +99,20 @@ def score_here(work: Work) -> dict[str, float]:
     """The same in this process."""
     import torch
 
+    from jobs.determinism import full_precision
+    from jobs.worker import decoders, staged, told_of
     from pipeline.ranks import single
 
-    return score(work, single(torch.device("cuda" if work.use_gpu else "cpu")))
+    full_precision()
+    torch.set_num_threads(work.threads)
+    group = single(torch.device("cuda" if work.use_gpu else "cpu"))
+    dataset, refused = staged(work.storage, work.dataset_id, ("test",))
+    told_of(group, refused)
+    return score(work, dataset, group, decoders(1))
 
 
-def score_on_ray(work: Work, workers: int) -> dict[str, float]:
-    """The same by so many workers; needs a Ray cluster.
+def score_on_ray(work: Work, workers: int, each_worker: dict[str, float]) -> dict[str, float]:
+    """The same by so many workers that take `each_worker` of the cluster; needs one.
 
     Raises:
         InputError: as `score`.
@@ -120,7 +125,7 @@ def score_on_ray(work: Work, workers: int) -> dict[str, float]:
     trainer = DataParallelTrainer(
         _work,
         train_loop_config={"work": ray.put(work)},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=work.use_gpu),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=work.use_gpu, resources_per_worker=each_worker),
         run_config=RunConfig(name=name, storage_path=place.below("ray")),
     )
     try:
@@ -136,15 +141,21 @@ def score_on_ray(work: Work, workers: int) -> dict[str, float]:
 def _work(config: dict[str, Any]) -> dict[str, Any]:
     import ray
     import ray.train
+    import torch
 
-    from jobs.worker import device_of, meet
+    from jobs.determinism import full_precision
+    from jobs.worker import decoders, device_of, meet, staged, told_of
     from pipeline import ranks
 
     work: Work = ray.get(config["work"])
     context = ray.train.get_context()
+    full_precision()
+    torch.set_num_threads(work.threads)
     try:
+        dataset, refused = staged(work.storage, work.dataset_id, ("test",))
         group = meet(context.get_world_rank(), context.get_world_size(), device_of(work.use_gpu))
-        return dict(score(work, group))
+        told_of(group, refused)
+        return dict(score(work, dataset, group, decoders(context.get_local_world_size())))
     except InputError as error:
         return {"refused": str(error)}
     finally:

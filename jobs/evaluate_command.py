@@ -1,7 +1,8 @@
 """`resnet-repro evaluate`: test errors of finished runs and of weights files, alone or as an ensemble."""
 
 import json
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 from json import dumps
@@ -25,12 +26,13 @@ from jobs.options import (
     tracking_there,
     writable,
 )
-from jobs.request import check_suits
+from jobs.request import check_suits, placed
 from pipeline.errors import InputError
 from pipeline.metrics import PROTOCOLS
 from pipeline.overrides import changes_text
 from pipeline.photos import holds_photographs
 from pipeline.provenance import source_commit
+from pipeline.storage import Storage
 
 
 def evaluate(
@@ -66,10 +68,8 @@ def evaluate(
 
     * `resnet-repro evaluate --ensemble resnet50 resnet101 resnet152 --protocol multi_scale --keep three-depths`
 
-    * `resnet-repro evaluate resnet50.pth --as resnet50 --set bottleneck_stride=3x3 --set normalisation=channel_mean_std --data imagenet`
+    * `resnet-repro evaluate resnet50.pth --as resnet50 --set bottleneck_stride=3x3 --set normalisation=torchvision --data imagenet`
     """
-    from jobs.bench.measure import cpus
-    from jobs.cluster import connected
     from jobs.publications import publish_evaluation
 
     place = writable(storage)
@@ -86,14 +86,10 @@ def evaluate(
         store = tracking_of(tracking, place)
         tracking_there(store, place)
     together = [chosen] if ensemble else [[model] for model in chosen]
-    on_ray = workers > 1 or address is not None
-    threads = max(1, cpus() // workers)
-    work = Work([], "", place.uri, manifest["id"], _use_gpu(device), threads)
     rows = []
-    with connected(address) if on_ray else nullcontext():
+    with _scorer(place, manifest["id"], device, workers, address) as scored:
         for several, name in ((several, name) for several in together for name in protocols):
-            task = replace(work, models=several, protocol=name)
-            found = score_on_ray(task, workers) if on_ray else score_here(task)
+            found = scored(several, name)
             about: dict[str, Any] = {"models": [model.name for model in several], "experiment": several[0].row.name}
             rows.append({**about, "dataset_id": manifest["id"], "protocol": name, **found})
             if not as_json:
@@ -160,10 +156,28 @@ def _protocols(protocol: str | None, photographs: bool) -> list[str]:
     return [str(protocol)]
 
 
-def _use_gpu(device: Device) -> bool:
-    import torch
+@contextmanager
+def _scorer(
+    place: Storage, dataset_id: str, device: Device, workers: int, address: str | None
+) -> Iterator[Callable[[list[Model], str], dict[str, float]]]:
+    """What scores models by a protocol: this process, or a group of workers where several, or a cluster, are asked for."""
+    from jobs.bench.measure import cpus
 
-    return device is Device.GPU or (device is Device.AUTO and torch.cuda.is_available())
+    work = Work([], "", place.uri, dataset_id, use_gpu=False, threads=cpus())
+    if workers == 1 and address is None:
+        import torch
+
+        use_gpu = device is Device.GPU or (device is Device.AUTO and torch.cuda.is_available())
+        yield lambda models, protocol: score_here(replace(work, models=models, protocol=protocol, use_gpu=use_gpu))
+        return
+    from jobs.cluster import connected
+    from jobs.launch import Execution
+
+    with connected(address):
+        execution, _ = placed(Execution(place.uri, "", workers), device, None, runs=1)
+        work = replace(work, use_gpu=execution.use_gpu, threads=execution.threads)
+        each = execution.each_worker
+        yield lambda models, protocol: score_on_ray(replace(work, models=models, protocol=protocol), workers, each)
 
 
 def _say(names: list[str], protocol: str, found: dict[str, float]) -> None:

@@ -1,5 +1,6 @@
 """Photographs into storage, as Ray tasks over the cluster: a task a part, and one for each official archive's checksum."""
 
+import os
 import shutil
 from hashlib import md5
 from pathlib import Path
@@ -9,9 +10,10 @@ import ray
 
 from jobs.data import mark
 from pipeline.datasets import stored_manifests
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.ingest import Reading, finish, ingest_part, read_record
-from pipeline.photo_sources import Listing, Part, list_source
+from pipeline.photo_parts import Part
+from pipeline.photo_sources import Listing, list_source
 from pipeline.photos import holds_photographs
 from pipeline.sources import Progress
 from pipeline.storage import Storage
@@ -35,7 +37,10 @@ def ingest(storage: Storage, name: str, path: Path, reading: Reading, progress: 
         "excluded": list(reading.excluded),
     }
     for manifest in stored_manifests(storage):
-        if holds_photographs(manifest) and source in manifest["sources"]:
+        whole = holds_photographs(manifest) and all(
+            storage.file_size(shard["path"]) == shard["size"] for shard in manifest["shards"]
+        )
+        if whole and source in manifest["sources"]:
             return manifest
     key = reading.key(listing, known)
     missing = [n for n in range(len(listing.parts)) if read_record(storage, key, n, reading) is None]
@@ -75,15 +80,21 @@ def _ingest(storage: str, key: str, number: int, part: Part, classes: int, readi
         ingest_part(Storage(storage), key, number, part, classes, reading)
     except InputError as error:
         return str(error)
+    except OSError as error:
+        return f"{storage}: cannot be written from {os.uname().nodename} ({first_line(error)}); give the same command again"
     return ""
 
 
-@ray.remote
+@ray.remote(max_retries=3)
 def _md5(path: str) -> str:
+    """An archive's checksum; empty where it cannot be read, which makes it no official one."""
     digest = md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    except OSError:
+        return ""
     return digest.hexdigest()
 
 

@@ -43,7 +43,6 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     from pipeline import ranks
     from pipeline.memory import keep_freed_memory
     from pipeline.provenance import hardware, source_digest, versions
-    from pipeline.staging import staged_dataset
     from pipeline.storage import Storage
     from pipeline.train import Settings, train
 
@@ -57,6 +56,8 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     rank, there = context.get_world_rank(), context.get_world_size()
     places = places_of(there, job.run.experiment.groups)
     device = device_of(job.use_gpu)
+    # Before the workers meet: a node may copy for hours, and whoever waits in an exchange gives up after minutes.
+    dataset, refused = staged(job.datasets, job.run.dataset_id) if rank < places else (None, "")
     group = meet(rank, places, device)
     if group is None:
         logger.warning("rank %d of %d idles on %s: %d workers train", rank, there, os.uname().nodename, places)
@@ -82,15 +83,38 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
         leaving=_leaving,
     )
     try:
-        storage = Storage(job.storage)
-        dataset = staged_dataset(Storage(job.datasets), job.run.dataset_id, cache_folder())
-        return train(job.run, dataset, storage, group, settings)
+        told_of(group, refused)
+        assert dataset is not None
+        return train(job.run, dataset, Storage(job.storage), group, settings)
     except InputError as error:  # trying again would not help, so it must not look like a worker's failure
         return {"status": REFUSED, "reason": str(error)}
     except StorageLostError as error:
         return {"status": LOST, "reason": str(error)}
     finally:
         ranks.leave()
+
+
+def staged(storage: str, dataset_id: str, splits: tuple[str, ...] | None = None) -> tuple[Any, str]:
+    """A dataset on this node, or why the user has to do something first."""
+    from pipeline.photos import SPLITS
+    from pipeline.staging import staged_dataset
+    from pipeline.storage import Storage
+
+    try:
+        return staged_dataset(Storage(storage), dataset_id, cache_folder(), splits or SPLITS), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def told_of(group: Any, refused: str) -> None:
+    """Raise what any rank was refused for, on every rank.
+
+    Raises:
+        InputError: something was.
+    """
+    everywhere = [text for text in group.gather_text(refused) if text]
+    if everywhere:
+        raise InputError(everywhere[0])
 
 
 def places_of(workers: int, groups: int) -> int:

@@ -15,6 +15,9 @@ from pipeline.datasets import Dataset, Images
 from pipeline.experiments import Augmentation, Experiment, Normalisation
 from pipeline.sampling import Batch, below
 
+TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""What torchvision's weights were trained with, on pixels in [0, 1]."""
+
 
 class TrainImages:
     """The training set on a device as one padded uint8 tensor, handing out augmented, normalised batches."""
@@ -83,6 +86,8 @@ def normalisation(kind: Normalisation, train: Images) -> tuple[Tensor, Tensor]:
     takes the scale out again), or with unit deviation per channel for `channel_mean_std`.
     """
     shape = train.pixels.shape[1:]
+    if kind == "torchvision":
+        return 255 * torch.tensor(TORCHVISION_MEAN).expand(shape).clone(), 1 / (255 * torch.tensor(TORCHVISION_STD))
     sums = train.pixels.sum(axis=0, dtype=np.int64)
     if kind == "none":
         return torch.zeros(shape), torch.full((3,), 1 / 255)

@@ -5,7 +5,7 @@ give the same dataset, mean image and id, whatever the layout and however many t
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from io import BytesIO
 from json import dumps, loads
@@ -18,25 +18,26 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from pipeline.datasets import FOLDER, FORMAT, IMAGENET, DatasetRow, read_manifest
+from pipeline.datasets import FOLDER, FORMAT, IMAGENET, DatasetRow, read_manifest, stored_manifests
 from pipeline.decoding import FILTER, MEAN_SIDE, UndecodableError, decode, for_the_mean, resized
 from pipeline.errors import InputError
-from pipeline.photo_sources import Listing, Part
+from pipeline.photo_parts import Part
+from pipeline.photo_sources import Listing
 from pipeline.photos import (
     DIGEST_BYTES,
     INDEX,
     KIND,
+    PHOTOS,
     SPLITS,
     arrow_file,
     entry,
     photos_id,
     pixel_digest,
+    shard_entry,
     shard_file,
 )
 from pipeline.storage import Storage
 
-PHOTOS = "photographs"
-"""Where shards lie in storage, in a folder for each source as it was read."""
 QUALITY = 95
 """Of the JPEG in which a photograph is stored that was scaled down, with full chroma."""
 
@@ -60,14 +61,9 @@ class Reading:
         return any(name.endswith(end) for end in self.excluded)
 
 
-def shard_path(key: str, number: int) -> str:
-    """A part's shard in storage."""
-    return f"{PHOTOS}/{key}/shard-{number:05d}.arrow"
-
-
 def record_path(key: str, number: int) -> str:
     """A part's record: what is known of its images."""
-    return f"{PHOTOS}/{key}/record-{number:05d}.safetensors"
+    return f"{PHOTOS}/records/{key}/{number:05d}.safetensors"
 
 
 def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: int, reading: Reading) -> None:
@@ -77,21 +73,14 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
         InputError: an image that cannot be decoded, or a label out of range; names it.
     """
     images, digests, labels = [], [], []
+    names: list[str] = []
     notes: list[str] = []
-    left_out: list[str] = []
     sums, squares = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64), np.zeros(3, dtype=np.int64)
     for name, label, content in part.read():
+        names.append(name)
         if reading.leaves_out(name):
-            left_out.append(name)
             continue
-        if not 0 <= label < classes:
-            raise InputError(f"{name}: label {label}, labels go from 0 to {classes - 1}")
-        try:
-            image = decode(content)
-        except UndecodableError as error:
-            raise InputError(
-                f"{name}: not an image that can be decoded ({error}); mend it, or leave it out with --exclude"
-            ) from error
+        image = _decoded(name, label, content, classes)
         if content[:4] == b"\x89PNG" and not name.lower().endswith(".png") and ".parquet" not in name:
             notes.append(f"{name} is a PNG")
         if reading.longest_short_side and min(image.size) > reading.longest_short_side:
@@ -103,18 +92,31 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
             view = for_the_mean(image).astype(np.int64)
             sums += view
             squares += (view**2).sum((0, 1))
-    shard = shard_file(images)
-    storage.write(shard_path(key, number), shard)
-    about = {"split": part.split, "notes": notes, "left_out": left_out} | {
-        "shard": entry(shard_path(key, number), shard, rows=len(images))
-    }
+    shard, offsets, sizes = shard_file(images)
+    named = shard_entry(shard, part.split, len(images))
+    storage.write(named["path"], shard)
     arrays: dict[str, Any] = {
         "digests": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
         "labels": np.array(labels, dtype=np.uint16),
+        "offsets": offsets,
+        "sizes": sizes,
         "sums": sums,
         "squares": squares,
     }
+    left_out = [name for name in names if reading.leaves_out(name)]
+    about = {"split": part.split, "names": names, "left_out": left_out, "notes": notes, "shard": named}
     storage.write(record_path(key, number), save_arrays(arrays, metadata={"about": dumps(about)}))
+
+
+def _decoded(name: str, label: int, content: bytes, classes: int) -> Image.Image:
+    if not 0 <= label < classes:
+        raise InputError(f"{name}: label {label}, labels go from 0 to {classes - 1}")
+    try:
+        return decode(content)
+    except UndecodableError as error:
+        raise InputError(
+            f"{name}: not an image that can be decoded ({error}); mend it, or leave it out with --exclude"
+        ) from error
 
 
 def _scaled_down(image: Image.Image, shorter: int) -> tuple[bytes, Image.Image]:
@@ -129,25 +131,27 @@ class Record:
     """What a part's record says."""
 
     about: dict[str, Any]
-    digests: Any
-    labels: Any
-    sums: Any
-    squares: Any
+    arrays: dict[str, Any]
+
+    def left_out(self, reading: Reading) -> list[str]:
+        """The names of its images that a reading leaves out."""
+        return [name for name in self.about["names"] if reading.leaves_out(name)]
 
 
 def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Record | None:
-    """A part's record; None where it was not finished, or left out what is wanted now."""
+    """A part's record; None where the part was not finished, its shard is gone, or other images were left out of it."""
     content = storage.read_if_there(record_path(key, number))
-    if content is None or not storage.exists(shard_path(key, number)):
+    if content is None:
         return None
     try:
         size = int.from_bytes(content[:8], "little")
-        about = loads(loads(content[8 : 8 + size])["__metadata__"]["about"])
-        arrays = load_arrays(content)
-        record = Record(about, arrays["digests"], arrays["labels"], arrays["sums"], arrays["squares"])
+        record = Record(loads(loads(content[8 : 8 + size])["__metadata__"]["about"]), load_arrays(content))
+        left_out, shard = record.about["left_out"], record.about["shard"]
     except (SafetensorError, ValueError, KeyError):
         return None
-    return record if all(reading.leaves_out(name) for name in about["left_out"]) else None
+    if left_out != record.left_out(reading):
+        return None
+    return record if storage.file_size(shard["path"]) == shard["size"] else None
 
 
 def finish(
@@ -163,10 +167,12 @@ def finish(
     for number in range(len(listing.parts)):
         record = read_record(storage, key, number, reading)
         if record is None:
-            raise RuntimeError(f"part {number} of {len(listing.parts)} has no record")
-        sums += record.sums
-        squares += record.squares
-        done.append(replace(record, sums=None))  # a megabyte each
+            raise InputError(
+                f"part {number} of {len(listing.parts)} was read and is not in {storage.uri}: every node must write there"
+            )
+        sums += record.arrays.pop("sums")  # a megabyte each
+        squares += record.arrays.pop("squares")
+        done.append(record)
     left_out = [name for record in done for name in record.about["left_out"]]
     _check_excluded(reading.excluded, left_out)
     tables, counts, digests, labels = [], {}, {}, {}
@@ -186,8 +192,6 @@ def finish(
         comparable = comparable or old["row"]["comparable"]
         sources = old["sources"] + [source] * (source not in old["sources"])
         manifest = old | {"sources": sources, "row": old["row"] | {"comparable": comparable}}
-        if not any(shard["path"].startswith(f"{PHOTOS}/{key}/") for shard in old["shards"]):
-            storage.delete(f"{PHOTOS}/{key}")  # the same photographs are there already, in another layout's order
     else:
         files = {
             "index": arrow_file(INDEX, [batch for table in tables for batch in table.to_batches()]),
@@ -214,6 +218,10 @@ def finish(
             storage.write(path, content)
             manifest[what] = entry(path, content)
     storage.write(f"{FOLDER}/{dataset_id}/manifest.json", dumps(manifest, indent=1).encode())
+    named = {shard["path"] for known in stored_manifests(storage) for shard in known.get("shards", ())}
+    for record in done:  # the same photographs may have been there already, in another layout's order
+        if record.about["shard"]["path"] not in named:
+            storage.delete(record.about["shard"]["path"])
     return manifest
 
 
@@ -227,13 +235,17 @@ def _index(of_split: list[tuple[int, Record]]) -> pa.Table:
     """The index of a split: a line per image in the order of digest and label."""
     if not of_split:
         return INDEX.empty_table()
-    digests = np.concatenate([record.digests for _, record in of_split])
-    labels = np.concatenate([record.labels for _, record in of_split])
-    shards = np.concatenate([np.full(len(record.labels), number, np.uint16) for number, record in of_split])
-    rows = np.concatenate([np.arange(len(record.labels), dtype=np.uint32) for _, record in of_split])
+    joined = {
+        name: np.concatenate([record.arrays[name] for _, record in of_split])
+        for name in ("digests", "labels", "offsets", "sizes")
+    }
+    digests, labels = joined["digests"], joined["labels"]
+    counts = [len(record.arrays["labels"]) for _, record in of_split]
+    shards = np.repeat(np.array([number for number, _ in of_split], dtype=np.uint16), counts)
     order = np.lexsort((labels, *digests.T[::-1]))
     sorted_digests = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(DIGEST_BYTES), len(order), [None, pa.py_buffer(np.ascontiguousarray(digests[order]).tobytes())]
     )
-    columns = [pa.array(shards[order]), pa.array(rows[order]), pa.array(labels[order]), sorted_digests]
+    columns = [pa.array(column[order]) for column in (shards, joined["offsets"], joined["sizes"], labels)]
+    columns.append(sorted_digests)
     return pa.table(columns, schema=INDEX)

@@ -1,20 +1,20 @@
 """Where photographs come from: ILSVRC-2012's tar files, a folder per class, or the Hugging Face parquet layout (torch-free).
 
-A source is listed as parts, each small enough for one task: a part knows its split and how to read its images, and nothing
-of the others. Tar files are read where they lie, never extracted.
+A source is checked and listed as parts (`pipeline.photo_parts`) before anything of it is read.
 """
 
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, first_line
+from pipeline.photo_parts import FilesPart, ParquetPart, Part, Split, TarPart, tar_members
 
 PART_IMAGES = 1500
 """About so many images make a part, and a shard."""
@@ -25,98 +25,6 @@ TRAIN_TAR, VALIDATION_TAR, DEVKIT = (
 TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 META = "data/meta.mat"
 SUFFIXES = (".jpeg", ".jpg", ".png")
-Split = Literal["train", "test"]
-
-
-class Found(NamedTuple):
-    """One image as a source holds it; `name` says where."""
-
-    name: str
-    label: int
-    content: bytes
-
-
-@dataclass(frozen=True)
-class ParquetPart:
-    """Row groups `first` to `last` (excluded) of a file."""
-
-    split: Split
-    file: str
-    first: int
-    last: int
-    rows_before: int
-    """Rows of the file before this part."""
-
-    def read(self) -> Iterator[Found]:
-        """Raises InputError: the file is damaged, or a row has no image or label."""
-        number = self.rows_before
-        try:
-            parquet = pq.ParquetFile(self.file)
-            for batch in parquet.iter_batches(256, row_groups=range(self.first, self.last), columns=["image", "label"]):
-                for record in batch.to_pylist():
-                    where = f"{self.file}, row {number}"
-                    image, label = record["image"] or {}, record["label"]
-                    if not isinstance(label, int) or not isinstance(image.get("bytes"), bytes):
-                        raise InputError(f"{where}: has no image bytes and integer label")
-                    yield Found(where, label, image["bytes"])
-                    number += 1
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.file}: damaged after row {number} ({first_line(error)})") from error
-
-
-@dataclass(frozen=True)
-class FilesPart:
-    """Files with their labels."""
-
-    split: Split
-    files: tuple[tuple[str, int], ...]
-
-    def read(self) -> Iterator[Found]:
-        """Raises InputError: a file cannot be read."""
-        for file, label in self.files:
-            try:
-                yield Found(file, label, Path(file).read_bytes())
-            except OSError as error:
-                raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
-
-
-class Member(NamedTuple):
-    """A file within a tar file: its bytes lie at `offset`."""
-
-    name: str
-    offset: int
-    size: int
-    label: int
-
-
-@dataclass(frozen=True)
-class TarPart:
-    """Files that lie in a tar file one by one; or, `nested`, tar files in it with the images of one class each."""
-
-    split: Split
-    tar: str
-    members: tuple[Member, ...]
-    nested: bool = False
-
-    def read(self) -> Iterator[Found]:
-        """Raises InputError: the tar file is cut off or holds names that lead out of it."""
-        with open(self.tar, "rb") as file:
-            for member in self.members:
-                file.seek(member.offset)
-                content = file.read(member.size)
-                if len(content) < member.size:
-                    raise InputError(f"{self.tar}: cut off within {member.name}")
-                if not self.nested:
-                    yield Found(f"{self.tar}: {member.name}", member.label, content)
-                    continue
-                where = f"{self.tar}: {member.name}"
-                for image in tar_members(BytesIO(content), where):
-                    inside = content[image.offset : image.offset + image.size]
-                    yield Found(f"{where}: {image.name}", member.label, inside)
-
-
-Part = ParquetPart | FilesPart | TarPart
-"""Some images of one split."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +66,23 @@ def _list_parquet(path: Path) -> Listing:
         files = sorted({file for name in names for file in path.rglob(f"{name}*.parquet")})
         if not files:
             raise InputError(f"--from {path}: holds no {names[0]}*.parquet")
+        _check_all_there(files)
         for file in files:
             parts += _parquet_parts(file, split)
     return Listing("parquet", 1000, tuple(parts))
+
+
+def _check_all_there(files: list[Path]) -> None:
+    """Refuse files of which, by their own names (`train-00003-of-00294.parquet`), some are missing.
+
+    Raises:
+        InputError: says how many.
+    """
+    for file in files:
+        if found := re.search(r"-of-(\d+)", file.stem):
+            wanted, alike = int(found[1]), [other for other in files if found[0] in other.stem]
+            if len(alike) != wanted:
+                raise InputError(f"{file.parent}: holds {len(alike)} of {wanted} files named like {file.name}")
 
 
 def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
@@ -171,6 +93,12 @@ def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
     missing = {"image", "label"} - set(parquet.schema_arrow.names)
     if missing:
         raise InputError(f"{file}: has no column {' and '.join(sorted(missing))}; wanted are image and label")
+    types = {name: parquet.schema_arrow.field(name).type for name in ("image", "label")}
+    encoded = pa.types.is_struct(types["image"]) and "bytes" in {field.name for field in types["image"]}
+    if not encoded or not pa.types.is_integer(types["label"]):
+        raise InputError(
+            f"{file}: wanted are an image with `bytes` and an integer label, not {types['image']}, {types['label']}"
+        )
     sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     first, before = 0, 0
     for group in range(len(sizes)):
@@ -190,6 +118,9 @@ def _list_folders(path: Path) -> Listing:
         if place is None:
             raise InputError(f"--from {path}: holds no {names[0]}/ with a folder per class")
         files = []
+        absent = sorted(name for name in labels if not (place / name).is_dir())
+        if absent:
+            raise InputError(f"{place}: has no folder {absent[0]}; wanted is one per class, as in {path / 'train'}")
         for folder in sorted(place.iterdir()):
             if not folder.is_dir():
                 continue
@@ -231,34 +162,6 @@ def _list_tars(path: Path) -> Listing:
         for at in range(0, len(labelled), PART_IMAGES)
     ]
     return Listing("tar", len(labels), tuple(parts), archives=tuple(map(str, paths)))
-
-
-def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
-    """The files of an uncompressed tar file, labels not set.
-
-    Raises:
-        InputError: it is no tar file, is cut off, or has a name that leads out of it.
-    """
-    where = where or str(source)
-    try:
-        with source.open("rb") if isinstance(source, Path) else source as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                members = [Member(m.name, m.offset_data, m.size, -1) for m in tar if m.isfile()]
-    except (tarfile.TarError, OSError) as error:
-        raise InputError(f"{where}: not a whole tar file ({error})") from error
-    for member in members:
-        name = PurePosixPath(member.name)
-        if name.is_absolute() or ".." in name.parts:
-            raise InputError(
-                f"{where}: has a file named {member.name!r}, which leads out of it; this is no ILSVRC-2012 tar"
-            )
-        if member.offset + member.size > size:
-            raise InputError(f"{where}: cut off within {member.name}")
-    if not members:
-        raise InputError(f"{where}: holds no files")
-    return members
 
 
 def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.augment import TORCHVISION_MEAN, TORCHVISION_STD
 from pipeline.decoding import centre, colour_shift, decode, training_view
 from pipeline.experiments import Experiment
 from pipeline.photos import Photos, PhotoSplit
@@ -44,6 +45,9 @@ class Normaliser:
             offset = np.zeros_like(offset)
         if row.normalisation == "channel_mean_std":
             offset, scale = np.broadcast_to(photos.channel_mean, offset.shape), 1 / photos.channel_std
+        if row.normalisation == "torchvision":
+            offset = np.broadcast_to(255 * np.array(TORCHVISION_MEAN, dtype=np.float32), offset.shape)
+            scale = 1 / (255 * np.array(TORCHVISION_STD))
         return cls(torch.tensor(offset, device=device), torch.tensor(scale, device=device, dtype=torch.float32))
 
     def __call__(self, pixels: NDArray[np.uint8], shift: NDArray[np.float32] | None = None) -> Tensor:
@@ -104,7 +108,7 @@ class PhotoFeed:
         for number in [known for known in self.coming if not iteration <= known <= iteration + AHEAD]:
             for task in self.coming.pop(number).tasks:
                 task.cancel()
-        for number in range(iteration, min(iteration + AHEAD, self.last) + 1):
+        for number in range(iteration, max(iteration, min(iteration + AHEAD, self.last)) + 1):
             if number not in self.coming:
                 self.coming[number] = self._begin(self.batch_of(number))
         coming = self.coming[iteration]

@@ -1,15 +1,15 @@
 """Photographs in storage: shards of encoded images, any of which is reached in one step by its sample id (torch-free).
 
-Shards are Arrow files in the order in which a source was read; the index gives each sample id its shard and row, its label
-and the digest of its pixels. Ids count in the order of the digests, so they do not depend on the source's layout.
+Shards are Arrow files in the order in which a source was read; the index gives each sample id its shard, where its bytes lie
+in it, its label and the digest of its pixels. Ids count in the order of the digests, so they do not depend on the source's layout.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from io import BytesIO
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,23 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 
 from pipeline.datasets import DatasetRow, dataset_key, prepared_manifest
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.storage import Storage
 
 KIND = "photographs"
 SPLITS = ("train", "test")
-BATCH_ROWS = 256
-"""Rows of each record batch of a shard but its last, so that a row's place follows from its number."""
-
 DIGEST_BYTES = 16
 SCHEMA = pa.schema([pa.field("image", pa.large_binary(), nullable=False)])
 INDEX = pa.schema(
     [pa.field(name, kind, nullable=False) for name, kind in (
-        ("shard", pa.uint16()), ("row", pa.uint32()), ("label", pa.uint16()), ("digest", pa.binary(DIGEST_BYTES)),
+        ("shard", pa.uint16()), ("offset", pa.uint32()), ("size", pa.uint32()), ("label", pa.uint16()),
+        ("digest", pa.binary(DIGEST_BYTES)),
     )]
 )  # fmt: skip
+"""`offset` and `size` are of an image's bytes within its shard's file."""
+
+PHOTOS = "photographs"
+"""Where shards lie in storage, each named after what it holds."""
 
 
 def holds_photographs(manifest: dict[str, Any]) -> bool:
@@ -52,10 +54,22 @@ def arrow_file(schema: pa.Schema, batches: list[pa.RecordBatch]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def shard_file(images: list[bytes]) -> bytes:
-    """Encoded images as a shard."""
-    parts = [images[start : start + BATCH_ROWS] for start in range(0, len(images), BATCH_ROWS)]
-    return arrow_file(SCHEMA, [pa.record_batch([pa.array(part, pa.large_binary())], schema=SCHEMA) for part in parts])
+def shard_file(images: list[bytes]) -> tuple[bytes, NDArray[np.uint32], NDArray[np.uint32]]:
+    """Encoded images as a shard, with where each one's bytes begin in it and how many they are."""
+    if not images:
+        return arrow_file(SCHEMA, []), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+    content = arrow_file(SCHEMA, [pa.record_batch([pa.array(images, pa.large_binary())], schema=SCHEMA)])
+    whole = pa.py_buffer(content)
+    column = pa.ipc.open_file(whole).get_batch(0).column(0)
+    ends = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(images) + 1]
+    begins = column.buffers()[2].address - whole.address
+    return content, (begins + ends[:-1]).astype(np.uint32), np.diff(ends).astype(np.uint32)
+
+
+def shard_entry(content: bytes, split: str, rows: int) -> dict[str, Any]:
+    """How a manifest names a shard, which lies under its checksum: no other content ever takes its place."""
+    named = entry("", content, rows=rows)
+    return named | {"path": f"{PHOTOS}/{named['checksum'][:32]}.arrow", "split": split}
 
 
 def entry(path: str, content: bytes, **more: int) -> dict[str, Any]:
@@ -75,33 +89,25 @@ class PhotoSplit:
 
     labels: NDArray[np.uint16]
     shards: NDArray[np.uint16]
-    rows: NDArray[np.uint32]
-    files: "ShardFiles"
+    offsets: NDArray[np.uint32]
+    sizes: NDArray[np.uint32]
+    files: tuple[str, ...]
+    """The shards' paths on this machine."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def encoded(self, sample: int) -> bytes:
-        """A photograph as it is stored."""
-        return self.files.image(int(self.shards[sample]), int(self.rows[sample]))
-
-
-class ShardFiles:
-    """Shards in a local folder, mapped into memory when they are first asked for."""
-
-    def __init__(self, folder: Path, paths: list[str]) -> None:
-        self.folder, self.paths = folder, paths
-        self.open: dict[int, list[pa.Array]] = {}
-
-    def image(self, shard: int, row: int) -> bytes:
-        """An image's encoded bytes."""
-        batches = self.open.get(shard)
-        if batches is None:
-            reader = pa.ipc.open_file(pa.memory_map(str(self.folder / self.paths[shard])))
-            batches = [reader.get_batch(number).column(0) for number in range(reader.num_record_batches)]
-            self.open[shard] = batches
-        batch, place = divmod(row, BATCH_ROWS)
-        return bytes(batches[batch][place].as_buffer())
+        """A photograph as it is stored. Reading lets other threads go on, and no file is kept open: there may be thousands."""
+        size = int(self.sizes[sample])
+        file = os.open(self.files[self.shards[sample]], os.O_RDONLY)
+        try:
+            content = os.pread(file, size, int(self.offsets[sample]))
+        finally:
+            os.close(file)
+        if len(content) < size:
+            raise OSError(f"{self.files[self.shards[sample]]}: is shorter than it was")
+        return content
 
 
 @dataclass(frozen=True)
@@ -149,77 +155,90 @@ class Photos:
         return np.sqrt(self.mean_squares / values - mean**2).astype(np.float32)
 
 
-def open_photos(storage: Storage, dataset_id: str, copies: Path | None, say: Callable[[str], None] = print) -> Photos:
+def open_photos(
+    storage: Storage,
+    dataset_id: str,
+    copies: Path | None,
+    say: Callable[[str], None] = print,
+    splits: tuple[str, ...] = SPLITS,
+) -> Photos:
     """A stored dataset of photographs, its index and mean verified; shards that are not in a local folder are copied into
-    `copies` first, each once per node and by its checksum.
+    `copies` first, each once per node and by its checksum: those of the `splits` that will be looked at.
 
     Raises:
-        InputError: it is not there, is damaged, or there is no folder for copies.
+        InputError: it is not there, is damaged, or there is no folder or no room for copies.
     """
     manifest = prepared_manifest(storage, dataset_id)
     folder = storage.local
     if folder is None:
-        folder = stage(storage, manifest, copies, say)
+        folder = stage(storage, manifest, copies, say, splits)
     here = Storage(str(folder))
     _verified(here, manifest["index"])
-    files = ShardFiles(folder, [shard["path"] for shard in manifest["shards"]])
-    # Mapped, so that all workers of a node share it: of ImageNet, ten megabytes are ever looked at.
+    files = tuple(here.path(shard["path"]) for shard in manifest["shards"])
+    # Mapped, so that all workers of a node share it: of ImageNet, fifteen megabytes are ever looked at.
     table = pa.ipc.open_file(pa.memory_map(here.path(manifest["index"]["path"]))).read_all()
-    start, splits = 0, []
+    start, parts = 0, []
     for split in SPLITS:
         count = manifest[f"{split}_images"]
         of_split = table.slice(start, count)
-        labels, shards, rows = (of_split.column(name).to_numpy() for name in ("label", "shard", "row"))
-        splits.append(PhotoSplit(labels, shards, rows, files))
+        columns = [of_split.column(name).to_numpy() for name in ("label", "shard", "offset", "size")]
+        parts.append(PhotoSplit(columns[0], columns[1], columns[2], columns[3], files))
         start += count
     mean = load_arrays(_verified(storage, manifest["mean"]))
-    return Photos(manifest, splits[0], splits[1], mean["sums"], mean["squares"])
+    return Photos(manifest, parts[0], parts[1], mean["sums"], mean["squares"])
 
 
 def _verified(storage: Storage, named: dict[str, Any]) -> bytes:
     content = storage.read_if_there(named["path"]) or b""
     if not fits(named, content):
         raise InputError(
-            f"{storage.path(named['path'])}: damaged (checksum differs); delete the folder and prepare it again"
+            f"{storage.path(named['path'])}: damaged or missing (checksum differs); delete it and prepare the dataset again"
         )
     return content
 
 
-def stage(storage: Storage, manifest: dict[str, Any], copies: Path | None, say: Callable[[str], None]) -> Path:
-    """Copy the shards into a folder of this node, each by whichever worker comes first; the folder.
+def stage(
+    storage: Storage, manifest: dict[str, Any], copies: Path | None, say: Callable[[str], None], splits: tuple[str, ...]
+) -> Path:
+    """Copy the shards of these splits into a folder of this node, each by whichever worker comes first; the folder.
+
+    A copy is written whole once its checksum is right, under a name that is made of it; later its size is looked at.
 
     Raises:
         InputError: no folder, no room, or a shard that is damaged in storage.
+        OSError: storage cannot be read now; trying again may help.
     """
     if copies is None:
         raise InputError(f"dataset {manifest['id']} is in {storage.uri}, and this node has no folder to copy it to")
     here = Storage(str(copies))
-
-    files = [manifest["index"], *manifest["shards"]]
-
-    def there(file: dict[str, Any]) -> bool:
-        # By size: copies are written whole once their checksum is right, and their place is named after what they hold.
-        target = copies / file["path"]
-        return target.exists() and target.stat().st_size == file["size"]
+    files = [manifest["index"], *(shard for shard in manifest["shards"] if shard["split"] in splits)]
+    missing = [file for file in files if here.file_size(file["path"]) != file["size"]]
+    total = sum(file["size"] for file in missing)
+    full = f"{copies}: no room or no right to keep {total / 1e9:.1f} GB of dataset {manifest['id']}"
+    if missing:
+        say(f"dataset {manifest['id']}: {total / 1e9:.1f} GB of {storage.uri} are copied to {copies}")
 
     def bring(file: dict[str, Any]) -> None:
-        if there(file):
-            return
-        target = copies / file["path"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock", fallback_to_soft=False):
-            if not there(file):
-                here.write(file["path"], _verified(storage, file))
+        try:
+            lock = copies / f"{file['path']}.lock"
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            waiting = FileLock(lock, fallback_to_soft=False)
+            waiting.acquire()
+        except OSError as error:
+            raise InputError(f"{full} ({first_line(error)})") from error
+        try:
+            if here.file_size(file["path"]) == file["size"]:
+                return
+            content = _verified(storage, file)
+            try:
+                here.write(file["path"], content)
+            except OSError as error:
+                raise InputError(f"{full} ({first_line(error)})") from error
+        finally:
+            waiting.release()
 
-    total = sum(file["size"] for file in files)
-    say(f"dataset {manifest['id']}: {total / 1e9:.1f} GB of {storage.uri} are kept in {copies}")
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(bring, files))
-    except OSError as error:
-        raise InputError(
-            f"{copies}: no room or no right to keep a dataset of {total / 1e9:.1f} GB ({error})"
-        ) from error
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(bring, missing))
     return copies
 
 
@@ -240,6 +259,18 @@ def pixel_digest(pixels: NDArray[np.uint8]) -> bytes:
     ).digest()
 
 
+def check_files(storage: Storage, manifest: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+    """Read every file of a stored dataset and compare its checksum.
+
+    Raises:
+        InputError: names the first that is damaged or missing.
+    """
+    files = [manifest["index"], manifest["mean"], *manifest["shards"]]
+    with ThreadPoolExecutor(4) as pool:
+        for done, _ in enumerate(pool.map(lambda file: len(_verified(storage, file)), files), 1):
+            progress(done, len(files))
+
+
 def verify_photos(storage: Storage, manifest: dict[str, Any], progress: Callable[[int, int], None]) -> None:
     """Decode every stored photograph again and compare with the index.
 
@@ -250,20 +281,28 @@ def verify_photos(storage: Storage, manifest: dict[str, Any], progress: Callable
 
     table = pa.ipc.open_file(pa.py_buffer(_verified(storage, manifest["index"]))).read_all()
     _verified(storage, manifest["mean"])
-    place, digests = table.select(["shard", "row"]).to_pandas(), table.column("digest").to_pylist()
+    shards, offsets, sizes, labels = (table.column(n).to_numpy() for n in ("shard", "offset", "size", "label"))
+    digests = table.column("digest").to_pylist()
     done = 0
     for number, shard in enumerate(manifest["shards"]):
         content = _verified(storage, shard)
-        images = pa.ipc.open_file(BytesIO(content)).read_all().column("image")
-        for at in np.flatnonzero(place.shard.to_numpy() == number):
-            if pixel_digest(np.asarray(decode(images[int(place.row[at])].as_py()))) != digests[at]:
-                raise InputError(f"{storage.path(shard['path'])}: image {place.row[at]} is not the one of the index")
-            done += 1
+
+        def right(at: int, content: bytes = content) -> bool:
+            image = content[int(offsets[at]) : int(offsets[at]) + int(sizes[at])]
+            return pixel_digest(np.asarray(decode(image))) == digests[at]
+
+        held = np.flatnonzero(shards == number)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for at, same in zip(held, pool.map(right, held), strict=True):
+                if not same:
+                    where = f"{storage.path(shard['path'])}: the image at byte {offsets[at]:,}"
+                    raise InputError(f"{where} is not the one of the index; delete the file and prepare it again")
+        done += len(held)
         progress(done, len(digests))
     counts = {split: manifest[f"{split}_images"] for split in SPLITS}
     cut = np.cumsum([0, *counts.values()])
     parts = {split: slice(cut[i], cut[i + 1]) for i, split in enumerate(SPLITS)}
-    raw, labels = np.frombuffer(b"".join(digests), "S16"), table.column("label").to_numpy()
+    raw = np.frombuffer(b"".join(digests), f"S{DIGEST_BYTES}")
     again = photos_id(counts, {s: raw[p] for s, p in parts.items()}, {s: labels[p] for s, p in parts.items()})
     if again != manifest["id"]:
         raise InputError(f"dataset {manifest['id']} in {storage.uri}: its images hash to {again}; prepare it again")

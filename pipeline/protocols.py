@@ -43,6 +43,8 @@ class Scorer:
 
     def __init__(self, protocol: Protocol, row: Experiment, photos: Photos, device: torch.device) -> None:
         self.protocol, self.row = protocol, row
+        self.looks = (row.crop, row.test_side, row.test_sides)
+        """What its views depend on, besides the photograph."""
         self.crops = Normaliser.of(row, photos, device, row.crop)
         self.wholes = Normaliser.of(row, photos, device, 1)
         self.places = layout(row, image_size=row.crop).blocks[-1].convs[-1].size_out
@@ -108,14 +110,17 @@ def errors_of(
     wrong = torch.zeros(batches, 2, dtype=torch.float64, device=ranks.device)
 
     def view(sample: int) -> Any:
-        content = split.encoded(sample)
-        return [scorer.views(content) for scorer in scorers]
+        content, made = split.encoded(sample), dict[Any, Any]()
+        for scorer in scorers:  # networks of an ensemble that look alike share their views
+            if scorer.looks not in made:
+                made[scorer.looks] = scorer.views(content)
+        return made
 
     own = range(ranks.rank, batches, ranks.world_size)
     for number, ids, views in decoded_ahead(own, range(len(split)), BATCH, view, threads):
         parts = [
-            scorer.scores(network, [one[which] for one in views])
-            for which, (scorer, network) in enumerate(zip(scorers, networks, strict=True))
+            scorer.scores(network, [one[scorer.looks] for one in views])
+            for scorer, network in zip(scorers, networks, strict=True)
         ]
         scores = torch.stack(parts).mean(0)
         labels = torch.from_numpy(split.labels[ids].astype(np.int64)).to(scores.device)

@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("resnet-repro", "torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "pandas", "safetensors")
+PACKAGES = ("resnet-repro", "torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "pandas", "safetensors",
+            "pillow", "scipy")  # fmt: skip
 _BYSTANDERS = ("mlflow", "pandas")
 
 

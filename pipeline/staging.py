@@ -1,7 +1,7 @@
 """One copy of a dataset on each node, for storage that is not a folder there: what a worker reads its dataset through.
 
 The manifest in storage stays the authority: it is read every time, and a copy counts only while it has the manifest's
-checksum. Nothing is ever deleted here, and where copies are kept is the caller's choice. Torch-free.
+checksum (of photographs: the size of a file whose name is made of it). Nothing is ever deleted here, and where copies are kept is the caller's choice. Torch-free.
 """
 
 import logging
@@ -22,7 +22,7 @@ from pipeline.datasets import (
     verify_dataset,
 )
 from pipeline.errors import first_line
-from pipeline.photos import Photos, holds_photographs, open_photos, verify_photos
+from pipeline.photos import SPLITS, Photos, check_files, holds_photographs, open_photos
 from pipeline.sources import silent
 from pipeline.storage import Storage
 
@@ -32,7 +32,9 @@ WAIT_SECONDS = 600.0
 logger = logging.getLogger(__name__)
 
 
-def staged_dataset(storage: Storage, dataset_id: str, folder: Path | None) -> Dataset | Photos:
+def staged_dataset(
+    storage: Storage, dataset_id: str, folder: Path | None, splits: tuple[str, ...] = SPLITS
+) -> Dataset | Photos:
     """A stored dataset, through `folder/datasets/<id>`; a missing, damaged or outdated copy there is made anew.
 
     Storage that is a local or mounted folder is read in place: the page cache serves every run on the node. So is any
@@ -43,7 +45,7 @@ def staged_dataset(storage: Storage, dataset_id: str, folder: Path | None) -> Da
     """
     manifest = prepared_manifest(storage, dataset_id)
     if holds_photographs(manifest):
-        return open_photos(storage, dataset_id, folder, logger.warning)
+        return open_photos(storage, dataset_id, folder, logger.warning, splits)
     if storage.local is not None or folder is None:
         return read_dataset(storage, dataset_id)
     copies = Storage(str(folder))
@@ -54,14 +56,15 @@ def staged_dataset(storage: Storage, dataset_id: str, folder: Path | None) -> Da
 
 
 def verify_stored(storage: Storage, dataset_id: str) -> DatasetRow:
-    """Derive the id of a stored dataset of either kind again from its images and labels; what it is.
+    """Check a stored dataset of either kind; what it is. Of small images the id is derived again, of photographs every
+    file's checksum (`resnet-repro data verify` decodes them all).
 
     Raises:
-        InputError: a checksum, an image or the id differs.
+        InputError: a checksum or the id differs.
     """
     manifest = prepared_manifest(storage, dataset_id)
     if holds_photographs(manifest):
-        verify_photos(storage, manifest, silent)
+        check_files(storage, manifest, silent)
         return DatasetRow(**manifest["row"])
     return verify_dataset(storage, dataset_id).row
 

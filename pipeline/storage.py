@@ -99,6 +99,11 @@ class Storage:
         files = self._files.get_file_info(fs.FileSelector(self.path(path), recursive=True, allow_not_found=True))
         return sum(file.size or 0 for file in files if file.is_file)
 
+    def file_size(self, path: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+        found = self._files.get_file_info(self.path(path))
+        return found.size if found.is_file else None
+
     def delete(self, path: str) -> None:
         """Delete a file or a whole folder, if it is there.
 

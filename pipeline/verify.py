@@ -73,7 +73,8 @@ def _dataset(storage: Storage, run: Run) -> Finding:
         row = verify_stored(storage, run.dataset_id)
     except InputError as error:
         return Finding("dataset", False, str(error))
-    return Finding("dataset", True, f"{row.name} {run.dataset_id}: its images give this id")
+    says = "its images give this id" if row.side else "every file as its manifest says"
+    return Finding("dataset", True, f"{row.name} {run.dataset_id}: {says}")
 
 
 def _checkpoints(storage: Storage, run: Run) -> tuple[dict[int, Checkpoint], Finding]:

@@ -56,7 +56,7 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         drawn = self.drawn[number]
         image = Image.open(BytesIO(self.encoded[number % len(self.encoded)])).convert("RGB")
-        image = transforms.resize(image, drawn.shorter, InterpolationMode.BILINEAR)
+        image = transforms.resize(image, _rounded(image, drawn.shorter), InterpolationMode.BILINEAR)
         top = int(drawn.down * (image.height - self.crop + 1))
         left = int(drawn.across * (image.width - self.crop + 1))
         image = transforms.crop(image, top, left, self.crop, self.crop)
@@ -66,6 +66,12 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
         if self.normalised:
             return transforms.to_tensor(image) - self.mean + shift[:, None, None], shift
         return torch.from_numpy(np.array(image)), shift
+
+
+def _rounded(image: Image.Image, shorter: int) -> list[int]:
+    """Height and width with that shorter side, the longer one rounded; torchvision's own choice cuts it off."""
+    least = min(image.size)
+    return [shorter if side == least else int(side * shorter / least + 0.5) for side in (image.height, image.width)]
 
 
 class StandardInput:

@@ -111,12 +111,19 @@ def test_claims_on_the_papers_numbers() -> None:
     ("claim", "shift"),
     [
         ("I1", {"plain34": -2.0}), ("I5", {"resnet34-a": 4.0}), ("I7", {"resnet34-a": 5.0}), ("I8", {"resnet18": 2.0}),
-        ("I10", {"resnet34-c": 3.0}), ("I11", {"resnet152": 3.0}), ("I13", {"resnet152": 1.0}),
+        ("I10", {"resnet34-c": 3.0}), ("I10", {"resnet34-b": -5.0, "resnet34-c": -6.0}), ("I11", {"resnet152": 3.0}), ("I13", {"resnet152": 1.0}),
     ],
 )  # fmt: skip
 def test_a_claim_is_contradicted_where_the_runs_say_the_opposite(claim: str, shift: dict[str, float]) -> None:
     verdicts = {one.id: one.verdict for one in judge_claims(study_of(invented(shift)))}
     assert verdicts[claim] == "contradicted"
+
+
+def test_early_points_are_the_first_at_or_after_their_share_of_training() -> None:
+    runs, metrics = invented()
+    metrics["iteration"] = metrics.iteration.replace({50_000: 54_000, 100_000: 108_000})
+    verdicts = {one.id: one.verdict for one in judge_claims(study_of((runs, metrics)))}
+    assert verdicts["I9"] == "reproduced"
 
 
 def test_one_seed_decides_nothing_but_what_the_layer_lists_say() -> None:

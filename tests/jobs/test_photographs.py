@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,21 +66,28 @@ def test_killed_and_continued_a_run_ends_with_the_same_bytes(cli: Cli, place: Pa
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/*/checkpoints/*3/manifest.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for pid in [process.pid, *descendants(process.pid)]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
+    _kill(process)
+    reached = [int(path.parent.name) for path in tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")]
+    assert reached and 0 < max(reached) < 12
     storage, whole = Storage(str(tmp_path)), Storage(str(place))
     (run,) = stored_runs(storage)
     assert read_result(storage, run) is None
     done = cli(*TRAIN, "--storage", tmp_path)
     assert done.returncode == 0, done.stderr
+    result = read_result(storage, run)
+    assert result is not None and result["attempts"][-1]["from_iteration"] >= max(reached) - 1
     ended, wanted = newest_checkpoint(storage, run), newest_checkpoint(whole, run)
     assert ended is not None and wanted is not None and ended.iteration == 12
     for name in ("weights.safetensors", "momentum.safetensors"):
         assert ended.files[name] == wanted.files[name]
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """A command, and Ray's processes too, which would go on for a while."""
+    for pid in [process.pid, *descendants(process.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def test_protocols_give_on_two_workers_what_the_run_measured(cli: Cli, place: Path) -> None:
@@ -172,15 +180,10 @@ def test_an_ingest_that_is_killed_goes_on(cli: Cli, tmp_path: Path) -> None:
         [*line, "--storage", str(tmp_path / "s")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("s/photographs/*/record-*.safetensors")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("s/photographs/records/*/*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    for pid in [process.pid, *descendants(process.pid)]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s/photographs/*/record-*.safetensors")}
+    _kill(process)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s/photographs/records/*/*.safetensors")}
     assert kept and not (tmp_path / "s" / "datasets").exists()
     done = cli(*line[3:], "--storage", tmp_path / "s")
     assert done.returncode == 0 and "300 training photographs" in done.stdout, done.stderr

@@ -113,6 +113,14 @@ def test_averaged_statistics_are_plain_means_over_all_groups(whole: tuple[Storag
         assert torch.allclose(mean, means, atol=1e-6) and torch.allclose(variance, variances, rtol=1e-4)
 
 
+def test_more_images_for_the_statistics_than_were_trained_on(whole: tuple[Storage, Photos], tmp_path: Path) -> None:
+    photos = whole[1]
+    run = run_on(
+        photos, iterations=2, lr_drops=(1,), eval_every=1, statistics_images=8 * 20, protocols=("center_crop",)
+    )
+    assert train(run, photos, Storage(str(tmp_path)), single(), Settings())["status"] == "finished"
+
+
 def test_the_final_weights_hold_the_averaged_statistics(whole: tuple[Storage, Photos], tmp_path: Path) -> None:
     storage, photos = whole
     running = run_on(photos, statistics_images=0, protocols=())

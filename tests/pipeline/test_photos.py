@@ -1,19 +1,19 @@
 """Photographs in storage: one dataset whatever the layout, any image by its id, and every way to be wrong in one line."""
 
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from pipeline import photo_sources
 from pipeline.decoding import centre, decode
 from pipeline.errors import InputError
 from pipeline.ingest import Reading, read_record, record_path
+from pipeline.photo_parts import tar_members
 from pipeline.photo_sources import list_source
-from pipeline.photos import open_photos, pixel_digest, verify_photos
+from pipeline.photos import check_files, open_photos, pixel_digest, verify_photos
 from pipeline.sources import silent
 from pipeline.storage import Storage
 from tests.pipeline.photographs import (
@@ -77,9 +77,9 @@ def test_grey_and_cmyk_become_rgb() -> None:
 def test_what_was_interrupted_goes_on_with_the_parts_that_have_no_record(tmp_path: Path, place: Storage) -> None:
     source = as_parquet(tmp_path / "p", pictures())
     first = ingested(place, source)
-    key = first["shards"][0]["path"].split("/")[1]
-    place.write(record_path(key, 0), b"half a rec")
     listing = list_source(source)
+    key = Reading().key(listing, str(source))
+    place.write(record_path(key, 0), b"half a rec")
     assert [read_record(place, key, n, Reading()) is None for n in range(len(listing.parts))] == [True, False]
     assert ingested(place, source) == first
 
@@ -98,7 +98,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, place: Storage) -> None:
     manifest = ingested(place, as_parquet(tmp_path / "p", pictures()))
     shard = Path(place.path(manifest["shards"][0]["path"]))
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
-    with pytest.raises(InputError, match=rf"{shard.name}: damaged"):
+    with pytest.raises(InputError, match=rf"{shard.name}: damaged or missing"):
         verify_photos(place, manifest, silent)
 
 
@@ -139,6 +139,7 @@ def test_a_bad_image_is_named_and_can_be_left_out(
     assert f"{where}: not" in str(raised.value)
     manifest = ingested(place, source, Reading(excluded=(where,)))
     assert manifest["train_images"] == 11 and len(manifest["left_out"]) == 1
+    assert ingested(place, source, Reading(excluded=(where,))) == manifest
     with pytest.raises(InputError, match=r"--exclude nothing\.JPEG: no image"):
         ingested(place, source, Reading(excluded=(where, "nothing.JPEG")))
 
@@ -215,7 +216,64 @@ def test_folders_say_which_class_is_missing(tmp_path: Path) -> None:
         list_source(tmp_path)
 
 
-def test_real_photographs_decode_as_pillow_does(real_photographs: Path) -> None:
-    (part, *_) = list_source(real_photographs).parts
-    for _, _, content in list(part.read())[:20]:
-        assert (np.asarray(decode(content)) == np.asarray(Image.open(BytesIO(content)).convert("RGB"))).all()
+def test_leaving_out_more_or_less_never_touches_a_dataset_that_is_there(tmp_path: Path, place: Storage) -> None:
+    source, known = as_tars(tmp_path / "t", pictures()), {}
+    for excluded in ((), ("n01440764_0.JPEG",), ("n01443537_1.JPEG",), ()):
+        manifest = ingested(place, source, Reading(excluded=excluded))
+        assert (manifest["train_images"], len(manifest["left_out"])) == (12 - len(excluded), len(excluded))
+        known[manifest["id"]] = manifest
+    assert len(known) == 3
+    for manifest in known.values():
+        verify_photos(place, manifest, silent)
+
+
+def test_a_shard_that_is_gone_or_damaged_is_made_again(tmp_path: Path, place: Storage) -> None:
+    source = as_parquet(tmp_path / "p", pictures())
+    manifest = ingested(place, source)
+    shard = Path(place.path(manifest["shards"][0]["path"]))
+    content = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(InputError, match="damaged or missing"):
+        check_files(place, manifest, silent)
+    assert ingested(place, source) == manifest and shard.read_bytes() == content
+    check_files(place, manifest, silent)
+
+
+def test_the_same_photographs_in_another_layout_leave_one_set_of_shards(tmp_path: Path, place: Storage) -> None:
+    first = ingested(place, as_parquet(tmp_path / "p", pictures()))
+    second = ingested(place, as_folders(tmp_path / "f", pictures()))
+    assert second["id"] == first["id"] and [source["kind"] for source in second["sources"]] == ["parquet", "folders"]
+    shards = {name for name in place.names("photographs") if name.endswith(".arrow")}
+    assert shards == {Path(shard["path"]).name for shard in second["shards"]}
+    verify_photos(place, second, silent)
+
+
+def test_a_tar_that_is_cut_where_a_file_ends_is_not_taken_for_whole(tmp_path: Path) -> None:
+    path = as_tars(tmp_path / "t", pictures())
+    val = path / photo_sources.VALIDATION_TAR
+    whole, members = val.read_bytes(), tar_members(val)
+    border = members[3].offset - 512
+    for content in (whole[:border], whole[: border + 200], whole[:border] + b"x" * 512 + whole[border + 512 :]):
+        val.write_bytes(content)
+        with pytest.raises(InputError, match=rf"cut off or damaged after {members[2].name}"):
+            list_source(path)
+
+
+def test_layouts_are_checked_before_anything_is_read(tmp_path: Path) -> None:
+    folders = as_folders(tmp_path / "f", pictures())
+    for file in (folders / "val").rglob("*.JPEG"):
+        file.rename(folders / "val" / file.name)
+    for folder in (folders / "val").iterdir():
+        if folder.is_dir():
+            folder.rmdir()
+    with pytest.raises(InputError, match=rf"has no folder {WNIDS[0]}; wanted is one per class"):
+        list_source(folders)
+    parquet = as_parquet(tmp_path / "p", pictures())
+    (parquet / "train-0.parquet").rename(parquet / "train-00000-of-00002.parquet")
+    with pytest.raises(InputError, match="holds 1 of 2 files named like train-00000-of-00002"):
+        list_source(parquet)
+    plain = pa.table({"image": [b"x"], "label": [0]})
+    pq.write_table(plain, parquet / "train-00000-of-00002.parquet")
+    pq.write_table(plain, parquet / "train-00001-of-00002.parquet")
+    with pytest.raises(InputError, match="wanted are an image with `bytes` and an integer label, not binary, int64"):
+        list_source(parquet)

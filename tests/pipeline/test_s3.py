@@ -88,7 +88,7 @@ def test_shards_that_are_not_in_a_folder_are_copied_once_and_by_checksum(tmp_pat
     staged_dataset(bucket, manifest["id"], copies)
     assert shard.stat().st_mtime_ns == written
     bucket.write(manifest["shards"][1]["path"], b"something else")
-    with pytest.raises(InputError, match=r"shard-00001\.arrow: damaged"):
+    with pytest.raises(InputError, match="damaged or missing"):
         staged_dataset(bucket, manifest["id"], tmp_path / "elsewhere")
     with pytest.raises(InputError, match="no folder to copy it to"):
         staged_dataset(bucket, manifest["id"], None)

@@ -1,0 +1,154 @@
+"""The parts of a source of photographs: each is small enough for one task, and reads its images itself (torch-free).
+
+Tar files are read where they lie, never extracted.
+"""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError, first_line
+
+BLOCK = 512
+"""Bytes that everything in a tar file is a multiple of; one of zeros ends it."""
+
+Split = Literal["train", "test"]
+
+
+class Found(NamedTuple):
+    """One image as a source holds it; `name` says where."""
+
+    name: str
+    label: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class ParquetPart:
+    """Row groups `first` to `last` (excluded) of a file."""
+
+    split: Split
+    file: str
+    first: int
+    last: int
+    rows_before: int
+    """Rows of the file before this part."""
+
+    def read(self) -> Iterator[Found]:
+        """Raises InputError: the file is damaged, or a row has no image or label."""
+        number = self.rows_before
+        try:
+            parquet = pq.ParquetFile(self.file)
+            for batch in parquet.iter_batches(256, row_groups=range(self.first, self.last), columns=["image", "label"]):
+                for record in batch.to_pylist():
+                    where = f"{self.file}, row {number}"
+                    image, label = record["image"] or {}, record["label"]
+                    if not isinstance(label, int) or not isinstance(image.get("bytes"), bytes):
+                        raise InputError(f"{where}: has no image bytes and integer label")
+                    yield Found(where, label, image["bytes"])
+                    number += 1
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.file}: damaged after row {number} ({first_line(error)})") from error
+
+
+@dataclass(frozen=True)
+class FilesPart:
+    """Files with their labels."""
+
+    split: Split
+    files: tuple[tuple[str, int], ...]
+
+    def read(self) -> Iterator[Found]:
+        """Raises InputError: a file cannot be read."""
+        for file, label in self.files:
+            try:
+                yield Found(file, label, Path(file).read_bytes())
+            except OSError as error:
+                raise InputError(
+                    f"{file}: cannot be read on {os.uname().nodename} ({error.strerror or error}); every node must see it"
+                ) from error
+
+
+class Member(NamedTuple):
+    """A file within a tar file: its bytes lie at `offset`."""
+
+    name: str
+    offset: int
+    size: int
+    label: int
+
+
+@dataclass(frozen=True)
+class TarPart:
+    """Files that lie in a tar file one by one; or, `nested`, tar files in it with the images of one class each."""
+
+    split: Split
+    tar: str
+    members: tuple[Member, ...]
+    nested: bool = False
+
+    def read(self) -> Iterator[Found]:
+        """Raises InputError: the tar file cannot be read here, is cut off or holds names that lead out of it."""
+        try:
+            file = open(self.tar, "rb")  # noqa: SIM115  (closed below)
+        except OSError as error:
+            raise InputError(
+                f"{self.tar}: cannot be read on {os.uname().nodename} ({error.strerror or error}); every node must see it"
+            ) from error
+        with file:
+            for member in self.members:
+                file.seek(member.offset)
+                content = file.read(member.size)
+                if len(content) < member.size:
+                    raise InputError(f"{self.tar}: cut off within {member.name}")
+                if not self.nested:
+                    yield Found(f"{self.tar}: {member.name}", member.label, content)
+                    continue
+                where = f"{self.tar}: {member.name}"
+                for image in tar_members(BytesIO(content), where):
+                    inside = content[image.offset : image.offset + image.size]
+                    yield Found(f"{where}: {image.name}", member.label, inside)
+
+
+Part = ParquetPart | FilesPart | TarPart
+"""Some images of one split."""
+
+
+def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
+    """The files of an uncompressed tar file, labels not set.
+
+    Raises:
+        InputError: it is no tar file, is cut off, or has a name that leads out of it.
+    """
+    where = where or str(source)
+    try:
+        with source.open("rb") if isinstance(source, Path) else source as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                members = [Member(m.name, m.offset_data, m.size, -1) for m in tar if m.isfile()]
+            end = max((m.offset + -(-m.size // BLOCK) * BLOCK for m in members), default=0)
+            file.seek(end)
+            ended = file.read(BLOCK) == bytes(BLOCK)
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(f"{where}: not a whole tar file ({error})") from error
+    for member in members:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise InputError(
+                f"{where}: has a file named {member.name!r}, which leads out of it; this is no ILSVRC-2012 tar"
+            )
+        if member.offset + member.size > size:
+            raise InputError(f"{where}: cut off within {member.name}")
+    if not members:
+        raise InputError(f"{where}: holds no files")
+    if not ended:  # what reads tar files takes a header that is cut off, or damaged, for the end
+        raise InputError(f"{where}: cut off or damaged after {members[-1].name}")
+    return members
