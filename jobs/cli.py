@@ -17,6 +17,7 @@ from jobs import (
     grid_command,
     result_commands,
     status_commands,
+    submit_command,
     training_commands,
     verify_command,
 )
@@ -44,6 +45,10 @@ app.command()(result_commands.sync)
 app.command()(evaluate_command.evaluate)
 app.command()(verify_command.verify)
 app.command()(status_commands.clean)
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+)(submit_command.submit)
+app.add_typer(submit_command.app, name="jobs")
 app.add_typer(data_commands.app, name="data")
 app.add_typer(bundle_commands.app, name="results")
 app.add_typer(bench_commands.app, name="bench")

@@ -33,6 +33,11 @@ def completing(*sources: Callable[[], Iterable[str]]) -> Callable[[str], list[st
     return complete
 
 
+def known_datasets() -> Iterable[str]:
+    """Datasets that have a name."""
+    return DATASETS
+
+
 def _rows() -> Iterable[str]:
     return EXPERIMENTS
 

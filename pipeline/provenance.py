@@ -5,6 +5,7 @@ import subprocess
 import sys
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
+from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,18 @@ PACKAGES = ("resnet-repro", "torch", "torchvision", "ray", "mlflow", "numpy", "p
 _BYSTANDERS = ("mlflow", "pandas")
 
 
+COMMIT_FILE = "commit.json"
+"""Beside the package where it was packed from a checkout: what `source_commit` says of that."""
+
+
 def source_commit() -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout this package runs from; commit 'unknown' where it is installed without one."""
+    """`commit` and `dirty` of the checkout this package runs from, or was packed from; 'unknown' where there is none."""
     here = Path(__file__).resolve().parent
+    try:
+        packed = loads((here.parent / COMMIT_FILE).read_text())
+        return {"commit": str(packed["commit"]), "dirty": bool(packed["dirty"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
     try:
         commit = _git(here, "rev-parse", "HEAD")
         _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
