@@ -1,6 +1,7 @@
 """`resnet-repro evaluate`: test errors of finished runs and of weights files, alone or as an ensemble."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -164,7 +165,7 @@ def _scorer(
     from jobs.bench.measure import cpus
 
     work = Work([], "", place.uri, dataset_id, use_gpu=False, threads=cpus())
-    if workers == 1 and address is None:
+    if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
         import torch
 
         use_gpu = device is Device.GPU or (device is Device.AUTO and torch.cuda.is_available())
