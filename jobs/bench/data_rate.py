@@ -77,7 +77,7 @@ def bench(place: Storage, dataset_id: str, rounds: int, batches: int) -> dict[st
         f"resnet18 trained at crop {row.crop} with loading on reaches {share:.2f} of its rate with a constant batch; the "
         f"bottleneck is the {bound}.\n"
         f"The order of an epoch of {OFFICIAL_COUNTS['train']:,} photographs: {1000 * seconds:.0f} ms, {megabytes:.0f} MB at "
-        f"most; the index adds {OFFICIAL_COUNTS['train'] * 8 / 1e6:.0f} MB that are mapped from its file.\n"
+        f"most; the index adds {OFFICIAL_COUNTS['train'] * 12 / 1e6:.0f} MB that are mapped from its file.\n"
         f"{measure.taken_on('torch')}: medians of {rounds} rounds x {batches} batches of {BATCH}, interleaved, another "
         f"first in each round. Ours: {measure.cpus()} threads. Reference: {setting}, the best of a probe ("
         + "; ".join(f"{each}: {rate:,.0f}" for each, rate in probed.items())
