@@ -13,8 +13,8 @@ import pandas as pd
 from pyarrow import ArrowException
 
 from analysis.frames import Frames, check, parquet_files
-from analysis.origin import checksum
 from pipeline.errors import InputError
+from pipeline.storage import checksum
 
 FORMAT = "resnet-repro/bundle/1"
 ABOUT = "bundle.json"

@@ -105,16 +105,14 @@ class Higher:
         text = f"{words}: {self.first} > {self.second}"
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
-        claimed, reverse = stats.higher(first, second), stats.higher(second, first)
-        shown = f"p = {format_p(claimed.p)}"
-        if claimed.significant(level):
-            return evidence_of(text, self.experiments, values, "holds", shown, p=claimed.p)
-        if reverse.significant(level):
-            return evidence_of(text, self.experiments, values, "opposite", f"{shown}, the reverse {format_p(reverse.p)}",
-                             p=claimed.p)  # fmt: skip
-        seen = f"could have seen a difference of {_number(stats.seen_difference(first, second, level))}"
-        shown += f"; {seen}, {would_decide(stats.seeds_to_order(first, second, level))}"
-        return evidence_of(text, self.experiments, values, "open", shown, p=claimed.p)
+        outcome, p, reverse = ordered(first, second, level)
+        shown = f"p = {format_p(p)}"
+        if outcome == "opposite":
+            shown += f", the reverse {format_p(reverse)}"
+        if outcome == "open":
+            seen = f"could have seen a difference of {_number(stats.seen_difference(first, second, level))}"
+            shown += f"; {seen}, {would_decide(stats.seeds_to_order(first, second, level))}"
+        return evidence_of(text, self.experiments, values, outcome, shown, p=p)
 
 
 @dataclass(frozen=True)
@@ -221,6 +219,13 @@ class SlowStart:
         outcome: Outcome = "holds" if slow == len(runs) else "opposite" if fast == len(runs) else "open"
         why = f"{slow} of {len(runs)} runs longer, {fast} shorter"
         return evidence_of(text, self.experiments, values, outcome, why)
+
+
+def ordered(first: list[float], second: list[float], level: Fraction) -> tuple[Outcome, float, float]:
+    """Whether the mean of `first` is higher by a permutation test, with its p and that of the reverse."""
+    claimed, reverse = stats.higher(first, second), stats.higher(second, first)
+    outcome: Outcome = "holds" if claimed.significant(level) else "opposite" if reverse.significant(level) else "open"
+    return outcome, claimed.p, reverse.p
 
 
 def format_p(p: float) -> str:

@@ -4,7 +4,6 @@
 paper's; where a study is not the paper's schedule or its errors do not fit, the axes are its own.
 """
 
-from math import ceil
 from typing import Any
 
 import matplotlib as mpl
@@ -14,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from analysis import reported, style
 from analysis.curves import curve
-from analysis.figures import canvas, label_ends, settle
+from analysis.figures import canvas, draw_curve, iteration_axis, label_ends, settle
 from analysis.studies import Study
 from pipeline.experiments import EXPERIMENTS
 from pipeline.metrics import TEST_ERR, TRAIN_ERR
@@ -59,23 +58,15 @@ def _limits(study: Study) -> tuple[float, float, int]:
     curves = [curve(study, name, metric) for name in names(study) for metric, _ in SPLITS.values()]
     ends = [points["mean"].iloc[-1] for points in curves if len(points)]
     low, high = (LOW, HIGH) if all(LOW < end < HIGH for end in ends) else (0.0, 100.0)
-    imagenet = [name in EXPERIMENTS and EXPERIMENTS[name].family == "imagenet" for name in study.runs.experiment]
     shown = study.runs[study.runs.experiment.isin([name for panel in PANELS for name in panel])]
-    longest = shown.iterations.max() if len(shown) else study.runs.iterations[imagenet].max()
-    return low, high, int(longest) if longest == longest else ITERATIONS
+    return low, high, int((shown if len(shown) else study.runs).iterations.max())
 
 
 def _panel(ax: Axes, study: Study, panel: tuple[str, ...], limits: tuple[float, float, int]) -> None:
     low, high, total = limits
     ax.set(xlim=(0, total), ylim=(low, high), ylabel="error (%)")
     ax.set_yticks([tick for tick in range(0, 101, 10 if high <= HIGH else 20) if low <= tick <= high])
-    if total >= 100_000:
-        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(100_000 * ceil(total / 700_000)))
-        ax.xaxis.set_major_formatter(lambda x, _: f"{x / 10_000:g}")
-        ax.set_xlabel("iter. (1e4)")
-    else:
-        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-        ax.set_xlabel("iter.")
+    iteration_axis(ax, total, tick=100_000, most=7)
     shown = [name for name in panel if name in names(study)]
     if not shown:
         ax.grid(False)
@@ -88,10 +79,7 @@ def _panel(ax: Axes, study: Study, panel: tuple[str, ...], limits: tuple[float, 
             if study.comparable:
                 theirs = paper[(paper.experiment == name) & (paper.split == split)]
                 ax.plot(theirs.iteration, theirs.error, color=colour, zorder=1.5, **style.PAPER_CURVE)
-            points = curve(study, name, metric)
-            if len(points) and points.n.iloc[0] > 1:
-                ax.fill_between(points.iteration, points.low, points.high, color=colour, **style.BAND)
-            ax.plot(points.iteration, points["mean"], color=colour, **look)
+            draw_curve(ax, curve(study, name, metric), colour, look)
         label = f"{'plain' if row.shortcut == 'none' else 'ResNet'}-{row.depth}"
         ends[label] = (float(curve(study, name, TEST_ERR)["mean"].iloc[-1]), colour)
     label_ends(ax, ends)

@@ -6,6 +6,7 @@ iterations, and where its errors do not fit, the y-axis grows. Nothing is read o
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -135,8 +136,13 @@ def _frame_axes(ax: Axes, study: Study, panel: Panel, limit: float) -> None:
     total = iterations(study)
     ax.set(xlim=(panel.start * total, total), ylim=(0, limit))
     ax.set_yticks(panel.ticks if limit == PAPER_LIMIT else range(0, int(limit) + 1, 20))
-    if total >= 10_000:
-        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(10_000 * ceil(total / 80_000)))
+    iteration_axis(ax, total, tick=10_000, most=8)
+
+
+def iteration_axis(ax: Axes, total: int, tick: int, most: int) -> None:
+    """Count ten thousands of iterations as the paper does, a tick each `tick` and `most` of them; few ones as they are."""
+    if total >= tick:
+        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(tick * ceil(total / (most * tick))))
         ax.xaxis.set_major_formatter(lambda x, _: f"{x / 10_000:g}")
         ax.set_xlabel("iter. (1e4)")
     else:
@@ -157,12 +163,16 @@ def _draw(ax: Axes, study: Study, panel: Panel) -> None:
         if study.comparable:
             paper = reported.curve(panel.paper_panel, line.experiment, line.split)
             ax.plot(paper.iteration, paper.error, color=style.COLOURS[depth], zorder=1.5, **style.PAPER_CURVE)
-        points = line.points
-        if points.n.iloc[0] > 1:
-            ax.fill_between(points.iteration, points.low, points.high, color=style.COLOURS[depth], **style.BAND)
-        ax.plot(points.iteration, points["mean"], color=style.COLOURS[depth], **look)
-        ends[depth] = points["mean"].iloc[-1]
+        draw_curve(ax, line.points, style.COLOURS[depth], look)
+        ends[depth] = line.points["mean"].iloc[-1]
     label_ends(ax, {panel.label.format(depth=d): (y, style.COLOURS[d]) for d, y in ends.items()})
+
+
+def draw_curve(ax: Axes, points: pd.DataFrame, colour: str, look: dict[str, Any]) -> None:
+    """A curve of `analysis.curves`: the mean as a line and, of several seeds, a band from the lowest to the highest."""
+    if len(points) and points.n.iloc[0] > 1:
+        ax.fill_between(points.iteration, points.low, points.high, color=colour, **style.BAND)
+    ax.plot(points.iteration, points["mean"], color=colour, **look)
 
 
 def label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:

@@ -195,13 +195,9 @@ def check(
     """
     runs = _typed(runs, RUNS, RUN_KEY, f"{where}runs.parquet")
     metrics = _typed(metrics, METRICS, METRIC_KEY, f"{where}metrics.parquet")
-    layers = pd.DataFrame(columns=list(LAYERS)) if layers is None else layers
-    layers = _typed(layers, LAYERS, LAYER_KEY, f"{where}layers.parquet")
-    sweeps = pd.DataFrame(columns=list(SWEEPS)).astype({"unchanged": "bool"}) if sweeps is None else sweeps
-    sweeps = _typed(sweeps, SWEEPS, SWEEP_KEY, f"{where}sweeps.parquet")
-    evaluations = (
-        pd.DataFrame(columns=list(EVALUATIONS)).astype({"dirty": "bool"}) if evaluations is None else evaluations
-    )
+    layers = _typed(_empty(LAYERS) if layers is None else layers, LAYERS, LAYER_KEY, f"{where}layers.parquet")
+    sweeps = _typed(_empty(SWEEPS) if sweeps is None else sweeps, SWEEPS, SWEEP_KEY, f"{where}sweeps.parquet")
+    evaluations = _empty(EVALUATIONS) if evaluations is None else evaluations
     evaluations = _typed(evaluations, EVALUATIONS, EVALUATION_KEY, f"{where}evaluations.parquet")
     runs["overrides"] = _canonical(runs, "overrides", "run_id", f"{where}runs.parquet")
     sweeps["base"] = _canonical(sweeps, "base", "sweep", f"{where}sweeps.parquet")
@@ -236,6 +232,10 @@ def _read(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _empty(schema: dict[str, Column]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=column.dtype) for name, column in schema.items()})
 
 
 def _typed(frame: pd.DataFrame, schema: dict[str, Column], key: list[str], name: str) -> pd.DataFrame:

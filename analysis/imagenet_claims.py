@@ -10,7 +10,6 @@ from math import nan
 
 import pandas as pd
 
-from analysis import stats
 from analysis.evidence import (
     Claim,
     EveryRun,
@@ -20,6 +19,7 @@ from analysis.evidence import (
     Within,
     evidence_of,
     format_p,
+    ordered,
     values_of,
 )
 from analysis.stats import LEVEL
@@ -59,10 +59,9 @@ class LowerBy:
         if found := problem or other:
             return evidence_of(text, self.experiments, worse, *found)
         first, second = worse[self.experiment], good[self.experiment]
-        claimed, reverse = stats.higher(first, second), stats.higher(second, first)
-        outcome = "holds" if claimed.significant(level) else "opposite" if reverse.significant(level) else "open"
-        why = f"p = {format_p(claimed.p)}; {sum(second) / len(second):.2f} against {sum(first) / len(first):.2f} %"
-        return evidence_of(text, self.experiments, worse, outcome, why, p=claimed.p)  # type: ignore[arg-type]
+        outcome, p, _ = ordered(first, second, level)
+        why = f"p = {format_p(p)}; {sum(second) / len(second):.2f} against {sum(first) / len(first):.2f} %"
+        return evidence_of(text, self.experiments, worse, outcome, why, p=p)
 
 
 @dataclass(frozen=True)

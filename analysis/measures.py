@@ -90,13 +90,13 @@ def _state(status: str, test: float) -> str:
 
 
 def _of_run(run: str, end: int, drops: tuple[int, int], history: History) -> dict[str, float]:
-    running = _points(history, run, TRAIN_ERR)
+    running, test = _points(history, run, TRAIN_ERR), _points(history, run, TEST_ERR)
     return {
-        "test": _at(_points(history, run, TEST_ERR), end),
+        "test": _at(test, end),
         "train_clean": _at(_points(history, run, TRAIN_CLEAN_ERR), end),
         "train_running": float(running[running.index >= LATE * end].mean()),
         "train_plateau": float(running[(running.index > drops[0]) & (running.index <= drops[1])].mean()),
-        **{name: _from(_points(history, run, TEST_ERR), share * end) for name, share in EARLY.items()},
+        **{name: _from(test, share * end) for name, share in EARLY.items()},
         **{name: _at(_points(history, run, metric), end) for name, metric in AFTER.items()},
     }
 

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.frames import Frames, each, load, parquet_files
 from analysis.studies import Study
 from pipeline.errors import InputError
+from pipeline.storage import checksum
 
 DATA, MADE = "data", "report.json"
 FORMAT = "resnet-repro/report/1"
@@ -144,8 +145,3 @@ def _parsed(text: str) -> Any:
         return loads(text)
     except ValueError:
         return text
-
-
-def checksum(content: bytes) -> str:
-    """Of a file of a report or of a bundle."""
-    return blake2b(content, digest_size=32).hexdigest()

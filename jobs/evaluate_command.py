@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
-from json import dumps
 from typing import Annotated, Any
 
 import typer
@@ -125,9 +124,11 @@ def _kept(name: str, chosen: list[Model], ensemble: bool, rows: list[dict[str, A
             {"file": peer.name, "checksum": checksum, "experiment": peer.row.name, "changes": changes_text(peer.row)}
         ]
     kind = "ensemble" if ensemble else "peer"
-    key = blake2b(dumps([kind, sorted(map(str, members)), rows[0]["dataset_id"]]).encode(), digest_size=8).hexdigest()
+    key = blake2b(
+        json.dumps([kind, sorted(map(str, members)), rows[0]["dataset_id"]]).encode(), digest_size=8
+    ).hexdigest()
     made = source_commit()
-    about: dict[str, Any] = {"evaluation": key, "kind": kind, "name": name, "members": dumps(members)}
+    about: dict[str, Any] = {"evaluation": key, "kind": kind, "name": name, "members": json.dumps(members)}
     about |= {"commit": str(made.get("commit", "unknown")), "dirty": bool(made.get("dirty"))}
     numbers = ("dataset_id", "protocol", "top1_err", "top5_err", "count")
     return [about | {number: row[number] for number in numbers} for row in rows]

@@ -33,11 +33,6 @@ def completing(*sources: Callable[[], Iterable[str]]) -> Callable[[str], list[st
     return complete
 
 
-def known_datasets() -> Iterable[str]:
-    """Datasets that have a name."""
-    return DATASETS
-
-
 def _rows() -> Iterable[str]:
     return EXPERIMENTS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jobs.options import known_datasets
+from pipeline.datasets import DATASETS
 from pipeline.errors import InputError, first_line
 from pipeline.provenance import COMMIT_FILE, source_commit
 
@@ -39,7 +39,7 @@ def check_command(arguments: list[str]) -> None:
             "full path, or s3://bucket/place"
         )
     data = value_of(arguments, "--data")
-    if data and data not in known_datasets() and (Path(data).expanduser().exists() or "/" in data):
+    if data and data not in DATASETS and (Path(data).expanduser().exists() or "/" in data):
         raise InputError(
             f"submit: --data {data} is a path, which the nodes do not have; put it into storage by `resnet-repro data prepare "
             f"NAME --from {data} --storage {storage}` where both are seen, then name it"

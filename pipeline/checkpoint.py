@@ -7,7 +7,6 @@ size and checksum. Ray's own checkpoint machinery is not used, so this is the on
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from json import dumps, loads
 from typing import Any
 
@@ -15,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.history import History
 from pipeline.runs import Run
 from pipeline.schedule import milestone
-from pipeline.storage import Storage
+from pipeline.storage import Storage, checksum
 
 FORMAT = "resnet-repro/checkpoint/1"
 KEEP = 2
@@ -43,7 +42,7 @@ def save_checkpoint(
     place = folder(run, checkpoint.iteration)
     for name, content in checkpoint.files.items():
         storage.write(f"{place}/{name}", content)
-    entries = {name: {"size": len(c), "checksum": _checksum(c)} for name, c in checkpoint.files.items()}
+    entries = {name: {"size": len(c), "checksum": checksum(c)} for name, c in checkpoint.files.items()}
     manifest = {"format": FORMAT, "identity": run.identity, "iteration": checkpoint.iteration, "files": entries}
     may_write()
     storage.write(f"{place}/manifest.json", dumps(manifest, indent=1).encode())
@@ -105,7 +104,7 @@ def read_checkpoint(storage: Storage, run: Run, iteration: int) -> Checkpoint | 
     files = {}
     for name, entry in manifest["files"].items():
         stored = storage.read_if_there(f"{place}/{name}")
-        if stored is None or len(stored) != entry["size"] or _checksum(stored) != entry["checksum"]:
+        if stored is None or len(stored) != entry["size"] or checksum(stored) != entry["checksum"]:
             return None
         files[name] = stored
     return Checkpoint(iteration, files)
@@ -136,10 +135,6 @@ def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | No
     if manifest["identity"] != run.identity:
         raise InputError(f"{storage.path(place)}: a checkpoint of another run ({manifest['identity']}); move it away")
     return dict(manifest)
-
-
-def _checksum(content: bytes) -> str:
-    return blake2b(content, digest_size=32).hexdigest()
 
 
 def newest_iteration(storage: Storage, run: Run) -> int:

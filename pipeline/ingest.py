@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
@@ -74,11 +75,13 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
     """
     images, digests, labels = [], [], []
     names: list[str] = []
+    left_out: list[str] = []
     notes: list[str] = []
     sums, squares = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64), np.zeros(3, dtype=np.int64)
     for name, label, content in part.read():
         names.append(name)
         if reading.leaves_out(name):
+            left_out.append(name)
             continue
         image = _decoded(name, label, content, classes)
         if content[:4] == b"\x89PNG" and not name.lower().endswith(".png") and ".parquet" not in name:
@@ -103,7 +106,6 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
         "sums": sums,
         "squares": squares,
     }
-    left_out = [name for name in names if reading.leaves_out(name)]
     about = {"split": part.split, "names": names, "left_out": left_out, "notes": notes, "shard": named}
     storage.write(record_path(key, number), save_arrays(arrays, metadata={"about": dumps(about)}))
 
@@ -162,17 +164,7 @@ def finish(
     Raises:
         InputError: a split without images, or an excluded name that no image has.
     """
-    done, squares = [], np.zeros(3, dtype=np.int64)
-    sums = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64)
-    for number in range(len(listing.parts)):
-        record = read_record(storage, key, number, reading)
-        if record is None:
-            raise InputError(
-                f"part {number} of {len(listing.parts)} was read and is not in {storage.uri}: every node must write there"
-            )
-        sums += record.arrays.pop("sums")  # a megabyte each
-        squares += record.arrays.pop("squares")
-        done.append(record)
+    done, mean = _records(storage, key, listing, reading)
     left_out = [name for record in done for name in record.about["left_out"]]
     _check_excluded(reading.excluded, left_out)
     tables, counts, digests, labels = [], {}, {}, {}
@@ -195,16 +187,22 @@ def finish(
     else:
         files = {
             "index": arrow_file(INDEX, [batch for table in tables for batch in table.to_batches()]),
-            "mean": save_arrays({"sums": sums, "squares": squares}),
+            "mean": save_arrays(mean),
         }
         row = DatasetRow(
-            name=name, side=0, classes=listing.classes, pad=0, flip=True, comparable=comparable, arrives=""
+            name=name,
+            side=0,
+            classes=listing.classes,
+            pad=0,
+            flip=True,
+            comparable=comparable,
+            arrives=IMAGENET.arrives,
         )
         manifest = {
             "format": FORMAT,
             "kind": KIND,
             "id": dataset_id,
-            "row": asdict(row) | {"arrives": IMAGENET.arrives},
+            "row": asdict(row),
             **{f"{split}_images": counts[split] for split in SPLITS},
             "classes_seen": {split: len(np.unique(labels[split])) for split in SPLITS},
             "longest_short_side": reading.longest_short_side,
@@ -223,6 +221,24 @@ def finish(
         if record.about["shard"]["path"] not in named:
             storage.delete(record.about["shard"]["path"])
     return manifest
+
+
+def _records(
+    storage: Storage, key: str, listing: Listing, reading: Reading
+) -> tuple[list[Record], dict[str, NDArray[np.int64]]]:
+    """The records of all parts, and the sums over them that the mean image is made of."""
+    sums, squares = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64), np.zeros(3, dtype=np.int64)
+    done = []
+    for number in range(len(listing.parts)):
+        record = read_record(storage, key, number, reading)
+        if record is None:
+            raise InputError(
+                f"part {number} of {len(listing.parts)} was read and is not in {storage.uri}: every node must write there"
+            )
+        sums += record.arrays.pop("sums")  # a megabyte each
+        squares += record.arrays.pop("squares")
+        done.append(record)
+    return done, {"sums": sums, "squares": squares}
 
 
 def _check_excluded(excluded: Collection[str], left_out: list[str]) -> None:

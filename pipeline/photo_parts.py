@@ -71,9 +71,7 @@ class FilesPart:
             try:
                 yield Found(file, label, Path(file).read_bytes())
             except OSError as error:
-                raise InputError(
-                    f"{file}: cannot be read on {os.uname().nodename} ({error.strerror or error}); every node must see it"
-                ) from error
+                raise _unseen(file, error) from error
 
 
 class Member(NamedTuple):
@@ -99,9 +97,7 @@ class TarPart:
         try:
             file = open(self.tar, "rb")  # noqa: SIM115  (closed below)
         except OSError as error:
-            raise InputError(
-                f"{self.tar}: cannot be read on {os.uname().nodename} ({error.strerror or error}); every node must see it"
-            ) from error
+            raise _unseen(self.tar, error) from error
         with file:
             for member in self.members:
                 file.seek(member.offset)
@@ -115,6 +111,12 @@ class TarPart:
                 for image in tar_members(BytesIO(content), where):
                     inside = content[image.offset : image.offset + image.size]
                     yield Found(f"{where}: {image.name}", member.label, inside)
+
+
+def _unseen(file: str, error: OSError) -> InputError:
+    return InputError(
+        f"{file}: cannot be read on {os.uname().nodename} ({error.strerror or error}); every node must see it"
+    )
 
 
 Part = ParquetPart | FilesPart | TarPart

@@ -5,7 +5,6 @@ they are in its cache. A view depends on the photograph and its own random words
 their order shows.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ class PhotoFeed:
         self.normalise = Normaliser.of(row, photos, device, row.crop)
         self.here = device.type == "cpu"
         self.pool = ThreadPoolExecutor(threads, "decode")
-        self.coming: OrderedDict[int, Coming] = OrderedDict()
+        self.coming: dict[int, Coming] = {}
         self.waited = 0.0
         """Seconds that training stood still for pixels."""
 
@@ -121,7 +120,7 @@ class PhotoFeed:
             return torch.from_numpy(coming.views).permute(0, 3, 1, 2), labels
         return self.normalise(coming.views, coming.shift), labels.to(self.normalise.offset.device)
 
-    def _begin(self, batch: Batch) -> "Coming":
+    def _begin(self, batch: Batch) -> Coming:
         size, side, shift = len(batch.ids), self.row.crop, None
         if self.row.augmentation != "none" and self.row.colour:
             shift = colour_shift(words_of(self.seed, batch.epochs, "colour", batch.ids), self.row.colour)

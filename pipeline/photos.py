@@ -22,7 +22,7 @@ from safetensors.numpy import load as load_arrays
 
 from pipeline.datasets import DatasetRow, dataset_key, prepared_manifest
 from pipeline.errors import InputError, first_line
-from pipeline.storage import Storage
+from pipeline.storage import Storage, checksum
 
 KIND = "photographs"
 SPLITS = ("train", "test")
@@ -74,13 +74,12 @@ def shard_entry(content: bytes, split: str, rows: int) -> dict[str, Any]:
 
 def entry(path: str, content: bytes, **more: int) -> dict[str, Any]:
     """How a manifest names a file: place, size and checksum."""
-    return {"path": path, "size": len(content), "checksum": blake2b(content, digest_size=32).hexdigest(), **more}
+    return {"path": path, "size": len(content), "checksum": checksum(content), **more}
 
 
 def fits(entry: dict[str, Any], content: bytes) -> bool:
     """Whether these are the bytes of the file that a manifest names."""
-    same_size = len(content) == entry["size"]
-    return same_size and blake2b(content, digest_size=32).hexdigest() == entry["checksum"]
+    return len(content) == entry["size"] and checksum(content) == entry["checksum"]
 
 
 @dataclass(frozen=True)

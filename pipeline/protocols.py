@@ -6,7 +6,7 @@ are resized such that the shorter side is in {224, 256, 384, 480, 640})"; here s
 over scales, without mirror images, which the paper does not mention. Each photograph counts once on any number of workers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +45,7 @@ class Scorer:
         self.protocol, self.row = protocol, row
         self.looks = (row.crop, row.test_side, row.test_sides)
         """What its views depend on, besides the photograph."""
-        self.crops = Normaliser.of(row, photos, device, row.crop)
-        self.wholes = Normaliser.of(row, photos, device, 1)
+        self.normalise = Normaliser.of(row, photos, device, 1 if protocol == "multi_scale" else row.crop)
         self.places = layout(row, image_size=row.crop).blocks[-1].convs[-1].size_out
         """Side of the last map for a crop: what the global average pool sees."""
 
@@ -65,11 +64,10 @@ class Scorer:
 
     def scores(self, network: ResNet, views: list[list[NDArray[np.uint8]]]) -> Tensor:
         """Mean softmax scores [n, classes] float64 of photographs by their views."""
-        normalise = self.wholes if self.protocol == "multi_scale" else self.crops
         flat = [view for one in views for view in one]
         found: dict[int, Tensor] = {}
         for chosen in _alike(flat):
-            x = normalise(np.stack([flat[number] for number in chosen]))
+            x = self.normalise(np.stack([flat[number] for number in chosen]))
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.row.precision == "bf16"):
                 logits = network.dense(x, self.places)
             mean = logits.float().softmax(1).double().mean((2, 3))
@@ -97,7 +95,6 @@ def errors_of(
     photos: Photos,
     ranks: Ranks,
     threads: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Errors:
     """A network's errors on the test split under a protocol; of several, those of the mean of their scores (Table 5).
 
@@ -125,7 +122,6 @@ def errors_of(
         scores = torch.stack(parts).mean(0)
         labels = torch.from_numpy(split.labels[ids].astype(np.int64)).to(scores.device)
         wrong[number] = misses(scores, labels)
-        progress(min((number + 1) * BATCH, len(split)), len(split))
     first, five = ranks.sum_disjoint(wrong).sum(0).tolist()
     return Errors(100 * first / len(split), 100 * five / len(split), len(split))
 

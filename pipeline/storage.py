@@ -5,6 +5,7 @@ Paths are relative, with `/`. A file appears whole or not at all. It knows nothi
 
 import os
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +13,11 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pipeline.errors import InputError, first_line
+
+
+def checksum(content: bytes) -> str:
+    """What a manifest says of a file's content: 64 hexadecimal digits."""
+    return blake2b(content, digest_size=32).hexdigest()
 
 
 class Storage:

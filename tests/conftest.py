@@ -43,16 +43,17 @@ def cli() -> Cli:
 @pytest.fixture(scope="session")
 def real_images() -> Path:
     """A folder with real images in the parquet layout, by RESNET_REPRO_TEST_DATA; tests that need it skip without."""
-    folder = Path(os.environ.get("RESNET_REPRO_TEST_DATA") or "/nowhere") / "cifar10-jpeg"
-    if not folder.exists():
-        pytest.skip("RESNET_REPRO_TEST_DATA names no folder with cifar10-jpeg")
-    return folder
+    return _real("cifar10-jpeg")
 
 
 @pytest.fixture(scope="session")
 def real_photographs() -> Path:
     """A folder with real photographs in the parquet layout, by RESNET_REPRO_TEST_DATA; tests that need it skip without."""
-    folder = Path(os.environ.get("RESNET_REPRO_TEST_DATA") or "/nowhere") / "imagenet-sample"
+    return _real("imagenet-sample")
+
+
+def _real(name: str) -> Path:
+    folder = Path(os.environ.get("RESNET_REPRO_TEST_DATA") or "/nowhere") / name
     if not folder.exists():
-        pytest.skip("RESNET_REPRO_TEST_DATA names no folder with imagenet-sample")
+        pytest.skip(f"RESNET_REPRO_TEST_DATA names no folder with {name}")
     return folder

@@ -127,12 +127,12 @@ def _best_setting(row: Experiment, photos: Photos, batches: int) -> tuple[InputS
     return max(probed, key=lambda setting: probed[setting]), probed
 
 
-def _rate(following: Next, batches: int, start: int = 0) -> float:
+def _rate(following: Next, batches: int) -> float:
     """Photographs a second; the first batches, in which everything starts, are not counted."""
-    for number in range(start, start + 2):
+    for number in range(2):
         following(number)
     started = perf_counter()
-    for number in range(start + 2, start + 2 + batches):
+    for number in range(2, 2 + batches):
         following(number)
     return batches * BATCH / (perf_counter() - started)
 

@@ -11,24 +11,10 @@ import pytest
 
 from jobs.worker import interface_of
 from pipeline.ranks import listen
+from tests.chaos.nodes import descendants
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 LISTENING = "0A"
-
-
-def descendants(pid: int) -> set[int]:
-    """Processes started by `pid`, by whoever they were started in turn, and itself."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 def sockets_of(pids: set[int]) -> set[str]:
@@ -67,7 +53,7 @@ def test_a_run_of_two_workers_listens_on_loopback_alone(tmp_path: Path) -> None:
     seen: set[str] = set()
     most = 0
     while process.poll() is None:
-        family = descendants(process.pid)
+        family = {process.pid, *descendants(process.pid)}
         seen |= listening(family)
         most = max(most, len(family))
         time.sleep(0.3)

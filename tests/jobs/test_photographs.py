@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +22,7 @@ from pipeline.sources import silent
 from pipeline.storage import Storage
 from pipeline.weights import weights_bytes
 from tests.conftest import Cli
-from tests.jobs.test_loopback import descendants
+from tests.jobs.conftest import kill_all
 from tests.pipeline.photographs import as_parquet, as_tars, photograph, pictures
 
 pytestmark = pytest.mark.ray
@@ -66,7 +64,7 @@ def test_killed_and_continued_a_run_ends_with_the_same_bytes(cli: Cli, place: Pa
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/*/checkpoints/*3/manifest.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    _kill(process)
+    kill_all(process)
     reached = [int(path.parent.name) for path in tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")]
     assert reached and 0 < max(reached) < 12
     storage, whole = Storage(str(tmp_path)), Storage(str(place))
@@ -80,14 +78,6 @@ def test_killed_and_continued_a_run_ends_with_the_same_bytes(cli: Cli, place: Pa
     assert ended is not None and wanted is not None and ended.iteration == 12
     for name in ("weights.safetensors", "momentum.safetensors"):
         assert ended.files[name] == wanted.files[name]
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """A command, and Ray's processes too, which would go on for a while."""
-    for pid in [process.pid, *descendants(process.pid)]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
 
 
 def test_protocols_give_on_two_workers_what_the_run_measured(cli: Cli, place: Path) -> None:
@@ -183,7 +173,7 @@ def test_an_ingest_that_is_killed_goes_on(cli: Cli, tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("s/photographs/records/*/*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    _kill(process)
+    kill_all(process)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s/photographs/records/*/*.safetensors")}
     assert kept and not (tmp_path / "s" / "datasets").exists()
     done = cli(*line[3:], "--storage", tmp_path / "s")

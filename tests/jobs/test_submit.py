@@ -3,12 +3,10 @@
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,7 @@ from pipeline.errors import InputError
 from pipeline.provenance import COMMIT_FILE, source_commit
 from pipeline.runs import read_result, stored_runs
 from pipeline.storage import Storage
-from tests.jobs.conftest import free_port
-from tests.jobs.test_loopback import descendants
+from tests.jobs.conftest import free_port, kill_all
 
 TRAIN = ("train", "resnet20", "--set", "depth=8", "--set", "eval_every=10", "--device", "cpu", "--threads", "1")
 Submit = Callable[..., subprocess.CompletedProcess[str]]
@@ -63,10 +60,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
         assert there.returncode == 0, there.stderr + (place / "head.log").read_text()
         yield call
     finally:
-        for pid in [head.pid, *descendants(head.pid)]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        head.wait()
+        kill_all(head)
 
 
 @pytest.mark.ray

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from pipeline.metrics import IMAGES_PER_SECOND
 from pipeline.overrides import experiment_named
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
-from tests.chaos.nodes import descendants
 from tests.conftest import Cli
+from tests.jobs.conftest import kill_all
 
 pytestmark = pytest.mark.ray
 
@@ -98,10 +97,7 @@ def test_killed_at_a_random_moment_and_continued_ends_with_the_same_bytes(
         time.sleep(0.05)
     moment = random.Random(time.time_ns()).uniform(0.1, 2.0)
     time.sleep(moment)
-    for pid in [process.pid, *descendants(process.pid)]:  # Ray's processes too, which would go on for a while
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
+    kill_all(process)
     reached = max(iterations(place, run))
     assert read_result(place, run) is None and 0 < reached < ITERATIONS, f"killed after {moment} s at {reached}"
     for left in list((tmp_path / "ray").iterdir()):  # a snapshot that was cut while Ray wrote it
