@@ -15,6 +15,7 @@ from jobs import (
     evaluate_command,
     experiment_commands,
     grid_command,
+    plan_command,
     result_commands,
     status_commands,
     submit_command,
@@ -37,6 +38,7 @@ app.command()(experiment_commands.experiments)
 app.command("grids")(experiment_commands.list_grids)
 app.command()(training_commands.train)
 app.command()(grid_command.grid)
+app.command()(plan_command.plan)
 app.command()(status_commands.status)
 app.command()(result_commands.report)
 app.command()(result_commands.audit)

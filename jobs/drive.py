@@ -1,6 +1,6 @@
 """A run's driver: starts its worker group, publishes what it measures, and says how it ended. Imports no torch."""
 
-from threading import Event
+from collections.abc import Callable
 from typing import Any
 
 from jobs.launch import Execution, run_on_ray
@@ -10,10 +10,12 @@ from pipeline.runs import REFUSED, Run
 from pipeline.storage import Storage
 
 
-def drive(run: Run, execution: Execution, tags: dict[str, str], interrupted: Event | None = None) -> dict[str, Any]:
+def drive(
+    run: Run, execution: Execution, tags: dict[str, str], interrupted: Callable[[], bool] = bool
+) -> dict[str, Any]:
     """Train and publish a run, and say how that ended.
 
-    Whoever sets `interrupted` takes Ray away from under the run, and says so in MLflow instead.
+    Whoever takes Ray away from under the run answers yes to `interrupted`, and says so in MLflow instead.
 
     Returns `status` (finished, diverged, failed, or refused for what the user has to mend), `reason` where it is not
     finished, and `published`, whether MLflow has it all.
@@ -26,9 +28,9 @@ def drive(run: Run, execution: Execution, tags: dict[str, str], interrupted: Eve
         publisher.start()
 
     try:
-        result = run_on_ray(run, execution, holding)
+        result = run_on_ray(run, execution, holding, interrupted)
     except Exception as error:
-        if interrupted is not None and interrupted.is_set():
+        if interrupted():
             raise
         status, reason = (REFUSED if isinstance(error, InputError) else "failed"), reason_of(error)
         if not publisher.started:  # another's run, or none: nothing is to be said of it

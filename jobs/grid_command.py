@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
 
 from analysis.export import ALONE, ASKED, IN_SWEEP, LOOKED_AT
 from analysis.stats import LOOKS
-from jobs import grids, plan, screen, sweeps
+from jobs import grids, screen, sweeps
+from jobs.dry_run import known_dataset, show_resolved
 from jobs.launch import Execution
 from jobs.options import (
     AddressOption,
@@ -38,6 +40,7 @@ from jobs.options import (
     workers_of,
     writable,
 )
+from jobs.planning.records import compare
 from jobs.request import placed, runs_of
 from jobs.result_commands import report_on, try_tracking
 from jobs.sweeps import Sweep
@@ -85,17 +88,17 @@ def grid(
 
     * `resnet-repro grid paper --data cifar10 --until-decided`: as many seeds as its claims and cells need, ten at the most
     """
-    looks = _looks(seeds, until_decided)
+    began, looks = monotonic(), _looks(seeds, until_decided)
     if "demo" in names:
         iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     fewest, most = workers_of(workers)
-    images = plan.training_images(storage, data) if dry_run else sweeps.CIFAR_TRAINING_IMAGES
+    images = known_dataset(Storage(storage), data).train_images if dry_run else sweeps.CIFAR_TRAINING_IMAGES
     rows, swept = sweeps.asked_for(names, settings, iterations, images)  # refuses before anything is written
     if until_decided and swept:
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
     if dry_run:
-        return plan.show(rows, range(looks[-1]), data, storage, tracking, workers)
+        return show_resolved(rows, range(looks[-1]), data, storage, tracking, workers)
     place = writable(storage)
     execution = Execution(
         place.uri,
@@ -113,7 +116,10 @@ def grid(
     manifest = manifest_named(place, data)
     rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     asked = Asked(names, rows, swept, manifest, place, execution, device, threads, address, until_decided)
+    left = asked.left(looks[0])
     asked.carry_out(looks)
+    if planned := compare(place, left, monotonic() - began):
+        print(planned)
 
 
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
@@ -146,6 +152,14 @@ class Asked:
             if not still_open:
                 return self.conclude(runs, reasons)
             print(f"undecided with {seeds} seeds: {'; '.join(still_open)}", flush=True)
+
+    def left(self, seeds: int) -> list[Run]:
+        """Runs of so many seeds of each row that have something left to do."""
+        from jobs.grid import unfinished
+
+        return unfinished(
+            self.place, runs_of(self.place, self.rows, self.manifest, range(seeds), self.execution.workers)
+        )
 
     def train(self, seeds: int) -> tuple[list[Run], dict[Run, str]]:
         """Train what is left of so many seeds of each row; all the runs, and those that failed, with how and why."""

@@ -79,14 +79,19 @@ def check_workers(run: Run, workers: int) -> None:
         raise InputError(f"--workers {workers}: a power of two is needed, at most {groups} for {run.experiment.name}")
 
 
-def run_on_ray(run: Run, execution: Execution, holding: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def run_on_ray(
+    run: Run,
+    execution: Execution,
+    holding: Callable[[], None] = lambda: None,
+    interrupted: Callable[[], bool] = bool,
+) -> dict[str, Any]:
     """Train a run to its end, from wherever its folder stands; returns its `result.json`.
 
     Where `execution.until` comes before the end, it returns {"status": "stopped"}.
 
     All that can be mended by starting anew is: workers and nodes that die or are taken away, and failures while a worker
     group starts. Each start continues from the newest checkpoint, under one lease (`pipeline.lease`); `holding` is called
-    once it is held.
+    once it is held. Whoever takes Ray away answers yes to `interrupted` before: then nothing is started anew.
 
     Raises:
         InputError: the run's folder holds something that is not ours, another holds the run, or it would drift.
@@ -102,7 +107,7 @@ def run_on_ray(run: Run, execution: Execution, holding: Callable[[], None] = lam
     with Lease(storage, run, say) as lease:
         holding()
         threads = start_run(storage, run, execution.threads)
-        answer = _insist(run, execution, threads, lease, storage)
+        answer = _insist(run, execution, threads, lease, storage, interrupted)
     if answer.get("status") == REFUSED:
         raise InputError(answer["reason"])
     if answer.get("status") == LOST:
@@ -115,7 +120,9 @@ def run_on_ray(run: Run, execution: Execution, holding: Callable[[], None] = lam
     return finished
 
 
-def _insist(run: Run, execution: Execution, threads: int, lease: Lease, storage: Storage) -> dict[str, Any]:
+def _insist(
+    run: Run, execution: Execution, threads: int, lease: Lease, storage: Storage, interrupted: Callable[[], bool]
+) -> dict[str, Any]:
     """Start worker groups until one comes to an end; what rank 0 returned then."""
     from ray.train import TrainingFailedError
 
@@ -127,6 +134,8 @@ def _insist(run: Run, execution: Execution, threads: int, lease: Lease, storage:
             if answer.get("status") != PREEMPTED:
                 return dict(answer)
         except TrainingFailedError:
+            if interrupted():
+                raise
             if not lease.held():
                 raise InputError(f"{run}: another command has taken it over; it goes on there") from None
             before, reached = reached, newest_iteration(storage, run)

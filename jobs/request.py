@@ -34,13 +34,13 @@ def runs_of(
     return runs
 
 
-def check_suits(row: Experiment, name: str, photographs: bool) -> None:
-    """Refuse a row whose network is for another kind of images than the dataset's.
+def check_suits(row: Experiment, name: str, photographs: bool | None) -> None:
+    """Refuse a row whose network is for another kind of images than the dataset's; None is a kind not known yet.
 
     Raises:
         InputError: says which rows would do.
     """
-    if photographs != (row.family == "imagenet"):
+    if photographs is not None and photographs != (row.family == "imagenet"):
         kinds = ("of photographs", "the rows of Table 1, such as resnet18")
         is_of, wanted = kinds if photographs else ("of small images", "rows of Sec. 4.2, such as resnet20")
         raise InputError(f"{row.name} does not suit --data {name}, which is {is_of}: those are for {wanted}")

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from analysis.export import ALONE, ASKED
-from jobs import plan, screen
+from jobs import screen
+from jobs.dry_run import show_resolved
 from jobs.launch import Execution
 from jobs.options import (
     AddressOption,
@@ -43,6 +44,9 @@ from pipeline.metrics import TEST_ERR
 from pipeline.overrides import experiment_named
 from pipeline.runs import REFUSED, Run, read_result
 from pipeline.storage import Storage
+
+RELEASE_SECONDS = 10.0
+"""How long a command that Ctrl-C ends waits for its driver to give the run back."""
 
 ASKED_ALONE = {ASKED: ALONE}
 
@@ -79,7 +83,7 @@ def train(
     """
     row, (fewest, most) = experiment_named(experiment, settings, iterations), workers_of(workers)
     if dry_run:
-        return plan.show([row], [seed], data, storage, tracking, workers)
+        return show_resolved([row], [seed], data, storage, tracking, workers)
     place = writable(storage)
     execution = Execution(
         place.uri,
@@ -119,17 +123,22 @@ def _train(
     from jobs.cluster import connected
     from jobs.drive import drive
 
-    stop = Event()
-    with connected(address):
-        execution, _ = placed(execution, device, threads, runs=1)
-        outcome: dict[str, Any] = screen.follow(
-            str(run),
-            place,
-            [run],
-            1,
-            lambda: drive(run, execution, ASKED_ALONE, stop),
-            when_interrupted(execution.tracking, place, [run], stop),
-        )
+    stop, ended = Event(), Event()
+
+    def job() -> dict[str, Any]:
+        try:
+            return drive(run, execution, ASKED_ALONE, stop.is_set)
+        finally:
+            ended.set()
+
+    try:
+        with connected(address):
+            execution, _ = placed(execution, device, threads, runs=1)
+            interrupted = when_interrupted(execution.tracking, place, [run], stop)
+            outcome: dict[str, Any] = screen.follow(str(run), place, [run], 1, job, interrupted)
+    finally:
+        if stop.is_set():  # its driver gives the lease back once Ray is gone
+            ended.wait(RELEASE_SECONDS)
     return outcome
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from rich import box
@@ -24,7 +24,7 @@ from pipeline.sources import digits
 from pipeline.storage import Storage
 
 
-def show(
+def show_resolved(
     rows: Sequence[Experiment], seeds: Sequence[int], data: str, storage: str, tracking: str | None, workers: str
 ) -> None:
     """Print what a command would train and where.
@@ -33,11 +33,10 @@ def show(
         InputError: what the command itself would refuse of its rows, workers, storage or tracking.
     """
     place = Storage(storage)
-    store, dataset = tracking_of(tracking, place), _dataset(place, data)
-    runs = [Run(row, dataset["id"], dataset["key"], seed) for row in rows for seed in seeds]
+    store, dataset = tracking_of(tracking, place), known_dataset(place, data)
+    runs = [Run(row, dataset.id, dataset.key, seed) for row in rows for seed in seeds]
     for run in runs:
-        if dataset["photographs"] is not None:
-            check_suits(run.experiment, data, dataset["photographs"])
+        check_suits(run.experiment, data, dataset.photographs)
         check_workers(run, workers_of(workers)[0])
     shown = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
     differing = [name for name in shown if len({getattr(row, name) for row in rows}) > 1]
@@ -46,10 +45,10 @@ def show(
         if usual:
             print(f"{name:<19} {_value(usual[0], name)}")
     screen.console.print(_table(rows, differing))
-    for what, says in (("dataset", dataset["says"]), ("storage", place.uri), ("tracking", store), ("workers", workers)):
+    for what, says in (("dataset", dataset.says), ("storage", place.uri), ("tracking", store), ("workers", workers)):
         print(f"{what:<19} {says}")
     for run in runs:
-        print(f"{_state(place, run) if dataset['id'] else 'to train':<19} {place.path(run.folder)}")
+        print(f"{_state(place, run) if dataset.id else 'to train':<19} {place.path(run.folder)}")
 
 
 def _table(rows: Sequence[Experiment], differing: list[str]) -> Table:
@@ -76,30 +75,42 @@ def _value(row: Experiment, field: str) -> str:
     return value_text(value) + (f" (paper: {value_text(paper)})" if value != paper else "")
 
 
-def _dataset(place: Storage, data: str) -> dict[str, Any]:
-    """What is known of a dataset: `photographs` is whether it is of those, None for files that were not read yet."""
-    found = stored_named(place, data)
-    if found is None and data == "digits":
+@dataclass(frozen=True)
+class Known:
+    """What is known of a dataset before it is needed: its `id` is empty, and sizes are the usual ones, until it is prepared.
+
+    `photographs` is None for files that were not read yet.
+    """
+
+    name: str
+    id: str
+    key: str
+    photographs: bool | None
+    train_images: int
+    test_images: int
+
+    @property
+    def says(self) -> str:
+        """In a line."""
+        if not self.id:
+            return f"{self.name}, to be prepared (its id is part of the folders' names)"
+        return f"{self.name} {self.id}: {self.train_images:,} training and {self.test_images:,} test images"
+
+
+SIZES = {"fashion-mnist": (60_000, 10_000), "imagenet": (1_281_167, 50_000)}
+"""Training and test images of datasets that are not prepared yet, where they are not as many as CIFAR-10's."""
+
+
+def known_dataset(place: Storage, data: str) -> Known:
+    """What a command finds out of a dataset without reading or preparing it."""
+    if found := stored_named(place, data):
+        name, counts = found["row"]["name"], (int(found["train_images"]), int(found["test_images"]))
+        return Known(name, found["id"], dataset_key(name, found["id"]), holds_photographs(found), *counts)
+    if data == "digits":
         embedded = digits()
-        return {"id": embedded.id, "key": embedded.key, "photographs": False, "says": f"digits {embedded.id}, embedded"}
-    if found is None:
-        kind = data == IMAGENET.name if data in DATASETS else None
-        return {
-            "id": "",
-            "key": data,
-            "photographs": kind,
-            "says": f"{data}, to be prepared (its id is part of the folders' names)",
-        }
-    name, counts = found["row"]["name"], f"{found['train_images']:,} training and {found['test_images']:,} test images"
-    about = {"id": found["id"], "key": dataset_key(name, found["id"]), "photographs": holds_photographs(found)}
-    return about | {"says": f"{name} {found['id']}: {counts}"}
-
-
-def training_images(storage: str, data: str) -> int:
-    """How many a dataset has; as many as CIFAR-10 where it is not prepared yet."""
-    if found := stored_named(Storage(storage), data):
-        return int(found["train_images"])
-    return len(digits().train) if data == "digits" else CIFAR_TRAINING_IMAGES
+        return Known(data, embedded.id, embedded.key, False, len(embedded.train), len(embedded.test))
+    kind = data == IMAGENET.name if data in DATASETS else None
+    return Known(data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)))
 
 
 def _state(place: Storage, run: Run) -> str:

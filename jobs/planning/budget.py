@@ -1,0 +1,74 @@
+"""What a budget buys: rows and seeds that cover most of the paper's cells, figures and claims."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis.claims import claim_experiments
+from pipeline.experiments import EXPERIMENTS
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows with so many seeds each, what they cost, and how much of the paper they cover."""
+
+    rows: tuple[str, ...]
+    seeds: int
+    cost: float
+    covered: tuple[str, ...]
+    """Cells by their rows, figures and claims by their names."""
+
+
+def coverage(rows: Iterable[str]) -> tuple[str, ...]:
+    """What of the paper can be shown with these rows: each cell of a table, figures and claims that have all theirs."""
+    there = set(rows)
+    cells = [f"{where} {name}" for name in there for where in EXPERIMENTS[name].artifacts if where.startswith("table")]
+    figures = {where for row in EXPERIMENTS.values() for where in row.artifacts if where.startswith("figure")}
+    whole = [figure for figure in figures if _rows_of(figure) <= there]
+    return tuple(
+        sorted([*cells, *whole, *(name for name, needed in _claims().items() if needed and {*needed} <= there)])
+    )
+
+
+def choose(cost: Mapping[str, Sequence[float]], budget: float) -> Choice:
+    """The rows and seeds that cover most within a budget; `cost` has of each row what each of its seeds costs.
+
+    For each number of seeds, what adds most for its cost is taken again and again: a row, or all that a claim or figure
+    still lacks. Of choices that cover as much the one with more seeds is returned.
+    """
+    most = max(map(len, cost.values()))
+    choices = [_with_seeds(cost, seeds, budget) for seeds in range(most, 0, -1)]
+    return max(choices, key=lambda choice: len(choice.covered))
+
+
+def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) -> Choice:
+    def price(rows: Iterable[str]) -> float:
+        return sum(sum(cost[name][:seeds]) for name in rows)
+
+    chosen: set[str] = set()
+    bundles = [{name} for name in cost]
+    bundles += [{*needed} for needed in _claims().values()]
+    bundles += [_rows_of(where) for where in {where for name in cost for where in EXPERIMENTS[name].artifacts}]
+    bundles = [bundle for bundle in bundles if bundle and bundle <= cost.keys()]
+    while True:
+        room = budget - price(chosen)
+        fitting = [bundle for bundle in bundles if bundle - chosen and price(bundle - chosen) <= room]
+        best = max(fitting, key=_worth(chosen, price), default=None)
+        if best is None:
+            rows = tuple(name for name in cost if name in chosen)
+            return Choice(rows, seeds, price(rows), coverage(rows))
+        chosen |= best
+
+
+def _worth(chosen: set[str], price: Callable[[Iterable[str]], float]) -> Callable[[set[str]], float]:
+    """How much more is covered for each unit of cost with a bundle of rows."""
+    before = len(coverage(chosen))
+    return lambda bundle: (len(coverage(chosen | bundle)) - before) / max(price(bundle - chosen), 1e-9)
+
+
+def _claims() -> dict[str, tuple[str, ...]]:
+    """The rows that each claim of either half of the paper needs."""
+    return {**claim_experiments("cifar"), **claim_experiments("imagenet")}
+
+
+def _rows_of(where: str) -> set[str]:
+    return {name for name, row in EXPERIMENTS.items() if where in row.artifacts}

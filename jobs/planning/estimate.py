@@ -1,0 +1,115 @@
+"""Runs with their seconds, placed on a cluster: what a grid will take, with an interval, before it is begun."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from jobs.planning.amounts import Amount
+from jobs.planning.placement import Placement, Trial, gap, lower_bound, place
+from jobs.planning.rates import DOUBT, Rate
+from pipeline.runs import Run
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a grid would run: `units` GPUs, or CPUs where there are none, with the price of each for an hour."""
+
+    units: float
+    kind: str
+    """GPU, A100, CPU, ..."""
+    price: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left of a run: seconds from its start to its end, of which `start` are no computing, on `units` units."""
+
+    run: Run
+    seconds: float
+    units: float
+    rate: Rate
+
+    @property
+    def hours(self) -> float:
+        """Unit-hours: GPU-hours, or CPU-hours."""
+        return self.seconds * self.units / 3600
+
+
+def estimates(
+    amounts: Mapping[Run, Amount], rates: Mapping[str, Rate], start: float, workers: int, units: float
+) -> list[Estimate]:
+    """Every run that has something left, the longest first; `units` is what one run takes of the cluster."""
+    found = []
+    for run, left in amounts.items():
+        if left.nothing:
+            continue
+        rate = rates[run.experiment.fingerprint]
+        computing = left.iterations * rate.step + left.forward * rate.image / workers
+        found.append(Estimate(run, start + computing, units, rate))
+    return sorted(found, key=lambda one: -one.seconds)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid placed on a cluster; `fixed` seconds pass before its first run starts and after its last one.
+
+    Where runs could be made otherwise too (wider, or fewer to a GPU), `any_bound` and `least_hours` are about all those ways.
+    """
+
+    cluster: Cluster
+    runs: Sequence[Estimate]
+    """The longest first."""
+    fixed: float
+    any_bound: float | None = None
+    least_hours: float | None = None
+    how: str = ""
+    """Options of `grid` that carry the runs out so."""
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        return [Trial(str(one.run), one.seconds, one.units) for one in self.runs]
+
+    @cached_property
+    def placement(self) -> Placement:
+        return place(self.trials, self.cluster.units)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the whole command."""
+        return self.fixed + self.placement.makespan if self.runs else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Within which the wall time should lie: each run's doubt, weighted by its share of the work."""
+        work = sum(one.hours for one in self.runs)
+        doubt = sum(one.hours * DOUBT[one.rate.source] for one in self.runs) / work if work else 0.0
+        return self.seconds / (1 + doubt), self.seconds * (1 + doubt)
+
+    @property
+    def bound(self) -> float:
+        """Wall time that no placement of these runs can beat."""
+        if self.any_bound is not None:
+            return self.any_bound
+        return self.fixed + lower_bound(self.trials, self.cluster.units) if self.runs else 0.0
+
+    @property
+    def gap(self) -> str:
+        """Why the wall time is longer than the bound; empty where it is not."""
+        if not self.runs or self.seconds <= 1.005 * self.bound:
+            return ""
+        reasons = [gap(self.trials, self.cluster.units, self.placement)]
+        if self.least_hours and self.hours > 1.005 * self.least_hours:
+            more = self.hours / self.least_hours - 1
+            reasons.append(f"wide runs end sooner and cost {more:.0%} more work, by what workers exchange")
+        return "; ".join(reason for reason in reasons if reason)
+
+    @property
+    def hours(self) -> float:
+        """Unit-hours in which something trains."""
+        return sum(one.hours for one in self.runs)
+
+    @property
+    def cost(self) -> float | None:
+        """Of the whole cluster for the wall time; None without a price."""
+        price = self.cluster.price
+        return None if price is None else price * self.cluster.units * self.seconds / 3600

@@ -1,0 +1,66 @@
+"""Trials placed on a cluster, simulated: longest first, each as soon as there is room; and what no order can beat."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Something that takes `units` (GPUs, or slots of CPUs) for so many seconds."""
+
+    name: str
+    seconds: float
+    units: float = 1.0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """When each trial starts, in seconds, in the order of starting; and when the last one ends."""
+
+    starts: tuple[tuple[float, Trial], ...]
+    makespan: float
+
+    @property
+    def last(self) -> Trial | None:
+        """The trial that ends last."""
+        return max(self.starts, key=lambda one: one[0] + one[1].seconds)[1] if self.starts else None
+
+
+def place(trials: Sequence[Trial], units: float) -> Placement:
+    """Longest first, and whatever fits beside it: what a grid does where all trials are equally wide.
+
+    Raises:
+        ValueError: a trial is wider than the cluster.
+    """
+    waiting = sorted(trials, key=lambda trial: -trial.seconds)
+    if any(trial.units > units + 1e-9 for trial in waiting):
+        raise ValueError(f"a trial takes more than the {units:g} there are")
+    free, now, running, starts = units, 0.0, list[tuple[float, int, float]](), list[tuple[float, Trial]]()
+    while waiting or running:
+        left = []
+        for trial in waiting:
+            if trial.units <= free + 1e-9:
+                free -= trial.units
+                starts.append((now, trial))
+                heapq.heappush(running, (now + trial.seconds, len(starts), trial.units))
+            else:
+                left.append(trial)
+        waiting = left
+        now, _, given = heapq.heappop(running)
+        free += given
+    return Placement(tuple(starts), now)
+
+
+def lower_bound(trials: Sequence[Trial], units: float) -> float:
+    """Seconds that no placement can beat: all of the work spread evenly, or the longest trial."""
+    spread = sum(trial.seconds * trial.units for trial in trials) / units
+    return max(spread, max((trial.seconds for trial in trials), default=0.0))
+
+
+def gap(trials: Sequence[Trial], units: float, placed: Placement) -> str:
+    """Why a placement is longer than the lower bound, in a few words; empty where it is not."""
+    if placed.makespan <= 1.005 * lower_bound(trials, units) or placed.last is None:
+        return ""
+    idle = 1 - sum(trial.seconds * trial.units for trial in trials) / (placed.makespan * units)
+    return f"{idle:.0%} idle at the end, while {placed.last.name} is the last to run and nothing is left beside it"
