@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from jobs import (
     bundle_commands,
     data_commands,
+    doctor_command,
     evaluate_command,
     experiment_commands,
     grid_command,
@@ -38,6 +39,7 @@ app.command()(experiment_commands.experiments)
 app.command("grids")(experiment_commands.list_grids)
 app.command()(training_commands.train)
 app.command()(grid_command.grid)
+app.command()(doctor_command.doctor)
 app.command()(plan_command.plan)
 app.command()(status_commands.status)
 app.command()(result_commands.report)

@@ -16,7 +16,7 @@ from pipeline.datasets import DATASETS
 from pipeline.errors import InputError, first_line
 from pipeline.provenance import COMMIT_FILE, source_commit
 
-SENT = ("train", "grid", "evaluate", "verify", "report", "sync", "data")
+SENT = ("train", "grid", "evaluate", "verify", "report", "sync", "data", "doctor", "plan")
 """The commands that make sense on a cluster."""
 
 SHIPPED = ("pipeline", "jobs", "analysis", "pyproject.toml")

@@ -169,14 +169,22 @@ def meet(rank: int, world_size: int, device: Any) -> Any:
 
     if world_size == 1:
         return ranks.single(device) if rank == 0 else None
-    here = ray.util.get_node_ip_address()
-    if interface := interface_of(here):
-        # Left alone, gloo takes the address that the host's name resolves to: often a loopback one, or none.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    here = use_own_interface()
     listener = ranks.listen(here) if rank == 0 else None
     mine = (here, listener.getsockname()[1]) if listener else None
     address = tuple(broadcast_from_rank_zero(mine))
     return ranks.join(rank, world_size, device, address, listener) if rank < world_size else None
+
+
+def use_own_interface() -> str:
+    """This node's address as Ray knows it, at whose interface gloo meets the others from now on.
+
+    Left alone, gloo takes the address that the host's name resolves to: often a loopback one, or none.
+    """
+    here = str(ray.util.get_node_ip_address())
+    if interface := interface_of(here):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    return here
 
 
 def interface_of(address: str) -> str | None:

@@ -1,0 +1,162 @@
+"""The examination of a cluster: every node is asked at once, nothing waits for a silent one, and the links are measured."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from time import monotonic, perf_counter, time
+from typing import Any
+from uuid import uuid4
+
+from jobs.cluster import Node, check_fits, nodes
+from jobs.doctor.facts import Facts, Question, examine, is_server
+from jobs.doctor.findings import Finding, judge, link
+from jobs.options import tracking_there
+from pipeline.errors import InputError, first_line
+from pipeline.provenance import hardware, source_digest, versions
+from pipeline.storage import Storage
+
+ANSWER_SECONDS = 30.0
+"""Within which every node has to answer."""
+LINK_SECONDS = 15.0
+LINK_BYTES = 32 * 2**20
+LINK_NODES = 8
+"""Of a larger cluster so many nodes are measured together."""
+
+
+def findings(place: Storage, tracking: str, dataset_id: str, workers: int, each: Node) -> list[Finding]:
+    """Examine the cluster that is connected, for work of so many workers that take `each`."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    probe = f".doctor-{uuid4().hex[:8]}"
+    asker = Facts("here", "", False, time(), versions(), source_digest(), hardware(), 0, 0, "", "", "")
+    try:
+        place.write(probe, b"asker")
+        question = Question(place.uri, probe, tracking, dataset_id)
+        answers, silent = _ask(alive, question)
+        unseen = _unseen(place, answers)
+    finally:
+        with suppress(OSError):
+            for name in place.names(""):
+                if name.startswith(probe):
+                    place.delete(name)
+    found = judge(answers, silent, unseen, replace(asker, seconds=time() - asker.time), question)
+    if not is_server(tracking):
+        found.append(_database(tracking, place))
+    found += _resources(workers, each)
+    if len(answers) > 1:
+        found.append(_link([node for node in alive if node["NodeManagerAddress"] in {one.address for one in answers}]))
+    return found
+
+
+def _on(node: Mapping[str, Any]) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+
+
+def _ask(alive: list[dict[str, Any]], question: Question) -> tuple[list[Facts], list[str]]:
+    """Answers, and the names of nodes that gave none."""
+    import ray
+
+    task = ray.remote(num_cpus=0, max_retries=0)(examine)
+    asked = {}
+    for node in alive:
+        gpus, head = int(node["Resources"].get("GPU", 0)), "node:__internal_head__" in node["Resources"]
+        running = task.options(scheduling_strategy=_on(node)).remote(question, node["NodeID"][:8], gpus, head)
+        asked[running] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    answers, silent = [], [asked[one] for one in late]
+    for one in ready:
+        try:
+            answers.append(ray.get(one))
+        except Exception as error:  # of a node that died, or whose Python cannot import this package
+            silent.append(f"{asked[one]} ({first_line(error)[:120]})")
+    for one in late:
+        ray.cancel(one, force=True)
+    return answers, silent
+
+
+def _unseen(place: Storage, answers: list[Facts]) -> dict[str, str]:
+    """By address, what the asker cannot read of what nodes say they have written."""
+    found = {}
+    for one in answers:
+        if one.mine and place.read_if_there(one.mine) is None:
+            found[one.address] = "what it writes does not arrive here"
+    return found
+
+
+def _database(tracking: str, place: Storage) -> Finding:
+    """Whether MLflow's store can be opened without a server, as drivers on the head will."""
+    try:
+        tracking_there(tracking, place)
+    except InputError as error:
+        return Finding("MLflow", "problem", str(error), "name a server with --tracking http://HOST:5000")
+    return Finding("MLflow", "fine", "its database can be opened here")
+
+
+def _resources(workers: int, each: Node) -> list[Finding]:
+    """Whether what is asked for can ever be had."""
+    wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
+    try:
+        check_fits(nodes(), workers, each)
+    except InputError as error:
+        says, _, remedy = str(error).rpartition("; ")
+        return [Finding("resources", "problem", says, remedy)]
+    return [Finding("resources", "fine", f"there is room for {workers} worker(s) of {wanted}")]
+
+
+def _link(alive: list[dict[str, Any]]) -> Finding:
+    """How fast the workers of a run would exchange gradients: a sum over one process on each of the nodes."""
+    import ray
+
+    count = 1 << (min(len(alive), LINK_NODES).bit_length() - 1)
+    kind: Any = ray.remote(num_cpus=0)(Peer)
+    peers = [kind.options(scheduling_strategy=_on(node)).remote() for node in alive[:count]]
+    deadline = monotonic() + LINK_SECONDS
+    try:
+        address = ray.get(peers[0].listen.remote(), timeout=LINK_SECONDS)
+        running = [peer.measure.remote(rank, count, address) for rank, peer in enumerate(peers)]
+        rates = ray.get(running, timeout=max(1.0, deadline - monotonic()))
+    except Exception as error:
+        remedy = "open all ports between the nodes, or keep a run on one node"
+        return Finding("network", "problem", f"workers on two nodes cannot meet ({first_line(error)[:120]})", remedy)
+    finally:
+        with ThreadPoolExecutor() as several:
+            list(several.map(ray.kill, peers))
+    return link(min(rates), count)
+
+
+class Peer:
+    """One of the processes that exchange; an actor on its node."""
+
+    def __init__(self) -> None:
+        self._listener: Any = None
+
+    def listen(self) -> tuple[str, int]:
+        """Where the others find it."""
+        import ray
+
+        from pipeline import ranks
+
+        here = ray.util.get_node_ip_address()
+        self._listener = ranks.listen(here)
+        return here, self._listener.getsockname()[1]
+
+    def measure(self, rank: int, count: int, address: tuple[str, int]) -> float:
+        """Bytes a second at which gradients of `LINK_BYTES` are summed over all of them."""
+        import torch
+
+        from jobs.worker import use_own_interface
+        from pipeline import ranks
+
+        use_own_interface()
+        group = ranks.join(rank, count, torch.device("cpu"), address, self._listener, timeout_s=LINK_SECONDS)
+        gradients, seconds = torch.ones(LINK_BYTES // 4), []
+        for _ in range(3):
+            began = perf_counter()
+            group.sum_tree([gradients.clone()])
+            seconds.append(perf_counter() - began)
+        ranks.leave()
+        return LINK_BYTES / min(seconds)

@@ -1,0 +1,203 @@
+"""What one node says of itself; runs on the node, as a Ray task that takes no CPU. Nothing is left behind."""
+
+import base64
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import sleep, time
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import Request, urlopen
+
+from jobs.worker import cache_folder
+from pipeline.datasets import images_path, intact, read_manifest
+from pipeline.errors import InputError, first_line
+from pipeline.photos import fits, holds_photographs
+from pipeline.provenance import hardware, source_digest, versions
+from pipeline.storage import Storage
+
+SETTLE_SECONDS = 5.0
+"""A shared folder may show another node's file late: so long it is looked for."""
+PATIENCE_SECONDS = 10.0
+SIZES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Question:
+    """What each node is asked about: a storage with a probe file of the asker's in it, an MLflow store, a dataset."""
+
+    storage: str
+    probe: str
+    tracking: str
+    dataset_id: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A node's answer. Texts say what went wrong and are empty where nothing did; sizes are bytes, times seconds (Unix)."""
+
+    host: str
+    address: str
+    head: bool
+    time: float
+    versions: dict[str, str]
+    source: str
+    hardware: str
+    gpus: int
+    gpus_seen: int
+    writes: str
+    reads: str
+    mine: str
+    """The path of what the node has written, for the asker to look for; empty if it could not."""
+    free: dict[str, int] = field(default_factory=dict)
+    """Bytes left where Ray keeps its session, and where copies of datasets go."""
+    shared_memory: int = 0
+    tracking: str = ""
+    data: str = ""
+    seconds: float = 0.0
+
+
+def examine(question: Question, name: str, gpus: int, head: bool) -> Facts:
+    """Answer on the node this runs on."""
+    import ray
+
+    began = time()
+    writes, reads, mine = _storage(question, name)
+    return Facts(
+        host=os.uname().nodename,
+        address=ray.util.get_node_ip_address(),
+        head=head,
+        time=began,
+        versions=versions(),
+        source=source_digest(),
+        hardware=hardware(),
+        gpus=gpus,
+        gpus_seen=_gpus_seen() if gpus else 0,
+        writes=writes,
+        reads=reads,
+        mine=mine,
+        free=_free(),
+        shared_memory=_room(Path("/dev/shm")) or 0,
+        tracking=tracking_trouble(question.tracking),
+        data=_data(question.storage, question.dataset_id) if question.dataset_id else "",
+        seconds=time() - began,
+    )
+
+
+def _storage(question: Question, name: str) -> tuple[str, str, str]:
+    """What writing and reading met with, and where this node has written."""
+    mine = f"{question.probe}-{name}"
+    try:
+        place = Storage(question.storage)
+    except InputError as error:
+        return str(error), "", ""
+    writes = reads = ""
+    try:
+        place.write(mine, b"node")
+    except OSError as error:
+        writes, mine = first_line(error), ""
+    for _ in range(int(SETTLE_SECONDS)):
+        try:
+            reads = "" if place.read(question.probe) == b"asker" else "another content"
+        except OSError as error:
+            reads = first_line(error)
+        if not reads:
+            break
+        sleep(1)
+    return writes, reads, mine
+
+
+def _free() -> dict[str, int]:
+    from ray._private.worker import _global_node
+
+    places = {"Ray's session folder": Path(_global_node.get_session_dir_path()) if _global_node else Path("/tmp/ray")}
+    if cache := cache_folder():
+        places["the folder of copies"] = cache
+    found = {f"{what} {path}": _room(path) for what, path in places.items()}
+    return {what: room for what, room in found.items() if room is not None}
+
+
+def _room(path: Path) -> int | None:
+    """Bytes left at a path, or at the nearest folder above it that is there."""
+    for there in (path, *path.parents):
+        with suppress(OSError):
+            return shutil.disk_usage(there).free
+    return None
+
+
+def _gpus_seen() -> int:
+    """GPUs that torch can use here; a task that holds none sees none, so the driver's own count is asked for."""
+    try:
+        import torch
+
+        return int(torch.cuda.device_count()) or len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
+    except (ImportError, OSError):
+        return 0
+
+
+def is_server(tracking: str) -> bool:
+    """Whether an MLflow store is asked over the network, and not a database opened by its clients."""
+    return tracking.startswith(("http://", "https://"))
+
+
+def tracking_trouble(tracking: str) -> str:
+    """What an MLflow server answers that is not what it should; empty for none, and for databases."""
+    if not is_server(tracking):
+        return ""
+    address, header = _with_access(tracking.rstrip("/"))
+    try:
+        asked = Request(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", headers=header)
+        with urlopen(asked, timeout=PATIENCE_SECONDS) as answer:
+            return "" if answer.status == 200 else f"answers {answer.status}"
+    except HTTPError as error:
+        body = error.read(500).decode(errors="replace")
+        if error.code == 403 and "host" in body.lower():
+            return f"refuses its own name {urlsplit(address).netloc}: start `mlflow server` with --allowed-hosts for it"
+        if error.code in (401, 403):
+            return "wants a user: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where Ray was started"
+        return f"answers {error.code}"
+    except OSError as error:
+        why = getattr(error, "reason", error)  # urllib wraps what happened
+        return f"cannot be reached ({first_line(why)}): start it, or open its port to the nodes"
+
+
+def _with_access(tracking: str) -> tuple[str, dict[str, str]]:
+    """An address without its user and password, and the header that says them, as MLflow's client sends it."""
+    parts = urlsplit(tracking)
+    user = parts.username or os.environ.get("MLFLOW_TRACKING_USERNAME")
+    word = parts.password or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    if user:
+        return bare, {"Authorization": "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()}
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return bare, {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _data(storage: str, dataset_id: str) -> str:
+    """Whether all files of a dataset are there with their sizes, and one of them with its checksum."""
+    place = Storage(storage)
+    try:
+        manifest = read_manifest(place, dataset_id)
+        if manifest is None:
+            return "its manifest is not there"
+        if not holds_photographs(manifest):
+            good = intact(manifest, place.read(images_path(dataset_id)))
+            return "" if good else "its images are not what its manifest says"
+        return _shards(place, manifest)
+    except (OSError, InputError) as error:
+        return first_line(error)
+
+
+def _shards(place: Storage, manifest: dict[str, Any]) -> str:
+    files = [manifest["index"], manifest["mean"], *manifest["shards"]]
+    with ThreadPoolExecutor(SIZES_AT_ONCE) as several:
+        sizes = list(several.map(lambda file: place.file_size(file["path"]), files))
+    wrong = [file for file, size in zip(files, sizes, strict=True) if size != file["size"]]
+    if wrong:
+        return f"{len(wrong)} of {len(files)} files are missing or cut, such as {wrong[0]['path']}"
+    sample = files[hash(os.uname().nodename) % len(files)]
+    return "" if fits(sample, place.read(sample["path"])) else f"{sample['path']} is damaged"
