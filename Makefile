@@ -34,7 +34,7 @@ format: install
 
 lock: install
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra test --python-version 3.11 --no-header --no-annotate \
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra server --python-version 3.11 --no-header --no-annotate \
 		--upgrade --output-file constraints.txt
 
 clean:

@@ -16,6 +16,7 @@ from jobs import (
     evaluate_command,
     experiment_commands,
     grid_command,
+    manifests_command,
     plan_command,
     result_commands,
     status_commands,
@@ -49,9 +50,10 @@ app.command()(result_commands.sync)
 app.command()(evaluate_command.evaluate)
 app.command()(verify_command.verify)
 app.command()(status_commands.clean)
-app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
-)(submit_command.submit)
+for takes_a_command in (submit_command.submit, manifests_command.manifests):
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    )(takes_a_command)
 app.add_typer(submit_command.app, name="jobs")
 app.add_typer(data_commands.app, name="data")
 app.add_typer(bundle_commands.app, name="results")

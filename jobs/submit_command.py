@@ -50,7 +50,7 @@ def submit(
     """
     arguments = list(context.args)
     check_command(arguments)
-    _parse(context, arguments)
+    parse_only(context, arguments)
     client = client_of(dashboard)
     job, new = send(client, arguments, need)
     print(f"{job}: {'submitted' if new else 'is running already'}", flush=True)
@@ -60,7 +60,7 @@ def submit(
     raise SystemExit(_follow(client, job))
 
 
-def _parse(context: typer.Context, arguments: list[str]) -> None:
+def parse_only(context: typer.Context, arguments: list[str]) -> None:
     """Refuse here what the command line would refuse there; nothing is run."""
     assert context.parent is not None
     commands: Any = context.parent.command
