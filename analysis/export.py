@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from analysis.frames import EVALUATIONS, LAYERS, METRICS, RUNS, SWEEPS, Frames, check
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError, first_line, shown
 
 PAGE = 200
 COMPLETE = "complete"
@@ -107,10 +107,10 @@ def _row(run: Run) -> dict[str, Any]:
 
 def _page(tracking: str, run: Run) -> str | None:
     """A run's page on the server, without the user's name and password; None where the store is a database."""
-    parts = urlsplit(tracking)
-    if parts.scheme not in ("http", "https"):
+    if not tracking.startswith(("http://", "https://")):
         return None
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+    parts = urlsplit(shown(tracking))
+    place = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     return f"{place}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 

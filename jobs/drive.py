@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.launch import Execution, run_on_ray
 from jobs.publisher import Publisher, outcome_of, remember_tags
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shown
 from pipeline.runs import REFUSED, Run
 from pipeline.storage import Storage
 
@@ -49,7 +49,7 @@ def reason_of(error: BaseException) -> str:
     for cause in [*failures.values(), error.__cause__, getattr(error, "cause", None)]:
         if isinstance(cause, BaseException) and cause is not error:
             return reason_of(cause)
-    line = last_line(str(error))
+    line = shown(last_line(str(error)))
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 

@@ -38,14 +38,19 @@ def show_resolved(
     for run in runs:
         check_suits(run.experiment, data, dataset.photographs)
         check_workers(run, workers_of(workers)[0])
-    shown = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
-    differing = [name for name in shown if len({getattr(row, name) for row in rows}) > 1]
-    for name in shown:
+    names = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
+    differing = [name for name in names if len({getattr(row, name) for row in rows}) > 1]
+    for name in names:
         usual = [row for row in rows if getattr(row, name) == _usual(rows, name)]
         if usual:
             print(f"{name:<19} {_value(usual[0], name)}")
     screen.console.print(_table(rows, differing))
-    for what, says in (("dataset", dataset.says), ("storage", place.uri), ("tracking", store), ("workers", workers)):
+    for what, says in (
+        ("dataset", dataset.says),
+        ("storage", place.uri),
+        ("tracking", shown(store)),
+        ("workers", workers),
+    ):
         print(f"{what:<19} {says}")
     for run in runs:
         print(f"{_state(place, run) if dataset.id else 'to train':<19} {place.path(run.folder)}")

@@ -17,7 +17,7 @@ from jobs.options import (
     tracking_of,
     tracking_there,
 )
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError, first_line, shown
 from pipeline.runs import Run
 from pipeline.storage import Storage
 
@@ -78,10 +78,10 @@ def sync(storage: StorageOption = "results", tracking: TrackingOption = None) ->
     try:
         completed = publish_stored(store, place, print)
     except Exception as error:
-        print(f"error: MLflow at {store} ({first_line(error)}); give the same command again", file=sys.stderr)
+        print(f"error: MLflow at {shown(store)} ({first_line(error)}); give the same command again", file=sys.stderr)
         raise SystemExit(1) from error
     runs = "run" if completed == 1 else "runs"
-    print(f"{completed} {runs} completed in {store}" if completed else f"{store} has everything")
+    print(f"{completed} {runs} completed in {shown(store)}" if completed else f"{shown(store)} has everything")
 
 
 def ui(
@@ -114,7 +114,7 @@ def try_tracking(action: Callable[[], object], tracking: str) -> None:
     try:
         action()
     except Exception as error:
-        print(f"warning: MLflow at {tracking} cannot be used now ({first_line(error)})", file=sys.stderr)
+        print(f"warning: MLflow at {shown(tracking)} cannot be used now ({first_line(error)})", file=sys.stderr)
 
 
 def report_on(
@@ -153,7 +153,7 @@ def _ui_command(tracking: str, place: Storage) -> str:
     from jobs.tracking import default_tracking
 
     if not tracking.startswith("sqlite"):
-        return tracking
+        return shown(tracking)
     mine = place.local is not None and tracking == default_tracking(place)
     command = "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
-    return f"{command} ui " + (f"--storage {place.local}" if mine else f"--tracking {tracking}")
+    return f"{command} ui " + (f"--storage {place.local}" if mine else f"--tracking {shown(tracking)}")

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.datasets import DATASETS
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError, first_line, shown
 from pipeline.provenance import COMMIT_FILE, source_commit
 
 SENT = ("train", "grid", "evaluate", "verify", "report", "sync", "data", "doctor", "plan")
@@ -32,6 +32,11 @@ def check_command(arguments: list[str]) -> None:
     """
     if not arguments or arguments[0] not in SENT:
         raise InputError(f"submit: wanted is one of {', '.join(SENT)}, as in `resnet-repro submit grid table6 ...`")
+    if any(word != shown(word) for word in arguments):
+        raise InputError(
+            "submit: a password in an address would be stored with the job; set MLFLOW_TRACKING_USERNAME and _PASSWORD, or "
+            "AWS_SECRET_ACCESS_KEY, where the cluster is started, and name them with --need"
+        )
     storage = value_of(arguments, "--storage")
     if storage is None or not ("://" in storage or storage.startswith("/")):
         raise InputError(

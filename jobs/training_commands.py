@@ -39,7 +39,7 @@ from jobs.options import (
 )
 from jobs.request import placed, runs_of
 from jobs.result_commands import try_tracking
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shown
 from pipeline.metrics import TEST_ERR
 from pipeline.overrides import experiment_named
 from pipeline.runs import REFUSED, Run, read_result
@@ -167,7 +167,10 @@ def say_if_unpublished(published: list[bool], tracking: str) -> None:
     missing = published.count(False)
     if missing:
         what = f"{missing} of {len(published)} runs could not be published" if len(published) > 1 else "not published"
-        print(f"warning: {what} to MLflow at {tracking}; `resnet-repro sync` sends it when it is back", file=sys.stderr)
+        print(
+            f"warning: {what} to MLflow at {shown(tracking)}; `resnet-repro sync` sends it when it is back",
+            file=sys.stderr,
+        )
 
 
 def _ended(place: Storage, run: Run, result: dict[str, Any]) -> str:

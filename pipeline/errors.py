@@ -4,9 +4,19 @@ The command line prints an `InputError` as a single line and exits with code 2; 
 and shows a traceback.
 """
 
+import re
+
+
+def shown(text: str) -> str:
+    """A text as it may be printed and stored: addresses in it without a user and password."""
+    return re.sub(r"://[^/\s@]*@", "://", text)
+
 
 class InputError(Exception):
     """What is wrong, where, and what to do about it, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 class DivergedError(Exception):
@@ -19,4 +29,4 @@ class StorageLostError(Exception):
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shown(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))

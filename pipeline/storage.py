@@ -12,7 +12,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError, first_line, shown
 
 
 def checksum(content: bytes) -> str:
@@ -28,6 +28,10 @@ class Storage:
     """
 
     def __init__(self, uri: str) -> None:
+        if uri != shown(uri):
+            raise InputError(
+                f"--storage {uri}: a password in it would be shown and stored; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         try:
             self.uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
             self._files, self._root = fs.FileSystem.from_uri(self.uri)

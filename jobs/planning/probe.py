@@ -4,7 +4,6 @@ Rows are timed as a grid would run them, as many at once and with the same resou
 the dataset is read. The costliest row that fits into the time is timed first after the cheapest ones, as it decides most.
 """
 
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -101,8 +100,6 @@ def _start(place: Storage, execution: Execution, at_once: int) -> float:
     finally:
         with suppress(OSError):
             place.delete(folder)
-        if place.local is not None:
-            shutil.rmtree(place.local / folder, ignore_errors=True)
 
 
 def _timings(

@@ -33,13 +33,21 @@ def kill_all(process: subprocess.Popen[Any]) -> None:
 
 
 @contextmanager
-def serving(line: list[str], port: int, **environment: str) -> Iterator[str]:
-    """What a command serves on a port of loopback, in a process group of its own, for the time of the context; its URI."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(line, start_new_session=True, env=os.environ | environment, **quiet)
+def serving(
+    line: list[str], port: int, host: str = "127.0.0.1", folder: Path | None = None, **environment: str
+) -> Iterator[str]:
+    """What a command serves on a port, in a process group of its own, for the time of the context; its URI.
+
+    It runs in `folder` where one is named, and what it says is kept there.
+    """
+    log = open(folder / "server.log", "ab") if folder else open(os.devnull, "wb")  # noqa: SIM115
+    with log:
+        process = subprocess.Popen(
+            line, start_new_session=True, env=os.environ | environment, stdout=log, stderr=log, cwd=folder
+        )
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
+        _wait_for(f"http://{host}:{port}/health")
+        yield f"http://{host}:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -109,6 +109,7 @@ def test_what_goes_wrong_is_one_line(cluster: Submit, tmp_path: Path) -> None:
         (("submit", "train", "resnet20", "--storage", "results"), {}, "--storage results is on this machine"),
         (("submit", "train", "resnet20", "--data", tmp_path / "images", *here), {}, "which the nodes do not have"),
         (("submit", "ui", *here), {}, "wanted is one of train, grid"),
+        (("submit", "report", "--tracking", "http://me:word@10.0.0.5:5000", *here), {}, "would be stored with the job"),
         (("submit", "train", "resnet20", "--sed", "1", *here), {}, "No such option: --sed"),
         (("jobs", "logs", "nothing"), {}, "the cluster knows no such job"),
         (("jobs", "list"), {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64}, "wants another token"),

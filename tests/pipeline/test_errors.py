@@ -1,0 +1,27 @@
+"""What is printed and stored of addresses: never a password."""
+
+import pytest
+
+from pipeline.errors import InputError, first_line, shown
+from pipeline.storage import Storage
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("http://user:word@10.0.0.5:5000/x", "http://10.0.0.5:5000/x"),
+        (
+            "postgresql://user:word@host/db is away, https://token@host too",
+            "postgresql://host/db is away, https://host too",
+        ),
+        ("mail someone@example.com, s3://bucket/a@b", "mail someone@example.com, s3://bucket/a@b"),
+    ],
+)
+def test_addresses_are_shown_without_their_passwords(text: str, says: str) -> None:
+    assert shown(text) == says == str(InputError(text)) == first_line(RuntimeError(text))
+
+
+def test_storage_takes_no_password() -> None:
+    with pytest.raises(InputError, match="set AWS_ACCESS_KEY_ID") as refused:
+        Storage("s3://key:secret@bucket/place")
+    assert "secret@" not in str(refused.value)
