@@ -16,6 +16,7 @@ from jobs.request import check_suits
 from jobs.sweeps import CIFAR_TRAINING_IMAGES
 from pipeline.checkpoint import newest_iteration
 from pipeline.datasets import DATASETS, IMAGENET, dataset_key
+from pipeline.errors import shown
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.overrides import value_text
 from pipeline.photos import holds_photographs
