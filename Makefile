@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?=
 CHAOS ?=
 
-.PHONY: install demo test chaos lint format lock clean
+.PHONY: install demo test chaos two-nodes lint format lock clean
 
 install: .venv/installed
 
@@ -27,6 +27,10 @@ test: lint
 # Kills on a real cluster of two nodes; as root in network namespaces. CHAOS="--help" says what can be asked for.
 chaos: install
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+# The guide's way through a cluster, and everything that is known to go wrong on one; as root, with Postgres installed.
+two-nodes: install
+	$(BIN)/python -m tests.two_nodes
 
 format: install
 	$(BIN)/ruff format .

@@ -16,15 +16,15 @@ ACCESS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "A
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
+def s3_server(host: str = "127.0.0.1") -> Iterator[str]:
     """The URI of a bucket that lasts for the context; ACCESS has to be in the environment of whoever opens it."""
     port = free_port()
-    line = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    line = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(line, env=os.environ | ACCESS, **quiet)
     try:
-        _make_bucket(f"http://127.0.0.1:{port}/bucket")
-        yield f"s3://bucket/place?scheme=http&endpoint_override={quote(f'127.0.0.1:{port}')}&region=us-east-1"
+        _make_bucket(f"http://{host}:{port}/bucket")
+        yield f"s3://bucket/place?scheme=http&endpoint_override={quote(f'{host}:{port}')}&region=us-east-1"
     finally:
         process.kill()
         process.wait()

@@ -31,16 +31,23 @@ class TrackingServer:
 
 
 @contextmanager
-def tracking_server(place: Path, host: str = "127.0.0.1", allowed: str = "") -> Iterator[TrackingServer]:
-    """Start all of it for the time of the context; `allowed` are host names that it answers to besides its own."""
+def tracking_server(place: Path, host: str = "127.0.0.1") -> Iterator[TrackingServer]:
+    """Start all of it for the time of the context; MLflow answers to this host's name alone."""
     user, word, port = "reproducer", secrets.token_hex(12), free_port()
     with ExitStack() as servers:
         database = servers.enter_context(postgres(place, free_port()))
-        bucket = servers.enter_context(s3_server())
+        bucket = servers.enter_context(s3_server(host))  # clients fetch artifacts from it themselves
         endpoint = parse_qs(urlsplit(bucket).query)["endpoint_override"][0]
         line = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--backend-store-uri", database]
         line += ["--artifacts-destination", "s3://bucket/place/mlflow", "--host", host, "--port", str(port)]
-        line += ["--workers", "1", "--allowed-hosts", f"{host}:{port},127.0.0.1:{port},{allowed}".rstrip(",")]
+        line += [
+            "--workers",
+            "1",
+            "--allowed-hosts",
+            f"{host}:{port}",
+            "--cors-allowed-origins",
+            f"http://{host}:{port}",
+        ]
         environment = {
             **ACCESS,
             "AWS_DEFAULT_REGION": "us-east-1",

@@ -40,6 +40,11 @@ class Nodes(ABC):
     links: bool
     """Whether a node's link can be cut."""
 
+    environment: dict[str, str] = QUIET
+    """Of nodes and of commands given on them."""
+    dashboard = False
+    """Whether the head serves one, on its own loopback."""
+
     def __init__(self, place: Path) -> None:
         self.place = place
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -65,18 +70,18 @@ class Nodes(ABC):
         """The cluster's address for `--address`."""
         return f"{self.address('a')}:{GCS_PORT}"
 
-    def start(self, *nodes: str) -> None:
-        """Start nodes; with the head among them, wait until all are there and a command can be given."""
+    def start(self, *nodes: str, **changed: str) -> None:
+        """Start nodes, their environment changed; with the head among them, wait until all are there."""
         for node in nodes:
             line = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
             line += ["--num-cpus=1", "--object-store-memory=100000000", f"--node-ip-address={self.address(node)}"]
             line += (
-                ["--head", f"--port={GCS_PORT}", "--include-dashboard=false"]
+                ["--head", f"--port={GCS_PORT}", f"--include-dashboard={str(self.dashboard).lower()}"]
                 if node == "a"
                 else [f"--address={self.cluster}"]
             )
             log = open(self.place / f"node-{node}.log", "ab")  # noqa: SIM115  (the process keeps it)
-            environment = os.environ | NOTICE | QUIET
+            environment = os.environ | NOTICE | self.environment | changed
             self.running[node] = subprocess.Popen(
                 self.boot(node, line), stdout=log, stderr=log, start_new_session=True, env=environment, cwd=ROOT
             )
@@ -94,7 +99,7 @@ class Nodes(ABC):
                 stdout=out,
                 stderr=out,
                 cwd=ROOT,
-                env=os.environ | QUIET,
+                env=os.environ | self.environment,
                 start_new_session=True,
             )
 
@@ -107,7 +112,7 @@ class Nodes(ABC):
         """What such code prints; empty where it fails."""
         line = self.connected(code)
         done = subprocess.run(
-            line, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env=os.environ | QUIET
+            line, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env=os.environ | self.environment
         )
         return done.stdout.strip() if done.returncode == 0 else ""
 
