@@ -2,10 +2,13 @@
 
 import logging
 import os
+import re
+import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryFile
 
 import ray
 from ray._private import ray_constants
@@ -24,6 +27,12 @@ QUIET = {
 }
 
 
+KNOCK_SECONDS = 5.0
+TOKEN_REMEDY = (
+    "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to what the cluster was started with"
+)
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Ray for the time of a command: the cluster at `address` or RAY_ADDRESS, or one of this machine's own on loopback.
@@ -35,10 +44,18 @@ def connected(address: str | None) -> Iterator[None]:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
     options = {"address": named} if named else {"address": "local", "include_dashboard": False}
+    if named:
+        _check_reachable(named)
+    said = ""
     try:
-        with nullcontext() if named else _on_loopback():
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        with _stderr_kept() as read, nullcontext() if named else _on_loopback():
+            try:
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            finally:
+                said = read()
     except Exception as error:  # Ray raises bare ones too, such as when its node starts too slowly
+        if named and wants_token(f"{error} {said}"):
+            raise InputError(f"the Ray cluster at {named} wants another token; {TOKEN_REMEDY}") from error
         what = f"no Ray cluster at {named}" if named else "Ray does not start on this machine"
         raise InputError(f"{what}: {first_line(error)}") from error
     for name in ("ray", "ray.train", "ray.tune"):
@@ -50,6 +67,47 @@ def connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
         except Exception as error:  # as Ctrl-C can take it in the middle; what the command did stands
             print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
+
+
+def wants_token(text: str) -> bool:
+    """Whether Ray's words are about a token that is missing or wrong."""
+    return re.search(r"\b40[13]\b|[Uu]nauth|[Aa]uthentication", text) is not None
+
+
+def _check_reachable(address: str) -> None:
+    """Knock before Ray does, which waits for many minutes where nobody answers.
+
+    Raises:
+        InputError: nobody does.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"no Ray cluster answers at {address} ({first_line(error)}); name the head's address and port, 6379 by default"
+        ) from error
+
+
+@contextmanager
+def _stderr_kept() -> Iterator[Callable[[], str]]:
+    """What is written to standard error meanwhile, by libraries in C++ too, kept for whoever asks instead of shown."""
+    sys.stderr.flush()
+    with TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+
+        def read() -> str:
+            kept.seek(0)
+            return kept.read().decode(errors="replace")
+
+        try:
+            yield read
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 @contextmanager

@@ -147,13 +147,15 @@ def tracking_there(tracking: str, place: Storage) -> None:
     Raises:
         InputError: it cannot be opened now.
     """
+    from jobs.mlflow_server import tracking_trouble
     from jobs.tracking import open_store
 
     try:
         open_store(tracking, place)
     except Exception as error:  # whatever a server, a network or a database does
+        why = tracking_trouble(tracking).partition(":")[0] or first_line(error)
         raise InputError(
-            f"--tracking {tracking}: MLflow cannot be used now ({first_line(error)}); start it, or train without "
+            f"--tracking {tracking}: MLflow cannot be used now ({why}); start it, or train without "
             "--require-tracking and send what is missing with `resnet-repro sync`"
         ) from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from jobs.cluster import TOKEN_REMEDY, wants_token
 from pipeline.datasets import DATASETS
 from pipeline.errors import InputError, first_line, shown
 from pipeline.provenance import COMMIT_FILE, source_commit
@@ -104,12 +105,8 @@ def client_of(address: str) -> Any:
         client = JobSubmissionClient(address)
         client.list_jobs()
     except Exception as error:
-        text = str(error)
-        if any(word in text for word in ("401", "403", "nauthorized", "token")):
-            raise InputError(
-                f"--dashboard {address}: the cluster wants another token ({first_line(error)}); set RAY_AUTH_MODE=token, and "
-                "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to what the cluster was started with"
-            ) from error
+        if wants_token(str(error)):
+            raise InputError(f"--dashboard {address}: the cluster wants another token; {TOKEN_REMEDY}") from error
         raise InputError(
             f"--dashboard {address}: no Ray cluster answers there ({first_line(error)}); on a laptop open a tunnel to the head's "
             "port 8265 first, as `ray dashboard cluster.yaml` does"

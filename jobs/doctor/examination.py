@@ -9,8 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 from jobs.cluster import Node, check_fits, nodes
-from jobs.doctor.facts import Facts, Question, examine, is_server
+from jobs.doctor.facts import Facts, Question, examine
 from jobs.doctor.findings import Finding, judge, link
+from jobs.mlflow_server import is_server
 from jobs.options import tracking_there
 from pipeline.errors import InputError, first_line
 from pipeline.provenance import hardware, source_digest, versions
@@ -18,7 +19,7 @@ from pipeline.storage import Storage
 
 ANSWER_SECONDS = 30.0
 """Within which every node has to answer."""
-LINK_SECONDS = 15.0
+LINK_SECONDS = 30.0
 LINK_BYTES = 32 * 2**20
 LINK_NODES = 8
 """Of a larger cluster so many nodes are measured together."""
@@ -72,7 +73,8 @@ def _ask(alive: list[dict[str, Any]], question: Question) -> tuple[list[Facts], 
         try:
             answers.append(ray.get(one))
         except Exception as error:  # of a node that died, or whose Python cannot import this package
-            silent.append(f"{asked[one]} ({first_line(error)[:120]})")
+            why = "" if "schedul" in str(error) else f" ({first_line(error)[:120]})"
+            silent.append(asked[one] + why)
     for one in late:
         ray.cancel(one, force=True)
     return answers, silent

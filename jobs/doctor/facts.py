@@ -1,6 +1,5 @@
 """What one node says of itself; runs on the node, as a Ray task that takes no CPU. Nothing is left behind."""
 
-import base64
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep, time
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import Request, urlopen
 
+from jobs.mlflow_server import tracking_trouble
 from jobs.worker import cache_folder
 from pipeline.datasets import images_path, intact, read_manifest
 from pipeline.errors import InputError, first_line
@@ -22,7 +19,6 @@ from pipeline.storage import Storage
 
 SETTLE_SECONDS = 5.0
 """A shared folder may show another node's file late: so long it is looked for."""
-PATIENCE_SECONDS = 10.0
 SIZES_AT_ONCE = 16
 
 
@@ -137,44 +133,6 @@ def _gpus_seen() -> int:
         return int(torch.cuda.device_count()) or len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
     except (ImportError, OSError):
         return 0
-
-
-def is_server(tracking: str) -> bool:
-    """Whether an MLflow store is asked over the network, and not a database opened by its clients."""
-    return tracking.startswith(("http://", "https://"))
-
-
-def tracking_trouble(tracking: str) -> str:
-    """What an MLflow server answers that is not what it should; empty for none, and for databases."""
-    if not is_server(tracking):
-        return ""
-    address, header = _with_access(tracking.rstrip("/"))
-    try:
-        asked = Request(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", headers=header)
-        with urlopen(asked, timeout=PATIENCE_SECONDS) as answer:
-            return "" if answer.status == 200 else f"answers {answer.status}"
-    except HTTPError as error:
-        body = error.read(500).decode(errors="replace")
-        if error.code == 403 and "host" in body.lower():
-            return f"refuses its own name {urlsplit(address).netloc}: start `mlflow server` with --allowed-hosts for it"
-        if error.code in (401, 403):
-            return "wants a user: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where Ray was started"
-        return f"answers {error.code}"
-    except OSError as error:
-        why = getattr(error, "reason", error)  # urllib wraps what happened
-        return f"cannot be reached ({first_line(why)}): start it, or open its port to the nodes"
-
-
-def _with_access(tracking: str) -> tuple[str, dict[str, str]]:
-    """An address without its user and password, and the header that says them, as MLflow's client sends it."""
-    parts = urlsplit(tracking)
-    user = parts.username or os.environ.get("MLFLOW_TRACKING_USERNAME")
-    word = parts.password or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    if user:
-        return bare, {"Authorization": "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()}
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    return bare, {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _data(storage: str, dataset_id: str) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.doctor.facts import Facts, Question, is_server
+from jobs.doctor.facts import Facts, Question
+from jobs.mlflow_server import is_server
 
 Level = Literal["fine", "warning", "problem"]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from jobs.doctor.facts import Facts, Question, tracking_trouble
+from jobs.doctor.facts import Facts, Question
 from jobs.doctor.findings import Finding, judge, link
+from jobs.mlflow_server import tracking_trouble
 from pipeline.provenance import source_digest, versions
 from tests.conftest import Cli
 from tests.jobs.conftest import free_port

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from mlflow import MlflowClient
 
-from jobs.doctor.facts import tracking_trouble
+from jobs.mlflow_server import tracking_trouble
 from pipeline.storage import Storage
 from tests.jobs.conftest import free_port
 from tests.object_store import ACCESS

@@ -35,7 +35,7 @@ GRID = [
     "--seeds",
     "2",
     "--iterations",
-    "150",
+    "600",
     "--set",
     "depth=8",
     "--set",
@@ -163,7 +163,8 @@ def the_way(walk: Walk) -> None:
     walk.step("prepare the data", 0, "digits", "submit", "data", "prepare", "digits", *storage)
     examined = ["--data", "digits", "--workers", "2", "--device", "cpu"]
     said = walk.step("doctor", 0, "there is room for 2", "submit", "doctor", *where, *examined)
-    walk.note("doctor finds nothing", time.monotonic(), "no problem", "problem" not in said)
+    worst = [line for line in said.splitlines() if line.startswith("problem")]
+    walk.note("doctor finds nothing", time.monotonic(), "; ".join(worst) or "no problem", not worst)
     walk.step("plan", 0, "wall time", "submit", "plan", *GRID[1:], "--device", "cpu", "--threads", "1", *storage)
     grid = [*GRID, *CARRIED_OUT, *where]
     walk.step("submit the grid", 0, "submitted", "submit", "--detach", *grid)
@@ -237,11 +238,12 @@ def mistakes(walk: Walk) -> None:
     home.mkdir()
     another = {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64}
     walk.mistake("wrong token, jobs", 2, "wants another token", "jobs", "list", **another)
-    walk.mistake("wrong token, cluster", 2, "token", *doctor, **another)
+    walk.mistake("wrong token, cluster", 2, "wants another token", *doctor, **another)
     none = {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(home)}
-    walk.mistake("no token, jobs", 2, "token", "jobs", "list", **none)
-    walk.mistake("no token, cluster", 2, "token", *doctor, **none)
+    walk.mistake("no token, jobs", 2, "wants another token", "jobs", "list", **none)
+    walk.mistake("no token, cluster", 2, "wants another token", *doctor, **none)
     away = ["--tracking", f"http://{walk.nodes.host}:9"]
+    walk.mistake("no cluster there", 2, "no Ray cluster answers", *doctor[:-1], f"{walk.nodes.host}:9")
     walk.mistake("MLflow away", 1, "cannot be reached", "doctor", *storage, *away, "--device", "cpu", *cluster)
     train = ["train", "resnet20", "--iterations", "5", "--device", "cpu", *storage]
     walk.mistake("MLflow away, required", 2, "MLflow cannot be used now", *train, *away, "--require-tracking", *cluster)
@@ -266,8 +268,8 @@ def mistakes(walk: Walk) -> None:
     walk.nodes.start("b", PYTHONPATH=str(old.parent))
     walk.wait("node b", lambda: walk.nodes.ask("print(sum(node['Alive'] for node in ray.nodes()))") == "2")
     walk.mistake("another version of torch on one node", 1, "torch 1.0 (here", *doctor)
-    walk.nodes.kill("b")
-    walk.mistake("a node that has just died", 1, "does not answer", *doctor)
+    walk.nodes.link("b", up=False)
+    walk.mistake("a node that has just been cut off", 1, "does not answer", *doctor)
 
 
 def _on_b(walk: Walk, *line: str) -> None:
