@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?=
 CHAOS ?=
 
-.PHONY: install demo test chaos two-nodes lint format lock clean
+.PHONY: install demo test test-slow chaos two-nodes lint format lock clean
 
 install: .venv/installed
 
@@ -22,7 +22,11 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	RESNET_REPRO_TEST_DATA=$(DATA) $(BIN)/python -m pytest
+	RESNET_REPRO_TEST_DATA=$(DATA) $(BIN)/python -m pytest -m "not slow"
+
+# What takes the longest: kills, a team's servers, the MLflow UI in a browser, benchmarks.
+test-slow: install
+	RESNET_REPRO_TEST_DATA=$(DATA) $(BIN)/python -m pytest -m slow
 
 # Kills on a real cluster of two nodes; as root in network namespaces. CHAOS="--help" says what can be asked for.
 chaos: install

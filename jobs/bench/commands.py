@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from jobs.options import DataOption, ExperimentArgument, StorageOption, manifest_named, writable
+from jobs.submission import DASHBOARD
+from jobs.submit_command import DashboardOption
 
 RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")]
 RunIterationsOption = Annotated[int, typer.Option(min=20, help="Iterations of each run.")]
@@ -125,3 +127,14 @@ def bench_profile(
 
     place = writable(storage)
     profile(experiment, place, manifest_named(place, data)["id"], precision, steps, threads)
+
+
+@app.command("submit")
+def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 5) -> None:
+    """From giving a command to its first SGD step, against a bare Ray job, on a cluster of this machine (`ray start --head`).
+
+    Example: `resnet-repro bench submit --rounds 3`
+    """
+    from jobs.bench.submit_time import bench
+
+    bench(dashboard, rounds)

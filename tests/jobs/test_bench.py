@@ -14,6 +14,7 @@ from jobs.bench.shares import BETWEEN, OTHER
 from tests.conftest import Cli
 
 
+@pytest.mark.slow
 def test_bench_loop_times_every_contestant_and_says_how(cli: Cli, tmp_path: Path) -> None:
     done = cli(
         "bench", "loop", "--rounds", "1", "--steps", "1", "--precision", "fp32", "--storage", tmp_path, timeout=580
@@ -81,6 +82,7 @@ def test_bench_profile_shares_out_the_whole_step_by_kind(cli: Cli, tmp_path: Pat
     assert sum(number(ms) for _, _, ms in rows) == pytest.approx(number(step.split()[-1]), rel=0.01)
 
 
+@pytest.mark.slow
 def test_bench_tracking_says_what_it_cost(cli: Cli, tmp_path: Path) -> None:
     options = ("--iterations", "24", "--rounds", "1", "--precision", "fp32", "--storage", tmp_path)
     done = cli("bench", "tracking", *options, timeout=500)

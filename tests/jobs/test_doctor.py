@@ -13,9 +13,12 @@ import pytest
 from jobs.doctor.facts import Facts, Question
 from jobs.doctor.findings import Finding, judge, link
 from jobs.mlflow_server import tracking_trouble
+from pipeline.datasets import write_dataset
 from pipeline.provenance import source_digest, versions
+from pipeline.storage import Storage
 from tests.conftest import Cli
 from tests.jobs.conftest import free_port
+from tests.pipeline.small_runs import digits_once
 
 GB = 10**9
 HERE = Facts("here", "", False, 1000.0, versions(), source_digest(), "EPYC", 0, 0, "", "", "", seconds=2.0)
@@ -139,15 +142,27 @@ def test_nobody_there_is_said_with_what_to_do() -> None:
 
 @pytest.mark.ray
 def test_the_command_examines_this_machine(cli: Cli, tmp_path: Path) -> None:
-    assert cli("data", "prepare", "digits", "--storage", tmp_path / "s").returncode == 0
-    line = ("doctor", "--storage", tmp_path / "s", "--data", "digits", "--device", "cpu")
+    place = tmp_path / "s"
+    write_dataset(Storage(str(place)), digits_once(), {"kind": "embedded"})
+    away = f"http://127.0.0.1:{free_port()}"
+    line = (
+        "doctor",
+        "--storage",
+        place,
+        "--data",
+        "digits",
+        "--device",
+        "cpu",
+        "--workers",
+        "4096",
+        "--tracking",
+        away,
+    )
     done = cli(*line, "--json")
-    found = {one["subject"]: one for one in json.loads(done.stdout)}
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {"versions", "storage", "data", "clocks", "resources", "MLflow"} <= found.keys()
-    assert not list((tmp_path / "s").glob(".doctor*"))
-    bad = cli(*line, "--workers", "4096", "--tracking", f"http://127.0.0.1:{free_port()}")
-    assert bad.returncode == 1
-    problems = [text for text in bad.stdout.splitlines() if text.startswith("problem")]
-    assert len(problems) == 2 and any("the cluster has room for" in text for text in problems)
-    assert cli("doctor", "--storage", tmp_path / "s", "--data", "cifar10").returncode == 2
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = {one["subject"]: (one["level"], one["says"]) for one in json.loads(done.stdout)}
+    assert {subject for subject, (level, _) in found.items() if level == "problem"} == {"MLflow", "resources"}
+    assert "cannot be reached" in found["MLflow"][1] and "the cluster has room for" in found["resources"][1]
+    assert {"versions", "storage", "data", "clocks"} <= found.keys()
+    assert not list(place.glob(".doctor*"))
+    assert cli("doctor", "--storage", place, "--data", "cifar10").returncode == 2

@@ -88,6 +88,7 @@ def test_final_models_are_registered_and_score_what_their_cards_say(grid: Path, 
     assert f"{version.tags['test_err']} % of 360" in cli("evaluate", files / "weights.safetensors", *options).stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_is_reported_apart_from_the_reproduction(cli: Cli, grid: Path, server: str) -> None:
     options = (*GRID[1:], "--set", "lr=0.05,0.1", "--storage", str(grid), "--tracking", server)
     done = cli("grid", *options, timeout=400)
@@ -120,6 +121,7 @@ def test_the_report_comes_from_the_exported_files_alone_too(cli: Cli, grid: Path
         assert (tmp_path / "told" / name).read_bytes() == (tmp_path / "offline" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_path: Path) -> None:
     rows = ("plain20", "resnet20", "--iterations", "20", "--set", "depth=8", "--set", "eval_every=20")
     bad = ("--set", "norm=none", "--set", "lr=1e6")
@@ -130,6 +132,7 @@ def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_
         assert "2 of 2 runs diverged, which trying again would repeat" in done.stderr
 
 
+@pytest.mark.slow
 def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_path: Path) -> None:
     """Both rows become the same network, so that no number of seeds can part them; most runs are there already."""
     settings = ("depth=8", "eval_every=4")
@@ -151,6 +154,7 @@ def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_pa
     assert pd.read_csv(tmp_path / "report" / "table_6.csv").set_index("experiment").n["plain56"] == 10
 
 
+@pytest.mark.slow
 def test_until_decided_chooses_the_seeds_itself(cli: Cli, tmp_path: Path) -> None:
     done = cli("grid", "figure1", "--until-decided", "--seeds", "4", "--storage", tmp_path)
     assert done.returncode == 2 and "looks at 3, 5, 10 seeds; leave --seeds out" in done.stderr

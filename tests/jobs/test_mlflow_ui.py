@@ -20,6 +20,7 @@ from tests.jobs.conftest import free_port, serving
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.ray,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),

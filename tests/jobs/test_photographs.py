@@ -56,6 +56,7 @@ def test_prepared_photographs_are_listed_verified_and_read_once(cli: Cli, place:
     assert {path: path.stat().st_mtime_ns for path in (place / "photographs").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_killed_and_continued_a_run_ends_with_the_same_bytes(cli: Cli, place: Path, tmp_path: Path) -> None:
     for name in ("datasets", "photographs"):
         shutil.copytree(place / name, tmp_path / name)
@@ -80,6 +81,7 @@ def test_killed_and_continued_a_run_ends_with_the_same_bytes(cli: Cli, place: Pa
         assert ended.files[name] == wanted.files[name]
 
 
+@pytest.mark.slow
 def test_protocols_give_on_two_workers_what_the_run_measured(cli: Cli, place: Path) -> None:
     (run,) = stored_runs(Storage(str(place)))
     result = read_result(Storage(str(place)), run)
@@ -162,6 +164,7 @@ def test_too_little_room_is_said_before_anything_is_read(tmp_path: Path, monkeyp
     assert list((tmp_path / "storage").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_ingest_that_is_killed_goes_on(cli: Cli, tmp_path: Path) -> None:
     many = pictures()
     many["train"] = [(f"{n}.JPEG", n % 3, photograph(n, (400, 300))) for n in range(300)]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from jobs.publications import publish_stored
 from pipeline.datasets import write_dataset
@@ -25,6 +26,7 @@ def trained(place: Path, *seeds: int) -> Storage:
     return storage
 
 
+@pytest.mark.slow
 def test_results_of_two_clusters_make_one_report(cli: Cli, tmp_path: Path) -> None:
     trained(tmp_path / "theirs", 0, 1)
     trained(tmp_path / "mine", 1, 2)

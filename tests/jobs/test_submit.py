@@ -82,6 +82,7 @@ def test_a_submitted_run_ends_like_any_other_and_is_found_again(cluster: Submit,
     assert "a secret of the cluster's" not in told and "succeeded" in told
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) -> None:
     command = (*TRAIN, "--iterations", "3000", "--checkpoint-seconds", "0.5", "--storage", tmp_path / "s")

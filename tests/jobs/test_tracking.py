@@ -93,6 +93,7 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
     assert said == [f"{run}: killed", f"{run}: finished"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_an_interrupted_run_says_so_and_is_continued(cli: Cli, tmp_path: Path) -> None:
     options = (

@@ -20,7 +20,7 @@ from tests.object_store import ACCESS
 from tests.postgres import binaries
 from tests.tracking_server import TrackingServer, tracking_server
 
-pytestmark = [pytest.mark.ray, pytest.mark.skipif(binaries() is None, reason="no Postgres here")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.skipif(binaries() is None, reason="no Postgres here")]
 
 GRID = ("grid", "plain20", "resnet20", "--seeds", "2", "--iterations", "8", "--set", "depth=8", "--set", "eval_every=4")
 

@@ -1,0 +1,42 @@
+"""What `bench submit` compares with: a Ray job that imports what ours does and takes one SGD step, with nothing around it.
+
+Run by `ray job submit -- python3 -m jobs.bench.bare_job FILE`; the worker writes the time of its first step to FILE.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+
+def step(file: str) -> None:
+    """One step of ResNet-20 on random images."""
+    import torch
+
+    from pipeline import ranks
+    from pipeline.experiments import EXPERIMENTS
+    from pipeline.networks import build_network
+    from pipeline.step import Trainee
+
+    row = EXPERIMENTS["resnet20"]
+    torch.set_num_threads(1)
+    trainee = Trainee(row, build_network(row, 0, 10), torch.device("cpu"))
+    batch = (torch.randn(row.global_batch_size, 3, 16, 16), torch.zeros(row.global_batch_size, dtype=torch.int64))
+    trainee.step(batch, row.lr, ranks.single())
+    Path(file).write_text(str(time.time()))
+
+
+def main() -> None:
+    """Connect and have a worker take the step."""
+    import mlflow  # noqa: F401
+    import ray
+    import ray.train
+    import ray.tune
+    import rich  # noqa: F401
+    import typer  # noqa: F401
+
+    ray.init(logging_level="ERROR")
+    ray.get(ray.remote(num_cpus=1)(step).remote(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

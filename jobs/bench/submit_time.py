@@ -1,0 +1,108 @@
+"""From giving a command to its first SGD step: `submit train` against a bare Ray job with the same imports, interleaved."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from jobs import screen
+from jobs.bench import measure
+from jobs.submission import client_of, packed
+from pipeline.errors import InputError
+
+OURS, BARE = "submit train", "bare Ray job"
+WANTED = 1.5
+"""The most that ours may take of the bare job's time."""
+PATIENCE_SECONDS = 180.0
+
+
+def bench(dashboard: str, rounds: int) -> dict[str, float]:
+    """Measure and print; returns the median ratio.
+
+    Raises:
+        InputError: there is no cluster, or it does not see this machine's folders.
+    """
+    client_of(dashboard)
+    taken: dict[str, list[float]] = {OURS: [], BARE: []}
+    with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, packed() as checkout:
+        if checkout is None:
+            raise InputError("bench submit: needs a git checkout, of which both jobs are packed")
+        with screen.progress("measuring") as report:
+            for number in range(-1, rounds):  # the first round makes the database, and is not counted
+                ways = [(OURS, lambda n=number: _ours(dashboard, Path(folder), n)),
+                        (BARE, lambda n=number: _bare(dashboard, checkout, Path(folder), n))]  # fmt: skip
+                for name, measured in measure.rotated(ways, number):
+                    seconds = measured()
+                    if number >= 0:
+                        taken[name].append(seconds)
+                report(number + 2, rounds + 1)
+    found = measure.ratios(taken[OURS], taken[BARE])
+    table = measure.table("from the command to the first SGD step", "job", "seconds", "min to max")
+    for name, values in taken.items():
+        table.add_row(name, *measure.spread(values, ".1f"))
+    table.add_section()
+    table.add_row(f"{OURS} / {BARE} (wanted: at most {WANTED})", *measure.spread(found, ".2f"))
+    screen.console.print(table)
+    print(
+        f"{measure.taken_on('torch', 'Ray')}: medians of {rounds} rounds after one that is not counted, another way first in "
+        "each round, on a cluster that runs nothing else; a fresh run each time, on digits, with its own MLflow database."
+    )
+    return {"submit": median(found)}
+
+
+def _ours(dashboard: str, folder: Path, number: int) -> float:
+    """Seconds until the checkpoint after the first iteration is there."""
+    line = [sys.executable, "-m", "jobs.cli", "submit", "--detach", "--dashboard", dashboard, "train", "resnet20"]
+    line += [
+        "--seed",
+        str(number + 1),
+        "--iterations",
+        "3",
+        "--checkpoint-seconds",
+        "0",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    began = time.time()
+    subprocess.run([*line, "--storage", str(folder / "s")], check=True, stdout=subprocess.DEVNULL)
+    pattern = f"s/runs/*/*/seed-{number + 1}"
+    first = _there(lambda: next(iter(folder.glob(f"{pattern}/checkpoints/*1/manifest.json")), None))
+    _there(lambda: next(iter(folder.glob(f"{pattern}/result.json")), None))
+    time.sleep(5)  # the job ends
+    return first.stat().st_mtime - began
+
+
+def _bare(dashboard: str, checkout: Path, folder: Path, number: int) -> float:
+    """Seconds until the worker has taken its step."""
+    file = folder / f"bare-{number}"
+    line = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--no-wait", "--address", dashboard]
+    line += ["--working-dir", str(checkout), "--", "python3", "-m", "jobs.bench.bare_job", str(file)]
+    began = time.time()
+    subprocess.run(line, check=True, capture_output=True, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"})
+    _there(lambda: file if file.exists() else None)
+    time.sleep(5)
+    return float(file.read_text()) - began
+
+
+def _there(look: Callable[[], Path | None]) -> Path:
+    """What appears, as soon as it does.
+
+    Raises:
+        InputError: it does not.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            if found := look():
+                return found
+        time.sleep(0.02)
+    raise InputError(
+        "bench submit: a job did not train; is the cluster on this machine, and `resnet-repro jobs list` empty?"
+    )
