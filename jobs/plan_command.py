@@ -255,4 +255,4 @@ def _show(asked: Asked, made: Plan, budget: float | None, as_json: bool, kept: s
     if made.runs:
         show(made, choice)
     if kept:
-        print(f"kept in      {kept}")
+        print(f"kept in       {kept}")

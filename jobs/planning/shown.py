@@ -42,7 +42,7 @@ def show(made: Plan, bought: Bought | None) -> None:
         between = f"{made.cost * low / made.seconds:,.2f} to {made.cost * high / made.seconds:,.2f}"
         lines.append(("cost", f"{made.cost:,.2f} ({between})"))
     lines += [
-        ("longest run", f"{made.runs[0].run}: {_time(made.runs[0].seconds)}"),
+        ("critical path", f"{_time(made.runs[0].seconds)}: {made.runs[0].run}"),
         ("lower bound", f"{_time(made.bound)}; {made.gap or 'met'}"),
         ("order", _order(made)),
     ]
@@ -51,7 +51,7 @@ def show(made: Plan, bought: Bought | None) -> None:
     if bought is not None:
         lines.append(("budget", _bought(bought, made)))
     for what, says in lines:
-        print(f"{what:<12} {says}")
+        print(f"{what:<13} {says}")
 
 
 def facts(made: Plan, bought: Bought | None) -> dict[str, Any]:
