@@ -15,7 +15,19 @@ from tests.pipeline.small_runs import small_run
 
 @pytest.mark.parametrize("gpus", [8, 64, 256])
 def test_the_whole_paper_on_a_described_cluster(cli: Cli, tmp_path: Path, gpus: int) -> None:
-    line = ("plan", "paper", "imagenet", "--data", "cifar10", "--seeds", "5", "--gpus", f"{gpus}xA100", "--price", "2.5")
+    line = (
+        "plan",
+        "paper",
+        "imagenet",
+        "--data",
+        "cifar10",
+        "--seeds",
+        "5",
+        "--gpus",
+        f"{gpus}xA100",
+        "--price",
+        "2.5",
+    )
     done = cli(*line, "--storage", tmp_path / "none", "--json")
     assert done.returncode == 0, done.stderr
     (made,) = json.loads(done.stdout)
