@@ -62,7 +62,7 @@ def _ours(dashboard: str, folder: Path, number: int) -> float:
         "--seed",
         str(number + 1),
         "--iterations",
-        "3",
+        "20",
         "--checkpoint-seconds",
         "0",
         "--device",
