@@ -8,9 +8,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import ray
+import yaml
 from ray._private import ray_constants
 
 from pipeline.errors import InputError, first_line
@@ -124,20 +126,27 @@ def _on_loopback() -> Iterator[None]:
 Node = dict[str, float]
 """What one node has: CPUs, GPUs, bytes of memory, ... by Ray's names."""
 
-UNLIMITED = 1000
-"""Nodes counted for a group that the autoscaler may grow without a limit."""
+BOOTSTRAP = "ray_bootstrap_config.yaml"
+"""In the home of the head's user, where Ray's launcher made the cluster."""
 
 
 def nodes() -> list[Node]:
     """The nodes that the cluster has, or those that its autoscaler may grow it to where they are more."""
-    from ray._private.state import state
-
     there: list[Node] = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    config = state.get_cluster_config()
-    declared: list[Node] = []
-    for group in config.node_group_configs if config else ():
-        declared += [dict(group.resources)] * (group.max_count if group.max_count >= 0 else UNLIMITED)
+    declared = _declared()
     return declared if _total(declared) > _total(there) else there
+
+
+def _declared() -> list[Node]:
+    """What `ray up` wrote on the head of the nodes that it may start; none elsewhere. Ray itself does not say."""
+    try:
+        config = yaml.safe_load((Path.home() / BOOTSTRAP).read_text())
+        kinds, most = dict(config["available_node_types"]), int(config["max_workers"])
+        head = kinds.pop(config["head_node_type"])
+        workers = [dict(kind["resources"]) for kind in kinds.values() for _ in range(int(kind["max_workers"]))]
+    except (OSError, RuntimeError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
+        return []
+    return [dict(head["resources"]), *workers[:most]]
 
 
 def _total(several: list[Node]) -> tuple[float, float]:

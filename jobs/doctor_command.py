@@ -1,7 +1,7 @@
 """`resnet-repro doctor`: whether a cluster can do what it is about to be asked."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -22,6 +22,7 @@ from jobs.options import (
     workers_of,
     writable,
 )
+from jobs.request import on_gpus
 
 MARKS = {"fine": "[green]fine   [/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
 
@@ -43,7 +44,7 @@ def doctor(
 
     * `resnet-repro doctor --address auto --storage /mnt/shared/resnet --tracking http://10.0.0.5:5000 --data cifar10 --workers 8`
     """
-    from jobs.cluster import connected, nodes, places
+    from jobs.cluster import connected, nodes
     from jobs.data import manifest_of
     from jobs.doctor.examination import findings
 
@@ -53,9 +54,8 @@ def doctor(
     dataset = manifest_of(place, data)["id"] if data else ""
     with connected(address):
         execution = Execution(place.uri, store, fewest, gpus)
-        on_gpus = Execution(place.uri, store, fewest, gpus, use_gpu=True).each_worker
-        use_gpu = device is Device.GPU or (device is Device.AUTO and places(nodes(), on_gpus) > 0)
-        found = findings(place, store, dataset, fewest, on_gpus if use_gpu else execution.each_worker)
+        execution = replace(execution, use_gpu=on_gpus(nodes(), execution, device))
+        found = findings(place, store, dataset, fewest, execution.each_worker)
     problems = sum(one.level == "problem" for one in found)
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=1))

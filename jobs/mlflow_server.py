@@ -2,8 +2,9 @@
 
 import base64
 import os
+from http.client import HTTPException
 from urllib.error import HTTPError
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from pipeline.errors import first_line
@@ -32,6 +33,8 @@ def tracking_trouble(tracking: str) -> str:
         if error.code in (401, 403):
             return "wants another user or password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where Ray was started"
         return f"answers {error.code}"
+    except HTTPException as error:
+        return f"speaks no HTTP there ({first_line(error)}): look at the address and its port"
     except OSError as error:
         why = getattr(error, "reason", error)  # urllib wraps what happened
         return f"cannot be reached ({first_line(why)}): start it, or open its port to the nodes"
@@ -40,8 +43,8 @@ def tracking_trouble(tracking: str) -> str:
 def _with_access(tracking: str) -> tuple[str, dict[str, str]]:
     """An address without its user and password, and the header that says them, as MLflow's client sends it."""
     parts = urlsplit(tracking)
-    user = parts.username or os.environ.get("MLFLOW_TRACKING_USERNAME")
-    word = parts.password or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""
+    user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
+    word = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if user:
         return bare, {"Authorization": "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()}

@@ -46,6 +46,14 @@ def check_suits(row: Experiment, name: str, photographs: bool | None) -> None:
         raise InputError(f"{row.name} does not suit --data {name}, which is {is_of}: those are for {wanted}")
 
 
+def on_gpus(several: list[dict[str, float]], execution: Execution, device: Device) -> bool:
+    """Whether workers compute on GPUs: where told so, or where there are enough for all of a run's workers."""
+    from jobs.cluster import places
+
+    each = replace(execution, use_gpu=True).each_worker
+    return device is Device.GPU or (device is Device.AUTO and places(several, each) >= execution.workers)
+
+
 def placed(
     execution: Execution, device: Device, threads: int | None, runs: int
 ) -> tuple[Execution, list[dict[str, float]]]:
@@ -54,11 +62,10 @@ def placed(
     Raises:
         InputError: the cluster can never hold it.
     """
-    from jobs.cluster import check_fits, nodes, places, threads_per_worker
+    from jobs.cluster import check_fits, nodes, threads_per_worker
 
     several, workers = nodes(), execution.workers
-    gpu = replace(execution, use_gpu=True)
-    use_gpu = device is Device.GPU or (device is Device.AUTO and places(several, gpu.each_worker) >= workers)
+    use_gpu = on_gpus(several, execution, device)
     best = 1 if use_gpu else threads_per_worker(several, runs, workers)
     execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
     check_fits(several, workers, execution.each_worker)

@@ -134,10 +134,13 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
     command = "".join(checks) + "python3 -m jobs.cli " + shlex.join(arguments)
     with packed() as folder:
         environment: dict[str, Any] = {"working_dir": str(folder)} if folder else {}
-        made = client.submit_job(
-            entrypoint=command,
-            submission_id=f"{name}.{len(before) + 1}",
-            runtime_env=environment,
-            metadata={"command": shlex.join(arguments), **{k: str(v) for k, v in source_commit().items()}},
-        )
+        try:
+            made = client.submit_job(
+                entrypoint=command,
+                submission_id=f"{name}.{len(before) + 1}",
+                runtime_env=environment,
+                metadata={"command": shlex.join(arguments), **{k: str(v) for k, v in source_commit().items()}},
+            )
+        except (RuntimeError, OSError) as error:
+            raise InputError(f"submit: the cluster does not take {name} ({first_line(error)}); try again") from error
     return str(made), True

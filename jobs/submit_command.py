@@ -15,7 +15,7 @@ from rich.table import Table
 from jobs import screen
 from jobs.options import JsonOption
 from jobs.submission import DASHBOARD, ENDED, attempts, check_command, client_of, send, value_of
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 SILENT_SECONDS = 60.0
 """Without a sign of life from any run for so long, a job that Ray calls RUNNING may be dead."""
@@ -84,6 +84,12 @@ def _follow(client: Any, job: str) -> int:
         asyncio.run(tail())
         while client.get_job_status(job) not in ENDED:
             time.sleep(0.5)
+    except (RuntimeError, OSError) as error:  # the tunnel or the head is gone
+        print(
+            f"{job} cannot be followed any more ({first_line(error)}); `resnet-repro jobs logs {job} --follow` goes on",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"\n{job} goes on; `resnet-repro jobs logs {job} --follow` shows it again", file=sys.stderr)
         return 130

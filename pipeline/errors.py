@@ -8,8 +8,10 @@ import re
 
 
 def shown(text: str) -> str:
-    """A text as it may be printed and stored: addresses in it without a user and password."""
-    return re.sub(r"://[^/\s@]*@", "://", text)
+    """A text as it may be printed and stored: addresses in it without a user and password, whatever that consists of."""
+    text = re.sub(r"://[^/\s:@]*:[^\s\"']*@", "://", text)
+    text = re.sub(r"://[^/\s@]*@", "://", text)
+    return re.sub(r"([?&](?:password|secret|token)=)[^&\s]*", r"\1...", text)
 
 
 class InputError(Exception):

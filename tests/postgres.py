@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def binaries() -> Path | None:
@@ -18,21 +19,23 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def postgres(place: Path, port: int) -> Iterator[str]:
-    """The URI of an empty database `mlflow`, with a password, for the time of the context; its files are in `place`."""
-    programs, data, word = binaries(), place / "postgres", secrets.token_hex(16)
+def postgres(port: int) -> Iterator[str]:
+    """The URI of an empty database `mlflow`, with a password, for the time of the context."""
+    programs, word = binaries(), secrets.token_hex(16)
     assert programs is not None, "Postgres is not installed"
-    data.mkdir(parents=True)
-    (place / "word").write_text(word)
-    before: list[str] = []
-    if os.geteuid() == 0:  # which Postgres refuses to be
-        owner = pwd.getpwnam("postgres")
-        for path in (data, place / "word"):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
-        for folder in (place, *place.parents):  # pytest's are for their owner alone
-            if folder.stat().st_uid == 0 and folder != Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o011)
-        before = ["runuser", "-u", "postgres", "--"]
+    with TemporaryDirectory(prefix="resnet-repro-postgres-") as folder:
+        place, before = Path(folder), list[str]()
+        (place / "word").write_text(word)
+        if os.geteuid() == 0:  # which Postgres refuses to be
+            owner = pwd.getpwnam("postgres")
+            for path in (place, place / "word"):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+            before = ["runuser", "-u", "postgres", "--"]
+        yield from _served(programs, place, port, word, before)
+
+
+def _served(programs: Path, place: Path, port: int, word: str, before: list[str]) -> Iterator[str]:
+    data = place / "data"
 
     def call(*line: object) -> None:
         done = subprocess.run([*before, *map(str, line)], capture_output=True, text=True, check=False, cwd="/")

@@ -35,10 +35,10 @@ def tracking_server(place: Path, host: str = "127.0.0.1") -> Iterator[TrackingSe
     """Start all of it for the time of the context; MLflow answers to this host's name alone."""
     user, word, port = "reproducer", secrets.token_hex(12), free_port()
     with ExitStack() as servers:
-        database = servers.enter_context(postgres(place, free_port()))
+        database = servers.enter_context(postgres(free_port()))
         bucket = servers.enter_context(s3_server(host))  # clients fetch artifacts from it themselves
         endpoint = parse_qs(urlsplit(bucket).query)["endpoint_override"][0]
-        line = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--backend-store-uri", database]
+        line = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"]
         line += ["--artifacts-destination", "s3://bucket/place/mlflow", "--host", host, "--port", str(port)]
         line += [
             "--workers",
@@ -50,6 +50,7 @@ def tracking_server(place: Path, host: str = "127.0.0.1") -> Iterator[TrackingSe
         ]
         environment = {
             **ACCESS,
+            "MLFLOW_BACKEND_STORE_URI": database,  # not in the command, which anybody on the machine can list
             "AWS_DEFAULT_REGION": "us-east-1",
             "MLFLOW_S3_ENDPOINT_URL": f"http://{endpoint}",
             "MLFLOW_AUTH_ADMIN_USERNAME": user,

@@ -11,15 +11,16 @@ from uuid import uuid4
 from jobs.cluster import Node, check_fits, nodes
 from jobs.doctor.facts import Facts, Question, examine
 from jobs.doctor.findings import Finding, judge, link
+from jobs.drive import last_line
 from jobs.mlflow_server import is_server
 from jobs.options import tracking_there
 from pipeline.errors import InputError, first_line
 from pipeline.provenance import hardware, source_digest, versions
 from pipeline.storage import Storage
 
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 35.0
 """Within which every node has to answer."""
-LINK_SECONDS = 30.0
+LINK_SECONDS = 25.0
 LINK_BYTES = 32 * 2**20
 LINK_NODES = 8
 """Of a larger cluster so many nodes are measured together."""
@@ -31,7 +32,7 @@ def findings(place: Storage, tracking: str, dataset_id: str, workers: int, each:
 
     alive = [node for node in ray.nodes() if node["Alive"]]
     probe = f".doctor-{uuid4().hex[:8]}"
-    asker = Facts("here", "", False, time(), versions(), source_digest(), hardware(), 0, 0, "", "", "")
+    asker = Facts("here", "", False, time(), versions(), source_digest(), hardware(), False, 0, 0, "", "", "")
     try:
         place.write(probe, b"asker")
         question = Question(place.uri, probe, tracking, dataset_id)
@@ -46,9 +47,15 @@ def findings(place: Storage, tracking: str, dataset_id: str, workers: int, each:
     if not is_server(tracking):
         found.append(_database(tracking, place))
     found += _resources(workers, each)
-    if len(answers) > 1:
-        found.append(_link([node for node in alive if node["NodeManagerAddress"] in {one.address for one in answers}]))
+    training = {one.address for one in answers if one.trains}
+    several = [node for node in alive if node["NodeManagerAddress"] in training and _trains(node)]
+    if len(several) > 1:
+        found.append(_link(several))
     return found
+
+
+def _trains(node: Mapping[str, Any]) -> bool:
+    return any(node["Resources"].get(name, 0) > 0 for name in ("CPU", "GPU"))
 
 
 def _on(node: Mapping[str, Any]) -> Any:
@@ -64,8 +71,9 @@ def _ask(alive: list[dict[str, Any]], question: Question) -> tuple[list[Facts], 
     task = ray.remote(num_cpus=0, max_retries=0)(examine)
     asked = {}
     for node in alive:
-        gpus, head = int(node["Resources"].get("GPU", 0)), "node:__internal_head__" in node["Resources"]
-        running = task.options(scheduling_strategy=_on(node)).remote(question, node["NodeID"][:8], gpus, head)
+        has = node["Resources"]
+        trains, gpus, head = _trains(node), int(has.get("GPU", 0)), "node:__internal_head__" in has
+        running = task.options(scheduling_strategy=_on(node)).remote(question, node["NodeID"][:8], trains, gpus, head)
         asked[running] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
     answers, silent = [], [asked[one] for one in late]
@@ -73,7 +81,7 @@ def _ask(alive: list[dict[str, Any]], question: Question) -> tuple[list[Facts], 
         try:
             answers.append(ray.get(one))
         except Exception as error:  # of a node that died, or whose Python cannot import this package
-            why = "" if "schedul" in str(error) else f" ({first_line(error)[:120]})"
+            why = "" if "schedul" in str(error) else f" ({last_line(str(error))[:160]})"
             silent.append(asked[one] + why)
     for one in late:
         ray.cancel(one, force=True)
@@ -84,7 +92,12 @@ def _unseen(place: Storage, answers: list[Facts]) -> dict[str, str]:
     """By address, what the asker cannot read of what nodes say they have written."""
     found = {}
     for one in answers:
-        if one.mine and place.read_if_there(one.mine) is None:
+        try:
+            arrived = not one.mine or place.read_if_there(one.mine) is not None
+        except OSError as error:
+            found[one.address] = f"what it writes cannot be read here ({first_line(error)})"
+            continue
+        if not arrived:
             found[one.address] = "what it writes does not arrive here"
     return found
 

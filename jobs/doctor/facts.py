@@ -43,6 +43,8 @@ class Facts:
     versions: dict[str, str]
     source: str
     hardware: str
+    trains: bool
+    """Whether Ray counts CPUs or GPUs of it, so that workers can be there."""
     gpus: int
     gpus_seen: int
     writes: str
@@ -57,7 +59,7 @@ class Facts:
     seconds: float = 0.0
 
 
-def examine(question: Question, name: str, gpus: int, head: bool) -> Facts:
+def examine(question: Question, name: str, trains: bool, gpus: int, head: bool) -> Facts:
     """Answer on the node this runs on."""
     import ray
 
@@ -71,6 +73,7 @@ def examine(question: Question, name: str, gpus: int, head: bool) -> Facts:
         versions=versions(),
         source=source_digest(),
         hardware=hardware(),
+        trains=trains,
         gpus=gpus,
         gpus_seen=_gpus_seen() if gpus else 0,
         writes=writes,
@@ -126,13 +129,12 @@ def _room(path: Path) -> int | None:
 
 
 def _gpus_seen() -> int:
-    """GPUs that torch can use here; a task that holds none sees none, so the driver's own count is asked for."""
+    """GPUs that torch can use here: a task that holds none sees them all."""
     try:
         import torch
-
-        return int(torch.cuda.device_count()) or len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
-    except (ImportError, OSError):
+    except ImportError:
         return 0
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
 def _data(storage: str, dataset_id: str) -> str:

@@ -47,6 +47,11 @@ def judge(
         )
         for name in silent
     ]
+    if not facts:
+        return found
+    if not any(one.trains for one in facts):
+        says = "no node is there yet that trains: those that the cluster will start are not examined"
+        found.append(Finding("nodes", "warning", says, "start one, or examine again while a grid runs"))
     found += _versions(facts, asker)
     found += _hardware(facts)
     found += _storage(facts, unseen)
@@ -97,7 +102,7 @@ def _hardware(facts: Sequence[Facts]) -> list[Finding]:
                 "mend the driver, or start Ray there with --num-gpus of what works")
         for one in facts if one.gpus_seen < one.gpus
     ]  # fmt: skip
-    kinds = Counter(one.hardware for one in facts)
+    kinds = Counter(one.hardware for one in facts if one.trains)
     if len(kinds) > 1:
         several = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
         remedy = (

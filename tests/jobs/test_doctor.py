@@ -21,7 +21,7 @@ from tests.jobs.conftest import free_port
 from tests.pipeline.small_runs import digits_once
 
 GB = 10**9
-HERE = Facts("here", "", False, 1000.0, versions(), source_digest(), "EPYC", 0, 0, "", "", "", seconds=2.0)
+HERE = Facts("here", "", False, 1000.0, versions(), source_digest(), "EPYC", True, 0, 0, "", "", "", seconds=2.0)
 ASKED = Question("/mnt/shared", ".probe", "http://10.0.0.9:5000", "0123456789abcdef")
 
 
@@ -90,6 +90,12 @@ def test_nodes_that_do_not_answer_or_write_elsewhere_are_named() -> None:
     assert kinds.level == "warning" and "1 x EPYC; 1 x Xeon" in kinds.says
 
 
+def test_a_head_that_trains_nothing_may_be_of_another_kind() -> None:
+    assert judged(node(), node(hardware="Xeon", trains=False)) == []
+    (alone,) = judged(node(trains=False))
+    assert alone.subject == "nodes" and alone.level == "warning"
+
+
 def test_a_slow_network_is_said_in_gradients() -> None:
     assert link(1e9, 4).level == "fine" and "take 0.10 s" in link(1e9, 4).says
     assert link(10e6, 2).level == "warning" and "take 10.20 s" in link(10e6, 2).says
@@ -129,9 +135,9 @@ def answering() -> Iterator[Any]:
 def test_what_an_mlflow_server_answers_is_understood(answering: Any, status: int, body: bytes, says: str) -> None:
     server, handler, seen = answering
     handler.status, handler.body = status, body
-    found = tracking_trouble(f"http://someone:word@127.0.0.1:{server.server_port}")
+    found = tracking_trouble(f"http://someone:pa55@127.0.0.1:{server.server_port}")
     assert (says in found) if says else found == ""
-    assert "word" not in found and seen[-1].startswith("Basic ")
+    assert "pa55" not in found and seen[-1].startswith("Basic ")
 
 
 def test_nobody_there_is_said_with_what_to_do() -> None:

@@ -14,6 +14,9 @@ from pipeline.storage import Storage
             "postgresql://user:word@host/db is away, https://token@host too",
             "postgresql://host/db is away, https://host too",
         ),
+        ("http://user:wo/rd@host:5000/x", "http://host:5000/x"),
+        ("http://user:w@rd@host", "http://host"),
+        ("postgresql://host/db?user=me&password=word", "postgresql://host/db?user=me&password=..."),
         ("mail someone@example.com, s3://bucket/a@b", "mail someone@example.com, s3://bucket/a@b"),
     ],
 )

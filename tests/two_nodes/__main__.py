@@ -211,6 +211,7 @@ def _results(walk: Walk) -> None:
     )
     began = time.monotonic()
     if (chromium := shutil.which("chromium")) is None:
+        walk.note("runs in the MLflow UI", began, "no chromium here to look", False)
         return
     from playwright.sync_api import sync_playwright
 
