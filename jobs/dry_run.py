@@ -15,7 +15,7 @@ from jobs.options import tracking_of, workers_of
 from jobs.request import check_suits
 from jobs.sweeps import CIFAR_TRAINING_IMAGES
 from pipeline.checkpoint import newest_iteration
-from pipeline.datasets import DATASETS, IMAGENET, dataset_key
+from pipeline.datasets import CIFAR10, DATASETS, IMAGENET, dataset_key
 from pipeline.errors import shown
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.overrides import value_text
@@ -94,6 +94,8 @@ class Known:
     photographs: bool | None
     train_images: int
     test_images: int
+    side: int
+    """Of its images in pixels; 0 for photographs."""
 
     @property
     def says(self) -> str:
@@ -111,12 +113,20 @@ def known_dataset(place: Storage, data: str) -> Known:
     """What a command finds out of a dataset without reading or preparing it."""
     if found := stored_named(place, data):
         name, counts = found["row"]["name"], (int(found["train_images"]), int(found["test_images"]))
-        return Known(name, found["id"], dataset_key(name, found["id"]), holds_photographs(found), *counts)
+        return Known(
+            name,
+            found["id"],
+            dataset_key(name, found["id"]),
+            holds_photographs(found),
+            *counts,
+            int(found["row"]["side"]),
+        )
     if data == "digits":
         embedded = digits()
-        return Known(data, embedded.id, embedded.key, False, len(embedded.train), len(embedded.test))
+        return Known(data, embedded.id, embedded.key, False, len(embedded.train), len(embedded.test), embedded.row.side)
     kind = data == IMAGENET.name if data in DATASETS else None
-    return Known(data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)))
+    side = DATASETS.get(data, CIFAR10).side
+    return Known(data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)), side)
 
 
 def _state(place: Storage, run: Run) -> str:

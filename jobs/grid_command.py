@@ -118,7 +118,7 @@ def grid(
     asked = Asked(names, rows, swept, manifest, place, execution, device, threads, address, until_decided)
     left = asked.left(looks[0])
     asked.carry_out(looks)
-    if planned := compare(place, left, monotonic() - began):
+    if len(looks) == 1 and (planned := compare(place, left, monotonic() - began)):
         print(planned)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
@@ -30,13 +32,15 @@ from jobs.options import (
 from jobs.planning import rates as speed
 from jobs.planning.amounts import Amount, amount, iteration_flops
 from jobs.planning.estimate import Cluster, Estimate, Plan, estimates
+from jobs.planning.probe import Row, probe
 from jobs.planning.records import keep
 from jobs.planning.shown import chosen, facts, show
 from jobs.request import check_suits
 from pipeline.checkpoint import newest_iteration
-from pipeline.datasets import IMAGENET
+from pipeline.datasets import DATASETS, IMAGENET
 from pipeline.errors import InputError
 from pipeline.experiments import Experiment
+from pipeline.overrides import nearest
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
@@ -96,10 +100,12 @@ def plan(
     try:
         each = float(gpus)
     except ValueError:
-        raise InputError(f"--gpus {gpus}: wanted is a number, as of `grid`, or a cluster such as 8xA100") from None
+        each = 0.0
+    if not 0.01 <= each <= 1024:
+        raise InputError(f"--gpus {gpus}: wanted is a number, as of `grid`, or a cluster such as 8xA100")
     place = writable(storage)
     execution = Execution(place.uri, "", fewest, each, one_pass=one_pass)
-    made, found = _here(asked, execution, device, threads, address, price, probe_seconds, data)
+    made, found = _here(asked, execution, device, threads, address, price, probe_seconds, known_dataset(place, data))
     kept = keep(place, made, {"command": names, **found}) if made.runs else ""
     _show(asked, made, budget, as_json, kept)
 
@@ -132,6 +138,8 @@ def _asked(
 ) -> Asked:
     """What `grid` would be asked for; where `mixed`, rows of both halves of the paper are each on their own data."""
     known = known_dataset(place, data)
+    if not known.id and data not in DATASETS and not Path(data).expanduser().exists():
+        raise InputError(f"--data {data}: no dataset and no path of that name; {nearest(data, sorted(DATASETS))}")
     rows, _ = sweeps.asked_for(names, settings, iterations, known.train_images)
     amounts = dict[Run, Amount]()
     for row in rows:
@@ -139,6 +147,8 @@ def _asked(
         if mixed and (row.family == "imagenet") != known.photographs:
             on = known_dataset(place, IMAGENET.name if row.family == "imagenet" else "cifar10")
         check_suits(row, on.name, on.photographs)
+        if row.holdout >= on.train_images:
+            raise InputError(f"holdout {row.holdout} leaves nothing of {on.train_images:,} training images")
         for seed in range(seeds):
             run = Run(row, on.id, on.key, seed)
             if not mixed:
@@ -162,12 +172,11 @@ def _here(
     address: str | None,
     price: float | None,
     limit: float,
-    data: str,
+    known: Known,
 ) -> tuple[Plan, dict[str, Any]]:
     """A plan for the cluster that is there, by what is measured on it; and what was."""
     from jobs.cluster import connected, head_memory
     from jobs.grid import slots
-    from jobs.planning.probe import probe
     from jobs.request import placed
 
     left, began = asked.left, monotonic()
@@ -176,33 +185,34 @@ def _here(
     with connected(address), screen.console.status("measuring for about a minute"):
         joining = monotonic() - began
         execution, nodes = placed(execution, device, threads, runs=len(left))
-        at_once = min(len(left), slots(nodes, execution, head_memory()))
-        shares = _shares(left)
-        measured = probe(asked.place, shares, data, execution, at_once, limit - joining)
+        most = slots(nodes, execution, head_memory())
+        at_once = min(len(left), most)
+        measured = probe(asked.place, _shares(left), known.side, execution, at_once, limit - joining)
     hardware = next((timing.hardware for timing in measured.timings.values()), "")
-    known = speed.earlier(asked.place, list(asked.amounts), execution, hardware) | speed.probed(measured.timings)
-    if not known:
-        raise InputError(f"--probe-seconds {limit:g}: too few to time a single row; give it more")
-    found = speed.rates([row for row, _ in shares], known)
+    rates = speed.probed(measured.timings, execution.workers)
+    rates |= speed.earlier(asked.place, list(asked.amounts), execution, hardware)
+    found = speed.rates(asked.rows, rates)
     kind = "GPU" if execution.use_gpu else "CPU"
     of_run = execution.workers * execution.each_worker[kind]
     runs = estimates(left, found, measured.start, execution.workers, of_run)
     about = {"at_once": at_once, "threads": execution.threads, "probe": measured.to_json(), "joining": joining}
-    return Plan(Cluster(at_once * of_run, kind, price), _longest_first(runs), FIXED_SECONDS + joining), about
+    there = sum(node.get(kind, 0) for node in nodes)
+    return Plan(Cluster(most * of_run, kind, price, there), _longest_first(runs), FIXED_SECONDS + joining), about
 
 
 def _longest_first(runs: list[Estimate]) -> list[Estimate]:
     return sorted(runs, key=lambda one: -one.seconds)
 
 
-def _shares(left: dict[Run, Amount]) -> list[tuple[Experiment, float]]:
-    """Each row with its share of the work."""
+def _shares(left: dict[Run, Amount]) -> list[Row]:
+    """Each row with how many runs of it are left, and its share of the work."""
     work = dict[Experiment, float]()
     for run, amount_left in left.items():
         row = run.experiment
         images = 3.0 * amount_left.iterations * row.global_batch_size + amount_left.forward
         work[row] = work.get(row, 0.0) + images * iteration_flops(row) / row.global_batch_size
-    return [(row, part / sum(work.values())) for row, part in work.items()]
+    runs = Counter(run.experiment for run in left)
+    return [Row(row, runs[row], part / sum(work.values())) for row, part in work.items()]
 
 
 def _described(asked: Asked, count: int, kind: str, price: float | None) -> Plan:
@@ -247,7 +257,7 @@ def _published(left: dict[Run, Amount], card: speed.Card, width: int, among: int
 
 
 def _show(asked: Asked, made: Plan, budget: float | None, as_json: bool, kept: str) -> None:
-    choice = chosen(made, budget) if budget is not None and made.runs else None
+    choice = chosen(made, asked.amounts, budget) if budget is not None and made.runs else None
     if as_json:
         print(json.dumps([{"runs": len(asked.amounts), **facts(made, choice), "kept": kept}], indent=1))
         return

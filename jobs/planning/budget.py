@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.claims import claim_experiments
+from analysis.stats import MIN_SEEDS
 from pipeline.experiments import EXPERIMENTS
 
 
@@ -18,19 +19,20 @@ class Choice:
     """Cells by their rows, figures and claims by their names."""
 
 
-def coverage(rows: Iterable[str]) -> tuple[str, ...]:
-    """What of the paper can be shown with these rows: each cell of a table, figures and claims that have all theirs."""
+def coverage(rows: Iterable[str], seeds: int) -> tuple[str, ...]:
+    """What of the paper these rows show: cells of tables, figures that have all their rows, and claims that have them with
+    as many seeds as a verdict needs.
+    """
     there = set(rows)
     cells = [f"{where} {name}" for name in there for where in EXPERIMENTS[name].artifacts if where.startswith("table")]
     figures = {where for row in EXPERIMENTS.values() for where in row.artifacts if where.startswith("figure")}
     whole = [figure for figure in figures if _rows_of(figure) <= there]
-    return tuple(
-        sorted([*cells, *whole, *(name for name, needed in _claims().items() if needed and {*needed} <= there)])
-    )
+    claims = [name for name, needed in _claims().items() if needed and {*needed} <= there and seeds >= MIN_SEEDS]
+    return tuple(sorted([*cells, *whole, *claims]))
 
 
 def choose(cost: Mapping[str, Sequence[float]], budget: float) -> Choice:
-    """The rows and seeds that cover most within a budget; `cost` has of each row what each of its seeds costs.
+    """The rows and seeds that cover most within a budget; `cost` has of each row what each of its seeds costs, 0 if done.
 
     For each number of seeds, what adds most for its cost is taken again and again: a row, or all that a claim or figure
     still lacks. Of choices that cover as much the one with more seeds is returned.
@@ -52,17 +54,18 @@ def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) 
     while True:
         room = budget - price(chosen)
         fitting = [bundle for bundle in bundles if bundle - chosen and price(bundle - chosen) <= room]
-        best = max(fitting, key=_worth(chosen, price), default=None)
-        if best is None:
+        worth = _worth(chosen, seeds, price)
+        best = max(fitting, key=worth, default=None)
+        if best is None or worth(best) <= 0:
             rows = tuple(name for name in cost if name in chosen)
-            return Choice(rows, seeds, price(rows), coverage(rows))
+            return Choice(rows, seeds, price(rows), coverage(rows, seeds))
         chosen |= best
 
 
-def _worth(chosen: set[str], price: Callable[[Iterable[str]], float]) -> Callable[[set[str]], float]:
+def _worth(chosen: set[str], seeds: int, price: Callable[[Iterable[str]], float]) -> Callable[[set[str]], float]:
     """How much more is covered for each unit of cost with a bundle of rows."""
-    before = len(coverage(chosen))
-    return lambda bundle: (len(coverage(chosen | bundle)) - before) / max(price(bundle - chosen), 1e-9)
+    before = len(coverage(chosen, seeds))
+    return lambda bundle: (len(coverage(chosen | bundle, seeds)) - before) / max(price(bundle - chosen), 1e-9)
 
 
 def _claims() -> dict[str, tuple[str, ...]]:

@@ -12,17 +12,23 @@ from pipeline.runs import Run
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a grid would run: `units` GPUs, or CPUs where there are none, with the price of each for an hour."""
+    """Where a grid would run: on `units` GPUs, or CPUs where there are none, of `there` that are paid for."""
 
     units: float
     kind: str
     """GPU, A100, CPU, ..."""
     price: float | None = None
+    """Of each for an hour."""
+    there: float | None = None
+
+    @property
+    def paid(self) -> float:
+        return self.units if self.there is None else self.there
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left of a run: seconds from its start to its end, of which `start` are no computing, on `units` units."""
+    """What is left of a run: seconds from its start to its end, on `units` units."""
 
     run: Run
     seconds: float
@@ -112,4 +118,4 @@ class Plan:
     def cost(self) -> float | None:
         """Of the whole cluster for the wall time; None without a price."""
         price = self.cluster.price
-        return None if price is None else price * self.cluster.units * self.seconds / 3600
+        return None if price is None else price * self.cluster.paid * self.seconds / 3600

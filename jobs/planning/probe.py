@@ -1,21 +1,25 @@
 """A minute of measuring on the cluster itself: what starting a run costs, and seconds an iteration of the grid's rows.
 
 Rows are timed as a grid would run them, as many at once and with the same resources each, by random images: nothing of
-the dataset is read. The costliest row that fits into the time is timed first after the cheapest ones, as it decides most.
+the dataset is read or decoded, and of a run's several workers one is timed, without what they exchange. The costliest row
+that fits into the time is timed first after the cheapest ones, as it decides most.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from statistics import median
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import Any
 from uuid import uuid4
 
+from jobs.drive import last_line
 from jobs.launch import Execution
 from jobs.planning.amounts import iteration_flops
-from pipeline.datasets import DATASETS, IMAGENET, write_dataset
+from pipeline.datasets import write_dataset
+from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.runs import Run
 from pipeline.sources import digits
@@ -23,6 +27,8 @@ from pipeline.storage import Storage
 
 STARTED_AT_ONCE = 4
 """At most so many runs are started to see what starting takes."""
+BOOT_SECONDS = 1200.0
+"""How long nodes are waited for that an autoscaler has to start."""
 STEPS = 12
 """Of a row at most so many iterations are timed, and"""
 SECONDS = 4.0
@@ -63,19 +69,60 @@ class Probe:
         }
 
 
-def probe(
-    place: Storage,
-    rows: Sequence[tuple[Experiment, float]],
-    data: str,
-    execution: Execution,
-    at_once: int,
-    limit: float,
-) -> Probe:
-    """Measure for at most about `limit` seconds on the cluster that is connected; rows come with their share of the work."""
-    began = monotonic()
-    start = _start(place, execution, min(at_once, STARTED_AT_ONCE))
-    timings = _timings(rows, data, execution, at_once, limit - (monotonic() - began))
+@dataclass(frozen=True)
+class Row:
+    """A row to be timed: how many runs of it are left, and their share of the grid's work."""
+
+    row: Experiment
+    runs: int
+    share: float
+
+
+def probe(place: Storage, rows: Sequence[Row], side: int, execution: Execution, at_once: int, limit: float) -> Probe:
+    """Measure on the cluster that is connected, for at most about `limit` seconds once its nodes are there.
+
+    Images have `side` pixels, or the row's crop where it is 0.
+
+    Raises:
+        InputError: the nodes do not come, or a row or run cannot be tried on them.
+    """
+    try:
+        _wait_for_nodes(execution, at_once)
+        began = monotonic()
+        start = _start(place, execution, min(at_once, STARTED_AT_ONCE))
+        timings = _timings(rows, side, execution, at_once, limit - (monotonic() - began))
+    except InputError:
+        raise
+    except Exception as error:  # whatever Ray, torch or a GPU says, such as that its memory is too small
+        raise InputError(f"plan: the cluster cannot be measured ({last_line(str(error))})") from error
     return Probe(start, timings, monotonic() - began)
+
+
+def _wait_for_nodes(execution: Execution, at_once: int) -> None:
+    """Until there is room for so many workers at once: an autoscaler starts nodes for what is asked for.
+
+    Raises:
+        InputError: it did not come to that.
+    """
+    import ray
+
+    from jobs.cluster import places
+
+    each = execution.each_worker
+    if places([dict(node["Resources"]) for node in ray.nodes() if node["Alive"]], each) >= at_once:
+        return
+    task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=-1)(nap)
+    waiting = [task.remote() for _ in range(at_once)]
+    there, late = ray.wait(waiting, num_returns=len(waiting), timeout=BOOT_SECONDS)
+    ray.get(there)
+    if late:
+        minutes = BOOT_SECONDS / 60
+        raise InputError(f"plan: there was no room for {len(late)} of {at_once} workers within {minutes:.0f} minutes")
+
+
+def nap() -> None:
+    """What a worker is asked for to see that it is there."""
+    sleep(0.2)
 
 
 def _start(place: Storage, execution: Execution, at_once: int) -> float:
@@ -102,56 +149,47 @@ def _start(place: Storage, execution: Execution, at_once: int) -> float:
             place.delete(folder)
 
 
-def _timings(
-    rows: Sequence[tuple[Experiment, float]], data: str, execution: Execution, at_once: int, limit: float
-) -> dict[str, Timing]:
-    """Timings of the rows that there was time for."""
+def _timings(rows: Sequence[Row], side: int, execution: Execution, at_once: int, limit: float) -> dict[str, Timing]:
+    """Timings of the rows that there was time for; free slots are filled with copies of a row that has several runs."""
     import ray
 
     each, deadline = execution.each_worker, monotonic() + limit
-    side = DATASETS[data].side if data in DATASETS else DATASETS["cifar10"].side
     task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)(time_row)
-    share = {row.fingerprint: part for row, part in rows}
-    left = {row.fingerprint: row for row, _ in rows}
+    by_name = {one.row.fingerprint: one for one in rows}
+    copies = Counter({name: min(one.runs, at_once) for name, one in by_name.items()})
     found, running = dict[str, Timing](), dict[Any, str]()
-    cheapest = sorted(left, key=lambda name: iteration_flops(left[name]))[:at_once]
-    while left or running:
-        while left and len(running) < at_once:
-            name = cheapest.pop(0) if cheapest else _next(left, share, found, rows, deadline - monotonic())
+    cheapest = sorted(by_name, key=lambda name: iteration_flops(by_name[name].row))[:at_once]
+    while +copies or running:
+        while +copies and len(running) < at_once:
+            name = cheapest.pop(0) if cheapest else _next(+copies, by_name, found, deadline - monotonic())
             if name is None:
-                left = {}
+                copies.clear()
                 break
-            row = left.pop(name)
-            size = 0 if data == IMAGENET.name else side
-            running[task.remote(row, size, execution.workers, execution.threads, execution.use_gpu)] = name
+            copies[name] -= 1
+            running[task.remote(by_name[name].row, side, execution)] = name
         ended, _ = ray.wait(list(running), timeout=max(0.0, deadline - monotonic()))
         if not ended:
             break
         for reference in ended:
-            found[running.pop(reference)] = ray.get(reference)
+            name, timing = running.pop(reference), ray.get(reference)
+            found[name] = replace(timing, steps=found[name].steps + timing.steps) if name in found else timing
     for reference in running:
         ray.cancel(reference, force=True)
     return found
 
 
-def _next(
-    left: dict[str, Experiment],
-    share: dict[str, float],
-    found: dict[str, Timing],
-    rows: Sequence[tuple[Experiment, float]],
-    seconds: float,
-) -> str | None:
-    """The row with the greatest share of the work that can be timed within so many seconds, going by those that were."""
-    known = {row.fingerprint: row for row, _ in rows if row.fingerprint in found}
+def _next(copies: Counter[str], rows: dict[str, Row], found: dict[str, Timing], seconds: float) -> str | None:
+    """What is timed next within so many seconds, going by what was: the row with the greatest share, new ones first."""
+    known = [name for name in rows if name in found]
     if not known:
-        return None
-    each = max(found[name].step / iteration_flops(row) for name, row in known.items())
+        return next(iter(copies), None)
+    each = max(found[name].step / iteration_flops(rows[name].row) for name in known)
     setup = max(found[name].setup for name in known)
-    fitting = [name for name, row in left.items() if setup + 4 * each * iteration_flops(row) <= seconds]
-    return max(fitting, key=lambda name: share[name], default=None)
+    fitting = [name for name in copies if setup + 4 * each * iteration_flops(rows[name].row) <= seconds]
+    return max(fitting, key=lambda name: (name not in found, rows[name].share), default=None)
 
 
-def time_row(row: Experiment, side: int, workers: int, threads: int, use_gpu: bool) -> Timing:
+def time_row(row: Experiment, side: int, execution: Execution) -> Timing:
     """On a worker: set a row up and time a worker's share of its iterations on random images. 0 is a photograph's side."""
     began = perf_counter()
     import torch
@@ -164,12 +202,12 @@ def time_row(row: Experiment, side: int, workers: int, threads: int, use_gpu: bo
     from pipeline.step import Trainee
 
     keep_freed_memory()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(execution.threads)
     full_precision()
-    device = torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+    device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
     single = ranks.single(device)
-    trainee = Trainee(row, build_network(row, 0, 1000 if side == 0 else 10), device)
-    count, size = row.global_batch_size // workers, side or row.crop
+    trainee = Trainee(row, build_network(row, 0, 1000 if side == 0 else 10), device, execution.one_pass)
+    count, size = row.global_batch_size // execution.workers, side or row.crop
     batch = (torch.randn(count, 3, size, size, device=device), torch.randint(0, 10, (count,), device=device))
     trainee.step(batch, row.lr, single)
     _wait(device)
@@ -187,7 +225,7 @@ def time_row(row: Experiment, side: int, workers: int, threads: int, use_gpu: bo
             trainee.network(batch[0])
         _wait(device)
         image = (perf_counter() - now) / count
-    kind = torch.cuda.get_device_name(device) if use_gpu else "cpu"
+    kind = torch.cuda.get_device_name(device) if execution.use_gpu else "cpu"
     return Timing(tuple(steps), image, setup, f"{kind}, {hardware()}")
 
 

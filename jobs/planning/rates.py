@@ -14,14 +14,21 @@ from jobs.launch import Execution
 from jobs.planning.amounts import BACKWARD, convolutions, iteration_flops
 from jobs.planning.probe import Timing
 from pipeline.checkpoint import newest_history
+from pipeline.errors import InputError
 from pipeline.experiments import Experiment
 from pipeline.metrics import IMAGES_PER_SECOND
 from pipeline.runs import Run
 from pipeline.storage import Storage
 
-Source = Literal["probed", "earlier runs", "in proportion", "published"]
+Source = Literal["probed", "one worker probed", "earlier runs", "in proportion", "published"]
 
-DOUBT: dict[Source, float] = {"probed": 0.2, "earlier runs": 0.2, "in proportion": 0.35, "published": 1.0}
+DOUBT: dict[Source, float] = {
+    "probed": 0.2,
+    "one worker probed": 0.35,
+    "earlier runs": 0.2,
+    "in proportion": 0.35,
+    "published": 1.0,
+}
 """How far off an estimate may be either way, as a share of it (published: between half of it and its double)."""
 
 
@@ -63,7 +70,7 @@ def rates(rows: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[str, Ra
     """A rate for every row by fingerprint, from those that are known.
 
     Raises:
-        ValueError: nothing is known of a family.
+        InputError: nothing is known of a row's family.
     """
     by_name = {row.fingerprint: row for row in rows}
     found = dict[str, Rate]()
@@ -80,7 +87,7 @@ def rates(rows: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[str, Ra
 def _between(flops: float, points: list[tuple[float, Rate]]) -> Rate:
     """The rate at so many operations, on the line through the two known points around it, or nearest to it."""
     if not points:
-        raise ValueError("nothing is known of this family's rates")
+        raise InputError("--probe-seconds: too few to time a row of each kind and precision; give it more")
     distinct = [one for one, after in pairwise([*points, (float("inf"), points[-1][1])]) if after[0] > one[0]]
     if len(distinct) == 1:
         at, rate = distinct[0]
@@ -93,17 +100,18 @@ def _between(flops: float, points: list[tuple[float, Rate]]) -> Rate:
     return Rate(max(step, other.step * least), max(image, other.image * least), "in proportion")
 
 
-def probed(timings: Mapping[str, Timing]) -> dict[str, Rate]:
-    """Rates of what a probe timed."""
-    return {name: Rate(timing.step, timing.image, "probed") for name, timing in timings.items()}
+def probed(timings: Mapping[str, Timing], workers: int) -> dict[str, Rate]:
+    """Rates of what a probe timed of runs with so many workers."""
+    source: Source = "probed" if workers == 1 else "one worker probed"
+    return {name: Rate(timing.step, timing.image, source) for name, timing in timings.items()}
 
 
 def earlier(place: Storage, runs: Sequence[Run], execution: Execution, hardware: str) -> dict[str, Rate]:
-    """Rates of rows by runs in storage that were carried out alike: same workers, threads and hardware."""
+    """Rates of rows by runs in storage whose attempts were carried out alike: same workers, threads and hardware."""
     seen = dict[str, list[float]]()
     for run in runs:
         history = newest_history(place, run)
-        if history is None or not history.attempts or not _alike(history.attempts[-1], execution, hardware):
+        if history is None or not all(_alike(one, execution, hardware) for one in history.attempts):
             continue
         rates = [point.value for point in history.points if point.metric == IMAGES_PER_SECOND and point.value > 0]
         seen.setdefault(run.experiment.fingerprint, []).extend(rates)
@@ -119,7 +127,8 @@ def earlier(place: Storage, runs: Sequence[Run], execution: Execution, hardware:
 
 def _alike(attempt: dict[str, object], execution: Execution, hardware: str) -> bool:
     made = f"{attempt.get('device')}, {attempt.get('hardware')}"
-    return (attempt.get("world_size"), attempt.get("threads"), made) == (execution.workers, execution.threads, hardware)
+    asked = (execution.workers, execution.threads, execution.one_pass, hardware)
+    return (attempt.get("world_size"), attempt.get("threads"), bool(attempt.get("one_pass")), made) == asked
 
 
 def published(row: Experiment, card: Card, workers: int, sharing: int) -> Rate:

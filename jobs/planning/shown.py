@@ -1,5 +1,6 @@
 """A plan as a person reads it, and as a script does."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from jobs import screen
 from jobs.planning.budget import Choice, choose
 from jobs.planning.estimate import Estimate, Plan
 from pipeline.experiments import Experiment
+from pipeline.runs import Run
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,13 @@ class Bought:
     choice: Choice
 
 
-def chosen(made: Plan, budget: float) -> Bought:
-    """What the budget buys of the runs that are left."""
+def chosen(made: Plan, asked: Iterable[Run], budget: float) -> Bought:
+    """What the budget buys: of a row, seeds that are done cost nothing."""
+    price = 1.0 if made.cluster.price is None else made.cluster.price
+    left = {one.run: one.hours * price for one in made.runs}
     cost = dict[str, list[float]]()
-    for one in sorted(made.runs, key=lambda one: one.run.seed):
-        cost.setdefault(one.run.experiment.name, []).append(one.hours * (made.cluster.price or 1.0))
+    for run in sorted(asked, key=lambda run: run.seed):
+        cost.setdefault(run.experiment.name, []).append(left.get(run, 0.0))
     return Bought(budget, choose(cost, budget))
 
 
@@ -34,9 +38,9 @@ def show(made: Plan, bought: Bought | None) -> None:
     low, high = made.interval
     screen.console.print(_table(made))
     lines = [
-        ("cluster", f"{cluster.units:g} {unit}"),
+        ("cluster", f"{cluster.units:g} {unit}" + (f" of {cluster.paid:g}" if cluster.paid != cluster.units else "")),
         ("wall time", f"{_time(made.seconds)} ({_time(low)} to {_time(high)})"),
-        (f"{unit}-hours", f"{made.hours:,.1f} of training in {cluster.units * made.seconds / 3600:,.1f}"),
+        (f"{unit}-hours", f"{made.hours:,.1f} of training in {cluster.paid * made.seconds / 3600:,.1f}"),
     ]
     if made.cost is not None:
         between = f"{made.cost * low / made.seconds:,.2f} to {made.cost * high / made.seconds:,.2f}"

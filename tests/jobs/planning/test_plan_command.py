@@ -53,6 +53,10 @@ def test_a_budget_is_kept(cli: Cli, tmp_path: Path) -> None:
     [
         (("table6", "--gpus", "8xVoodoo"), "known are V100"),
         (("table6", "--gpus", "many"), "or a cluster such as 8xA100"),
+        (("table6", "--gpus", "0"), "or a cluster such as 8xA100"),
+        (("table6", "--gpus", "nan"), "or a cluster such as 8xA100"),
+        (("table6", "--data", "cifra10"), "no dataset and no path of that name"),
+        (("table6", "--set", "holdout=5000"), "leaves nothing of 1,437 training images"),
         (("table2", "--gpus", "8"), "does not suit --data digits"),
         (("tabel6",), "unknown grid or experiment tabel6"),
     ],

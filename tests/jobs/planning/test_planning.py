@@ -14,6 +14,7 @@ from jobs.planning.placement import Trial, gap, lower_bound, place
 from jobs.planning.rates import CARDS, Rate, published, rates
 from pipeline import ranks
 from pipeline.datasets import Dataset
+from pipeline.errors import InputError
 from pipeline.experiments import EXPERIMENTS
 from pipeline.networks import ResNet
 from pipeline.runs import Run
@@ -61,7 +62,7 @@ def test_a_row_between_two_probed_ones_lies_between_them() -> None:
     assert found[deepest.fingerprint].step > 5.0
     alone = rates([shallow, deep], {shallow.fingerprint: Rate(1.0, 0.01, "probed")})
     assert alone[deep.fingerprint].step == pytest.approx(iteration_flops(deep) / iteration_flops(shallow))
-    with pytest.raises(ValueError, match="nothing is known"):
+    with pytest.raises(InputError, match="too few to time a row of each kind"):
         rates([EXPERIMENTS["resnet50"]], known)
 
 
@@ -130,4 +131,7 @@ def test_a_budget_buys_whole_claims_first() -> None:
     assert "resnet1202" not in some.rows and some.seeds == 3 and some.cost <= 12
     assert {"C1", "figure_1"} <= set(some.covered)
     assert choose(cost, 0.5).rows == ()
-    assert "C1" in coverage(["plain20", "plain56"]) and "C1" not in coverage(["plain20"])
+    done = cost | {"plain20": [0.0, 0.0, 0.0], "plain56": [0.0, 0.0, 1.0]}
+    assert "C1" in choose(done, 1.0).covered and choose(done, 1.0).seeds == 3  # the claim lacks one seed of one row
+    assert "C1" in coverage(["plain20", "plain56"], 3) and "C1" not in coverage(["plain20"], 3)
+    assert coverage(["plain20", "plain56"], 2) == ("figure_1",)  # too few for a verdict
