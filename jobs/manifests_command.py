@@ -1,5 +1,6 @@
 """`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, written from one set of templates."""
 
+import re
 import shlex
 from importlib.metadata import version
 from pathlib import Path
@@ -10,9 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jobs.submission import check_command, job_name, value_of
 from jobs.submit_command import parse_only
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shown
 
 TRACKING = "http://mlflow:5000"
+TRACKED = ("train", "grid", "evaluate", "report", "sync", "doctor")
+"""The commands that take `--tracking`."""
 
 
 def manifests(
@@ -27,10 +30,15 @@ def manifests(
     namespace: Annotated[str, typer.Option(help="Where all of it lives.")] = "resnet-repro",
     head_selector: Annotated[str, typer.Option(help="LABEL=VALUE of nodes for the head: neither GPU nor spot.")] = "",
     worker_selector: Annotated[str, typer.Option(help="LABEL=VALUE of the GPU nodes.")] = "",
+    service_account: Annotated[
+        str, typer.Option(help="The pods' service account, where a role of its may read the bucket.")
+    ] = "",
     retries: Annotated[
         int, typer.Option(min=0, help="Clusters that are built anew for a job; each one continues.")
     ] = 3,
-    hours: Annotated[float, typer.Option(min=0.1, help="After which a job is ended in any case.")] = 168.0,
+    hours: Annotated[
+        float, typer.Option(min=0.1, help="After which a job is ended in any case, all its clusters together.")
+    ] = 168.0,
 ) -> None:
     """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes with the KubeRay operator.
 
@@ -46,18 +54,25 @@ def manifests(
         "gpus_per_node": gpus_per_node,
         "cpus": cpus,
         "memory": memory,
-        "namespace": namespace,
+        "namespace": _plain("--namespace", namespace),
         "ray_version": version("ray"),
         "head_selector": _selector("--head-selector", head_selector),
         "worker_selector": _selector("--worker-selector", worker_selector),
         "retries": retries,
-        "deadline": round(3600 * hours),
+        "deadline": round(3600 * hours / (retries + 1)),
+        "service_account": _plain("--service-account", service_account),
     }
+    if "://" not in artifacts or artifacts != shown(artifacts):
+        raise InputError(
+            f"--artifacts {artifacts}: wanted is an address without a password, such as s3://bucket/mlflow"
+        )
     if command:
         check_command(command)
-        parse_only(context, command)
-        if value_of(command, "--tracking") is None and command[0] not in ("data", "plan"):
+        if "://" not in (value_of(command, "--storage") or ""):
+            raise InputError("manifests: pods share no folder; name --storage s3://bucket/place")
+        if value_of(command, "--tracking") is None and command[0] in TRACKED:
             command += ["--tracking", TRACKING]
+        parse_only(context, command)
         values |= {"name": job_name(command), "entrypoint": f"resnet-repro {shlex.join(command)}"}
     for name in ("mlflow", "raycluster", *["rayjob"] * bool(command)):
         text = rendered(f"{name}.yaml.j2", values)
@@ -71,6 +86,17 @@ def rendered(template: str, values: dict[str, Any]) -> str:
     loader = PackageLoader("jobs", "manifests")
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return made.get_template(template).render(values)
+
+
+def _plain(option: str, text: str) -> str:
+    """A name as Kubernetes knows them, or none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if text and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", text):
+        raise InputError(f"{option} {text}: wanted is a name of small letters, digits, - and .")
+    return text
 
 
 def _selector(option: str, text: str) -> str:

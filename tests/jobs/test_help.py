@@ -62,6 +62,7 @@ def test_every_command_of_the_documents_parses(file: str) -> None:
     named = [line for line in examples(text) if not re.search(r"[A-Z]{3}|^--", line)]  # no placeholder in it
     for line in lines + named:
         parse(line)
+    assert not re.search(r"\b(TABLE|TODO|FIXME|XXX)\b", text)
 
 
 @pytest.mark.parametrize(

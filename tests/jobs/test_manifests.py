@@ -96,7 +96,8 @@ def test_a_job_retries_resumes_and_ends(written: dict[str, list[dict[str, Any]]]
     (job,) = written["rayjob"]
     spec = job["spec"]
     assert spec["backoffLimit"] > 0 and spec["submitterConfig"]["backoffLimit"] == 0
-    assert spec["activeDeadlineSeconds"] > spec["preRunningDeadlineSeconds"] > 0 and spec["shutdownAfterJobFinishes"]
+    assert spec["activeDeadlineSeconds"] * (spec["backoffLimit"] + 1) == 168 * 3600  # --hours, all tries together
+    assert spec["preRunningDeadlineSeconds"] > 0 and spec["shutdownAfterJobFinishes"]
     assert spec["entrypoint"] == f"resnet-repro {' '.join(GRID)} --tracking http://mlflow:5000"
     cluster = spec["rayClusterSpec"]
     assert cluster["authOptions"] == {"mode": "token"}
@@ -114,11 +115,17 @@ def test_secrets_are_named_and_never_written(written: dict[str, list[dict[str, A
     (password,) = (
         e for e in postgres["spec"]["template"]["spec"]["containers"][0]["env"] if e["name"].endswith("PASSWORD")
     )
-    assert password["valueFrom"]["secretKeyRef"] == {"name": "resnet-repro", "key": "POSTGRES_PASSWORD"}
+    assert password["valueFrom"]["secretKeyRef"] == {"name": "mlflow-server", "key": "POSTGRES_PASSWORD"}
+    ray = json.dumps(written["rayjob"] + written["raycluster"])
+    assert "mlflow-server" not in ray and "POSTGRES" not in ray  # whoever trains does not see the server's own secrets
+    assert written["raycluster"][0]["metadata"]["name"] not in (
+        "resnet-repro",
+        "mlflow-server",
+    )  # the operator's Secret for its token
     (server,) = mlflow["spec"]["template"]["spec"]["containers"]
     hosts = next(word for word in server["args"] if word.startswith("--allowed-hosts=")).partition("=")[2].split(",")
     assert {"mlflow", "mlflow:5000"} <= set(hosts) and "*" not in hosts and "--app-name=basic-auth" in server["args"]
-    assert server["envFrom"] == [{"secretRef": {"name": "resnet-repro"}}]
+    assert not any("postgresql" in word for word in server["args"])
 
 
 @pytest.mark.parametrize("path", ["cluster.yaml", "jobs/manifests/on-premise.yaml"])
@@ -127,6 +134,8 @@ def test_rays_launcher_accepts_its_files(path: str) -> None:
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     jsonschema.validate(config, schema)
     validate_config(prepare_config(copy.deepcopy(config)))
+    assert set(config["file_mounts"].values()) >= {"pipeline", "jobs", "analysis", "pyproject.toml", "constraints.txt"}
+    assert "." not in config["file_mounts"].values()  # its launcher would read .venv and results too
     started = " ".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"])
     assert started.count("RAY_AUTH_MODE=token") == 2 and "--dashboard-host=127.0.0.1" in started
     with pytest.raises(jsonschema.ValidationError):
@@ -153,6 +162,9 @@ def test_the_dockerfile_is_without_reproach() -> None:
     [
         (("--worker-selector", "gpu"), "wanted is LABEL=VALUE"),
         (("grid", "table6", "--storage", "results"), "is on this machine"),
+        (("grid", "table6", "--storage", "/mnt/shared"), "pods share no folder"),
+        (("--artifacts", "mlflow", *GRID), "wanted is an address without a password"),
+        (("--namespace", "A b", *GRID), "wanted is a name of small letters"),
         (("grid", "tabel6", "--storage", "s3://b/x", "--sed", "1"), "No such option"),
     ],
 )
