@@ -1,6 +1,7 @@
 """What `bench submit` compares with: a Ray job that imports what ours does and takes one SGD step, with nothing around it.
 
-Run by `ray job submit -- python3 -m jobs.bench.bare_job FILE`; the worker writes the time of its first step to FILE.
+Run by `ray job submit -- python3 -m jobs.bench.bare_job task|train FILE`: as a Ray task, or as a Ray Train worker group of one. The
+worker writes the time of its first step to FILE.
 """
 
 import sys
@@ -35,7 +36,14 @@ def main() -> None:
     import typer  # noqa: F401
 
     ray.init(logging_level="ERROR")
-    ray.get(ray.remote(num_cpus=1)(step).remote(sys.argv[1]))
+    way, file = sys.argv[1:]
+    if way == "task":
+        ray.get(ray.remote(num_cpus=1)(step).remote(file))
+        return
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    place = ray.train.RunConfig(name=Path(file).name, storage_path=f"{file}.ray")
+    DataParallelTrainer(lambda: step(file), run_config=place).fit()
 
 
 if __name__ == "__main__":
