@@ -15,16 +15,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from analysis.frames import EVALUATIONS, LAYERS, METRICS, RUNS, SWEEPS, Frames, check
+from analysis.tags import ALONE, ASKED, COMPLETE, LOOKED_AT
 from pipeline.errors import InputError, first_line, shown
 
 PAGE = 200
-COMPLETE = "complete"
-"""Tag of a run whose points, outcome and files are all published (`yes`), and of a sweep with its cells."""
-ASKED, ALONE, IN_SWEEP = "asked", "alone", "sweep"
-"""Tag of a run that says whether it was ever asked for outside a sweep, and its two values."""
-
-LOOKED_AT = "looks"
-"""Tag of a run of a grid that runs until it is decided (`yes`): its numbers are looked at several times."""
 
 
 class NoRunsError(InputError):

@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.launch import Execution, run_on_ray
 from jobs.publisher import Publisher, outcome_of, remember_tags
-from pipeline.errors import InputError, shown
+from pipeline.errors import InputError, reason_of
 from pipeline.runs import REFUSED, Run
 from pipeline.storage import Storage
 
@@ -39,20 +39,3 @@ def drive(
     reason = result.get("reason", "")
     published = publisher.stop(outcome_of(result), reason)
     return {"status": result["status"], "reason": reason, "published": published}
-
-
-def reason_of(error: BaseException) -> str:
-    """The line of an error that tells a user most: ours if there is one in its chain, else its last."""
-    if isinstance(error, InputError):
-        return str(error)
-    failures = getattr(error, "worker_failures", None) or {}
-    for cause in [*failures.values(), error.__cause__, getattr(error, "cause", None)]:
-        if isinstance(cause, BaseException) and cause is not error:
-            return reason_of(cause)
-    line = shown(last_line(str(error)))
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-def last_line(text: str) -> str:
-    """The last line that is not blank; of a traceback, the one that says what happened."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

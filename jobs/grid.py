@@ -10,8 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 from jobs.cluster import Node, places
-from jobs.drive import drive, last_line
+from jobs.drive import drive
 from jobs.launch import Execution
+from pipeline.errors import last_line
 from pipeline.layers import layout
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage

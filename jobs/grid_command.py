@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from analysis.export import ALONE, ASKED, IN_SWEEP, LOOKED_AT
 from analysis.stats import LOOKS
+from analysis.tags import ALONE, ASKED, IN_SWEEP, LOOKED_AT
 from jobs import grids, screen, sweeps
 from jobs.dry_run import known_dataset, show_resolved
 from jobs.launch import Execution

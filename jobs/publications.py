@@ -12,7 +12,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from analysis.export import COMPLETE
+from analysis.tags import COMPLETE
 from jobs.publisher import Publisher, outcome_of, remembered_tags, still_wanted
 from jobs.sweeps import Sweep
 from jobs.tracking import end_parent, experiment_id, only_run, open_store, our_runs

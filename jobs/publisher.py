@@ -17,9 +17,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from analysis.export import ALONE, ASKED, COMPLETE
 from analysis.frames import DIVERGED, FINISHED
 from analysis.stats import summarise
+from analysis.tags import ALONE, ASKED, COMPLETE
 from jobs.registry import register
 from jobs.tracking import end_parent, experiment_id, only_run, open_store
 from pipeline.checkpoint import final_weights, newest_history, newest_iteration

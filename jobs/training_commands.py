@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from analysis.export import ALONE, ASKED
+from analysis.tags import ALONE, ASKED
 from jobs import screen
 from jobs.dry_run import show_resolved
 from jobs.launch import Execution

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from jobs import screen
-from jobs.drive import reason_of
 from jobs.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
 from jobs.request import placed, stored_run_named
 from pipeline.checkpoint import iterations, newest_history, read_checkpoint
-from pipeline.errors import InputError
+from pipeline.errors import InputError, reason_of
 from pipeline.history import History
 from pipeline.lease import is_alive
 from pipeline.provenance import drift, drift_text

@@ -32,3 +32,20 @@ class StorageLostError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""
     return shown(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank; of a traceback, the one that says what happened."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def reason_of(error: BaseException) -> str:
+    """The line of an error that tells a user most: ours if there is one in its chain, else its last."""
+    if isinstance(error, InputError):
+        return str(error)
+    failures = getattr(error, "worker_failures", None) or {}
+    for cause in [*failures.values(), error.__cause__, getattr(error, "cause", None)]:
+        if isinstance(cause, BaseException) and cause is not error:
+            return reason_of(cause)
+    line = shown(last_line(str(error)))
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

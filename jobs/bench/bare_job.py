@@ -31,7 +31,6 @@ def main() -> None:
     import mlflow  # noqa: F401
     import ray
     import ray.train
-    import ray.tune
     import rich  # noqa: F401
     import typer  # noqa: F401
 

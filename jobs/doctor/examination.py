@@ -11,10 +11,9 @@ from uuid import uuid4
 from jobs.cluster import Node, check_fits, nodes
 from jobs.doctor.facts import Facts, Question, examine
 from jobs.doctor.findings import Finding, judge, link
-from jobs.drive import last_line
 from jobs.mlflow_server import is_server
 from jobs.options import tracking_there
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError, first_line, last_line
 from pipeline.provenance import hardware, source_digest, versions
 from pipeline.storage import Storage
 

@@ -15,11 +15,10 @@ from time import monotonic, perf_counter, sleep
 from typing import Any
 from uuid import uuid4
 
-from jobs.drive import last_line
 from jobs.launch import Execution
 from jobs.planning.amounts import iteration_flops
 from pipeline.datasets import write_dataset
-from pipeline.errors import InputError
+from pipeline.errors import InputError, last_line
 from pipeline.experiments import EXPERIMENTS, Experiment
 from pipeline.runs import Run
 from pipeline.sources import digits

@@ -14,7 +14,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from analysis.export import ALONE, ASKED, export
+from analysis.export import export
+from analysis.tags import ALONE, ASKED
 from jobs.publications import publish_stored
 from jobs.tracking import tracking_uri
 from pipeline.errors import InputError
