@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
 
     def call(*arguments: str | Path, timeout: float = 180, **changed: str) -> subprocess.CompletedProcess[str]:
         words = [*map(str, arguments)]
-        at = 2 if words[0] == "jobs" else 1
+        at = 2 if words[0] in ("jobs", "bench") else 1
         words[at:at] = ["--dashboard", f"http://127.0.0.1:{dashboard}"]
         own = {**os.environ, **with_token, "COLUMNS": "200", **changed}
         own.pop("RAY_ADDRESS", None)
@@ -99,6 +99,21 @@ def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) 
     stopped = cluster("jobs", "stop", name)
     assert f"{name}.1: stopped" in stopped.stdout
     assert "has ended already" in cluster("jobs", "stop", name).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_bench_submit_compares_with_bare_jobs(cluster: Submit) -> None:
+    done = cluster("bench", "submit", "--rounds", "1", timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for what in (
+        "submit train ",
+        "bare Ray job ",
+        "bare Ray Train job ",
+        "submit train / bare Ray job (wanted: at most 1.5)",
+    ):
+        (line,) = [text for text in done.stdout.splitlines() if text.strip().startswith(what)]
+        assert 0 < float(line.removeprefix(" " + what).split()[0]) < 100
 
 
 @pytest.mark.ray
