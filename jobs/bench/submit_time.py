@@ -56,7 +56,7 @@ def bench(dashboard: str, rounds: int) -> dict[str, float]:
     screen.console.print(table)
     print(
         f"{measure.taken_on('torch', 'Ray')}: medians of {rounds} rounds after one that is not counted, another way first in "
-        "each round, on a cluster that runs nothing else; a fresh run each time, on digits, with its own MLflow database."
+        "each round, on a cluster that runs nothing else; a fresh run each time, on digits, in one storage."
     )
     return {name: median(ratios) for name, ratios in found.items()}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -106,14 +107,10 @@ def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) 
 def test_bench_submit_compares_with_bare_jobs(cluster: Submit) -> None:
     done = cluster("bench", "submit", "--rounds", "1", timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    for what in (
-        "submit train ",
-        "bare Ray job ",
-        "bare Ray Train job ",
-        "submit train / bare Ray job (wanted: at most 1.5)",
-    ):
-        (line,) = [text for text in done.stdout.splitlines() if text.strip().startswith(what)]
-        assert 0 < float(line.removeprefix(" " + what).split()[0]) < 100
+    ratio = "submit train / bare Ray job (wanted: at most 1.5)"
+    for what in ("submit train", "bare Ray job", "bare Ray Train job", ratio):
+        found = re.search(rf"^ {re.escape(what)} +([\d.]+)", done.stdout, re.MULTILINE)
+        assert found is not None and 0 < float(found[1]) < 100, done.stdout
 
 
 @pytest.mark.ray
