@@ -50,7 +50,7 @@ def connected(address: str | None) -> Iterator[None]:
         _check_reachable(named)
     said = ""
     try:
-        with _stderr_kept() as read, nullcontext() if named else _on_loopback():
+        with _stderr_kept() if named else nullcontext(str) as read, nullcontext() if named else _on_loopback():
             try:
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
             finally:
