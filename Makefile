@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
+DEMO ?=
 CHAOS ?=
 
 .PHONY: install demo test test-slow chaos two-nodes lint format lock clean
@@ -14,7 +15,7 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/resnet-repro grid demo --seeds 3 --storage results/demo
+	$(BIN)/resnet-repro grid demo --seeds 3 --storage results/demo $(DEMO)
 
 lint: install
 	$(BIN)/ruff format --check .

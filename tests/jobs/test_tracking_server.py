@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 
 from jobs.mlflow_server import tracking_trouble
 from pipeline.storage import Storage
-from tests.jobs.conftest import free_port
 from tests.object_store import ACCESS
 from tests.postgres import binaries
 from tests.tracking_server import TrackingServer, tracking_server
@@ -110,14 +109,3 @@ def test_nobody_is_let_in_without_the_password(
     assert done.returncode == 2 and "MLflow cannot be used now" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.glob("runs"))
-
-
-def test_what_a_locked_out_run_missed_is_sent_later(team: TrackingServer, tmp_path: Path) -> None:
-    line = ("train", "resnet20", "--iterations", "6", "--set", "depth=8", "--set", "eval_every=3")
-    done = call(team, tmp_path, *line, tracking=f"http://127.0.0.1:{free_port()}")
-    assert done.returncode == 0 and "`resnet-repro sync` sends it" in done.stderr
-    sent = call(team, tmp_path, "sync")
-    assert sent.returncode == 0, sent.stderr
-    with psycopg.connect(team.database) as database, database.cursor() as cursor:
-        cursor.execute("select count(*) from params where key = 'iterations' and value = '6'")
-        assert cursor.fetchone() == (1,)
