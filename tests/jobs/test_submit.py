@@ -93,7 +93,7 @@ def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) 
     joined = cluster("submit", "--detach", *command)
     assert joined.returncode == 0 and f"{name}.1: is running already" in joined.stdout
     deadline = time.monotonic() + 90
-    while not list(tmp_path.glob("s/runs/*/*/*/checkpoints/*/manifest.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("s/runs/*/*/*/progress.json")) and time.monotonic() < deadline:
         time.sleep(0.3)
     status = json.loads(cluster("jobs", "status", name, "--json").stdout)[0]
     assert status["state"] == "RUNNING" and status["seconds_since_life"] < 60

@@ -170,7 +170,7 @@ def the_way(walk: Walk) -> None:
     walk.step("submit the grid", 0, "submitted", "submit", "--detach", *grid)
     walk.step("submit it a second time", 0, "is running already", "submit", "--detach", *grid)
     name = job_name(grid)
-    walk.wait("both nodes train", lambda: len(list(walk.storage.glob("runs/*/*/*/checkpoints"))) == 2)
+    walk.wait("both nodes train", lambda: len(list(walk.storage.glob("runs/*/*/*/progress.json"))) == 2)
     began = time.monotonic()
     walk.nodes.kill("b")
     time.sleep(5)
