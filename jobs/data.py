@@ -35,10 +35,19 @@ def find_dataset(storage: Storage, data: str, progress: Progress) -> dict[str, A
             f"--data {data}: not prepared in {storage.uri}; run `resnet-repro data prepare {data} --storage {storage.uri}` "
             f"with --from PATH or --download ({DATASETS[data].arrives})"
         )
-    if not Path(data).expanduser().exists():
+    check_named(storage, data)
+    return prepare_path(storage, Path(data).expanduser(), None, progress)
+
+
+def check_named(storage: Storage, data: str) -> None:
+    """Refuse what names neither a dataset nor a path.
+
+    Raises:
+        InputError: says what comes nearest.
+    """
+    if data not in DATASETS and not Path(data).expanduser().exists():
         known = DATASETS.keys() | {manifest["row"]["name"] for manifest in stored_manifests(storage)}
         raise InputError(f"--data {data}: no dataset and no path of that name; {nearest(data, sorted(known))}")
-    return prepare_path(storage, Path(data).expanduser(), None, progress)
 
 
 def prepare(storage: Storage, name: str, path: Path | None, download: bool, progress: Progress) -> dict[str, Any]:

@@ -116,8 +116,7 @@ def grid(
     manifest = manifest_named(place, data)
     rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     asked = Asked(names, rows, swept, manifest, place, execution, device, threads, address, until_decided)
-    left = asked.left(looks[0])
-    asked.carry_out(looks)
+    left = asked.carry_out(looks)
     if len(looks) == 1 and (planned := compare(place, left, monotonic() - began)):
         print(planned)
 
@@ -144,25 +143,23 @@ class Asked:
     address: str | None
     looks: bool
 
-    def carry_out(self, looks: tuple[int, ...]) -> None:
-        """Train, look, and train more seeds while something is open; then report, and exit accordingly."""
+    def carry_out(self, looks: tuple[int, ...]) -> list[Run]:
+        """Train, look, and train more seeds while something is open; then report, and exit accordingly.
+
+        Returns the runs of the last look that had something left to do.
+        """
+        left: list[Run] = []
         for seeds in looks:
-            runs, reasons = self.train(seeds)
+            runs, left, reasons = self.train(seeds)
             still_open = self.still_open(runs) if seeds < looks[-1] else []
             if not still_open:
-                return self.conclude(runs, reasons)
+                self.conclude(runs, reasons)
+                break
             print(f"undecided with {seeds} seeds: {'; '.join(still_open)}", flush=True)
+        return left
 
-    def left(self, seeds: int) -> list[Run]:
-        """Runs of so many seeds of each row that have something left to do."""
-        from jobs.grid import unfinished
-
-        return unfinished(
-            self.place, runs_of(self.place, self.rows, self.manifest, range(seeds), self.execution.workers)
-        )
-
-    def train(self, seeds: int) -> tuple[list[Run], dict[Run, str]]:
-        """Train what is left of so many seeds of each row; all the runs, and those that failed, with how and why."""
+    def train(self, seeds: int) -> tuple[list[Run], list[Run], dict[Run, str]]:
+        """Train what is left of so many seeds of each row; all the runs, those, and which failed, with how and why."""
         from jobs.grid import unfinished
 
         runs = runs_of(self.place, self.rows, self.manifest, range(seeds), self.execution.workers)
@@ -171,7 +168,7 @@ class Asked:
         tags = self._tags(runs)
         complete(self.execution.tracking, self.place, tags)
         self._publish_sweeps()
-        return runs, self._train(left, tags) if left else {}
+        return runs, left, self._train(left, tags) if left else {}
 
     def _train(self, left: list[Run], tags: dict[Run, dict[str, str]]) -> dict[Run, str]:
         from jobs.cluster import connected, head_memory

@@ -3,14 +3,15 @@
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from functools import cache
 from time import monotonic
 from typing import Annotated, Any
 
 import typer
 
 from jobs import grids, screen, sweeps
+from jobs.data import check_named
 from jobs.dry_run import Known, known_dataset
 from jobs.launch import Execution, check_workers
 from jobs.options import (
@@ -30,17 +31,16 @@ from jobs.options import (
     writable,
 )
 from jobs.planning import rates as speed
-from jobs.planning.amounts import Amount, amount, iteration_flops
-from jobs.planning.estimate import Cluster, Estimate, Plan, estimates
+from jobs.planning.amounts import BACKWARD, Amount, amount, iteration_flops
+from jobs.planning.estimate import Cluster, Estimate, Plan, estimate
 from jobs.planning.probe import Row, probe
 from jobs.planning.records import keep
 from jobs.planning.shown import chosen, facts, show
-from jobs.request import check_suits
+from jobs.request import check_holdout, check_suits
 from pipeline.checkpoint import newest_iteration
-from pipeline.datasets import DATASETS, IMAGENET
+from pipeline.datasets import IMAGENET
 from pipeline.errors import InputError
 from pipeline.experiments import Experiment
-from pipeline.overrides import nearest
 from pipeline.runs import Run, read_result
 from pipeline.storage import Storage
 
@@ -105,7 +105,7 @@ def plan(
         raise InputError(f"--gpus {gpus}: wanted is a number, as of `grid`, or a cluster such as 8xA100")
     place = writable(storage)
     execution = Execution(place.uri, "", fewest, each, one_pass=one_pass)
-    made, found = _here(asked, execution, device, threads, address, price, probe_seconds, known_dataset(place, data))
+    made, found = _here(asked, execution, device, threads, address, price, probe_seconds)
     kept = keep(place, made, {"command": names, **found}) if made.runs else ""
     _show(asked, made, budget, as_json, kept)
 
@@ -115,6 +115,7 @@ class Asked:
     """The runs of a grid with what is left of each, in the order of rows and seeds."""
 
     place: Storage
+    data: Known
     amounts: dict[Run, Amount]
 
     @property
@@ -138,23 +139,22 @@ def _asked(
 ) -> Asked:
     """What `grid` would be asked for; where `mixed`, rows of both halves of the paper are each on their own data."""
     known = known_dataset(place, data)
-    if not known.id and data not in DATASETS and not Path(data).expanduser().exists():
-        raise InputError(f"--data {data}: no dataset and no path of that name; {nearest(data, sorted(DATASETS))}")
+    if not known.id:
+        check_named(place, data)
     rows, _ = sweeps.asked_for(names, settings, iterations, known.train_images)
-    amounts = dict[Run, Amount]()
+    amounts, elsewhere = dict[Run, Amount](), cache(lambda name: known_dataset(place, name))
     for row in rows:
         on = known
         if mixed and (row.family == "imagenet") != known.photographs:
-            on = known_dataset(place, IMAGENET.name if row.family == "imagenet" else "cifar10")
+            on = elsewhere(IMAGENET.name if row.family == "imagenet" else "cifar10")
         check_suits(row, on.name, on.photographs)
-        if row.holdout >= on.train_images:
-            raise InputError(f"holdout {row.holdout} leaves nothing of {on.train_images:,} training images")
+        check_holdout(row, on.train_images)
         for seed in range(seeds):
             run = Run(row, on.id, on.key, seed)
             if not mixed:
                 check_workers(run, workers)
             amounts[run] = _left(place, run, on)
-    return Asked(place, amounts)
+    return Asked(place, known, amounts)
 
 
 def _left(place: Storage, run: Run, on: Known) -> Amount:
@@ -172,7 +172,6 @@ def _here(
     address: str | None,
     price: float | None,
     limit: float,
-    known: Known,
 ) -> tuple[Plan, dict[str, Any]]:
     """A plan for the cluster that is there, by what is measured on it; and what was."""
     from jobs.cluster import connected, head_memory
@@ -187,15 +186,18 @@ def _here(
         execution, nodes = placed(execution, device, threads, runs=len(left))
         most = slots(nodes, execution, head_memory())
         at_once = min(len(left), most)
-        measured = probe(asked.place, _shares(left), known.side, execution, at_once, limit - joining)
+        measured = probe(asked.place, _shares(left), asked.data.side, execution, at_once, limit - joining)
     hardware = next((timing.hardware for timing in measured.timings.values()), "")
     rates = speed.probed(measured.timings, execution.workers)
     rates |= speed.earlier(asked.place, list(asked.amounts), execution, hardware)
     found = speed.rates(asked.rows, rates)
     kind = "GPU" if execution.use_gpu else "CPU"
     of_run = execution.workers * execution.each_worker[kind]
-    runs = estimates(left, found, measured.start, execution.workers, of_run)
-    about = {"at_once": at_once, "threads": execution.threads, "probe": measured.to_json(), "joining": joining}
+    runs = [
+        estimate(run, rest, found[run.experiment.fingerprint], measured.start, execution.workers, of_run)
+        for run, rest in left.items()
+    ]
+    about = {"at_once": at_once, "threads": execution.threads, "probe": asdict(measured), "joining": joining}
     there = sum(node.get(kind, 0) for node in nodes)
     return Plan(Cluster(most * of_run, kind, price, there), _longest_first(runs), FIXED_SECONDS + joining), about
 
@@ -209,7 +211,7 @@ def _shares(left: dict[Run, Amount]) -> list[Row]:
     work = dict[Experiment, float]()
     for run, amount_left in left.items():
         row = run.experiment
-        images = 3.0 * amount_left.iterations * row.global_batch_size + amount_left.forward
+        images = (1 + BACKWARD) * amount_left.iterations * row.global_batch_size + amount_left.forward
         work[row] = work.get(row, 0.0) + images * iteration_flops(row) / row.global_batch_size
     runs = Counter(run.experiment for run in left)
     return [Row(row, runs[row], part / sum(work.values())) for row, part in work.items()]
@@ -252,7 +254,7 @@ def _published(left: dict[Run, Amount], card: speed.Card, width: int, among: int
         wide = min(width, row.groups) if row.family == "imagenet" else 1
         sharing = among if row.family == "cifar" else 1
         rate = speed.published(row, card, wide, sharing)
-        found += estimates({run: amount_left}, {row.fingerprint: rate}, START_SECONDS, wide, wide / sharing)
+        found.append(estimate(run, amount_left, rate, START_SECONDS, wide, wide / sharing))
     return found
 
 

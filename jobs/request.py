@@ -27,11 +27,18 @@ def runs_of(
         check_workers(run, workers)
         check_run(place, run)
         check_ours(place, run)
-        if run.experiment.holdout >= manifest["train_images"]:
-            raise InputError(
-                f"holdout {run.experiment.holdout} leaves nothing of {manifest['train_images']:,} training images"
-            )
+        check_holdout(run.experiment, manifest["train_images"])
     return runs
+
+
+def check_holdout(row: Experiment, train_images: int) -> None:
+    """Refuse a row that would hold out all training images.
+
+    Raises:
+        InputError: it would.
+    """
+    if row.holdout >= train_images:
+        raise InputError(f"holdout {row.holdout} leaves nothing of {train_images:,} training images")
 
 
 def check_suits(row: Experiment, name: str, photographs: bool | None) -> None:

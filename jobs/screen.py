@@ -136,7 +136,7 @@ def _table(title: str, sights: list[Sight], slots: int) -> Table:
         row = sight.run.experiment
         rate = f"{sight.rate:,.0f}" if sight.rate else ""
         place = f"{sight.iteration:,}/{row.iterations:,}"
-        left = _duration(sight.left)
+        left = duration(sight.left)
         table.add_row(
             _named(sights, row), str(sight.run.seed), sight.state, place, rate, _percent(sight.test_err), left
         )
@@ -159,7 +159,7 @@ def _summary(sights: list[Sight], slots: int) -> str:
         words = f"iteration {sights[0].iteration:,} of {row.iterations:,}, {sights[0].rate:,.0f} images/s"
         words += f", {_percent(error)} test error" if error is not None else ""
     left = _time_left(sights, slots)
-    return words + (f", about {_duration(left)} left" if left is not None else "")
+    return words + (f", about {duration(left)} left" if left is not None else "")
 
 
 def _time_left(sights: list[Sight], slots: int) -> float | None:
@@ -183,7 +183,8 @@ def _percent(error: float | None) -> str:
     return "" if error is None else f"{error:.2f} %"
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Hours and minutes, or minutes and seconds; empty where it is not known."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)

@@ -1,6 +1,6 @@
 """Runs with their seconds, placed on a cluster: what a grid will take, with an interval, before it is begun."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,18 +41,10 @@ class Estimate:
         return self.seconds * self.units / 3600
 
 
-def estimates(
-    amounts: Mapping[Run, Amount], rates: Mapping[str, Rate], start: float, workers: int, units: float
-) -> list[Estimate]:
-    """Every run that has something left, the longest first; `units` is what one run takes of the cluster."""
-    found = []
-    for run, left in amounts.items():
-        if left.nothing:
-            continue
-        rate = rates[run.experiment.fingerprint]
-        computing = left.iterations * rate.step + left.forward * rate.image / workers
-        found.append(Estimate(run, start + computing, units, rate))
-    return sorted(found, key=lambda one: -one.seconds)
+def estimate(run: Run, left: Amount, rate: Rate, start: float, workers: int, units: float) -> Estimate:
+    """What is left of a run, with `start` seconds that are no computing; `units` is what it takes of the cluster."""
+    computing = left.iterations * rate.step + left.forward * rate.image / workers
+    return Estimate(run, start + computing, units, rate)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import median
 from time import monotonic, perf_counter, sleep
 from typing import Any
@@ -47,11 +47,6 @@ class Timing:
     def step(self) -> float:
         return median(self.steps)
 
-    @property
-    def spread(self) -> float:
-        """Half of the distance between the fastest and the slowest iteration, as a share of the median."""
-        return (max(self.steps) - min(self.steps)) / 2 / self.step
-
 
 @dataclass(frozen=True)
 class Probe:
@@ -61,11 +56,6 @@ class Probe:
     timings: dict[str, Timing]
     seconds: float
     """How long it took."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {"start": self.start, "seconds": self.seconds} | {
-            "timings": {name: asdict(timing) for name, timing in self.timings.items()}
-        }
 
 
 @dataclass(frozen=True)

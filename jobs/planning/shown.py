@@ -120,8 +120,5 @@ def _bought(bought: Bought, made: Plan) -> str:
 
 
 def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours / 24:,.1f} days"
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+    """A duration, in days where it is of several."""
+    return f"{seconds / 86400:,.1f} days" if seconds >= 48 * 3600 else screen.duration(seconds)

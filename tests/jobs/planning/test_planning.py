@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jobs.planning.amounts import amount, convolutions, iteration_flops
 from jobs.planning.budget import choose, coverage
-from jobs.planning.estimate import Cluster, Plan, estimates
+from jobs.planning.estimate import Cluster, Plan, estimate
 from jobs.planning.placement import Trial, gap, lower_bound, place
 from jobs.planning.rates import CARDS, Rate, published, rates
 from pipeline import ranks
@@ -100,7 +100,8 @@ def test_a_plan_adds_up() -> None:
     row = small_row()
     runs = [Run(row, "d", "digits-d", seed) for seed in range(4)]
     amounts = {run: amount(row, 1437, 360) for run in runs}
-    found = estimates(amounts, {row.fingerprint: Rate(0.1, 0.001, "probed")}, 5.0, workers=1, units=1)
+    rate = Rate(0.1, 0.001, "probed")
+    found = [estimate(run, left, rate, 5.0, workers=1, units=1) for run, left in amounts.items()]
     each = 5.0 + 0.1 * amounts[runs[0]].iterations + 0.001 * amounts[runs[0]].forward
     assert [one.seconds for one in found] == pytest.approx([each] * 4)
     made = Plan(Cluster(2, "CPU", price=36.0), found, fixed=10.0)
