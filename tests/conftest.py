@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets import Dataset, write_dataset
-from pipeline.sources import digits
+from pipeline.data.datasets import Dataset, write_dataset
+from pipeline.data.sources import digits
 from pipeline.storage import Storage
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,13 +8,13 @@ from time import monotonic, perf_counter, time
 from typing import Any
 from uuid import uuid4
 
-from jobs.cluster import Node, check_fits, nodes
 from jobs.doctor.facts import Facts, Question, examine
 from jobs.doctor.findings import Finding, judge, link
-from jobs.mlflow_server import is_server
-from jobs.options import tracking_there
+from jobs.execution.cluster import Node, check_fits, nodes
+from jobs.requests.options import tracking_there
+from jobs.tracking.server_check import is_server
 from pipeline.errors import InputError, first_line, last_line
-from pipeline.provenance import hardware, source_digest, versions
+from pipeline.runs.provenance import hardware, source_digest, versions
 from pipeline.storage import Storage
 
 ANSWER_SECONDS = 35.0
@@ -152,7 +152,7 @@ class Peer:
         """Where the others find it."""
         import ray
 
-        from pipeline import ranks
+        from pipeline.training.step import process_group as ranks
 
         here = ray.util.get_node_ip_address()
         self._listener = ranks.listen(here)
@@ -162,8 +162,8 @@ class Peer:
         """Bytes a second at which gradients of `LINK_BYTES` are summed over all of them."""
         import torch
 
-        from jobs.worker import use_own_interface
-        from pipeline import ranks
+        from jobs.execution.worker import use_own_interface
+        from pipeline.training.step import process_group as ranks
 
         use_own_interface()
         group = ranks.join(rank, count, torch.device("cpu"), address, self._listener, timeout_s=LINK_SECONDS)

@@ -9,12 +9,12 @@ from pathlib import Path
 from time import sleep, time
 from typing import Any
 
-from jobs.mlflow_server import tracking_trouble
-from jobs.worker import cache_folder
-from pipeline.datasets import images_path, intact, read_manifest
+from jobs.execution.worker import cache_folder
+from jobs.tracking.server_check import tracking_trouble
+from pipeline.data.datasets import images_path, intact, read_manifest
+from pipeline.data.photo_shards import fits, holds_photographs
 from pipeline.errors import InputError, first_line
-from pipeline.photos import fits, holds_photographs
-from pipeline.provenance import hardware, source_digest, versions
+from pipeline.runs.provenance import hardware, source_digest, versions
 from pipeline.storage import Storage
 
 SETTLE_SECONDS = 5.0

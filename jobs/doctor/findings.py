@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.doctor.facts import Facts, Question
-from jobs.mlflow_server import is_server
+from jobs.tracking.server_check import is_server
 
 Level = Literal["fine", "warning", "problem"]
 

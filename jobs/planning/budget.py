@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.claims import claim_experiments
 from analysis.stats import MIN_SEEDS
-from pipeline.experiments import EXPERIMENTS
+from analysis.verdicts.claims import claim_experiments
+from pipeline.recipe.experiments import EXPERIMENTS
 
 
 @dataclass(frozen=True)

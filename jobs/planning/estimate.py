@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from jobs.planning.amounts import Amount
 from jobs.planning.placement import Placement, Trial, gap, lower_bound, place
 from jobs.planning.rates import DOUBT, Rate
-from pipeline.runs import Run
+from jobs.planning.workload import Amount
+from pipeline.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from time import monotonic, perf_counter, sleep
 from typing import Any
 from uuid import uuid4
 
-from jobs.launch import Execution
-from jobs.planning.amounts import iteration_flops
-from pipeline.datasets import write_dataset
+from jobs.execution.launch import Execution
+from jobs.planning.workload import iteration_flops
+from pipeline.data.datasets import write_dataset
+from pipeline.data.sources import digits
 from pipeline.errors import InputError, last_line
-from pipeline.experiments import EXPERIMENTS, Experiment
-from pipeline.runs import Run
-from pipeline.sources import digits
+from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
 STARTED_AT_ONCE = 4
@@ -95,7 +95,7 @@ def _wait_for_nodes(execution: Execution, at_once: int) -> None:
     """
     import ray
 
-    from jobs.cluster import places
+    from jobs.execution.cluster import places
 
     each = execution.each_worker
     if places([dict(node["Resources"]) for node in ray.nodes() if node["Alive"]], each) >= at_once:
@@ -116,7 +116,7 @@ def nap() -> None:
 
 def _start(place: Storage, execution: Execution, at_once: int) -> float:
     """Seconds that runs take which train for one iteration only, so many of them at once."""
-    from jobs.launch import run_on_ray
+    from jobs.execution.launch import run_on_ray
 
     folder = f"plan-{uuid4().hex[:8]}"
     scratch = Storage(place.below(folder))
@@ -183,12 +183,12 @@ def time_row(row: Experiment, side: int, execution: Execution) -> Timing:
     began = perf_counter()
     import torch
 
-    from jobs.determinism import full_precision
-    from pipeline import ranks
-    from pipeline.memory import keep_freed_memory
-    from pipeline.networks import build_network
-    from pipeline.provenance import hardware
-    from pipeline.step import Trainee
+    from jobs.execution.determinism import full_precision
+    from pipeline.runs.provenance import hardware
+    from pipeline.training.memory import keep_freed_memory
+    from pipeline.training.step import process_group as ranks
+    from pipeline.training.step.networks import build_network
+    from pipeline.training.step.train_state import Trainee
 
     keep_freed_memory()
     torch.set_num_threads(execution.threads)

@@ -10,14 +10,14 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
-from jobs.launch import Execution
-from jobs.planning.amounts import BACKWARD, convolutions, iteration_flops
+from jobs.execution.launch import Execution
 from jobs.planning.probe import Timing
-from pipeline.checkpoint import newest_history
+from jobs.planning.workload import BACKWARD, convolutions, iteration_flops
 from pipeline.errors import InputError
-from pipeline.experiments import Experiment
-from pipeline.metrics import IMAGES_PER_SECOND
-from pipeline.runs import Run
+from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.metrics import IMAGES_PER_SECOND
+from pipeline.runs.checkpoint import newest_history
+from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
 Source = Literal["probed", "one worker probed", "earlier runs", "in proportion", "published"]

@@ -5,8 +5,8 @@ from json import dumps
 
 import pytest
 
-from pipeline.experiments import EXPERIMENTS
-from pipeline.metrics import TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
 from tests.analysis.measured_runs import Frames, frames_of, points, run_row
 
 

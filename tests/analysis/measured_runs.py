@@ -1,4 +1,4 @@
-"""Measured frames made by hand: a few runs with given errors, in the schema of `analysis.frames`."""
+"""Measured frames made by hand: a few runs with given errors, in the schema of `analysis.measured.frames`."""
 
 import pandas as pd
 

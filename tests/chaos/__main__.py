@@ -18,15 +18,15 @@ from threading import Event, Thread
 
 import torch
 
-from pipeline.checkpoint import newest_history, newest_iteration
-from pipeline.datasets import Dataset, write_dataset
-from pipeline.overrides import experiment_named
-from pipeline.provenance import source_digest
-from pipeline.ranks import single
-from pipeline.runs import Run, read_heartbeat, read_result
-from pipeline.sources import digits
+from pipeline.data.datasets import Dataset, write_dataset
+from pipeline.data.sources import digits
+from pipeline.recipe.overrides import experiment_named
+from pipeline.runs.checkpoint import newest_history, newest_iteration
+from pipeline.runs.provenance import source_digest
+from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
-from pipeline.train import Settings, train
+from pipeline.training.loop import Settings, train
+from pipeline.training.step.process_group import single
 from tests.chaos.judge import Verdict, judge
 from tests.chaos.kills import KINDS, Scene, Server
 from tests.chaos.nodes import Namespaces, Nodes, Plain, namespaces_possible

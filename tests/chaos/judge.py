@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from pipeline.checkpoint import newest_checkpoint
-from pipeline.history import History
-from pipeline.metrics import IMAGES_PER_SECOND
-from pipeline.runs import Run, read_result
-from pipeline.schedule import expected_points
+from pipeline.recipe.metrics import IMAGES_PER_SECOND
+from pipeline.recipe.schedule import expected_points
+from pipeline.runs.checkpoint import newest_checkpoint
+from pipeline.runs.history import History
+from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
 
 Values = dict[tuple[str, int], float]

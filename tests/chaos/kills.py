@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.runs import Run
+from pipeline.runs.run import Run
 from tests.chaos.nodes import QUIET, Nodes, descendants
 
 DOWN_SECONDS = 5.0

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import folder, iterations, newest_checkpoint
-from pipeline.datasets import read_dataset, write_dataset
+from pipeline.data.datasets import read_dataset, write_dataset
+from pipeline.data.staging import staged_dataset
 from pipeline.errors import InputError
-from pipeline.lease import Lease
-from pipeline.ranks import single
-from pipeline.runs import read_heartbeat, start_run, stored_runs
-from pipeline.staging import staged_dataset
+from pipeline.runs.checkpoint import folder, iterations, newest_checkpoint
+from pipeline.runs.lease import Lease
+from pipeline.runs.run import read_heartbeat, start_run, stored_runs
 from pipeline.storage import Storage
-from pipeline.train import Settings, train
-from pipeline.verify import examine
+from pipeline.training.loop import Settings, train
+from pipeline.training.step.process_group import single
+from pipeline.training.verify import examine
 from tests.object_store import ACCESS, s3_server
-from tests.pipeline.photographs import as_parquet, ingested, pictures
-from tests.pipeline.small_runs import digits_once, small_run
+from tests.pipeline.data.photographs import as_parquet, ingested, pictures
+from tests.pipeline.training.small_runs import digits_once, small_run
 
 RUN = small_run()
 

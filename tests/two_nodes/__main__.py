@@ -19,10 +19,10 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from jobs.submission import job_name
-from jobs.tracking import our_runs
-from pipeline.runs import read_result, stored_runs
-from pipeline.schedule import expected_points
+from jobs.execution.submission import job_name
+from jobs.tracking.store import our_runs
+from pipeline.recipe.schedule import expected_points
+from pipeline.runs.run import read_result, stored_runs
 from pipeline.storage import Storage
 from tests.chaos.nodes import QUIET, Namespaces, namespaces_possible
 from tests.postgres import binaries

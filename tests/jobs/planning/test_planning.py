@@ -7,20 +7,20 @@ from dataclasses import replace
 import pytest
 from torch import Tensor
 
-from jobs.planning.amounts import amount, convolutions, iteration_flops
 from jobs.planning.budget import choose, coverage
 from jobs.planning.estimate import Cluster, Plan, estimate
 from jobs.planning.placement import Trial, gap, lower_bound, place
 from jobs.planning.rates import CARDS, Rate, published, rates
-from pipeline import ranks
-from pipeline.datasets import Dataset
+from jobs.planning.workload import amount, convolutions, iteration_flops
+from pipeline.data.datasets import Dataset
 from pipeline.errors import InputError
-from pipeline.experiments import EXPERIMENTS
-from pipeline.networks import ResNet
-from pipeline.runs import Run
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.runs.run import Run
 from pipeline.storage import Storage
-from pipeline.train import Settings, train
-from tests.pipeline.small_runs import small_row, small_run
+from pipeline.training.loop import Settings, train
+from pipeline.training.step import process_group as ranks
+from pipeline.training.step.networks import ResNet
+from tests.pipeline.training.small_runs import small_row, small_run
 
 
 def test_amounts_are_what_a_run_computes(

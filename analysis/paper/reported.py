@@ -1,0 +1,195 @@
+"""What the paper reported (Table 6, the curves of Figures 1, 6 and 7, the claims): typed loaders of `analysis/paper`.
+
+Read on call, never at import. Nothing is measured or compared here.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from math import nan
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.measured.frames import each
+
+PAPER = Path(__file__).parent
+PAPER_ITERATIONS = 64_000
+"""Sec. 4.2: the CIFAR-10 schedule, the x-axis of Figures 1 and 6."""
+
+CIFAR_PANELS = ("fig1_left", "fig1_right", "fig6_left", "fig6_middle", "fig6_right")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of Table 6: errors in percent, `params` as printed; `experiment` is empty for a method only quoted."""
+
+    method: str
+    layers: int | None
+    experiment: str
+    value: float
+    best: float
+    mean: float
+    std: float
+    params: str
+    note: str
+
+    @property
+    def printed(self) -> str:
+        """The error as the paper prints it: "8.75", or "6.43 (6.61±0.16)"."""
+        return f"{self.value:.2f}" if pd.isna(self.mean) else f"{self.best:.2f} ({self.mean:.2f}±{self.std:.2f})"
+
+    @property
+    def reference(self) -> float:
+        """What a mean over seeds is compared with: the paper's mean where it has one, else its single run."""
+        return self.value if pd.isna(self.mean) else self.mean
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A claim in words, with where the paper makes it and the numbers it gives."""
+
+    id: str
+    statement: str
+    source: str
+    paper_values: str
+    note: str
+
+
+@cache
+def table_6() -> tuple[Row, ...]:
+    """The rows of Table 6, in the paper's order."""
+    frame = pd.read_csv(PAPER / "table_6.csv", dtype={"layers": "Int64"}, keep_default_na=True)
+    text = ["experiment", "params", "note"]
+    frame[text] = frame[text].fillna("")
+    return tuple(
+        Row(
+            method=row.row,
+            layers=None if pd.isna(row.layers) else int(row.layers),
+            experiment=row.experiment,
+            value=row.value,
+            best=row.best,
+            mean=row.mean,
+            std=row.std,
+            params=row.params,
+            note=row.note,
+        )
+        for row in each(frame)
+    )
+
+
+@cache
+def protocol_table(number: int) -> pd.DataFrame:
+    """Table 2, 3, 4 or 5, a line a method in the paper's order: method, experiment (empty if only quoted), top1, top5, note.
+
+    Errors are percent, NaN where the paper prints none.
+    """
+    frame = pd.read_csv(PAPER / f"table_{number}.csv")
+    frame["method"] = [row.row if number != 2 else f"{row.row}-{row.layers}" for row in each(frame)]
+    frame["first"] = frame.metric.str.rpartition("/")[2].str.removesuffix("_err")
+    frame[["experiment", "note"]] = frame[["experiment", "note"]].fillna("").astype("str")
+    keys = ["method", "experiment"]
+    wide = frame.pivot(index=keys, columns="first", values="value").reindex(columns=["top1", "top5"])
+    about = frame.drop_duplicates(keys).set_index(keys).note
+    return wide.join(about).loc[list(about.index)].reset_index()
+
+
+@cache
+def figure_4() -> pd.DataFrame:
+    """The digitised curves of Figure 4 (±0.06 points): experiment, split (`train` or `val`), iteration, error (percent)."""
+    frame = pd.read_csv(PAPER / "curves.csv")
+    frame = frame[frame.panel.str.startswith("fig4_")]
+    names = frame.curve.str.extract(r"(?P<name>\S+) (?P<split>train|val)")
+    named = {"plain-18": "plain18", "plain-34": "plain34", "ResNet-18": "resnet18", "ResNet-34": "resnet34-a"}
+    return pd.DataFrame(
+        {
+            "experiment": names.name.map(named),
+            "split": names.split,
+            "iteration": (frame.x * 10_000).round().astype("int64"),
+            "error": frame.y,
+        }
+    ).reset_index(drop=True)
+
+
+@cache
+def claims() -> dict[str, Statement]:
+    """The claims by id, in order."""
+    frame = pd.read_csv(PAPER / "claims.csv").fillna("")
+    return {row.id: Statement(row.id, row.statement, row.source, row.paper_values, row.note) for row in each(frame)}
+
+
+@cache
+def multiply_adds() -> dict[str, str]:
+    """Table 1's last row by experiment, as printed: "1.8e9"."""
+    frame = pd.read_csv(PAPER / "table_1.csv", dtype={"value": "str"})
+    return {row.experiment: row.value for row in each(frame)}
+
+
+@cache
+def cells() -> pd.DataFrame:
+    """Every error that Tables 2 to 6 print of the paper's own networks: table, row, experiment, metric, value (percent)."""
+    frames = [pd.read_csv(PAPER / f"table_{number}.csv") for number in range(2, 7)]
+    every = pd.concat([frame.dropna(axis="columns", how="all") for frame in frames], ignore_index=True)
+    return every.loc[every.experiment.notna(), ["table", "row", "experiment", "metric", "value"]].reset_index(drop=True)
+
+
+@cache
+def appendix() -> dict[str, str]:
+    """The tables of the appendices (7 to 14), which are not run, with what each is about."""
+    return {row.table: f"{row.about}: {row.status}" for row in each(pd.read_csv(PAPER / "appendix.csv"))}
+
+
+MARGIN = 0.5
+"""Points around a number of the paper within which a mean counts as reproduced, unless `margins` says otherwise."""
+
+
+@cache
+def margins() -> dict[tuple[str, str], float]:
+    """Other margins than `MARGIN`, by (experiment, metric); the file says why each."""
+    frame = pd.read_csv(PAPER / "margins.csv")
+    return {(row.experiment, row.metric): float(row.margin) for row in each(frame)}
+
+
+@cache
+def curves() -> pd.DataFrame:
+    """The digitised CIFAR-10 curves: panel, experiment, split (`train` or `test`), iteration, error (percent)."""
+    frame = pd.read_csv(PAPER / "curves.csv").query("panel in @CIFAR_PANELS", local_dict={"CIFAR_PANELS": CIFAR_PANELS})
+    names = frame.curve.str.extract(r"(?P<name>\S+) (?P<split>train|test)")
+    return pd.DataFrame(
+        {
+            "panel": frame.panel,
+            "experiment": [re.sub("[^a-z0-9]", "", name.lower()) for name in names.name],
+            "split": names.split,
+            "iteration": (frame.x * 10_000).round().astype("int64"),
+            "error": frame.y,
+        }
+    ).reset_index(drop=True)
+
+
+def curve(panel: str, experiment: str, split: str) -> pd.DataFrame:
+    """One digitised curve: iteration and error; empty if the panel does not show it."""
+    frame = curves()
+    chosen = (frame.panel == panel) & (frame.experiment == experiment) & (frame.split == split)
+    return frame.loc[chosen, ["iteration", "error"]].sort_values("iteration", ignore_index=True)
+
+
+@cache
+def responses() -> pd.DataFrame:
+    """The digitised points of Figure 7 (±0.006): panel (`top` or `bottom`), experiment, layer (from 1), std."""
+    frame = pd.read_csv(PAPER / "curves.csv")
+    frame = frame[frame.panel.str.startswith("fig7_")]
+    return pd.DataFrame(
+        {
+            "panel": frame.panel.str.removeprefix("fig7_"),
+            "experiment": [re.sub("[^a-z0-9]", "", name.lower()) for name in frame.curve],
+            "layer": frame.x.round().astype("int64"),
+            "std": frame.y,
+        }
+    ).reset_index(drop=True)
+
+
+def plain_final(experiment: str) -> float:
+    """Test error of a plain network at the last iteration of Figure 6, digitised (±0.05 points); NaN if not shown."""
+    shown = curve("fig6_left", experiment, "test")
+    at_end = shown.loc[shown.iteration == PAPER_ITERATIONS, "error"]
+    return float(at_end.iloc[0]) if len(at_end) else nan

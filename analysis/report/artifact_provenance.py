@@ -1,0 +1,147 @@
+"""Where an artifact comes from: its runs, their dataset, commits, versions and hardware, as a file beside it; and audits.
+
+A report carries the frames that it was made of (`data/`) and the checksum of each of its files (`report.json`). An audit
+makes it again from those frames and compares every byte.
+"""
+
+from collections.abc import Callable, Collection
+from hashlib import blake2b
+from importlib.metadata import version
+from json import dumps, loads
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import pandas as pd
+
+from analysis.measured.frames import Frames, each, load, parquet_files
+from analysis.studies.studies import Study
+from pipeline.errors import InputError
+from pipeline.storage import checksum
+
+DATA, MADE = "data", "report.json"
+FORMAT = "resnet-repro/report/1"
+MAKERS = ("pandas", "pyarrow", "matplotlib", "jinja2", "numpy", "scipy")
+"""The packages that have a part in a report's bytes."""
+
+Files = dict[str, bytes]
+
+
+def origin(study: Study, experiments: Collection[str]) -> bytes:
+    """The runs of these experiments in the study, and what each was made with, as JSON."""
+    runs = study.runs[study.runs.experiment.isin(experiments)]
+    kept = ("run_id", "experiment", "seed", "status", "fingerprint", "commit", "dirty", "drift", "one_pass", "device", "hardware", "world_size",
+            "threads", "mlflow_run_id")  # fmt: skip
+    about = {
+        "dataset": study.dataset,
+        "dataset_id": study.dataset_id,
+        "comparable": study.comparable,
+        "overrides": study.overrides,
+        "runs": [
+            {name: _null(getattr(run, name)) for name in kept} | {"versions": _parsed(run.versions)}
+            for run in each(runs)
+        ],
+    }
+    return _json(about)
+
+
+def sealed(files: Files, frames: Frames) -> Files:
+    """A report's files with the frames it was made of and a list of checksums."""
+    files = files | {f"{DATA}/{name}": content for name, content in parquet_files(frames).items()}
+    about = {"format": FORMAT, "made_with": made_with(), "files": {n: checksum(files[n]) for n in sorted(files)}}
+    return files | {MADE: _json(about)}
+
+
+def listed(folder: Path) -> set[str]:
+    """The files of the report that lies in a folder, by its own list; empty if there is none."""
+    return set(_sums(_about(folder)))
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What a report says of itself; empty if there is none of ours."""
+    try:
+        about = loads((folder / MADE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) and about.get("format") == FORMAT else {}
+
+
+def _sums(about: dict[str, Any]) -> dict[str, str]:
+    """The checksums of a report's files, of those that lie in its folder."""
+    files = about.get("files")
+    named = files.items() if isinstance(files, dict) else ()
+    return {name: its for name, its in named if ".." not in Path(name).parts and not Path(name).is_absolute()}
+
+
+def made_with() -> dict[str, str]:
+    """What makes reports here."""
+    return {"python": python_version(), **{name: version(name) for name in MAKERS}, "analysis": _own_digest()}
+
+
+def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
+    """What is wrong with a report that lies in `folder`, a line each; `make` gives the files of a report on frames.
+
+    Raises:
+        InputError: it is no report of ours, or its data cannot be read.
+    """
+    about = _about(folder)
+    if not about:
+        raise InputError(f"{folder}: no report that can be audited ({MADE} is missing or not ours)")
+    sums = _sums(about)
+    if not sums:
+        raise InputError(f"{folder}: no report that can be audited ({MADE} lists no files)")
+    found = {name: _read(folder / name) for name in sums}
+    wrong = {name: "is missing" for name, content in found.items() if content is None}
+    wrong |= {
+        name: "was changed after the report was made"
+        for name, content in found.items()
+        if content is not None and checksum(content) != sums[name]
+    }
+    if any(name.startswith(f"{DATA}/") for name in wrong):
+        return [f"{name} {what}" for name, what in sorted(wrong.items())]
+    again = make(load(folder / DATA))
+    here = made_with()
+    elsewhere = [f"{name} {was}" for name, was in about.get("made_with", {}).items() if here.get(name) != was]
+    but = f" (it was made with {', '.join(elsewhere)})" if elsewhere else ""
+    for name in sorted(again.keys() | {name for name in sums if not name.startswith(f"{DATA}/")}):
+        if name not in sums:
+            wrong[name] = "is not in the report, but its data gives it"
+        elif name not in again:
+            wrong[name] = "is in the report, but its data does not give it"
+        elif name not in wrong and again[name] != found[name]:
+            wrong[name] = f"is not what the report's data gives{but}"
+    return [f"{name} {what}" for name, what in sorted(wrong.items())]
+
+
+def _own_digest() -> str:
+    """A digest of the code that makes reports."""
+    digest = blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parents[1].rglob("*.*")):
+        if path.suffix in (".py", ".j2", ".csv"):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _json(about: dict[str, Any]) -> bytes:
+    return (dumps(about, indent=1, default=_plain) + "\n").encode()
+
+
+def _null(value: Any) -> Any:
+    """None for a missing value, which JSON would spell NaN."""
+    return None if pd.isna(value) else value
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's."""
+    return value.item()
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,159 @@
+"""What a study consists of, in words and counts: runs, hardware, versions, commits; and the list of its runs.
+
+For the head and the foot of the report. No statistics.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from json import JSONDecodeError, loads
+from typing import Any
+
+import pandas as pd
+
+from analysis.measured.frames import each
+from analysis.paper import reported
+from analysis.studies.run_metrics import MEASURED, NO_RESULT, STATES, measure
+from analysis.studies.studies import Study
+from analysis.tables.study_tables import CountedCell
+from analysis.verdicts.cells import VERDICTS
+from analysis.verdicts.claims import Judgement
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Counts by state and verdict, and each distinct provenance with the number of runs behind it."""
+
+    states: dict[str, int]
+    verdicts: dict[str, int]
+    seeds: str
+    dates: str
+    hardware: list[str]
+    versions: list[str]
+    commits: list[str]
+
+
+def overview(study: Study, judgements: list[Judgement]) -> Overview:
+    """The head of a study's page."""
+    runs = study.runs
+    per_row = runs.groupby("experiment").seed.nunique()
+    low, high = int(per_row.min()), int(per_row.max())
+    seeds = f"{low if low == high else f'{low} to {high}'} seed{'s' * (high > 1)} each"
+    return Overview(
+        states={state: int((measure(study).state == state).sum()) for state in STATES},
+        verdicts={name: sum(one.verdict == name for one in judgements) for name in VERDICTS},
+        seeds=f"{len(per_row)} experiment{'s' * (len(per_row) > 1)} with {seeds}",
+        dates=_dates(runs),
+        hardware=_counted([hardware_text(run) for run in each(runs)]),
+        versions=_counted([versions_text(text) for text in runs.versions]),
+        commits=_counted([commit(run) for run in each(runs)]),
+    )
+
+
+def coverage(cells: list[CountedCell], judgements: list[Judgement]) -> str:
+    """How much of what the paper prints was run and reproduced here, by the cells of a study's tables and the claims."""
+    printed = reported.cells()
+    run = [cell for cell in cells if cell.run]
+    good = [cell for cell in run if cell.verdict == "reproduced"]
+    judged = [one for one in judgements if one.verdict != "not run"]
+    held = [one for one in judged if one.verdict == "reproduced"]
+    return (
+        f"{len(good)} cells reproduced of {len(run)} run, of {len(printed)} errors that Tables 2 to 6 print of the paper's own "
+        f"networks; {len(held)} claims reproduced of {len(judged)} run, of {len(reported.claims())}"
+    )
+
+
+def run_list(study: Study) -> pd.DataFrame:
+    """One row per run as text: what it is, how it ended, its final test error, and where to find it again."""
+    measures = measure(study)
+    runs = study.runs.assign(state=measures.state, test=measures.test)
+    return pd.DataFrame(
+        {
+            "experiment": runs.experiment,
+            "seed": runs.seed.astype(str),
+            "status": [status_text(run.status, run.state) for run in each(runs)],
+            "final test error (%)": [final_text(run.state, run.test) for run in each(runs)],
+            "iterations": [f"{count:,}" for count in runs.iterations],
+            "duration": [_duration(run.started_ms, run.ended_ms) for run in each(runs)],
+            "commit": [commit(run) for run in each(runs)],
+            "MLflow run": runs.mlflow_run_id,
+        }
+    )
+
+
+def troubled(study: Study) -> pd.DataFrame:
+    """The runs that are in no average, with the reason: failed, unfinished, or finished without a final error."""
+    measures = measure(study)
+    runs = measures[measures.state != MEASURED]
+    return pd.DataFrame(
+        {
+            "experiment": runs.experiment,
+            "seed": runs.seed.astype(str),
+            "status": [status_text(run.status, run.state) for run in each(runs)],
+            "reason": [_because(run) for run in each(runs)],
+        }
+    )
+
+
+def commit(run: Any) -> str:
+    """The commit of a run, short, with what marks it: changes that the commit does not hold, and how it was carried out."""
+    marks = {"uncommitted changes": run.dirty, "drift": pd.notna(run.drift), "one pass": run.one_pass}
+    return " + ".join([run.commit[:10] or "unknown", *(mark for mark, holds in marks.items() if holds)])
+
+
+def status_text(status: str, state: str) -> str:
+    """How a run ended."""
+    return f"{status.lower()}, {NO_RESULT}" if state == NO_RESULT else status.lower()
+
+
+def _because(run: Any) -> str:
+    if run.state == NO_RESULT:
+        return "finished without a finite final test error"
+    return str(run.reason) if pd.notna(run.reason) else "–"
+
+
+def final_text(state: str, error: float, unit: str = "") -> str:
+    """A run's final error, or that there is none."""
+    if state == MEASURED:
+        return f"{error:.2f}{unit}"
+    return "missing" if state == NO_RESULT else "–"
+
+
+def _duration(started: Any, ended: Any) -> str:
+    if pd.isna(started) or pd.isna(ended):
+        return "–"
+    minutes, seconds = divmod(int(ended - started) // 1000, 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _dates(runs: pd.DataFrame) -> str:
+    moments = pd.concat([runs.started_ms, runs.ended_ms]).dropna()
+    if moments.empty:
+        return "unknown"
+    days = [f"{datetime.fromtimestamp(int(ms) / 1000, UTC):%Y-%m-%d}" for ms in (moments.min(), moments.max())]
+    return " to ".join(dict.fromkeys(days)) + " (UTC)"
+
+
+def hardware_text(run: Any) -> str:
+    """What a run was carried out on."""
+    workers = "1 worker" if run.world_size == 1 else f"{run.world_size} workers"
+    threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+    return f"{run.hardware}: {run.device}, {workers}, {threads} each"
+
+
+def versions_text(text: str) -> str:
+    """`python 3.11.9, ray 2.49.0`; text that is no JSON object is shown as it is."""
+    try:
+        found = loads(text)
+    except JSONDecodeError:
+        return text
+    if not isinstance(found, dict):
+        return text
+    return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+
+
+def _counted(texts: list[str]) -> list[str]:
+    """Each distinct text; with how many runs it stands for where there are several."""
+    counts = pd.Series(texts).value_counts().sort_index()
+    if len(counts) == 1:
+        return [str(counts.index[0])]
+    return [f"{text} ({count} run{'s' * (count > 1)})" for text, count in counts.items()]

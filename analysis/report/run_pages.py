@@ -1,0 +1,129 @@
+"""A page per run: its curves, its recipe with what deviates from the paper's, what it measured, and where it comes from.
+
+Curves are drawn as plain SVG elements of the page: a report has hundreds of them.
+"""
+
+from dataclasses import asdict
+from json import loads
+from math import isfinite
+from typing import Any
+
+import pandas as pd
+
+from analysis.measured.frames import each
+from analysis.report.overview import commit, final_text, hardware_text, status_text, versions_text
+from analysis.report.pages import render
+from analysis.studies.run_metrics import measure
+from analysis.studies.studies import Study
+from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS
+from pipeline.recipe.metrics import METRICS, TEST_ERR, TRAIN_ERR
+from pipeline.recipe.overrides import value_text
+
+FOLDER = "runs"
+WIDTH, HEIGHT = 640, 260
+LEFT, BOTTOM, TOP, RIGHT = 44, 34, 10, 10
+STEPS = (1, 2, 5, 10, 20, 50, 100)
+
+
+def page_of(experiment: str, seed: int) -> str:
+    """Where a run's page lies in its study's folder."""
+    return f"{FOLDER}/{experiment}-seed-{seed}.html"
+
+
+def run_pages(study: Study) -> dict[str, bytes]:
+    """The page of each run of a study, by its place in the study's folder."""
+    points = {str(run_id): frame for run_id, frame in study.metrics.groupby("run_id")}
+    measures = measure(study).set_index("run_id")
+    none = study.metrics.iloc[:0]
+    return {
+        page_of(run.experiment, run.seed): _page(study, run, points.get(run.run_id, none), measures.loc[run.run_id])
+        for run in each(study.runs)
+    }
+
+
+def _page(study: Study, run: Any, points: pd.DataFrame, measured: Any) -> bytes:
+    newest = points.sort_values("iteration").groupby("metric").tail(1).set_index("metric")
+    facts = {
+        "Status": status_text(run.status, measured.state) + (f": {run.reason}" if pd.notna(run.reason) else ""),
+        "Final test error": final_text(measured.state, measured.test, unit=" %"),
+        "Dataset": f"{run.dataset} {run.dataset_id}",
+        "Run": run.run_id,
+        "Commit": commit(run),
+        "Drift": run.drift if pd.notna(run.drift) else "",
+        "Batch norm": "all groups of a worker in one pass" if run.one_pass else "",
+        "Hardware": hardware_text(run),
+        "Versions": versions_text(run.versions),
+        "MLflow run": run.mlflow_run_id,
+    }
+    last = [
+        {"metric": name, "value": f"{newest.value[name]:.4g} {METRICS[name].unit.removeprefix('1')}".strip(), "at": f"{newest.iteration[name]:,}",
+         "meaning": METRICS[name].meaning}
+        for name in METRICS if name in newest.index
+    ]  # fmt: skip
+    return render(
+        "run.html.j2",
+        title=f"{run.experiment}, seed {run.seed}",
+        study=study,
+        facts={name: text for name, text in facts.items() if text},
+        mlflow_url=run.mlflow_url if pd.notna(run.mlflow_url) else "",
+        recipe=_recipe(run),
+        last=pd.DataFrame(last, columns=["metric", "value", "at", "meaning"]),
+        curves=_curves(points, run.iterations),
+    )
+
+
+def _recipe(run: Any) -> list[dict[str, str]]:
+    """Each field of the row: its value, and the paper's where that is another."""
+    paper = EXPERIMENTS.get(run.experiment)
+    changed = loads(run.overrides)
+    if paper is None:
+        return [{"field": name, "value": value_text(value), "paper": ""} for name, value in sorted(changed.items())]
+    hidden = ("name", "artifacts", *(PHOTOGRAPHS if paper.family == "cifar" else ()))
+    fields = {name: value for name, value in asdict(paper).items() if name not in hidden}
+    return [
+        {
+            "field": name,
+            "value": value_text(changed.get(name, value)),
+            "paper": value_text(value) if name in changed else "",
+        }
+        for name, value in fields.items()
+    ]
+
+
+def _curves(points: pd.DataFrame, iterations: int) -> dict[str, Any]:
+    """Test and running training error as polylines with an axis; empty `lines` where nothing was measured."""
+    series = {}
+    for name in (TEST_ERR, TRAIN_ERR):
+        chosen = points[points.metric == name].sort_values("iteration")
+        series[name] = [(i, v) for i, v in zip(chosen.iteration, chosen.value, strict=True) if isfinite(v)]
+    values = [value for line in series.values() for _, value in line]
+    if not values:
+        return {"lines": []}
+    step = next((s for s in STEPS if max(values) <= 5 * s), STEPS[-1])
+    top = step * max(1, -(-max(values) // step))
+
+    def x(iteration: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * iteration / iterations, 1)
+
+    def y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / top, 1)
+
+    ticks = range(0, int(top) + 1, step)
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "lines": [
+            {
+                "name": name,
+                "dashed": name == TRAIN_ERR,
+                "points": " ".join(f"{x(i)},{y(v)}" for i, v in line),
+            }
+            for name, line in series.items()
+            if line
+        ],
+        "ys": [{"at": y(tick), "text": str(tick)} for tick in ticks],
+        "xs": [{"at": x(iterations * quarter / 4), "text": f"{iterations * quarter // 4:,}"} for quarter in range(5)],
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "bottom": HEIGHT - BOTTOM,
+    }

@@ -1,0 +1,27 @@
+"""What more seeds could decide: the cells and claims of measured frames that are undecided now."""
+
+from typing import Any
+
+from analysis.measured.frames import Frames, each
+from analysis.studies.studies import split_studies
+from analysis.tables.study_tables import study_tables
+from analysis.verdicts.claims import judge_claims
+
+
+def named(row: Any) -> str:
+    """A row of a table in a word: `ResNet-20`, or `ResNet-34 A, top-5`."""
+    if "measure" in row._fields:
+        return f"{row.method}, top-{row.measure.removeprefix('top')}"
+    return f"{row.method}-{row.layers}"
+
+
+def open_questions(frames: Frames) -> list[str]:
+    """Each in a few words, such as `C2: Not settled: ...` or `Table 6, ResNet-20: ...`; what has not been run is not among them."""
+    found = []
+    for study in split_studies(frames):
+        found += [f"{one.id}: {one.reason}" for one in judge_claims(study) if one.verdict == "undecided"]
+        for table in study_tables(study):
+            if "verdict" in table.raw:
+                undecided = table.raw[table.raw.verdict == "undecided"]
+                found += [f"{table.title}, {named(row)}: {row.why}" for row in each(undecided)]
+    return found

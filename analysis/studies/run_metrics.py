@@ -1,0 +1,128 @@
+"""The few numbers of each run that tables and claims rest on, one row per run (Sec. 4.2; errors in percent).
+
+Table 6 reports the final iterate, so a final error is the one measured at the iteration where the run ends: never the
+best, never the last one available. It averages nothing over runs and judges nothing.
+"""
+
+from functools import lru_cache
+from math import nan
+
+import pandas as pd
+
+from analysis.measured.frames import FAILED, FINISHED, each
+from analysis.paper.reported import PAPER_ITERATIONS
+from analysis.studies.studies import Study
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.metrics import (
+    FORWARD_VARIANCE,
+    GRADIENT_NORM,
+    PROTOCOLS,
+    RESPONSE_STD,
+    TEST_ERR,
+    TRAIN_CLEAN_ERR,
+    TRAIN_ERR,
+    protocol_err,
+)
+
+LATE = 50_000 / PAPER_ITERATIONS
+"""The running training error scatters, so its final value is the mean from here (as a share of the iterations) on."""
+
+MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = ("measured", "no final error", "failed", "unfinished")
+
+History = dict[tuple[str, str], pd.DataFrame]
+
+EARLY = {"early_5": 5 / 60, "early_10": 10 / 60}
+"""Shares of the schedule at which claim I9 compares: 50,000 and 100,000 of ImageNet's 600,000 iterations."""
+
+AFTER = {f"{protocol}_{first}": protocol_err(protocol, first) for protocol in PROTOCOLS for first in (1, 5)}
+"""What finished ImageNet networks are tested by: `ten_crop_1` is the top-1 error of ten crops."""
+
+COLUMNS = ["test", "train_clean", "train_running", "train_plateau", *EARLY, *AFTER, "response", "forward", "backward"]
+
+
+@lru_cache(maxsize=16)
+def measure(study: Study) -> pd.DataFrame:
+    """One row per run of the study, NaN where a number was not measured.
+
+    Columns beside those of the run: `state` (`measured`: finished with a final test error; `no final error`: finished
+    without, never averaged; `failed`; `unfinished`), `test`, `train_clean` and `train_running` (final errors),
+    `train_plateau` (mean running error before the last learning rate drop), `early_5` and `early_10` (test error early in training),
+    `ten_crop_1`, ... (`AFTER`), `response` (mean over layers of the final
+    standard deviation of their responses), `forward` and `backward` (the weakest signal in any layer, at the start, at
+    drops and at the end: variance, and gradient norm relative to the last layer's). Computed once per study: treat it as read-only.
+    """
+    grouped = study.metrics.groupby(["run_id", "metric"])
+    history: History = {(str(run), str(name)): points for (run, name), points in grouped}
+    names = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
+    kept = study.runs[[*names, "warmup_end", "converging_from"]]
+    deviations = study.layers[study.layers.quantity == RESPONSE_STD].groupby(["run_id", "iteration"]).value.mean()
+    forward, backward = _weakest(study, FORWARD_VARIANCE), _weakest(study, GRADIENT_NORM, relative=True)
+    numbers = pd.DataFrame(
+        [
+            _of_run(run.run_id, run.iterations, _drops(study, run.experiment), history)
+            | {"response": float(deviations.get((run.run_id, run.iterations), nan))}
+            | {"forward": float(forward.get(run.run_id, nan)), "backward": float(backward.get(run.run_id, nan))}
+            for run in each(kept)
+        ],
+        columns=COLUMNS,
+        index=kept.index,
+        dtype="float64",
+    )
+    measured = pd.concat([kept, numbers], axis=1)
+    measured["state"] = [_state(s, test) for s, test in zip(measured.status, measured.test, strict=True)]
+    for name in ("warmup_end", "converging_from"):
+        measured[name] = measured[name].astype("float64")
+    return measured
+
+
+def _weakest(study: Study, quantity: str, relative: bool = False) -> pd.Series:
+    """By run, the smallest value of a quantity in any layer, if `relative` as a share of the last layer's."""
+    layers = study.layers[study.layers.quantity == quantity].sort_values("layer")
+    last = layers.groupby(["run_id", "iteration"]).value.transform("last")
+    values = layers.value / last if relative else layers.value
+    return values.where(values < float("inf"), 0.0).groupby(layers.run_id).min()
+
+
+def _state(status: str, test: float) -> str:
+    if status == FINISHED:
+        return MEASURED if pd.notna(test) else NO_RESULT
+    return FAILED_RUN if status in FAILED else UNFINISHED_RUN
+
+
+def _of_run(run: str, end: int, drops: tuple[int, int], history: History) -> dict[str, float]:
+    running, test = _points(history, run, TRAIN_ERR), _points(history, run, TEST_ERR)
+    return {
+        "test": _at(test, end),
+        "train_clean": _at(_points(history, run, TRAIN_CLEAN_ERR), end),
+        "train_running": float(running[running.index >= LATE * end].mean()),
+        "train_plateau": float(running[(running.index > drops[0]) & (running.index <= drops[1])].mean()),
+        **{name: _from(test, share * end) for name, share in EARLY.items()},
+        **{name: _at(_points(history, run, metric), end) for name, metric in AFTER.items()},
+    }
+
+
+def _points(history: History, run: str, metric: str) -> pd.Series:
+    """The finite values of one metric of a run, by iteration."""
+    points = history.get((run, metric))
+    if points is None:
+        return pd.Series(dtype="float64", index=pd.Index([], dtype="int64"))
+    finite = points[points.value.abs() < float("inf")]
+    return finite.set_index("iteration").value.sort_index()
+
+
+def _at(points: pd.Series, iteration: int) -> float:
+    return float(points.get(iteration, nan))
+
+
+def _from(points: pd.Series, iteration: float) -> float:
+    """The first point at or after an iteration; NaN if there is none."""
+    later = points[points.index >= iteration]
+    return float(later.iloc[0]) if len(later) else nan
+
+
+def _drops(study: Study, experiment: str) -> tuple[int, int]:
+    """The stretch between the last two learning rate drops; empty where the schedule has no drop."""
+    row = EXPERIMENTS.get(experiment)
+    drops = study.overrides.get("lr_drops", row.lr_drops if row else ())
+    start, end = [0, 0, *drops][-2:]
+    return start, end

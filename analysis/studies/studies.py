@@ -1,0 +1,179 @@
+"""A study: the runs of one dataset under one variant of the recipe. Runs of different studies never meet in a cell.
+
+Design: only the official CIFAR-10 or ImageNet under the paper's own recipe is compared with the paper's numbers; elsewhere its
+claims are judged as orderings. This module groups runs and says in words what deviates; it averages nothing.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import blake2b
+from json import dumps, loads
+from typing import Any
+
+import pandas as pd
+
+from analysis.measured.frames import Frames, each
+from analysis.stats import LEVEL, LOOKS
+from pipeline.recipe.experiments import EXPERIMENTS, Family
+from pipeline.recipe.overrides import FOLLOWS_ITERATIONS, following, value_text
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The checked frames of one dataset and one recipe variant; `official` means the paper's own dataset."""
+
+    dataset: str
+    dataset_id: str
+    overrides: dict[str, Any]
+    official: bool
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+    layers: pd.DataFrame
+    evaluations: pd.DataFrame
+    """Of ensembles of its runs, and of peers on its dataset."""
+
+    @property
+    def level(self) -> Fraction:
+        """Of each test: where the numbers are looked at several times, each look has its share."""
+        return LEVEL / len(LOOKS) if self.runs.looks.any() else LEVEL
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the paper's numbers are about the same thing."""
+        return self.official and not self.overrides
+
+    @property
+    def why_not_comparable(self) -> str:
+        """One clause or two; empty for a comparable study."""
+        clauses = [] if self.official else [_about_dataset(self.dataset, self.papers_dataset)]
+        if self.overrides:
+            words = ", ".join(f"{name}={value_text(value)}" for name, value in self.named_overrides().items())
+            clauses.append(f"not the paper's recipe: {words}")
+        return "; ".join(clauses)
+
+    def named_overrides(self) -> dict[str, Any]:
+        """The overrides without those that only follow from another number of iterations."""
+        moved = [following(name, self.overrides) for name in set(self.runs.experiment) if name in EXPERIMENTS]
+        moved_alone = set.intersection(*moved) if moved else set()
+        return {name: value for name, value in self.overrides.items() if name not in moved_alone}
+
+    def deviations(self) -> list[str]:
+        """Each named override as a phrase with the paper's value where the study's rows agree on one."""
+        phrases = []
+        for name, value in self.named_overrides().items():
+            paper = {value_text(getattr(EXPERIMENTS[e], name, None)) for e in self.runs.experiment if e in EXPERIMENTS}
+            instead = f" instead of {paper.pop()}" if len(paper) == 1 else ""
+            phrases.append(f"{name.replace('_', ' ')} {value_text(value)}{instead}")
+            if name == "iterations":
+                moved = [FOLLOWS_ITERATIONS[other] for other in FOLLOWS_ITERATIONS if self._follows(other)]
+                phrases[-1] += f" ({' and '.join(moved)} moved in proportion)" if moved else ""
+        return phrases
+
+    def _follows(self, name: str) -> bool:
+        """Whether a field was changed, but only as another number of iterations has it."""
+        return name in self.overrides and name not in self.named_overrides()
+
+    @property
+    def dataset_title(self) -> str:
+        """The dataset's name for people; only the official one is called CIFAR-10 or ImageNet."""
+        return self.papers_dataset if self.official else self.dataset
+
+    @property
+    def family(self) -> Family:
+        """Which of the paper's halves its runs belong to: one dataset is never of both."""
+        known = [EXPERIMENTS[name].family for name in self.runs.experiment if name in EXPERIMENTS]
+        return known[0] if known else "cifar"
+
+    @property
+    def papers_dataset(self) -> str:
+        """What the paper trained its rows on."""
+        return {"cifar": "CIFAR-10", "imagenet": "ImageNet"}[self.family]
+
+    @property
+    def title(self) -> str:
+        if not self.overrides:
+            return f"{self.dataset_title}, the paper's recipe"
+        return f"{self.dataset_title}, " + ", ".join(f"{k}={value_text(v)}" for k, v in self.named_overrides().items())
+
+    @property
+    def slug(self) -> str:
+        """A folder name: readable, and unique by dataset id and recipe."""
+        digest = blake2b(f"{self.dataset_id} {dumps(self.overrides, sort_keys=True)}".encode(), digest_size=4)
+        return f"{re.sub('[^a-z0-9]+', '-', self.dataset.lower()).strip('-')}-{digest.hexdigest()}"
+
+
+def split_studies(frames: Frames) -> list[Study]:
+    """The studies of checked frames: comparable ones first, then by dataset and recipe.
+
+    A study is what somebody asked for: a run belongs to it if the study's changes, applied to the paper's row, give the
+    run's (ResNet-110 at a warm-up rate of 0.01 is the paper's own, and also one of a study that has that rate everywhere).
+    One dataset id means the same pixels, so its copies count as official as soon as one of them is. What was asked for
+    within a sweep alone makes no study: it is in `analysis.report.sweep_pages`.
+    """
+    studies: list[Study] = []
+    for _, of_dataset in frames.runs.groupby("dataset_id"):
+        official = bool(of_dataset.comparable.any())
+        found = {
+            overrides: of_dataset[[_belongs(run, loads(overrides)) for run in each(of_dataset)]]
+            for overrides in of_dataset[of_dataset.alone].overrides.unique()
+        }
+        for overrides, rows in found.items():
+            paper = official and overrides == "{}"
+            if paper or not any(set(rows.run_id) < set(others.run_id) for others in found.values()):
+                studies.append(study_of(min(of_dataset.dataset), loads(overrides), official, rows, frames))
+    return sorted(studies, key=lambda study: (not study.comparable, study.dataset, study.slug))
+
+
+def study_of(
+    dataset: str,
+    overrides: dict[str, Any],
+    official: bool,
+    rows: pd.DataFrame,
+    frames: Frames,
+) -> Study:
+    """A study of the rows' runs; of the other frames it takes what is about them."""
+    metrics, layers = frames.metrics, frames.layers
+    return Study(
+        dataset=dataset,
+        dataset_id=str(rows.dataset_id.iloc[0]),
+        overrides=overrides,
+        official=official,
+        runs=rows.sort_values(["experiment", "seed"], key=_paper_order, ignore_index=True),
+        metrics=metrics[metrics.run_id.isin(rows.run_id)].reset_index(drop=True),
+        layers=layers[layers.run_id.isin(rows.run_id)].reset_index(drop=True),
+        evaluations=_evaluations(frames.evaluations, rows),
+    )
+
+
+def _evaluations(evaluations: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    there = evaluations[evaluations.dataset_id == rows.dataset_id.iloc[0]]
+    runs = set(rows.run_id)
+    fitting = [one.kind == "peer" or set(loads(one.members)) <= runs for one in each(there)]
+    return there[pd.Series(fitting, index=there.index, dtype="bool")].reset_index(drop=True)
+
+
+def _belongs(run: Any, overrides: dict[str, Any]) -> bool:
+    """Whether a study's overrides, applied to the paper's row of that name, give the run's row."""
+    own, paper = loads(run.overrides), EXPERIMENTS.get(run.experiment)
+    if own == overrides or paper is None:
+        return bool(own == overrides)
+    changed = own.keys() | overrides.keys()
+    values = {name: loads(dumps(getattr(paper, name, None))) for name in changed}
+    return all(own.get(name, values[name]) == overrides.get(name, values[name]) for name in changed)
+
+
+def _paper_order(values: pd.Series) -> pd.Series:
+    """Sort key: experiments in the order of the paper's rows (others after them, by name), numbers as they are."""
+    if values.name != "experiment":
+        return values
+    names = list(EXPERIMENTS) + sorted(set(values) - set(EXPERIMENTS))
+    return values.map(names.index)
+
+
+def _about_dataset(dataset: str, wanted: str) -> str:
+    if dataset.lower() == wanted.lower():
+        return f"dataset is {dataset}, not read from the official archives"
+    if dataset.lower().replace("-", "").startswith("cifar10") and not dataset.lower().startswith("cifar100"):
+        return f"dataset is {dataset}, not verified against the official archive"
+    return f"dataset is {dataset}, not {wanted}"

@@ -1,0 +1,234 @@
+"""Table 6 (Sec. 4.2): the paper's rows in its order with what was measured beside them, and the plain nets below.
+
+`table_6` is a frame of raw numbers, `printed` the same rounded for people. Runs that failed or did not finish are
+counted and never averaged; nothing is compared with the paper unless it is the same dataset and recipe.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import pandas as pd
+
+from analysis.measured.frames import each
+from analysis.paper import reported
+from analysis.paper.reported import MARGIN
+from analysis.stats import confidence, percent
+from analysis.studies.run_metrics import FAILED_RUN, MEASURED, NO_RESULT, UNFINISHED_RUN, measure
+from analysis.studies.studies import Study
+from analysis.verdicts.cells import judge_cell, margin_of
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.metrics import TEST_ERR
+
+PLAIN = ("plain20", "plain32", "plain44", "plain56", "plain110")
+DIGITISED = "digitised from Figure 6, ±0.05 points"
+PLAIN_110 = "the paper gives no number, only > 60 %"
+
+MISSING = "–"
+NUMERIC = ("layers", "params", "error (%)", "95 % interval", "min–max", "paper (%)", "difference")
+"""The columns of the printed table that are set flush right."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the paper says about a row: `number` (percent) is compared with the mean; NaN if it gives none."""
+
+    method: str
+    layers: int | None
+    experiment: str
+    params: str
+    number: float
+    printed: str
+    note: str
+
+
+def table_6(study: Study) -> pd.DataFrame:
+    """Table 6 of a study, raw numbers: errors in percent, `std` with n - 1, counts of runs, `difference` in points.
+
+    `difference` is mean - paper and NaN where the two are not comparable; `reason` then says why.
+    """
+    measures = measure(study)
+    return pd.DataFrame([_row(reference, study, measures) for reference in references()]).astype({"layers": "Int64"})
+
+
+def references() -> list[Reference]:
+    """The paper's side of the table: its own rows in order, then the plain networks it shows only as curves."""
+    rows = reported.table_6()
+    table = [Reference(r.method, r.layers, r.experiment, r.params, r.reference, r.printed, r.note) for r in rows]
+    return table + [_plain_reference(name) for name in PLAIN]
+
+
+def _plain_reference(name: str) -> Reference:
+    final = reported.plain_final(name)
+    shown, note = (f"{final:.2f}", DIGITISED) if final == final else ("> 60", PLAIN_110)
+    return Reference("plain", EXPERIMENTS[name].depth, name, "", final, shown, note)
+
+
+def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str, object]:
+    runs = measures[measures.experiment == reference.experiment]
+    measured = runs[runs.state == MEASURED]
+    states = runs.state.value_counts()
+    reason = _reason(reference, study, len(measured))
+    cell = judge_cell(
+        measured.test.tolist(),
+        reference.number,
+        margin_of(reference.experiment, TEST_ERR),
+        level=study.level,
+        not_comparable="" if study.comparable else study.why_not_comparable,
+    )
+    return {
+        "method": reference.method,
+        "layers": reference.layers,
+        "experiment": reference.experiment,
+        "params": float(runs.params.iloc[0]) if len(runs) else nan,
+        "n": cell.n,
+        "mean": cell.mean,
+        "std": cell.std,
+        "low95": cell.low95,
+        "high95": cell.high95,
+        "best": cell.best,
+        "worst": cell.worst,
+        "failed": int(states.get(FAILED_RUN, 0)),
+        "unfinished": int(states.get(UNFINISHED_RUN, 0)),
+        "no_final_error": int(states.get(NO_RESULT, 0)),
+        "paper": reference.number,
+        "paper_printed": reference.printed,
+        "paper_params": reference.params,
+        "paper_note": reference.note,
+        "difference": nan if reason else cell.difference,
+        "low": cell.low,
+        "high": cell.high,
+        "margin": cell.margin,
+        "verdict": cell.verdict,
+        "why": cell.why if reference.experiment else reason,
+        "comparable": bool(reference.experiment) and study.comparable,
+        "reason": reason,
+    }
+
+
+def _reason(reference: Reference, study: Study, n: int) -> str:
+    """Why there is no difference to show; empty if there is one."""
+    if not reference.experiment:
+        return "quoted by the paper, not run here"
+    if n == 0:
+        return "no finished run"
+    if not study.comparable:
+        return f"not comparable: {study.why_not_comparable}"
+    return PLAIN_110 if reference.number != reference.number else ""
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text: `mean ± std (n)`, two decimals as in the paper, and a column of remarks."""
+    return pd.DataFrame(
+        {
+            "method": table.method,
+            "layers": [MISSING if pd.isna(layers) else str(layers) for layers in table.layers],
+            "params": [_params(row.params, row.paper_params) for row in each(table)],
+            "error (%)": [mean_std_n(row.mean, row.std, row.n) for row in each(table)],
+            "95 % interval": [_interval(row.low95, row.high95) for row in each(table)],
+            "min–max": [_interval(row.best, row.worst) for row in each(table)],
+            "paper (%)": table.paper_printed + table.paper_note.map(lambda note: "†" if note == DIGITISED else ""),
+            "difference": [_difference(row) for row in each(table)],
+            "verdict": [_verdict(row) for row in each(table)],
+            "remarks": [_remarks(row) for row in each(table)],
+        }
+    )
+
+
+def mean_std_n(mean: float, std: float, n: int) -> str:
+    """`8.75 ± 0.12 (5)`: what was measured of a cell, as text."""
+    if n == 0:
+        return MISSING
+    return f"{mean:.2f} ± {std:.2f} ({n})" if n > 1 else f"{mean:.2f} ({n})"
+
+
+def _interval(low: float, high: float) -> str:
+    return MISSING if pd.isna(low) else f"{low:.2f}–{high:.2f}"
+
+
+def _verdict(row: Any) -> str:
+    return row.verdict if row.n and row.comparable else MISSING
+
+
+def _params(measured: float, paper: str) -> str:
+    """The run's own count, rounded as the paper rounds; the paper's where nothing was run."""
+    if pd.isna(measured):
+        return paper or MISSING
+    return f"{measured / 1e6:.2f}M" if measured < 1e6 else f"{measured / 1e6:.1f}M"
+
+
+def _difference(row: Any) -> str:
+    if pd.notna(row.difference):
+        return f"{row.difference:+.2f}".replace("-", "−")
+    return "not comparable" if row.n and not row.comparable else MISSING
+
+
+def _remarks(row: Any) -> str:
+    if not row.experiment:
+        return "quoted by the paper"
+    counts = {"failed": row.failed, "unfinished": row.unfinished, "finished without a final error": row.no_final_error}
+    words = [f"{count} {what}" for what, count in counts.items() if count]
+    return ", ".join(words or ([] if row.n else ["not run"]))
+
+
+def notes(study: Study, table: pd.DataFrame) -> list[str]:
+    """The notes under the printed table of a study; of each cell that is not reproduced, what is known of it."""
+    lines = [
+        "Test error of the final iterate in percent: mean ± standard deviation over seeds (number of finished runs), the "
+        "95 % interval of the mean, and the lowest and highest seed. Failed and unfinished runs are counted, not averaged.",
+        "The paper's column is Table 6 as printed; ResNet-110 there is the best of five runs (mean±std), and the "
+        "difference is taken to its mean, elsewhere to the single number.",
+        f"† The paper shows plain networks only as curves: {DIGITISED}, last iteration. Of plain-110 it says > 60 %.",
+    ]
+    if study.comparable:
+        lines.append(
+            f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our mean − the paper's number) lies within "
+            f"±{MARGIN:g} points (plain networks: the digitising error is added), contradicted where it lies outside."
+        )
+        for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
+            lines.append(f"{row.method}-{row.layers} is {row.verdict}: {row.why}.")
+    else:
+        lines.append(f"Not comparable with the paper: {study.why_not_comparable}.")
+    return lines
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A Markdown table of a frame of text."""
+    heads = list(table.columns)
+    rows = [heads, ["---" for _ in heads], *table.to_numpy().tolist()]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"\dag{}",
+    ">": "$>$", "<": "$<$",
+}  # fmt: skip
+"""What LaTeX reads as something else, as it is written there."""
+
+
+def to_latex(table: pd.DataFrame, caption: str, numeric: Collection[str]) -> str:
+    """A LaTeX table (booktabs) of a frame of text; `numeric` columns are set flush right."""
+    align = "".join("r" if name in numeric else "l" for name in table.columns)
+    rows = [" & ".join(map(_latex, row)) + r" \\" for row in table.to_numpy().tolist()]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(map(_latex, table.columns)) + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)

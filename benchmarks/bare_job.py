@@ -1,0 +1,49 @@
+"""What `bench submit` compares with: a Ray job that imports what ours does and takes one SGD step, with nothing around it.
+
+Run by `ray job submit -- python3 -m benchmarks.bare_job task|train FILE`: as a Ray task, or as a Ray Train worker group of one. The
+worker writes the time of its first step to FILE.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+
+def step(file: str) -> None:
+    """One step of ResNet-20 on random images."""
+    import torch
+
+    from pipeline.recipe.experiments import EXPERIMENTS
+    from pipeline.training.step import process_group as ranks
+    from pipeline.training.step.networks import build_network
+    from pipeline.training.step.train_state import Trainee
+
+    row = EXPERIMENTS["resnet20"]
+    torch.set_num_threads(1)
+    trainee = Trainee(row, build_network(row, 0, 10), torch.device("cpu"))
+    batch = (torch.randn(row.global_batch_size, 3, 16, 16), torch.zeros(row.global_batch_size, dtype=torch.int64))
+    trainee.step(batch, row.lr, ranks.single())
+    Path(file).write_text(str(time.time()))
+
+
+def main() -> None:
+    """Connect and have a worker take the step."""
+    import mlflow  # noqa: F401
+    import ray
+    import ray.train
+    import rich  # noqa: F401
+    import typer  # noqa: F401
+
+    ray.init(logging_level="ERROR")
+    way, file = sys.argv[1:]
+    if way == "task":
+        ray.get(ray.remote(num_cpus=1)(step).remote(file))
+        return
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    place = ray.train.RunConfig(name=Path(file).name, storage_path=f"{file}.ray")
+    DataParallelTrainer(lambda: step(file), run_config=place).fit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""`resnet-repro bench`: speed as ratios against named references."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.cli.submit import DashboardOption
+from jobs.execution.submission import DASHBOARD
+from jobs.requests.options import DataOption, ExperimentArgument, StorageOption, manifest_named, writable
+
+RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")]
+RunIterationsOption = Annotated[int, typer.Option(min=20, help="Iterations of each run.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32 or bf16.")]
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios against named references.")
+
+
+@app.command("loop")
+def bench_loop(
+    data: DataOption = "digits",
+    storage: StorageOption = "results",
+    experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")] = "",
+    rounds: RoundsOption = 7,
+    steps: Annotated[int, typer.Option(min=1, help="Steps a round.")] = 12,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of our step; default: all CPUs.")] = None,
+) -> None:
+    """Our step, in one run and in as many as there are CPUs, against itself on one batch and the loop people use.
+
+    Example: `resnet-repro bench loop --data digits --rounds 3`
+    """
+    from benchmarks.loop import bench
+
+    place = writable(storage)
+    manifest = manifest_named(place, data)
+    bench(experiment, place, manifest["id"], precision, rounds, steps, threads)
+
+
+@app.command("data")
+def bench_data(
+    data: DataOption = "imagenet",
+    storage: StorageOption = "results",
+    rounds: RoundsOption = 5,
+    batches: Annotated[int, typer.Option(min=2, help="Batches of 64 a round.")] = 14,
+) -> None:
+    """Photographs decoded and augmented a second, against PIL and torchvision in a DataLoader at its best settings.
+
+    Example: `resnet-repro bench data --data imagenet --rounds 3`
+    """
+    from benchmarks.data_rate import bench
+    from pipeline.data.lookup import manifest_of
+    from pipeline.data.photo_shards import holds_photographs
+    from pipeline.errors import InputError
+
+    place = writable(storage)
+    manifest = manifest_of(place, data)
+    if not holds_photographs(manifest):
+        raise InputError(f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet")
+    bench(place, manifest["id"], rounds, batches)
+
+
+@app.command("ray")
+def bench_ray(
+    data: DataOption = "digits",
+    storage: StorageOption = "results",
+    iterations: RunIterationsOption = 120,
+    rounds: RoundsOption = 3,
+    precision: PrecisionOption = "bf16",
+) -> None:
+    """A Ray Train run's steady rate against the same loop run bare; and runs at once against threads a run.
+
+    Example: `resnet-repro bench ray --data digits --iterations 400 --rounds 2`
+    """
+    from benchmarks.ray_train import bench
+
+    place = writable(storage)
+    bench(place, manifest_named(place, data), iterations, rounds, precision)
+
+
+@app.command("tracking")
+def bench_tracking(
+    data: DataOption = "digits",
+    storage: StorageOption = "results",
+    iterations: RunIterationsOption = 400,
+    rounds: RoundsOption = 3,
+    precision: PrecisionOption = "bf16",
+) -> None:
+    """What following a run for MLflow costs its training.
+
+    Example: `resnet-repro bench tracking --data digits --rounds 2`
+    """
+    from benchmarks.tracking_cost import bench
+
+    place = writable(storage)
+    bench(place, manifest_named(place, data), iterations, rounds, precision)
+
+
+@app.command("report")
+def bench_report(
+    runs: Annotated[int, typer.Option(min=1, help="Invented runs.")] = 200,
+    points: Annotated[int, typer.Option(min=1, help="Points of each curve.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 3,
+) -> None:
+    """How long the whole report takes, and that it is the same bytes each time.
+
+    Example: `resnet-repro bench report --runs 50 --rounds 1`
+    """
+    from benchmarks.report_time import bench
+
+    bench(runs, points, rounds)
+
+
+@app.command("profile")
+def bench_profile(
+    experiment: ExperimentArgument,
+    data: DataOption = "digits",
+    storage: StorageOption = "results",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16; default: bf16 where the CPU has it.")] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Steps timed, and as many profiled.")] = 8,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the step; default: all CPUs.")] = None,
+) -> None:
+    """Where a step's time goes on the CPU: shares by kind of operation, step time and images a second.
+
+    Example: `resnet-repro bench profile resnet20 --data digits --precision fp32`
+    """
+    from benchmarks.profile import profile
+
+    place = writable(storage)
+    profile(experiment, place, manifest_named(place, data)["id"], precision, steps, threads)
+
+
+@app.command("submit")
+def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 5) -> None:
+    """From giving a command to its first SGD step, against a bare Ray job, on a cluster of this machine (`ray start --head`).
+
+    Example: `resnet-repro bench submit --rounds 3`
+    """
+    from benchmarks.submit_time import bench
+
+    bench(dashboard, rounds)

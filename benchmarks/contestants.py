@@ -1,0 +1,246 @@
+"""What `bench loop` measures: our step (a) fed by the data plane, (b) on one batch, (d) in as many runs at once as CPUs,
+and (c) the standard loop.
+
+(a) and (b) share a process that is set up as a Ray Train worker's is, and each run of (d) has one. The standard loop has
+a process of its own, as Python starts one, with the DataLoader workers and threads that are fastest on this machine.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from statistics import median
+from time import perf_counter, sleep
+from typing import Protocol
+
+import torch
+from PIL import Image
+
+from benchmarks import measure
+from benchmarks.standard_loop import CifarResNet, PILImages, Setting, StandardLoop, train_transform
+from pipeline.data.datasets import Dataset, read_dataset
+from pipeline.data.sampling import batch_at
+from pipeline.recipe.experiments import Experiment, Precision
+from pipeline.recipe.schedule import lr_at
+from pipeline.storage import Storage
+from pipeline.training.feeding.image_batches import TrainImages
+from pipeline.training.memory import keep_freed_memory
+from pipeline.training.step import process_group as ranks
+from pipeline.training.step.networks import build_network
+from pipeline.training.step.train_state import Trainee
+
+WARM_STEPS = 2
+IDLE_SECONDS = 0.3
+"""Longer than DataLoader workers take to fill their queues: then they sleep, and take no CPU from the next contestant."""
+EPOCH_IMAGES = 50_000
+"""A small dataset is repeated to CIFAR-10's length for (c), which would pay for each end of an epoch otherwise."""
+PROBE_ROUNDS = 3
+PROBE_STEPS = 8
+STANDARD = "(c) standard loop"
+
+Step = Callable[[], object]
+"""Trains one iteration, each time the next one."""
+
+
+class Contestant(Protocol):
+    """Something that trains a step at a time."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def runs(self) -> int:
+        """Runs that it trains at once: each takes all of the steps."""
+
+    def seconds(self, steps: int) -> float:
+        """Time `steps` steps, after untimed ones that warm it up."""
+
+
+@dataclass(frozen=True)
+class OurStep:
+    """Our step in this process, on `threads` threads."""
+
+    name: str
+    threads: int
+    step: Step
+    runs: int = 1
+
+    def seconds(self, steps: int) -> float:
+        """Time `steps` steps after two warm ones."""
+        torch.set_num_threads(self.threads)
+        _timed(self.step, WARM_STEPS)
+        return _timed(self.step, steps)
+
+
+class OwnProcesses:
+    """A contestant in processes of its own: one for each of the functions that make a step there; `close` ends them.
+
+    Between calls they wait for the next one and take no CPU.
+    """
+
+    def __init__(
+        self, name: str, makes: Sequence[Callable[[], Step]], warm_steps: int = WARM_STEPS, idle_seconds: float = 0.0
+    ) -> None:
+        self.name, self.runs = name, len(makes)
+        self._warm_steps, self._idle_seconds = warm_steps, idle_seconds
+        context = get_context("spawn")
+        pipes = [context.Pipe() for _ in makes]
+        self._pipes = [ours for ours, _ in pipes]
+        self._processes = [
+            context.Process(target=_serve, args=(theirs, make)) for (_, theirs), make in zip(pipes, makes, strict=True)
+        ]
+        for process, (_, theirs) in zip(self._processes, pipes, strict=True):
+            process.start()
+            theirs.close()
+
+    def seconds(self, steps: int) -> float:
+        """Time `steps` steps in all processes at once, the slowest of them, after warm ones.
+
+        Raises:
+            RuntimeError: a process has ended.
+        """
+        self._at_once(self._warm_steps)
+        slowest = self._at_once(steps)
+        sleep(self._idle_seconds)
+        return slowest
+
+    def _at_once(self, steps: int) -> float:
+        try:
+            for pipe in self._pipes:
+                pipe.send(steps)
+            return max([float(pipe.recv()) for pipe in self._pipes])
+        except (EOFError, OSError) as error:
+            raise RuntimeError(f"{self.name}: its process ended; its error is above") from error
+
+    def close(self) -> None:
+        """End the processes, and those that they started."""
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(timeout=20)
+            if process.is_alive():
+                process.kill()
+
+
+def _serve(pipe: Connection, make: Callable[[], Step]) -> None:
+    """Answer each number of steps with the seconds that they took, until the other end closes."""
+    step = make()
+    while True:
+        try:
+            steps = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_timed(step, steps))
+
+
+def _timed(step: Step, steps: int) -> float:
+    start = perf_counter()
+    for _ in range(steps):
+        step()
+    return perf_counter() - start
+
+
+def our_names(precision: Precision) -> tuple[str, str, str]:
+    """What (a), (b) and (d) of a precision are called."""
+    return (
+        f"(a) our step, data plane, {precision}",
+        f"(b) our step, one batch, {precision}",
+        f"(d) as many runs at once as CPUs, one thread each, {precision}",
+    )
+
+
+def our_steps(row: Experiment, dataset: Dataset, seed: int, threads: int) -> list[OurStep]:
+    """(a) and (b) of a row's precision, each with a network of its own."""
+    fed_name, constant_name, _ = our_names(row.precision)
+    return [
+        OurStep(fed_name, threads, fed_step(row, dataset, seed)),
+        OurStep(constant_name, threads, _constant_step(row, dataset, seed)),
+    ]
+
+
+def fed_step(row: Experiment, dataset: Dataset, seed: int) -> Step:
+    """Our step on the batches of a run, as the data plane makes them."""
+    images, trainee = _run(row, dataset, seed)
+    size, single, iterations = row.global_batch_size, ranks.single(), count()
+
+    def step() -> None:
+        iteration = next(iterations)
+        batch = images.batch(batch_at(seed, images.count, iteration, size, 0, size))
+        trainee.step(batch, lr_at(row, iteration, None), single)
+
+    return step
+
+
+def _constant_step(row: Experiment, dataset: Dataset, seed: int) -> Step:
+    images, trainee = _run(row, dataset, seed)
+    size, single, iterations = row.global_batch_size, ranks.single(), count()
+    batch = images.batch(batch_at(seed, images.count, 0, size, 0, size))
+    return lambda: trainee.step(batch, lr_at(row, next(iterations), None), single)
+
+
+def _run(row: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImages, Trainee]:
+    device = ranks.single().device
+    network = build_network(row, seed, dataset.row.classes)
+    return TrainImages(row, dataset, device), Trainee(row, network, device)
+
+
+def runs_at_once(row: Experiment, place: Storage, dataset_id: str) -> OwnProcesses:
+    """(d) of a row's precision: a run with one thread for each CPU, as a grid of at least as many runs trains them."""
+    makes = [partial(_worker_step, row, place.uri, dataset_id, seed) for seed in range(measure.cpus())]
+    return OwnProcesses(our_names(row.precision)[-1], makes)
+
+
+def _worker_step(row: Experiment, uri: str, dataset_id: str, seed: int) -> Step:
+    """Our step in a process that is set up as that of a Ray Train worker with one thread."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    return fed_step(row, read_dataset(Storage(uri), dataset_id), seed)
+
+
+def _standard(row: Experiment, place: Storage, dataset_id: str, setting: Setting) -> OwnProcesses:
+    """(c) with one setting."""
+    # As many warm steps as the DataLoader keeps batches ready (two a worker), so that none made earlier is timed.
+    warm_steps = max(WARM_STEPS, 2 * setting.workers)
+    make = partial(_standard_step, row, place.uri, dataset_id, setting)
+    return OwnProcesses(STANDARD, [make], warm_steps, IDLE_SECONDS)
+
+
+def _standard_step(row: Experiment, uri: str, dataset_id: str, setting: Setting) -> Step:
+    torch.set_num_threads(setting.threads)
+    dataset = read_dataset(Storage(uri), dataset_id)
+    model = CifarResNet(row.depth, dataset.row.classes, residual=row.shortcut != "none")
+    loop = StandardLoop(_pil_images(dataset), model, row.global_batch_size, setting.workers)
+    return partial(next, loop.steps)
+
+
+def _pil_images(dataset: Dataset) -> PILImages:
+    train, repeats = dataset.train, -(-EPOCH_IMAGES // len(dataset.train))
+    images = [Image.fromarray(pixels) for pixels in train.pixels]
+    transform = train_transform(dataset.row.side, dataset.row.pad, dataset.row.flip)
+    return PILImages(images * repeats, train.labels.tolist() * repeats, transform)
+
+
+def best_standard(
+    row: Experiment, place: Storage, dataset_id: str, steps: int
+) -> tuple[OwnProcesses, Setting, dict[Setting, float]]:
+    """(c) with the setting that is fastest here, that setting, and the images a second of each that was tried."""
+    cpus = measure.cpus()
+    settings = dict.fromkeys([Setting(0, cpus), Setting(1, cpus), Setting(2, cpus), Setting(1, cpus - 1)])
+    loops = {each: _standard(row, place, dataset_id, each) for each in settings if each.threads}
+    best: Setting | None = None
+    try:
+        seconds: dict[Setting, list[float]] = {setting: [] for setting in loops}
+        for loop in loops.values():
+            loop.seconds(1)  # all are up before any is timed
+        for number in range(PROBE_ROUNDS):
+            for setting in measure.rotated(list(loops), number):
+                seconds[setting].append(loops[setting].seconds(min(steps, PROBE_STEPS)))
+        best = min(loops, key=lambda setting: median(seconds[setting]))
+    finally:
+        for setting, loop in loops.items():
+            if setting != best:
+                loop.close()
+    images_timed = min(steps, PROBE_STEPS) * row.global_batch_size
+    return loops[best], best, {setting: images_timed / median(times) for setting, times in seconds.items()}

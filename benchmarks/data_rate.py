@@ -1,0 +1,219 @@
+"""`resnet-repro bench data`: photographs decoded and augmented a second, against the input side people use.
+
+Also what other ways of decoding and storing would bring, what a network leaves of it, and what the order of ImageNet's
+photographs costs. Both sides see the same photographs with the same draws, and their views are compared first.
+"""
+
+import tracemalloc
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from benchmarks import measure
+from benchmarks.standard_input import Drawn, InputSetting, StandardInput
+from jobs.console import run_progress as screen
+from pipeline.data import sampling
+from pipeline.data.photo_decoding import colour_shift
+from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading, finish, ingest_part
+from pipeline.data.photo_shards import Photos, open_photos
+from pipeline.data.photo_sources import list_source
+from pipeline.data.sampling import Batch, batch_at, below, words_of
+from pipeline.errors import InputError
+from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.storage import Storage
+from pipeline.training.feeding.photo_batches import PhotoFeed
+from pipeline.training.memory import keep_freed_memory
+from pipeline.training.step.networks import build_network
+from pipeline.training.step.process_group import single
+from pipeline.training.step.train_state import Trainee
+
+BATCH = 64
+WANTED = 1.6
+"""The least that is wanted of ours over the reference, on two cores."""
+SCALED_TO = 480
+Rates = dict[str, list[float]]
+Next = Callable[[int], Tensor]
+
+
+def bench(place: Storage, dataset_id: str, rounds: int, batches: int) -> dict[str, float]:
+    """Measure and print; returns the median of each ratio.
+
+    Raises:
+        InputError: too few photographs.
+    """
+    photos = open_photos(place, dataset_id, None)
+    if len(photos.train) < BATCH:
+        raise InputError(f"{photos.row.name} has {len(photos.train)} training photographs; {BATCH} are needed at least")
+    keep_freed_memory()
+    row = EXPERIMENTS["resnet18"]
+    with screen.progress("measuring") as report, TemporaryDirectory() as folder:
+        equal = _greatest_difference(row, photos)
+        setting, probed = _best_setting(row, photos, batches)
+        smaller = scaled_down(photos, (batches + 8) * BATCH, Path(folder))
+        rates = _rates(row, photos, smaller, setting, rounds, batches, report)
+    reference, ours = list(rates)[:2]
+    found = {name: measure.ratios(values, rates[reference]) for name, values in rates.items() if name != reference}
+    table = measure.table(f"{photos.row.name}, {len(photos.train):,} photographs, crop {row.crop}", "input side",
+                          "images/s", "min to max", "over the reference")  # fmt: skip
+    for name, values in rates.items():
+        over = f"{median(found[name]):.2f}" if name in found else ""
+        table.add_row(name, *measure.spread(values, ",.0f"), over)
+    screen.console.print(table)
+    share, bound = _fed_share(row, photos, rounds)
+    seconds, megabytes = order_cost()
+    print(
+        f"Ours over the reference: {median(found[ours]):.2f} (wanted on two cores: {WANTED}). Their views differ by at most "
+        f"{equal[0]:.0f} grey levels, {equal[1]:.2f} on average.\n"
+        f"resnet18 trained at crop {row.crop} with loading on reaches {share:.2f} of its rate with a constant batch; the "
+        f"bottleneck is the {bound}.\n"
+        f"The order of an epoch of {OFFICIAL_COUNTS['train']:,} photographs: {1000 * seconds:.0f} ms, {megabytes:.0f} MB at "
+        f"most; the index adds {OFFICIAL_COUNTS['train'] * 12 / 1e6:.0f} MB that are mapped from its file.\n"
+        f"{measure.taken_on('torch')}: medians of {rounds} rounds x {batches} batches of {BATCH}, interleaved, another "
+        f"first in each round. Ours: {measure.cpus()} threads. Reference: {setting}, the best of a probe ("
+        + "; ".join(f"{each}: {rate:,.0f}" for each, rate in probed.items())
+        + "). No library that is kept up decodes only a crop's part of a JPEG; such a mode is not measured."
+    )
+    return {name: median(values) for name, values in found.items()}
+
+
+def _batch_of(photos: Photos, number: int) -> Batch:
+    return batch_at(0, len(photos.train), number, BATCH, 0, BATCH)
+
+
+def _feed(row: Experiment, photos: Photos) -> PhotoFeed:
+    return PhotoFeed(row, photos, torch.device("cpu"), 0, partial(_batch_of, photos), 1 << 40, threads=measure.cpus())
+
+
+def _standard(row: Experiment, photos: Photos, setting: InputSetting, batches: int) -> StandardInput:
+    """The reference on the same photographs in the same order, with the same draws."""
+    encoded, drawn = [], []
+    for number in range(batches):
+        batch = _batch_of(photos, number)
+        picks = below(batch.words, 1 << 32)
+        low, high = row.scale
+        shifts = colour_shift(words_of(0, batch.epochs, "colour", batch.ids), row.colour)
+        for sample, (scale, across, down, mirrored), shift in zip(batch.ids, picks.tolist(), shifts, strict=True):
+            encoded.append(photos.train.encoded(sample))
+            shorter = low + (scale * (high - low + 1) >> 32)
+            drawn.append(Drawn(shorter, down / 2**32, across / 2**32, bool(mirrored >> 31), tuple(shift.tolist())))
+    mean = torch.tensor(photos.mean(row.crop) / 255).permute(2, 0, 1)
+    return StandardInput(encoded, drawn, mean, row.crop, BATCH, setting)
+
+
+def _greatest_difference(row: Experiment, photos: Photos) -> tuple[float, float]:
+    """How far the two sides' first batch differs, in grey levels: at most, and on average."""
+    with closing(_feed(row, photos)) as feed, closing(_standard(row, photos, InputSetting(0, True), 1)) as standard:
+        ours, theirs = feed.batch(0)[0], standard.batch()
+    difference = 255 * (ours - theirs).abs()
+    return float(difference.max()), float(difference.mean())
+
+
+def _best_setting(row: Experiment, photos: Photos, batches: int) -> tuple[InputSetting, dict[InputSetting, float]]:
+    tried = [InputSetting(workers, there) for workers in (1, 2, 3, 4) for there in (True, False)]
+    probed = {}
+    for setting in tried:
+        with closing(_standard(row, photos, setting, batches)) as standard:
+            probed[setting] = _rate(lambda _: standard.batch(), batches)
+    return max(probed, key=lambda setting: probed[setting]), probed
+
+
+def _rate(following: Next, batches: int) -> float:
+    """Photographs a second; the first batches, in which everything starts, are not counted."""
+    for number in range(2):
+        following(number)
+    started = perf_counter()
+    for number in range(2, 2 + batches):
+        following(number)
+    return batches * BATCH / (perf_counter() - started)
+
+
+def _rates(
+    row: Experiment, photos: Photos, smaller: Photos, setting: InputSetting, rounds: int, batches: int,
+    report: Callable[[int, int], None],
+) -> Rates:  # fmt: skip
+    """Photographs a second of each way in each round; each has the machine for itself."""
+    fast = replace(row, decoding="dct_scaled")
+
+    def reference() -> float:
+        with closing(_standard(row, photos, setting, batches)) as standard:
+            return _rate(lambda _: standard.batch(), batches)
+
+    def ours(row: Experiment, photos: Photos) -> float:
+        with closing(_feed(row, photos)) as feed:
+            return _rate(lambda number: feed.batch(number)[0], batches)
+
+    ways: dict[str, Callable[[], float]] = {
+        StandardInput.name: reference,
+        "ours": partial(ours, row, photos),
+        "ours, decoded at 1/2, 1/4 or 1/8 (other pixels)": partial(ours, fast, photos),
+        f"ours, stored at shorter side {SCALED_TO} (other pixels)": partial(ours, row, smaller),
+        "ours, both": partial(ours, fast, smaller),
+    }
+    rates: Rates = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in measure.rotated(list(ways), number):
+            rates[name].append(ways[name]())
+        report(number + 1, rounds)
+    return rates
+
+
+def scaled_down(photos: Photos, most: int, folder: Path) -> Photos:
+    """Training photographs, as many as are looked at, as a dataset whose larger ones were scaled down when they were read."""
+    source = folder / "source"
+    source.mkdir()
+    for split, name in ((photos.train, "train"), (photos.test, "validation")):
+        rows = [
+            {"image": {"bytes": split.encoded(i), "path": ""}, "label": int(split.labels[i])}
+            for i in range(min(most, len(split)))
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), source / f"{name}.parquet")
+    storage, listing, reading = Storage(str(folder / "storage")), list_source(source), Reading(SCALED_TO)
+    for number, part in enumerate(listing.parts):
+        ingest_part(storage, "bench", number, part, listing.classes, reading)
+    return open_photos(storage, finish(storage, "scaled", "bench", listing, reading, {}, False)["id"], None)
+
+
+def _fed_share(row: Experiment, photos: Photos, rounds: int) -> tuple[float, str]:
+    """A training's rate with loading over that with one batch again and again, and what holds it up."""
+    row = replace(row, global_batch_size=BATCH)
+    torch.set_num_threads(measure.cpus())
+    trainee, ranks = Trainee(row, build_network(row, 0, photos.row.classes), torch.device("cpu")), single()
+    shares, steps = [], 3
+    with closing(_feed(row, photos)) as feed:
+        for number in range(rounds):
+            constant = feed.batch(steps * number)
+            trainee.step(constant, 1e-6, ranks)
+            started = perf_counter()
+            for _ in range(steps):
+                trainee.step(constant, 1e-6, ranks)
+            alone, feed.waited = perf_counter() - started, 0.0
+            started = perf_counter()
+            for iteration in range(steps * number, steps * (number + 1)):
+                trainee.step(feed.batch(iteration), 1e-6, ranks)
+            shares.append(alone / (perf_counter() - started))
+    return median(shares), "network" if feed.waited < 0.5 * alone else "input side"
+
+
+def order_cost() -> tuple[float, float]:
+    """Seconds and megabytes (the peak) that the order of a further epoch of ImageNet's photographs takes."""
+    count = OFFICIAL_COUNTS["train"]
+    sampling.permutation(0, 0, count)
+    started = perf_counter()
+    sampling.permutation(0, 1, count)
+    seconds = perf_counter() - started
+    tracemalloc.start()
+    for epoch in (2, 3, 4):
+        sampling.permutation(0, epoch, count)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return seconds, peak / 1e6

@@ -1,0 +1,127 @@
+"""Our step against itself on one constant batch, and against the standard loop: images a second, interleaved.
+
+(a) our step fed by the data plane, (b) our step on one batch, (c) `benchmarks.standard_loop` with its best setting, (d)
+as (a) in as many runs at once as there are CPUs, a thread each: what a grid does, so its rate is that of all runs.
+Every round times each of them once, beginning with another one each time; ratios are taken within a round.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+from benchmarks import measure
+from benchmarks.contestants import STANDARD, Contestant, best_standard, our_names, our_steps, runs_at_once
+from benchmarks.standard_loop import Setting
+from jobs.console import run_progress as screen
+from jobs.requests.requested_runs import check_suits
+from pipeline.data.datasets import Dataset, prepared_manifest, read_dataset
+from pipeline.data.photo_shards import holds_photographs
+from pipeline.recipe.experiments import Experiment, Precision
+from pipeline.recipe.overrides import experiment_named
+from pipeline.runs.provenance import hardware
+from pipeline.storage import Storage
+from pipeline.training.memory import keep_freed_memory
+
+WANTED = {
+    "(a)/(b) fp32": 0.95,
+    "(a)/(b) bf16": 0.95,
+    "(a)/(c) fp32": 1.4,
+    "(a)/(c) bf16": 2.2,
+    "(d)/(c) bf16": 2.6,
+}
+"""What resnet20 is to reach on two cores."""
+
+Rates = dict[str, list[float]]
+
+
+def bench(
+    experiment: str, place: Storage, dataset_id: str, precision: str, rounds: int, steps: int, threads: int | None
+) -> dict[str, float]:
+    """Measure and print; returns the median of each ratio.
+
+    Raises:
+        InputError: an unknown row or precision, or bf16 on a CPU without it.
+    """
+    row = experiment_named(experiment)
+    chosen = measure.precisions(precision)
+    threads = threads or measure.cpus()
+    check_suits(row, dataset_id, holds_photographs(prepared_manifest(place, dataset_id)))
+    dataset = read_dataset(place, dataset_id)
+    keep_freed_memory()  # as a Ray Train worker does
+    with _threads_kept(), screen.progress("measuring") as report, ExitStack() as processes:
+        standard, setting, probed = best_standard(row, place, dataset_id, steps)
+        contestants: list[Contestant] = [processes.enter_context(closing(standard))]
+        for seed, each in enumerate(chosen):
+            ours = replace(row, precision=each)
+            contestants += our_steps(ours, dataset, seed, threads)
+            contestants.append(processes.enter_context(closing(runs_at_once(ours, place, dataset_id))))
+        rates = _rates(contestants, rounds, steps, row.global_batch_size, report)
+    found = _ratios(rates, chosen)
+    _print_tables(row, dataset, rates, found)
+    print(_how_it_was_taken(setting, probed, threads, rounds, steps))
+    return {name: median(values) for name, values in found.items()}
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rates(
+    contestants: Sequence[Contestant], rounds: int, steps: int, batch: int, report: Callable[[int, int], None]
+) -> Rates:
+    """Images a second of each contestant in each round, in all of its runs."""
+    for contestant in contestants:
+        contestant.seconds(1)  # all are up before any is timed
+    rates: Rates = {contestant.name: [] for contestant in contestants}
+    for number in range(rounds):
+        for contestant in measure.rotated(list(contestants), number):
+            rates[contestant.name].append(contestant.runs * steps * batch / contestant.seconds(steps))
+        report(number + 1, rounds)
+    return rates
+
+
+def _ratios(rates: Rates, precisions: tuple[Precision, ...]) -> Rates:
+    found: Rates = {}
+    for precision in precisions:
+        fed, constant, at_once = our_names(precision)
+        found[f"(a)/(b) {precision}"] = measure.ratios(rates[fed], rates[constant])
+        found[f"(a)/(c) {precision}"] = measure.ratios(rates[fed], rates[STANDARD])
+        found[f"(d)/(c) {precision}"] = measure.ratios(rates[at_once], rates[STANDARD])
+    return found
+
+
+def _wanted(row: Experiment, ratio: str) -> str:
+    """The least that is wanted of a ratio; it is stated for resnet20 alone."""
+    return f"{WANTED[ratio]:.2f}" if row.name == "resnet20" and ratio in WANTED else ""
+
+
+def _print_tables(row: Experiment, dataset: Dataset, rates: Rates, found: Rates) -> None:
+    what = f"{row.name}, batch {row.global_batch_size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
+    table = measure.table(what, "contestant", "images/s", "min to max")
+    for name, values in rates.items():
+        table.add_row(name, *measure.spread(values, ",.0f"))
+    screen.console.print(table)
+    table = measure.table("ratios", "ratio", "median", "min to max", "wanted on two cores")
+    for name, values in found.items():
+        table.add_row(name, *measure.spread(values, ".3f"), _wanted(row, name))
+    screen.console.print(table)
+
+
+def _how_it_was_taken(setting: Setting, probed: dict[Setting, float], threads: int, rounds: int, steps: int) -> str:
+    tried = "; ".join(f"{each}: {rate:,.0f} images/s" for each, rate in probed.items())
+    return (
+        f"Taken on {hardware()}, {measure.cpus()} CPUs, torch {torch.__version__}: medians of {rounds} rounds x {steps} "
+        f"steps each, interleaved, a different one first in each round, warm steps before each; a ratio is taken within "
+        f"each round. (a), (b): {threads} threads, in a process set up as a worker's. (c): fp32, {setting}, in a process "
+        f"of its own, the best of a probe ({tried}). (d): {measure.cpus()} runs with one thread each, in processes set up "
+        f"as workers', timed together: the images of all over the time of the slowest. Processes of their own idle while "
+        f"others are timed."
+    )

@@ -1,0 +1,78 @@
+"""What the benchmarks share: this machine's CPUs, precisions, medians with their spread, and tables (torch-free)."""
+
+import os
+from collections.abc import Sequence
+from statistics import median
+from typing import TypeVar
+
+from rich import box
+from rich.table import Table
+
+from pipeline.errors import InputError
+from pipeline.recipe.experiments import Precision
+from pipeline.runs.provenance import hardware, native_bf16, versions
+
+Item = TypeVar("Item")
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def checked_precision(precision: str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: fp32 or bf16 is needed")
+    return precision
+
+
+def precisions(precision: str) -> tuple[Precision, ...]:
+    """The precision of that name; both where none is named, if this CPU has bf16.
+
+    Raises:
+        InputError: there is none, or it is bf16 on a CPU without it.
+    """
+    if not precision:
+        return PRECISIONS if native_bf16() else ("fp32",)
+    chosen = checked_precision(precision)
+    if chosen == "bf16" and not native_bf16():
+        raise InputError("--precision bf16: this CPU has no bf16 of its own; its speed would mean nothing")
+    return (chosen,)
+
+
+def taken_on(*packages: str) -> str:
+    """How each account of a measurement begins: the CPU, and the versions of the packages that matter to it."""
+    made = versions()
+    named = "".join(f", {name} {made.get(name.lower())}" for name in packages)
+    return f"Taken on {hardware()}, {cpus()} CPUs{named}"
+
+
+def rotated(items: list[Item], number: int) -> list[Item]:
+    """The items in the order of round `number`: each round begins with the next of them."""
+    first = number % len(items)
+    return items[first:] + items[:first]
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """The ratio of two contestants in each round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def spread(values: Sequence[float], form: str) -> tuple[str, str]:
+    """Median, and smallest to largest, as text."""
+    return format(median(values), form), f"{min(values):{form}} to {max(values):{form}}"
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table whose first column is text and the others numbers."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        made.add_column(name, justify="right" if number else "left")
+    return made

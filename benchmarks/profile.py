@@ -1,0 +1,130 @@
+"""Where the time of a row's SGD step goes on this machine's CPU: shares by kind of operation, by torch.profiler.
+
+A share is of self time, so that everything is counted once: each operation's own time goes to the kind of the nearest
+operation around it that has one. Step time is taken without the profiler, which makes small operations look larger.
+"""
+
+import os
+from collections import Counter
+from dataclasses import replace
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from benchmarks import measure
+from jobs.console import run_progress as screen
+from jobs.requests.requested_runs import check_suits
+from pipeline.data.datasets import Dataset, prepared_manifest, read_dataset
+from pipeline.data.photo_shards import holds_photographs
+from pipeline.recipe.experiments import Experiment, Precision
+from pipeline.recipe.overrides import experiment_named
+from pipeline.runs.provenance import hardware, versions
+from pipeline.storage import Storage
+from pipeline.training.memory import keep_freed_memory
+
+WARM_STEPS = 2
+DATA_PLANE = "data plane (augmentation)"
+BETWEEN = "between operations (Python)"
+OTHER = "other"
+KINDS = {
+    "aten::conv2d": "convolution, forward",
+    "ConvolutionBackward0": "convolution, backward",
+    "aten::batch_norm": "batch norm, forward",
+    "NativeBatchNormBackward0": "batch norm, backward",
+    "aten::relu_": "ReLU, forward",
+    "ReluBackward0": "ReLU, backward",
+    **dict.fromkeys(("aten::_to_copy", "ToCopyBackward0"), "casts between fp32 and bf16"),
+    **dict.fromkeys(("aten::add", "aten::pad", "aten::avg_pool2d"), "shortcuts, forward"),
+    **dict.fromkeys(("ConstantPadNdBackward0", "AvgPool2DBackward0"), "shortcuts, backward"),
+    **dict.fromkeys(("torch::autograd::AccumulateGrad", "aten::add_", "aten::cat"), "sums of gradients, SGD"),
+    **dict.fromkeys(("aten::mul_", "aten::addcmul_", "aten::sub_", "aten::lerp_"), "sums of gradients, SGD"),
+}
+"""The kind of an operation by its name to the profiler; the data plane is whatever happens inside it."""
+
+
+def profile(experiment: str, place: Storage, dataset_id: str, precision: str, steps: int, threads: int | None) -> None:
+    """Measure and print.
+
+    Raises:
+        InputError: an unknown row or precision, or bf16 on a CPU without it.
+    """
+    chosen: Precision = measure.precisions(precision)[-1]
+    row = replace(experiment_named(experiment), precision=chosen)
+    threads = threads or measure.cpus()
+    check_suits(row, dataset_id, holds_photographs(prepared_manifest(place, dataset_id)))
+    dataset = read_dataset(place, dataset_id)
+    seconds, shares = _measured(row, dataset, steps, threads)
+    _print_table(row, dataset, seconds, shares)
+    print(
+        f"Taken on {hardware()}, {threads} of {measure.cpus()} CPUs, torch {versions().get('torch')}, in a process set up "
+        f"as a worker's: step time is the median of {steps} steps without the profiler; shares are of self time in {steps} "
+        f"steps with it; ms are shares of step time."
+    )
+
+
+def _measured(row: Experiment, dataset: Dataset, steps: int, threads: int) -> tuple[float, dict[str, float]]:
+    """Seconds of a step, and each kind's share of it."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: it looks for GPUs aloud
+    import torch
+    from torch.profiler import ProfilerActivity, record_function
+
+    from pipeline.data.sampling import batch_at
+    from pipeline.recipe.schedule import lr_at
+    from pipeline.training.feeding.image_batches import TrainImages
+    from pipeline.training.step import process_group as ranks
+    from pipeline.training.step.networks import build_network
+    from pipeline.training.step.train_state import Trainee
+
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    single, size = ranks.single(), row.global_batch_size
+    images = TrainImages(row, dataset, single.device)
+    trainee = Trainee(row, build_network(row, 0, dataset.row.classes), single.device)
+
+    def step(iteration: int) -> float:
+        start = perf_counter()
+        with record_function(BETWEEN):
+            with record_function(DATA_PLANE):
+                batch = images.batch(batch_at(0, images.count, iteration, size, 0, size))
+            trainee.step(batch, lr_at(row, iteration, None), single)
+        return perf_counter() - start
+
+    for iteration in range(WARM_STEPS):
+        step(iteration)
+    seconds = median([step(WARM_STEPS + number) for number in range(steps)])
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as found:
+        for number in range(steps):
+            step(WARM_STEPS + steps + number)
+    return seconds, _shares(found.events())
+
+
+def _shares(events: Any) -> dict[str, float]:
+    """Each kind's share of the self time of all operations, the largest first."""
+    times: Counter[str] = Counter()
+    for event in events:
+        times[_kind(event)] += event.self_cpu_time_total
+    return {kind: time / times.total() for kind, time in times.most_common()}
+
+
+def _kind(event: Any) -> str:
+    """The kind of an operation: that of the nearest one around it that has a kind, itself included."""
+    names = []
+    while event is not None:
+        names.append(event.name)
+        event = event.cpu_parent
+    if names == [BETWEEN]:
+        return BETWEEN
+    if DATA_PLANE in names:
+        return DATA_PLANE
+    return next((KINDS[name] for name in names if name in KINDS), OTHER)
+
+
+def _print_table(row: Experiment, dataset: Dataset, seconds: float, shares: dict[str, float]) -> None:
+    size = row.global_batch_size
+    what = f"{row.name}, {row.precision}, batch {size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
+    table = measure.table(what, "kind of operation", "share", "ms a step")
+    for kind, share in shares.items():
+        table.add_row(kind, f"{share:.1%}", f"{1000 * seconds * share:,.2f}")
+    table.add_section()
+    table.add_row("step", f"{size / seconds:,.0f} images/s", f"{1000 * seconds:,.2f}")
+    screen.console.print(table)

@@ -1,0 +1,183 @@
+"""What Ray Train costs, and how a grid's trials should share the CPUs: rates of whole runs, interleaved.
+
+Every round trains the same run bare in a process of its own and as a Ray Train worker group, both with all CPUs as
+threads, and checks that the weights are the same bytes; and as many runs at once as there are CPUs, one thread each.
+Rates are steady ones: over the time in SGD steps of all but a run's first quarter, in which processes warm up and Ray's
+own are still starting. All of it happens in a throwaway storage.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import get_context
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import sleep
+from typing import Any
+
+from benchmarks import measure
+from jobs.console import run_progress as screen
+from pipeline.data.datasets import Dataset, read_dataset, write_dataset
+from pipeline.recipe.experiments import EXPERIMENTS, Experiment, Precision
+from pipeline.recipe.metrics import IMAGES_PER_SECOND
+from pipeline.runs.checkpoint import newest_checkpoint, newest_history
+from pipeline.runs.run import Run, read_result, start_run
+from pipeline.storage import Storage
+
+ROW = "resnet20"
+SETTLE_SECONDS = 3.0
+"""Given to Ray after its start and after its end, so that neither is timed."""
+WANTED = 0.97
+"""The least share of the bare rate that a Ray Train run is to keep."""
+
+BARE, RAY, TOGETHER = "bare", "Ray Train", "at once"
+Report = Callable[[int, int], None]
+
+
+def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str) -> dict[str, float]:
+    """Measure and print; returns the median of each ratio.
+
+    Raises:
+        InputError: an unknown precision.
+        RuntimeError: a run failed, or Ray's weights are not those of the bare run.
+    """
+    row = _row(iterations, measure.checked_precision(precision))
+    dataset = read_dataset(place, manifest["id"])
+    with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, screen.progress("measuring") as report:
+        rates = _rounds(folder, row, dataset, rounds, report)
+    found = {
+        "Ray Train / bare": measure.ratios(rates[RAY], rates[BARE]),
+        "at once / one at a time": measure.ratios(rates[TOGETHER], rates[BARE]),
+    }
+    _print_tables(row, dataset, rates, found)
+    print(_how_it_was_taken(rounds, iterations))
+    return {name: median(values) for name, values in found.items()}
+
+
+def _row(iterations: int, precision: Precision) -> Experiment:
+    """The row, shortened, with evaluations (and so rates) at the ends of its quarters."""
+    quarters = tuple(iterations * part // 4 for part in (2, 3))
+    return replace(
+        EXPERIMENTS[ROW].scaled_to(iterations), lr_drops=quarters, eval_every=iterations // 4, precision=precision
+    )
+
+
+def _rounds(folder: str, row: Experiment, dataset: Dataset, rounds: int, report: Report) -> dict[str, list[float]]:
+    """Images a second of each way in each round, beginning with another one each time."""
+    cpus = measure.cpus()
+    rates: dict[str, list[float]] = {BARE: [], RAY: [], TOGETHER: []}
+    places = {way: _storage(f"{folder}/{way.replace(' ', '-')}", dataset) for way in rates}
+    for number in range(rounds):
+        run = Run(row, dataset.id, dataset.key, seed=number)
+        several = [replace(run, seed=rounds + number * cpus + k) for k in range(cpus)]
+        ways: list[tuple[str, Callable[[], float]]] = [
+            (BARE, lambda run=run: _run_bare(places[BARE], [run], cpus)),  # type: ignore[misc]
+            (RAY, lambda run=run: _run_on_ray(places[RAY], run, cpus)),  # type: ignore[misc]
+            (TOGETHER, lambda several=several: _run_bare(places[TOGETHER], several, 1)),  # type: ignore[misc]
+        ]
+        for step, (name, measured) in enumerate(measure.rotated(ways, number), 1):
+            rates[name].append(measured())
+            report(number * len(ways) + step, rounds * len(ways))
+        _check_same_weights(places[BARE], places[RAY], run)
+    return rates
+
+
+def _storage(folder: str, dataset: Dataset) -> Storage:
+    storage = Storage(folder)
+    write_dataset(storage, dataset, {"kind": "benchmark"})
+    return storage
+
+
+def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
+    """Total images a second of runs in parallel processes."""
+    context = get_context("spawn")
+    processes = [context.Process(target=bare, args=(storage.uri, run, threads), daemon=True) for run in runs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    for run, process in zip(runs, processes, strict=True):
+        if process.exitcode:
+            raise RuntimeError(f"{run}: its process ended with exit code {process.exitcode}")
+    return total_rate(storage, runs)
+
+
+def bare(uri: str, run: Run, threads: int, checkpoint_seconds: float = 30.0) -> None:
+    """A run in this process, with nothing of Ray."""
+    import torch
+
+    from pipeline.training.loop import Settings, train
+    from pipeline.training.memory import keep_freed_memory
+    from pipeline.training.step import process_group as ranks
+
+    keep_freed_memory()  # as a Ray Train worker does
+    torch.set_num_threads(threads)
+    storage = Storage(uri)
+    start_run(storage, run, threads)
+    train(run, read_dataset(storage, run.dataset_id), storage, ranks.single(), Settings(checkpoint_seconds))
+
+
+def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
+    """A run on a Ray cluster of this machine's own, which is there for its time alone."""
+    from jobs.execution.cluster import connected
+    from jobs.execution.launch import Execution, run_on_ray
+
+    address = os.environ.pop("RAY_ADDRESS", None)
+    try:
+        with connected(None):
+            sleep(SETTLE_SECONDS)
+            run_on_ray(run, Execution(storage.uri, tracking="", threads=threads))
+    finally:
+        if address is not None:
+            os.environ["RAY_ADDRESS"] = address
+    sleep(SETTLE_SECONDS)
+    return total_rate(storage, [run])
+
+
+def total_rate(storage: Storage, runs: list[Run]) -> float:
+    """The runs' steady images a second, added up."""
+    total = 0.0
+    for run in runs:
+        history = newest_history(storage, run)
+        if read_result(storage, run) is None or history is None:
+            raise RuntimeError(f"{run}: did not finish, so it has no rate")
+        rates = [point.value for point in history.points if point.metric == IMAGES_PER_SECOND][1:]
+        total += len(rates) / sum(1 / rate for rate in rates)  # quarters are equally long in images, not in time
+    return total
+
+
+def _check_same_weights(bare: Storage, on_ray: Storage, run: Run) -> None:
+    """Refuse to compare two runs that did not compute the same."""
+    one, other = newest_checkpoint(bare, run), newest_checkpoint(on_ray, run)
+    for name in ("weights.safetensors", "momentum.safetensors"):
+        if one is None or other is None or one.files[name] != other.files[name]:
+            raise RuntimeError(f"{run}: bare and on Ray, {name} differs; their rates cannot be compared")
+
+
+def _print_tables(
+    row: Experiment, dataset: Dataset, rates: dict[str, list[float]], found: dict[str, list[float]]
+) -> None:
+    count = measure.cpus()
+    names = {
+        BARE: f"bare, one run x {count} threads",
+        RAY: f"Ray Train, one run x {count} threads",
+        TOGETHER: f"bare, {count} runs at once x 1 thread",
+    }
+    what = f"{row.name}, batch {row.global_batch_size}, {row.precision}, {dataset.row.name}"
+    table = measure.table(what, "runs", "images/s in all", "min to max")
+    for way, values in rates.items():
+        table.add_row(names[way], *measure.spread(values, ",.0f"))
+    screen.console.print(table)
+    table = measure.table("ratios", "ratio", "median", "min to max", "wanted")
+    for name, values in found.items():
+        table.add_row(name, *measure.spread(values, ".3f"), f"{WANTED:.2f}" if "Ray" in name else "")
+    screen.console.print(table)
+
+
+def _how_it_was_taken(rounds: int, iterations: int) -> str:
+    return (
+        f"{measure.taken_on('torch', 'Ray')}: medians of "
+        f"{rounds} rounds of fresh runs of {iterations:,} iterations, another way first in each round; rates are over "
+        f"the seconds in SGD steps (evaluation and saving left out) of the last three quarters of a run, added up for runs "
+        f"at once; Ray is up for its own runs only; the weights of each bare run and its Ray Train twin are the same bytes."
+    )

@@ -1,0 +1,93 @@
+"""How long the whole report takes, from frames to the bytes of every file, on invented runs of the paper's CIFAR rows."""
+
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+
+from analysis.measured.frames import Frames, check
+from analysis.report.report import report_files
+from benchmarks import measure
+from jobs.console import run_progress as screen
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.layers import layout, response_layers
+from pipeline.recipe.metrics import RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
+
+WANTED_SECONDS = 20.0
+ROWS = [name for name, row in EXPERIMENTS.items() if row.family == "cifar" and row.artifacts != ("signals",)]
+
+
+def bench(runs: int, points: int, rounds: int) -> float:
+    """Measure and print; returns the median seconds.
+
+    Raises:
+        RuntimeError: two rounds gave other bytes.
+    """
+    frames = invented(runs, points)
+    seconds: list[float] = []
+    first: dict[str, bytes] = {}
+    with screen.progress("reporting") as report:
+        for number in range(rounds):
+            started = perf_counter()
+            files = report_files(frames)
+            seconds.append(perf_counter() - started)
+            if first and files != first:
+                raise RuntimeError("the same frames gave other bytes")
+            first = files
+            report(number + 1, rounds)
+    table = measure.table("report", "of", "seconds", "min to max", "wanted")
+    what = f"{runs} runs of {points} points, {len(first)} files"
+    table.add_row(what, *measure.spread(seconds, ".1f"), f"at most {WANTED_SECONDS:g}")
+    screen.console.print(table)
+    return median(seconds)
+
+
+def invented(runs: int, points: int) -> Frames:
+    """Runs with curves that fall to a plausible end; no number of it means anything."""
+    dice = np.random.default_rng(0)
+    rows, measured, layers = [], [], []
+    for number in range(runs):
+        name, seed = ROWS[number % len(ROWS)], number // len(ROWS)
+        row = EXPERIMENTS[name]
+        run_id = f"{name}-{seed}"
+        rows.append(_run(run_id, name, seed, layout(row).params))
+        at = np.linspace(row.iterations / points, row.iterations, points).astype(int)
+        for metric, end in ((TEST_ERR, 8.0), (TRAIN_ERR, 1.0)):
+            values = end + 80 * np.exp(-np.arange(points) / 8) + dice.normal(0, 0.2, points)
+            measured += [
+                {"run_id": run_id, "metric": metric, "iteration": int(i), "value": float(v), "time_ms": int(i)}
+                for i, v in zip(at, values, strict=True)
+            ]
+        clean = {"metric": TRAIN_CLEAN_ERR, "iteration": row.iterations, "value": 1.0, "time_ms": 0}
+        measured.append({"run_id": run_id, **clean})
+        layers += [
+            {
+                "run_id": run_id,
+                "iteration": row.iterations,
+                "quantity": RESPONSE_STD,
+                "layer": layer,
+                "name": of,
+                "value": 1.0,
+            }
+            for layer, of in enumerate(response_layers(layout(row)), 1)
+        ]
+    return check(pd.DataFrame(rows), pd.DataFrame(measured), pd.DataFrame(layers))
+
+
+def _run(run_id: str, name: str, seed: int, params: int) -> dict[str, object]:
+    about = {"dataset": "cifar10", "dataset_id": "invented", "comparable": True, "alone": True, "looks": False}
+    made = {
+        "device": "cpu",
+        "commit": "0" * 40,
+        "dirty": False,
+        "versions": "{}",
+        "hardware": "none",
+        "mlflow_run_id": run_id,
+    }
+    return {
+        "run_id": run_id, "experiment": name, "fingerprint": EXPERIMENTS[name].fingerprint, "overrides": "{}", "seed": seed,
+        "iterations": EXPERIMENTS[name].iterations, "status": "FINISHED", "reason": None, "params": params,
+        "warmup_end": 400, "converging_from": 1000, "world_size": 1, "threads": 1, "started_ms": 0, "ended_ms": 1,
+        **about, **made,
+    }  # fmt: skip

@@ -1,0 +1,98 @@
+"""What following a run for MLflow costs its training: the same run with and without a publisher beside it, interleaved.
+
+The training runs bare in a process of its own; the publisher runs in this one, as it does in a run's driver, into SQLite,
+which costs it more than a server does. Two things are said: the rates' ratio, which on a small machine is mostly noise, and
+the publisher's own CPU time as a share of all CPU time there was, which bounds what it can have taken away.
+"""
+
+from dataclasses import replace
+from multiprocessing import get_context
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import monotonic, process_time
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.ray_train import bare, total_rate
+from jobs.console import run_progress as screen
+from jobs.tracking.run_publisher import Publisher
+from jobs.tracking.store import open_store
+from pipeline.data.datasets import Dataset, read_dataset, write_dataset
+from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.runs.run import Run
+from pipeline.storage import Storage
+
+ROW = "resnet20"
+CHECKPOINT_SECONDS = 5.0
+"""More often than by default, so that the publisher has something to send throughout."""
+WANTED = 0.01
+"""The most that tracking may cost."""
+
+
+def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str) -> dict[str, float]:
+    """Measure and print; returns the medians.
+
+    Raises:
+        InputError: an unknown precision.
+        RuntimeError: a run failed.
+    """
+    row = replace(
+        EXPERIMENTS[ROW].scaled_to(iterations),
+        eval_every=max(1, iterations // 8),
+        precision=measure.checked_precision(precision),
+    )
+    dataset = read_dataset(place, manifest["id"])
+    rates: dict[str, list[float]] = {"alone": [], "followed": []}
+    shares: list[float] = []
+    with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, screen.progress("measuring") as report:
+        storage = Storage(folder)
+        write_dataset(storage, dataset, {"kind": "benchmark"})
+        tracking = f"sqlite:///{folder}/mlflow.db"
+        open_store(tracking, storage)  # making the database is done once, and not timed
+        for number in range(rounds):
+            for step, way in enumerate(measure.rotated(list(rates), number), 1):
+                run = Run(row, dataset.id, dataset.key, seed=2 * number + step)
+                publisher = Publisher(tracking, storage, run, {}) if way == "followed" else None
+                rate, share = _train(storage, run, publisher)
+                rates[way].append(rate)
+                shares += [share] if publisher else []
+                report(2 * number + step, 2 * rounds)
+    _print_tables(row, dataset, rates, shares)
+    print(_how_it_was_taken(rounds, iterations))
+    return {"followed / alone": median(measure.ratios(rates["followed"], rates["alone"])), "CPU share": median(shares)}
+
+
+def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[float, float]:
+    """A run's steady rate, and this process's share of the CPU time there was."""
+    process = get_context("spawn").Process(
+        target=bare, args=(storage.uri, run, measure.cpus(), CHECKPOINT_SECONDS), daemon=True
+    )
+    started, used = monotonic(), process_time()
+    process.start()
+    if publisher is not None:
+        publisher.start()
+    process.join()
+    seconds, mine = monotonic() - started, process_time() - used
+    if publisher is not None and not publisher.stop("FINISHED"):
+        raise RuntimeError(f"{run}: could not be published")
+    return total_rate(storage, [run]), mine / (seconds * measure.cpus())
+
+
+def _print_tables(row: Experiment, dataset: Dataset, rates: dict[str, list[float]], shares: list[float]) -> None:
+    what = f"{row.name}, batch {row.global_batch_size}, {row.precision}, {dataset.row.name}"
+    table = measure.table(what, "run", "images/s", "min to max")
+    for way, values in rates.items():
+        table.add_row(way, *measure.spread(values, ",.0f"))
+    screen.console.print(table)
+    table = measure.table("cost", "measure", "median", "min to max", "wanted")
+    table.add_row("followed / alone", *measure.spread(measure.ratios(rates["followed"], rates["alone"]), ".3f"), "")
+    table.add_row("publisher's share of the CPU time", *measure.spread(shares, ".2%"), f"at most {WANTED:.0%}")
+    screen.console.print(table)
+
+
+def _how_it_was_taken(rounds: int, iterations: int) -> str:
+    return (
+        f"{measure.taken_on('torch', 'MLflow')}: medians of "
+        f"{rounds} rounds of fresh runs of {iterations:,} iterations in a process of their own with all CPUs as threads, a "
+        f"checkpoint every {CHECKPOINT_SECONDS:g} s; the publisher follows in another process, into SQLite that was made before."
+    )

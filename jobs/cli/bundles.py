@@ -1,0 +1,112 @@
+"""`resnet-repro results`: packs what was measured into one file, and takes in what others have packed."""
+
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from analysis.measured.frames import FINISHED, Frames
+from jobs.requests.options import StorageOption, TrackingOption, tracking_of, writable
+from pipeline.errors import InputError
+from pipeline.runs.checkpoint import final_weights
+from pipeline.runs.run import read_result, stored_runs
+from pipeline.storage import Storage
+
+IMPORTS = "imports"
+
+app = typer.Typer(no_args_is_help=True, help="Pack results into one file, and take in those of others.")
+
+
+@app.command("export")
+def export_results(
+    out: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The file to write, such as results.zip.")],
+    storage: StorageOption = "results",
+    tracking: TrackingOption = None,
+    weights: Annotated[bool, typer.Option("--weights", help="With the final weights of each finished run.")] = False,
+) -> None:
+    """Pack every run's measurements and provenance, with checksums.
+
+    Example: `resnet-repro results export mine.zip --storage results/demo --weights`
+    """
+    from analysis.measured.bundle import pack
+    from analysis.measured.mlflow_export import export
+
+    place = Storage(storage)
+    frames = export(tracking_of(tracking, place), (place.local or Path("results")) / "export")
+    content = pack(frames, _final_weights(place, frames) if weights else {})
+    try:
+        partial = out.with_name(f".{out.name}.partial")
+        partial.write_bytes(content)
+        partial.replace(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from error
+    print(f"{out}: {len(frames.runs)} runs, {len(content) / 1e6:.1f} MB")
+
+
+@app.command("import")
+def import_results(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Files of `results export`.")],
+    storage: StorageOption = "results",
+    tracking: TrackingOption = None,
+) -> None:
+    """Check bundles and keep them in the storage: its reports are about their runs too from now on.
+
+    Example: `resnet-repro results import theirs.zip --storage results/demo`, then `resnet-repro report --storage results/demo`
+    """
+    from analysis.measured.bundle import merged, unpack
+
+    place = writable(storage)
+    contents = {path: _content(path) for path in bundles}
+    taken = [(str(path), unpack(content, str(path))[0]) for path, content in contents.items()]
+    taken = [*imported(place), *taken]
+    merged([*_own(place, tracking), *taken])  # refuses what could not be reported on together
+    for content in contents.values():
+        place.write(f"{IMPORTS}/{blake2b(content, digest_size=16).hexdigest()}.zip", content)
+    count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
+    print(f"{count} runs imported in {place.path(IMPORTS)}; `resnet-repro report` is about them too")
+
+
+def _own(place: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
+    """What the storage's own tracking store has, if there is one."""
+    from analysis.measured.mlflow_export import NoRunsError, export
+
+    if tracking is None and place.local is None:
+        return []
+    store = tracking_of(tracking, place)
+    try:
+        with TemporaryDirectory() as folder:
+            return [(store, export(store, Path(folder)))]
+    except NoRunsError:
+        return []
+
+
+def imported(place: Storage) -> list[tuple[str, Frames]]:
+    """What was imported into a storage, by where it lies.
+
+    Raises:
+        InputError: a bundle was damaged there.
+    """
+    from analysis.measured.bundle import unpack
+
+    names = [f"{IMPORTS}/{name}" for name in place.names(IMPORTS) if name.endswith(".zip")]
+    return [(place.path(name), unpack(place.read(name), place.path(name))[0]) for name in names]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _final_weights(place: Storage, frames: Frames) -> dict[str, bytes]:
+    """The final weights of the finished runs that the storage has, by run id."""
+    finished = set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"])
+    found: dict[str, bytes] = {}
+    for run in stored_runs(place):
+        result = read_result(place, run) if run.key in finished else None
+        content = final_weights(place, run, result) if result is not None else None
+        found |= {run.key: content} if content is not None else {}
+    return found

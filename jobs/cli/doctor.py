@@ -1,0 +1,68 @@
+"""`resnet-repro doctor`: whether a cluster can do what it is about to be asked."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from jobs.console import run_progress as screen
+from jobs.execution.launch import Execution
+from jobs.requests.options import (
+    AddressOption,
+    Device,
+    DeviceOption,
+    GpusOption,
+    JsonOption,
+    StorageOption,
+    TrackingOption,
+    WorkersOption,
+    tracking_of,
+    workers_of,
+    writable,
+)
+from jobs.requests.requested_runs import on_gpus
+
+MARKS = {"fine": "[green]fine   [/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
+
+
+def doctor(
+    storage: StorageOption = "results",
+    tracking: TrackingOption = None,
+    data: Annotated[str, typer.Option("--data", help="A prepared dataset that every node has to see.")] = "",
+    workers: WorkersOption = "1",
+    device: DeviceOption = Device.AUTO,
+    gpus: GpusOption = 1.0,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Examine a cluster in under a minute, before anything is billed; exit code 1 if something has to be mended.
+
+    Versions, storage from every node, data, MLflow with the name it is called by, disks, clocks, the network between nodes,
+    and whether the workers asked for can ever be had. Each finding says what to do. Example:
+
+    * `resnet-repro doctor --address auto --storage /mnt/shared/resnet --tracking http://10.0.0.5:5000 --data cifar10 --workers 8`
+    """
+    from jobs.doctor.examination import findings
+    from jobs.execution.cluster import connected, nodes
+    from pipeline.data.lookup import manifest_of
+
+    fewest, _ = workers_of(workers)
+    place = writable(storage)
+    store = tracking_of(tracking, place)
+    dataset = manifest_of(place, data)["id"] if data else ""
+    with connected(address):
+        execution = Execution(place.uri, store, fewest, gpus)
+        execution = replace(execution, use_gpu=on_gpus(nodes(), execution, device))
+        found = findings(place, store, dataset, fewest, execution.each_worker)
+    problems = sum(one.level == "problem" for one in found)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        for one in found:
+            remedy = f"; {one.remedy}" if one.remedy else ""
+            line = f"{MARKS[one.level]} {escape(f'{one.subject:<13} {one.says}{remedy}')}"
+            screen.console.print(line, highlight=False, soft_wrap=True)
+    if problems:
+        raise SystemExit(1)

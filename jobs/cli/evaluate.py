@@ -1,0 +1,194 @@
+"""`resnet-repro evaluate`: test errors of finished runs and of weights files, alone or as an ensemble."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Annotated, Any
+
+import typer
+
+from jobs.execution.evaluate import SINGLE_VIEW, Model, Work, model_named, score_here, score_on_ray
+from jobs.requests.options import (
+    AddressOption,
+    AsOption,
+    DataOption,
+    Device,
+    DeviceOption,
+    JsonOption,
+    SetOption,
+    StorageOption,
+    TrackingOption,
+    manifest_named,
+    tracking_of,
+    tracking_there,
+    writable,
+)
+from jobs.requests.requested_runs import check_suits, placed
+from pipeline.data.photo_shards import holds_photographs
+from pipeline.errors import InputError
+from pipeline.recipe.metrics import PROTOCOLS
+from pipeline.recipe.overrides import changes_text
+from pipeline.runs.provenance import source_commit
+from pipeline.storage import Storage
+
+
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(metavar="RUN|WEIGHTS...", help="Runs' folders or rows' names; or weights files.")
+    ],
+    experiment: AsOption = None,
+    protocol: Annotated[
+        str | None, typer.Option(help=f"Of photographs: {', '.join(PROTOCOLS)}, or all; small images have one.")
+    ] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Score all together: the mean of their scores.")] = False,
+    keep: Annotated[
+        str | None, typer.Option(help="Keep an ensemble or weights made elsewhere under this name, for Tables 3 to 5.")
+    ] = None,
+    data: DataOption = "",
+    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    storage: StorageOption = "results",
+    tracking: TrackingOption = None,
+    device: DeviceOption = Device.AUTO,
+    workers: Annotated[int, typer.Option(min=1, help="Workers that share the images, on Ray if several.")] = 1,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Test errors of networks: a run's final one, or a weights file (safetensors, or torchvision's .pth) with `--as`.
+
+    Each photograph counts once, on any number of workers.
+
+    Examples:
+
+    * `resnet-repro evaluate model/weights.safetensors --as resnet20 --data digits`
+
+    * `resnet-repro evaluate resnet50 --protocol all --workers 8`
+
+    * `resnet-repro evaluate --ensemble resnet50 resnet101 resnet152 --protocol multi_scale --keep three-depths`
+
+    * `resnet-repro evaluate resnet50.pth --as resnet50 --set bottleneck_stride=3x3 --set normalisation=torchvision --data imagenet`
+    """
+    from jobs.tracking.other_publications import publish_evaluation
+
+    place = writable(storage)
+    chosen = [model_named(place, which, experiment, settings) for which in models]
+    manifest = manifest_named(place, data or _dataset_of(chosen))
+    photographs = holds_photographs(manifest)
+    for model in chosen:
+        check_suits(model.row, manifest["row"]["name"], photographs)
+    protocols = _protocols(protocol, photographs)
+    if ensemble and not photographs:
+        raise InputError("--ensemble: is for photographs; the paper has no ensemble on small images")
+    if keep is not None:
+        _check_kept(chosen, ensemble, photographs)
+        store = tracking_of(tracking, place)
+        tracking_there(store, place)
+    together = [chosen] if ensemble else [[model] for model in chosen]
+    rows = []
+    with _scorer(place, manifest["id"], device, workers, address) as scored:
+        for several, name in ((several, name) for several in together for name in protocols):
+            found = scored(several, name)
+            about: dict[str, Any] = {"models": [model.name for model in several], "experiment": several[0].row.name}
+            rows.append({**about, "dataset_id": manifest["id"], "protocol": name, **found})
+            if not as_json:
+                _say(about["models"], name, found)
+    if keep is not None:
+        publish_evaluation(store, place, _kept(keep, chosen, ensemble, rows))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+
+
+def _check_kept(chosen: list[Model], ensemble: bool, photographs: bool) -> None:
+    """Refuse what no table has a place for.
+
+    Raises:
+        InputError: says what has.
+    """
+    if not photographs or not (ensemble or len(chosen) == 1):
+        raise InputError("--keep: is for one ensemble, or for one file of weights, on photographs")
+    if ensemble and not all(model.run for model in chosen):
+        raise InputError("--keep: an ensemble that is kept is of runs, so that its origin is known")
+    if not ensemble and chosen[0].run:
+        raise InputError(f"--keep: {chosen[0].name} was measured when it ended; the tables have it already")
+
+
+def _kept(name: str, chosen: list[Model], ensemble: bool, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as `analysis.measured.frames.EVALUATIONS` has them."""
+    peer = chosen[0]
+    members: list[Any] = [model.run.key for model in chosen if model.run]
+    if not ensemble:
+        checksum = blake2b(peer.weights, digest_size=16).hexdigest()
+        members = [
+            {"file": peer.name, "checksum": checksum, "experiment": peer.row.name, "changes": changes_text(peer.row)}
+        ]
+    kind = "ensemble" if ensemble else "peer"
+    key = blake2b(
+        json.dumps([kind, sorted(map(str, members)), rows[0]["dataset_id"]]).encode(), digest_size=8
+    ).hexdigest()
+    made = source_commit()
+    about: dict[str, Any] = {"evaluation": key, "kind": kind, "name": name, "members": json.dumps(members)}
+    about |= {"commit": str(made.get("commit", "unknown")), "dirty": bool(made.get("dirty"))}
+    numbers = ("dataset_id", "protocol", "top1_err", "top5_err", "count")
+    return [about | {number: row[number] for number in numbers} for row in rows]
+
+
+def _dataset_of(chosen: list[Model]) -> str:
+    """The dataset on which the runs were trained; digits for weights files.
+
+    Raises:
+        InputError: runs on several datasets.
+    """
+    known = sorted({model.run.dataset_id for model in chosen if model.run})
+    if len(known) > 1:
+        raise InputError(f"the runs are on {len(known)} datasets ({', '.join(known)}); name one with --data")
+    return known[0] if known else "digits"
+
+
+def _protocols(protocol: str | None, photographs: bool) -> list[str]:
+    if not photographs:
+        if protocol not in (None, SINGLE_VIEW):
+            raise InputError(f"--protocol {protocol}: small images are tested in their single view")
+        return [SINGLE_VIEW]
+    if protocol in (None, "all"):
+        return list(PROTOCOLS) if protocol else ["center_crop"]
+    if protocol not in PROTOCOLS:
+        raise InputError(f"--protocol {protocol}: wanted is one of {', '.join(PROTOCOLS)}, or all")
+    return [str(protocol)]
+
+
+@contextmanager
+def _scorer(
+    place: Storage, dataset_id: str, device: Device, workers: int, address: str | None
+) -> Iterator[Callable[[list[Model], str], dict[str, float]]]:
+    """What scores models by a protocol: this process, or a group of workers where several, or a cluster, are asked for."""
+    from benchmarks.measure import cpus
+
+    work = Work([], "", place.uri, dataset_id, use_gpu=False, threads=cpus())
+    if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
+        import torch
+
+        use_gpu = device is Device.GPU or (device is Device.AUTO and torch.cuda.is_available())
+        yield lambda models, protocol: score_here(replace(work, models=models, protocol=protocol, use_gpu=use_gpu))
+        return
+    from jobs.execution.cluster import connected
+    from jobs.execution.launch import Execution
+
+    with connected(address):
+        execution, _ = placed(Execution(place.uri, "", workers), device, None, runs=1)
+        work = replace(work, use_gpu=execution.use_gpu, threads=execution.threads)
+        each = execution.each_worker
+        yield lambda models, protocol: score_on_ray(replace(work, models=models, protocol=protocol), workers, each)
+
+
+def _say(names: list[str], protocol: str, found: dict[str, float]) -> None:
+    who = names[0] if len(names) == 1 else f"ensemble of {len(names)}"
+    if protocol == SINGLE_VIEW:
+        print(f"{found['top1_err']:.2f} % of {found['count']:,} test images wrong ({found['wrong']:,})")
+        return
+    print(
+        f"{who}, {protocol}: {found['top1_err']:.2f} % top-1 and {found['top5_err']:.2f} % top-5 error on "
+        f"{found['count']:,} photographs",
+        flush=True,
+    )

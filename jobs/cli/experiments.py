@@ -1,0 +1,72 @@
+"""`resnet-repro experiments` and `grids`: what can be asked for by name, as a table, or as JSON for a script."""
+
+import json
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from analysis.paper.ledger import LEDGER, LEDGER_SWITCHES
+from jobs.console import run_progress as screen
+from jobs.grids.grids import ABOUT, grids
+from jobs.requests.options import JsonOption
+from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.recipe.layers import layout
+
+
+def experiments(as_json: JsonOption = False) -> None:
+    """Show every configuration of the paper.
+
+    Example: `resnet-repro experiments --json`
+    """
+    rows = [_facts(row) for row in EXPERIMENTS.values()]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(title="The paper's configurations", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "shortcut", "block"):
+        table.add_column(name, no_wrap=True)
+    for name in ("params", "mult-adds", "iterations"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("in the paper")
+    for row in rows:
+        counts = [f"{row[key] / 1e6:,.2f}M" for key in ("params", "multiply_adds")]
+        names = (row["name"], row["shortcut"], row["block"])
+        where = ", ".join(row["artifacts"]).replace("_", " ")
+        table.add_row(*names, *counts, f"{row['iterations']:,}", where)
+    screen.console.print(table)
+
+
+def list_grids(as_json: JsonOption = False) -> None:
+    """Show the grids that can be asked for by name, with their rows.
+
+    Example: `resnet-repro grids`, then `resnet-repro grid figure7 --dry-run`
+    """
+    switched = tuple(dict.fromkeys(switch.experiment for switch in LEDGER_SWITCHES))
+    all_grids = grids() | {LEDGER: switched}
+    if as_json:
+        facts = [{"name": name, "shows": ABOUT[name], "rows": list(rows)} for name, rows in all_grids.items()]
+        print(json.dumps(facts, indent=1))
+        return
+    table = Table(title="Grids", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("shows")
+    table.add_column("rows")
+    for name, rows in all_grids.items():
+        table.add_row(name, ABOUT[name], " ".join(rows) if len(rows) < 12 else f"{len(rows)} rows")
+    screen.console.print(table)
+
+
+def _facts(row: Experiment) -> dict[str, Any]:
+    plan = layout(row)
+    return {
+        "name": row.name,
+        "family": row.family,
+        "depth": row.depth,
+        "block": row.block,
+        "shortcut": row.shortcut,
+        "params": plan.params,
+        "multiply_adds": plan.multiply_adds,
+        "iterations": row.iterations,
+        "artifacts": list(row.artifacts),
+    }

@@ -1,0 +1,113 @@
+"""`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, written from one set of templates."""
+
+import re
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from jobs.cli.submit import parse_only
+from jobs.execution.submission import check_command, job_name, value_of
+from pipeline.errors import InputError, shown
+
+TRACKING = "http://mlflow:5000"
+TRACKED = ("train", "grid", "evaluate", "report", "sync", "doctor")
+"""The commands that take `--tracking`."""
+
+
+def manifests(
+    context: typer.Context,
+    image: Annotated[str, typer.Option(help="The image of deploy/Dockerfile, as the cluster pulls it.")],
+    artifacts: Annotated[str, typer.Option(help="Where MLflow keeps artifacts, such as s3://bucket/mlflow.")],
+    out: Annotated[Path, typer.Option(help="The folder the files are written to.")] = Path("manifests"),
+    nodes: Annotated[int, typer.Option(min=1, help="GPU nodes at the most.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 8,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each.")] = 88,
+    memory: Annotated[str, typer.Option(help="Memory of each.")] = "700Gi",
+    namespace: Annotated[str, typer.Option(help="Where all of it lives.")] = "resnet-repro",
+    head_selector: Annotated[str, typer.Option(help="LABEL=VALUE of nodes for the head: neither GPU nor spot.")] = "",
+    worker_selector: Annotated[str, typer.Option(help="LABEL=VALUE of the GPU nodes.")] = "",
+    service_account: Annotated[
+        str, typer.Option(help="The pods' service account, where a role of its may read the bucket.")
+    ] = "",
+    retries: Annotated[
+        int, typer.Option(min=0, help="Clusters that are built anew for a job; each one continues.")
+    ] = 3,
+    hours: Annotated[
+        float, typer.Option(min=0.1, help="After which a job is ended in any case, all its clusters together.")
+    ] = 168.0,
+) -> None:
+    """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes with the KubeRay operator.
+
+    A job's MLflow server is the one of `mlflow.yaml`, unless the command names another. Example:
+
+    * `resnet-repro manifests --image registry/resnet-repro:1 --artifacts s3://bucket/mlflow --nodes 4 grid table6 --data cifar10 --storage s3://bucket/resnet`
+    """
+    command = list(context.args)
+    values: dict[str, Any] = {
+        "image": image,
+        "artifacts": artifacts,
+        "nodes": nodes,
+        "gpus_per_node": gpus_per_node,
+        "cpus": cpus,
+        "memory": memory,
+        "namespace": _plain("--namespace", namespace),
+        "ray_version": version("ray"),
+        "head_selector": _selector("--head-selector", head_selector),
+        "worker_selector": _selector("--worker-selector", worker_selector),
+        "retries": retries,
+        "deadline": round(3600 * hours / (retries + 1)),
+        "service_account": _plain("--service-account", service_account),
+    }
+    if "://" not in artifacts or artifacts != shown(artifacts):
+        raise InputError(
+            f"--artifacts {artifacts}: wanted is an address without a password, such as s3://bucket/mlflow"
+        )
+    if command:
+        check_command(command)
+        if "://" not in (value_of(command, "--storage") or ""):
+            raise InputError("manifests: pods share no folder; name --storage s3://bucket/place")
+        if value_of(command, "--tracking") is None and command[0] in TRACKED:
+            command += ["--tracking", TRACKING]
+        parse_only(context, command)
+        values |= {"name": job_name(command), "entrypoint": f"resnet-repro {shlex.join(command)}"}
+    for name in ("mlflow", "raycluster", *["rayjob"] * bool(command)):
+        text = rendered(f"{name}.yaml.j2", values)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.yaml").write_text(text)
+        print(out / f"{name}.yaml")
+
+
+def rendered(template: str, values: dict[str, Any]) -> str:
+    """A manifest's text; a value that a template needs and nobody gave is an error."""
+    loader = PackageLoader("deploy", ".")
+    made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return made.get_template(template).render(values)
+
+
+def _plain(option: str, text: str) -> str:
+    """A name as Kubernetes knows them, or none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if text and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", text):
+        raise InputError(f"{option} {text}: wanted is a name of small letters, digits, - and .")
+    return text
+
+
+def _selector(option: str, text: str) -> str:
+    """A node selector as YAML; `{}` for any node.
+
+    Raises:
+        InputError: it is no LABEL=VALUE.
+    """
+    if not text:
+        return "{}"
+    label, equals, value = text.partition("=")
+    if not (label and equals and value) or any(mark in text for mark in "{}\"'\n"):
+        raise InputError(f"{option} {text}: wanted is LABEL=VALUE, such as cloud.google.com/gke-spot=true")
+    return f'{{{label}: "{value}"}}'

@@ -1,0 +1,125 @@
+"""`resnet-repro status` and `clean`: what a storage holds, who is still alive, and what nobody needs any more."""
+
+import json
+from time import time
+from typing import Annotated, Any
+
+import typer
+
+from jobs.console import run_progress as screen
+from jobs.requests.options import JsonOption, StorageOption
+from pipeline.errors import InputError
+from pipeline.recipe.metrics import TEST_ERR
+from pipeline.recipe.overrides import title
+from pipeline.recipe.schedule import milestone
+from pipeline.runs.checkpoint import folder, iterations, newest_history, newest_iteration
+from pipeline.runs.lease import is_alive
+from pipeline.runs.run import Run, read_heartbeat, read_result, stored_runs
+from pipeline.storage import Storage
+
+
+def status(storage: StorageOption = "results", as_json: JsonOption = False) -> None:
+    """Show what is running, finished, stopped or diverged, by the runs' own folders.
+
+    Example: `resnet-repro status --storage results/demo --json`
+    """
+    now = int(1000 * time())
+    place = Storage(storage)
+    runs = stored_runs(place)
+    facts = [_facts(place, run, now) for run in runs]
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    print(f"{len(runs)} runs in {place.uri}")
+    shown = ""
+    for run, fact in zip(runs, facts, strict=True):
+        group = f"{title(run.experiment)} on {run.dataset_key}"
+        if group != shown:
+            screen.console.print(f"\n{group}", style="bold", highlight=False, markup=False)
+            shown = group
+        print(_line(fact))
+    if any(fact["state"] == "stopped" for fact in facts):
+        print("stopped runs continue when their command is given again")
+
+
+def _line(fact: dict[str, Any]) -> str:
+    """A run in a line of less than 80 characters: seed, state, how far it is, its newest test error."""
+    error = "" if fact["test_err"] is None else f"{fact['test_err']:.2f} %"
+    age = fact["heartbeat_age_s"]
+    beat = "" if fact["state"] != "running" else "no heartbeat yet" if age is None else f"heartbeat {age:.0f} s ago"
+    far = f"{fact['iteration']:,}/{fact['iterations']:,}"
+    return f"  seed {fact['seed']:<4} {fact['state']:<12}{far:>17} {error:>9}  {beat}".rstrip()
+
+
+def _facts(place: Storage, run: Run, now: int) -> dict[str, Any]:
+    """What a run's folder says, as a script wants it."""
+    result, beat, history = read_result(place, run), read_heartbeat(place, run), newest_history(place, run)
+    age = (now - beat["time_ms"]) / 1000 if beat else None
+    if result is not None:
+        state = result["status"]
+    elif is_alive(place, run):
+        state = "running"
+    else:
+        state = "not started" if age is None and history is None else "stopped"
+    reached = [0, result["iterations"] if result else 0, beat["iteration"] if beat else 0]
+    return {
+        "experiment": run.experiment.name,
+        "dataset": run.dataset_key,
+        "seed": run.seed,
+        "state": state,
+        "reason": (result or {}).get("reason"),
+        "iteration": max([history.iteration if history else 0, *reached]),
+        "iterations": run.experiment.iterations,
+        "test_err": (history.last() if history else {}).get(TEST_ERR),
+        "heartbeat_age_s": age,
+        "overrides": run.experiment.deviations(),
+        "folder": place.path(run.folder),
+    }
+
+
+def clean(
+    storage: StorageOption = "results",
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+) -> None:
+    """List what nobody needs any more, and delete it when told so: results, histories and final weights stay.
+
+    That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray and verifications that
+    found a difference left behind. A run that has not ended loses nothing. Example: `resnet-repro clean --storage results/demo`
+    """
+    place = Storage(storage)
+    runs = stored_runs(place)
+    spare = [path for run in runs if read_result(place, run) is not None for path in _spare_checkpoints(place, run)]
+    if not _any_alive(place):
+        spare += [f"ray/{name}" for name in place.names("ray")]
+    spare += [
+        f"verify/{name}" for name in place.names("verify") if not _any_alive(Storage(place.below(f"verify/{name}")))
+    ]
+    if not spare:
+        print(f"nothing to clean in {place.uri}")
+        return
+    for path in spare:
+        print(f"{place.path(path)}  ({place.size(path) / 1e6:,.1f} MB)")
+    if not yes and not _agreed(f"delete these {len(spare)} folders?"):
+        print("nothing was deleted")
+        return
+    for path in spare:
+        place.delete(path)
+    print(f"deleted {len(spare)} folders")
+
+
+def _any_alive(place: Storage) -> bool:
+    """Whether a run in it is being trained."""
+    return any(read_result(place, run) is None and is_alive(place, run) for run in stored_runs(place))
+
+
+def _spare_checkpoints(place: Storage, run: Run) -> list[str]:
+    """Those that are neither at an lr drop nor the newest: of a diverged run that one holds all it has measured."""
+    there = sorted(iterations(place, run))
+    newest = newest_iteration(place, run)
+    return [folder(run, i) for i in there if i != newest and not milestone(run.experiment, i)]
+
+
+def _agreed(question: str) -> bool:
+    if not screen.console.is_terminal:
+        raise InputError("clean asks before it deletes; off a terminal, say --yes")
+    return typer.confirm(question)

@@ -1,0 +1,218 @@
+"""`resnet-repro submit` and `resnet-repro jobs`: commands as jobs of a Ray cluster, followed, found again and stopped."""
+
+import asyncio
+import json
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from jobs.console import run_progress as screen
+from jobs.execution.submission import DASHBOARD, ENDED, attempts, check_command, client_of, send, value_of
+from jobs.requests.options import JsonOption
+from pipeline.errors import InputError, first_line
+
+SILENT_SECONDS = 60.0
+"""Without a sign of life from any run for so long, a job that Ray calls RUNNING may be dead."""
+
+DashboardOption = Annotated[
+    str, typer.Option("--dashboard", help="The cluster's dashboard; RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured.")
+]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or its name for the newest of that name.")]
+
+app = typer.Typer(no_args_is_help=True, help="List, follow and stop what was submitted to a Ray cluster.")
+
+
+def submit(
+    context: typer.Context,
+    dashboard: DashboardOption = DASHBOARD,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow its output.")] = False,
+    need: Annotated[
+        list[str],
+        typer.Option(help="An environment variable that has to be set on the cluster; its value stays there."),
+    ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
+) -> None:
+    """Run a command as a job of a Ray cluster, with this checkout: `submit grid ...`, `train ...`, `evaluate ...`.
+
+    Options of submit come before the command. Given again, it joins the job if that still runs, and continues otherwise.
+    Ctrl-C ends the following, not the job; the exit code is the job's.
+
+    Examples:
+
+    * `resnet-repro submit grid table6 --data cifar10 --seeds 5 --storage s3://bucket/resnet --tracking http://10.0.0.5:5000`
+
+    * `resnet-repro submit --detach --need AWS_SECRET_ACCESS_KEY train resnet20 --data cifar10 --storage s3://bucket/resnet`
+    """
+    arguments = list(context.args)
+    check_command(arguments)
+    parse_only(context, arguments)
+    client = client_of(dashboard)
+    job, new = send(client, arguments, need)
+    print(f"{job}: {'submitted' if new else 'is running already'}", flush=True)
+    if detach:
+        print(f"follow it with `resnet-repro jobs logs {job} --follow`")
+        return
+    raise SystemExit(_follow(client, job))
+
+
+def parse_only(context: typer.Context, arguments: list[str]) -> None:
+    """Refuse here what the command line would refuse there; nothing is run."""
+    assert context.parent is not None
+    commands: Any = context.parent.command
+    command = commands.commands[arguments[0]]
+    rest = arguments[1:]
+    while hasattr(command, "commands"):
+        if not rest or rest[0] not in command.commands:
+            raise InputError(f"{shlex.join(arguments)}: wanted is one of {', '.join(command.commands)}")
+        command, rest = command.commands[rest[0]], rest[1:]
+    command.make_context(arguments[0], rest, parent=context.parent)
+
+
+def _follow(client: Any, job: str) -> int:
+    """Print a job's output until it ends; its exit code."""
+
+    async def tail() -> None:
+        async for text in client.tail_job_logs(job):
+            print(text, end="", flush=True)
+
+    try:
+        asyncio.run(tail())
+        while client.get_job_status(job) not in ENDED:
+            time.sleep(0.5)
+    except (RuntimeError, OSError) as error:  # the tunnel or the head is gone
+        print(
+            f"{job} cannot be followed any more ({first_line(error)}); `resnet-repro jobs logs {job} --follow` goes on",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{job} goes on; `resnet-repro jobs logs {job} --follow` shows it again", file=sys.stderr)
+        return 130
+    about = client.get_job_info(job)
+    print(f"{job}: {about.status.lower()}", flush=True)
+    if about.driver_exit_code is not None:
+        return int(about.driver_exit_code)
+    return 0 if about.status == "SUCCEEDED" else 1
+
+
+@app.command("list")
+def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = False) -> None:
+    """Show the cluster's jobs of ours, oldest first.
+
+    Example: `resnet-repro jobs list --json`
+    """
+    found = [
+        job for job in client_of(dashboard).list_jobs() if job.submission_id and (job.metadata or {}).get("command")
+    ]
+    found.sort(key=lambda job: job.start_time or 0)
+    if as_json:
+        print(json.dumps([_facts(job) for job in found], indent=1))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("job", "state", "started (UTC)", "command"):
+        table.add_column(name, no_wrap=name != "command")
+    for job in found:
+        facts = _facts(job)
+        table.add_row(facts["job"], facts["state"], facts["started"], facts["command"])
+    screen.console.print(table)
+
+
+@app.command("status")
+def status(job: JobArgument, dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = False) -> None:
+    """What Ray says of a job, and whether its runs show life: Ray calls a job RUNNING whose machine has died.
+
+    Example: `resnet-repro jobs status grid-table6-1f3a2b4c`
+    """
+    client = client_of(dashboard)
+    facts = _facts(client.get_job_info(_meant(client, job)))
+    facts["seconds_since_life"] = _seconds_since_life(facts["command"])
+    if as_json:
+        print(json.dumps([facts], indent=1))
+        return
+    print(f"{facts['job']}: {facts['state'].lower()}" + (f", {facts['message']}" if facts["message"] else ""))
+    silent = facts["seconds_since_life"]
+    if silent is not None:
+        print(f"newest sign of life of a run in its storage: {silent:,.0f} s ago")
+        if facts["state"] == "RUNNING" and silent > SILENT_SECONDS:
+            print("it may be dead although Ray says that it runs: give the same command again, it continues")
+
+
+@app.command("logs")
+def logs(
+    job: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until it ends; the exit code is the job's.")] = False,
+    dashboard: DashboardOption = DASHBOARD,
+) -> None:
+    """Print a job's output.
+
+    Example: `resnet-repro jobs logs grid-table6-1f3a2b4c --follow`
+    """
+    client = client_of(dashboard)
+    meant = _meant(client, job)
+    if follow:
+        raise SystemExit(_follow(client, meant))
+    print(client.get_job_logs(meant), end="")
+
+
+@app.command("stop")
+def stop(job: JobArgument, dashboard: DashboardOption = DASHBOARD) -> None:
+    """Stop a job; what it trained stays, and submitting it again continues.
+
+    Example: `resnet-repro jobs stop grid-table6-1f3a2b4c`
+    """
+    client = client_of(dashboard)
+    meant = _meant(client, job)
+    if client.get_job_status(meant) in ENDED:
+        print(f"{meant}: has ended already")
+        return
+    client.stop_job(meant)
+    deadline = time.monotonic() + 60
+    while client.get_job_status(meant) not in ENDED and time.monotonic() < deadline:
+        time.sleep(0.5)
+    print(f"{meant}: {client.get_job_status(meant).lower()}")
+
+
+def _meant(client: Any, job: str) -> str:
+    """The id of a job that is named by its id, or by the name that all its attempts share.
+
+    Raises:
+        InputError: there is none.
+    """
+    if any(known.submission_id == job for known in client.list_jobs()):
+        return job
+    mine = attempts(client, job)
+    if not mine:
+        raise InputError(f"{job}: the cluster knows no such job; `resnet-repro jobs list` shows what there is")
+    return str(mine[-1].submission_id)
+
+
+def _facts(job: Any) -> dict[str, Any]:
+    about, started = job.metadata or {}, job.start_time
+    return {
+        "job": job.submission_id,
+        "state": str(job.status.value if hasattr(job.status, "value") else job.status),
+        "message": (job.message or "").splitlines()[0] if job.message and job.status == "FAILED" else "",
+        "started": f"{datetime.fromtimestamp(started / 1000, UTC):%Y-%m-%d %H:%M}" if started else "",
+        "command": about.get("command", ""),
+        "commit": about.get("commit", ""),
+        "exit_code": job.driver_exit_code,
+    }
+
+
+def _seconds_since_life(command: str) -> float | None:
+    """Seconds since any run in the job's storage last wrote its heartbeat; None where that cannot be seen from here."""
+    from pipeline.runs.run import read_heartbeat, stored_runs
+    from pipeline.storage import Storage
+
+    place = value_of(shlex.split(command), "--storage")
+    try:
+        storage = Storage(place or "")
+        beats = [beat["time_ms"] for run in stored_runs(storage) if (beat := read_heartbeat(storage, run))]
+    except (InputError, OSError, KeyError):
+        return None
+    return time.time() - max(beats) / 1000 if beats else None

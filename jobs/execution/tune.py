@@ -1,0 +1,86 @@
+"""The grid: runs as Ray Tune trials, each a driver that starts a Ray Train run. The only user of `ray.tune`.
+
+Every grid command builds a fresh Tuner over the unfinished runs: what is finished is read from the runs' folders. A
+driver takes no CPU and imports no torch, so that drivers can never starve the workers they wait for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from jobs.execution.cluster import Node, places
+from jobs.execution.drive import drive
+from jobs.execution.launch import Execution
+from pipeline.errors import last_line
+from pipeline.recipe.layers import layout
+from pipeline.runs.run import Run, read_result
+from pipeline.storage import Storage
+
+DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
+DRIVER_MEMORY = 0.8e9
+"""Bytes of the head's memory that a trial's driver and controller take together."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a grid ended: `status` is finished, diverged or failed; `reason` where it is not finished.
+
+    `published` is whether MLflow has it all.
+    """
+
+    run: Run
+    status: str
+    reason: str = ""
+    published: bool = True
+
+
+def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
+    """Runs that have something left to do, the costliest first so that none is left over at the end."""
+    left = [run for run in runs if read_result(storage, run) is None]
+    return sorted(left, key=lambda run: -layout(run.experiment).multiply_adds * run.experiment.iterations)
+
+
+def slots(several: list[Node], execution: Execution, head_memory: float) -> int:
+    """How many trials fit at once: by their workers' CPUs or GPUs, and by the head's memory for their drivers."""
+    fit = places(several, execution.each_worker) // execution.workers
+    return max(1, min(fit, int(head_memory / DRIVER_MEMORY)))
+
+
+def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[Run, dict[str, str]]) -> list[Outcome]:
+    """Train the runs, `at_once` at a time; a run that fails does not stop the others."""
+    from ray import tune
+
+    storage = Storage(execution.storage)
+    name = f"grid-{uuid4().hex[:8]}"
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_trial, runs=runs, execution=execution, tags=tags), DRIVER),
+        param_space={"run": tune.grid_search(list(range(len(runs))))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=storage.below("ray"),
+            verbose=0,
+        ),
+    )
+    try:
+        results = tuner.fit()
+    finally:
+        storage.delete(f"ray/{name}")
+    return [_outcome(storage, run, result) for run, result in zip(runs, results, strict=True)]
+
+
+def _trial(
+    config: dict[str, int], runs: list[Run], execution: Execution, tags: dict[Run, dict[str, str]]
+) -> dict[str, Any]:
+    run = runs[config["run"]]
+    return drive(run, execution, tags[run])
+
+
+def _outcome(storage: Storage, run: Run, result: Any) -> Outcome:
+    told, done = result.metrics or {}, read_result(storage, run)
+    published = bool(told.get("published"))
+    if done is not None:
+        return Outcome(run, done["status"], done.get("reason", ""), published)
+    reason = told.get("reason") or last_line(str(result.error or "")) or "its driver ended"
+    return Outcome(run, "failed", reason, published)

@@ -1,0 +1,205 @@
+"""What each Ray Train worker runs: meet the others, load the dataset, train. Imports torch only inside the worker."""
+
+import logging
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.collective import broadcast_from_rank_zero
+
+from pipeline.errors import InputError, StorageLostError
+from pipeline.runs.run import IDLE, LOST, REFUSED, Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything a worker is told, small enough to travel as an argument."""
+
+    run: Run
+    storage: str
+    datasets: str
+    until: int | None
+    holder: str
+    threads: int
+    use_gpu: bool
+    checkpoint_seconds: float
+    one_pass: bool
+    allow_drift: bool
+    deterministic: bool
+    provenance: dict[str, Any]
+
+
+def work(config: dict[str, Work]) -> dict[str, Any]:
+    """Train `config["work"]` as one of its workers; returns the run's result."""
+    import torch
+
+    from jobs.execution.determinism import deterministic, full_precision
+    from pipeline.runs.provenance import hardware, source_digest, versions
+    from pipeline.storage import Storage
+    from pipeline.training.loop import Settings, train
+    from pipeline.training.memory import keep_freed_memory
+    from pipeline.training.step import process_group as ranks
+
+    job = config["work"]
+    keep_freed_memory()
+    torch.set_num_threads(job.threads)
+    full_precision()
+    if job.deterministic:
+        deterministic()
+    context = ray.train.get_context()
+    rank, there = context.get_world_rank(), context.get_world_size()
+    places = places_of(there, job.run.experiment.groups)
+    device = device_of(job.use_gpu)
+    # Before the workers meet: a node may copy for hours, and whoever waits in an exchange gives up after minutes.
+    dataset, refused = staged(job.datasets, job.run.dataset_id) if rank < places else (None, "")
+    group = meet(rank, places, device)
+    if group is None:
+        logger.warning("rank %d of %d idles on %s: %d workers train", rank, there, os.uname().nodename, places)
+        return {"status": IDLE}
+    made_with = {
+        "device": torch.cuda.get_device_name(device) if job.use_gpu else "cpu",
+        "hardware": hardware(),
+        "versions": versions(),
+        "source": source_digest(),
+        "threads": job.threads,
+        "deterministic": job.deterministic,
+    }
+    if places < there:
+        made_with["idle"] = [f"rank {surplus} of {there}" for surplus in range(places, there)]
+    settings = Settings(
+        checkpoint_seconds=job.checkpoint_seconds,
+        provenance=job.provenance | made_with,
+        one_pass=job.one_pass,
+        allow_drift=job.allow_drift,
+        until=job.until,
+        holder=job.holder,
+        decoders=decoders(context.get_local_world_size()),
+        leaving=_leaving,
+    )
+    try:
+        told_of(group, refused)
+        assert dataset is not None
+        return train(job.run, dataset, Storage(job.storage), group, settings)
+    except InputError as error:  # trying again would not help, so it must not look like a worker's failure
+        return {"status": REFUSED, "reason": str(error)}
+    except StorageLostError as error:
+        return {"status": LOST, "reason": str(error)}
+    finally:
+        ranks.leave()
+
+
+def staged(storage: str, dataset_id: str, splits: tuple[str, ...] | None = None) -> tuple[Any, str]:
+    """A dataset on this node, or why the user has to do something first."""
+    from pipeline.data.photo_shards import SPLITS
+    from pipeline.data.staging import staged_dataset
+    from pipeline.storage import Storage
+
+    try:
+        return staged_dataset(Storage(storage), dataset_id, cache_folder(), splits or SPLITS), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def told_of(group: Any, refused: str) -> None:
+    """Raise what any rank was refused for, on every rank.
+
+    Raises:
+        InputError: something was.
+    """
+    everywhere = [text for text in group.gather_text(refused) if text]
+    if everywhere:
+        raise InputError(everywhere[0])
+
+
+def places_of(workers: int, groups: int) -> int:
+    """How many of a group's workers train: the largest power of two of them, at most one for each batch-norm group."""
+    return min(1 << (workers.bit_length() - 1), groups)
+
+
+def decoders(workers_here: int) -> int:
+    """Threads that decode photographs for one of a node's workers: its share of the node's processors."""
+    return max(1, len(os.sched_getaffinity(0)) // workers_here)
+
+
+def _leaving() -> bool:
+    """Whether the cluster has warned that it will take a node of this worker group away.
+
+    Ray's public question (`ray.train.get_preemption_info`) waits for all workers, and idle ones would not answer.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
+
+
+def cache_folder() -> Path | None:
+    """Where this node keeps copies for this user; its own environment says. None for a user without a home."""
+    if named := os.environ.get("RESNET_REPRO_CACHE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-repro"
+    except RuntimeError:
+        return None
+
+
+def device_of(use_gpu: bool) -> Any:
+    """This worker's device."""
+    import torch
+
+    if not use_gpu:
+        return torch.device("cpu")
+    from ray.train.torch import get_device
+
+    device = get_device()
+    torch.cuda.set_device(device)
+    return device
+
+
+def meet(rank: int, world_size: int, device: Any) -> Any:
+    """Join the run's process group on rank 0's node, at the address that Ray knows that node by; Ray tells the others.
+
+    None for a rank that has no place in it.
+    """
+    from pipeline.training.step import process_group as ranks
+
+    if world_size == 1:
+        return ranks.single(device) if rank == 0 else None
+    here = use_own_interface()
+    listener = ranks.listen(here) if rank == 0 else None
+    mine = (here, listener.getsockname()[1]) if listener else None
+    address = tuple(broadcast_from_rank_zero(mine))
+    return ranks.join(rank, world_size, device, address, listener) if rank < world_size else None
+
+
+def use_own_interface() -> str:
+    """This node's address as Ray knows it, at whose interface gloo meets the others from now on.
+
+    Left alone, gloo takes the address that the host's name resolves to: often a loopback one, or none.
+    """
+    here = str(ray.util.get_node_ip_address())
+    if interface := interface_of(here):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    return here
+
+
+def interface_of(address: str) -> str | None:
+    """The name of this machine's network interface with an IPv4 address; None if there is none, or not on Linux."""
+    if sys.platform != "linux":
+        return None
+    from fcntl import ioctl
+
+    ask_address = 0x8915  # SIOCGIFADDR
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                found = ioctl(probe.fileno(), ask_address, name.encode().ljust(256, b"\0"))[20:24]
+            except OSError:  # an interface without an IPv4 address
+                continue
+            if socket.inet_ntoa(found) == address:
+                return name
+    return None

@@ -1,0 +1,75 @@
+"""The grids a user can ask for by name: which rows of the paper each needs."""
+
+from analysis.paper.ledger import LEDGER
+from analysis.verdicts.claims import claim_experiments
+from pipeline.errors import InputError
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.overrides import nearest
+from pipeline.runs.provenance import native_bf16
+
+DEMO_ITERATIONS = 360
+"""The demo's budget unless another is asked for: minutes on two cores, enough for the 56-layer pair to part."""
+
+DEMO_EVAL_EVERY = 30
+
+
+ABOUT = {
+    "demo": "degradation and its cure in minutes, on digits",
+    "figure1": "Figure 1: plain networks of 20 and 56 layers",
+    "figure6": "Figure 6: training curves of plain and residual networks",
+    "figure7": "Figure 7: layer responses",
+    "table6": "Table 6: residual networks on CIFAR-10",
+    "paper": "all that any table, figure or claim about CIFAR-10 needs",
+    "table2": "Table 2: plain and residual networks of 18 and 34 layers on ImageNet",
+    "table3": "Table 3: ImageNet, ten crops",
+    "table4": "Table 4: ImageNet, fully convolutional at several scales",
+    "figure4": "Figure 4: training curves on ImageNet",
+    "imagenet": "all that Tables 2 to 4 and Figure 4 need",
+    "signals": "forward variances and gradient norms, by initialisation, with and without batch norm",
+    "ledger": "the recipe, one usual deviation at a time",
+}
+"""What each grid shows, for people."""
+
+
+def demo_settings() -> list[str]:
+    """The demo's changes to the rows: bf16 where this CPU has it natively, and fewer points on the curves."""
+    return [f"eval_every={DEMO_EVAL_EVERY}"] + ["precision=bf16"] * native_bf16()
+
+
+def rows_of(artifact: str) -> tuple[str, ...]:
+    """Rows that a table or figure of the paper shows."""
+    return tuple(name for name, row in EXPERIMENTS.items() if artifact in row.artifacts)
+
+
+def grids() -> dict[str, tuple[str, ...]]:
+    """Every named grid and its rows, in the paper's order; `paper` is what any table, figure or claim needs."""
+    named = {
+        "demo": ("plain20", "plain56", "resnet20", "resnet56"),
+        "figure1": rows_of("figure_1"),
+        "figure6": rows_of("figure_6"),
+        "figure7": rows_of("figure_7"),
+        "table6": rows_of("table_6"),
+    }
+    needed = {name for rows in (*named.values(), *claim_experiments().values()) for name in rows}
+    named["paper"] = tuple(name for name in EXPERIMENTS if name in needed and EXPERIMENTS[name].family == "cifar")
+    imagenet = {name: rows_of(name[:-1] + "_" + name[-1]) for name in ("table2", "table3", "table4", "figure4")}
+    named |= imagenet
+    photographed = {name for rows in imagenet.values() for name in rows}
+    named["imagenet"] = tuple(name for name in EXPERIMENTS if name in photographed)
+    named["signals"] = rows_of("signals")
+    return named
+
+
+def rows_asked_for(names: list[str]) -> list[str]:
+    """Rows of the grids and experiments named, each once, in the paper's order.
+
+    Raises:
+        InputError: a name that is neither.
+    """
+    known = grids()
+    wanted: set[str] = set()
+    for name in names:
+        if name not in known and name not in EXPERIMENTS:
+            raise InputError(f"unknown grid or experiment {name}; {nearest(name, [*known, LEDGER, *EXPERIMENTS])}")
+        wanted |= set(known.get(name, (name,)))
+    return [name for name in EXPERIMENTS if name in wanted]

@@ -1,0 +1,124 @@
+"""A plan as a person reads it, and as a script does."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from jobs.console import run_progress as screen
+from jobs.planning.budget import Choice, choose
+from jobs.planning.estimate import Estimate, Plan
+from pipeline.recipe.experiments import Experiment
+from pipeline.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Bought:
+    """What a budget (of money, or of unit-hours without a price) buys."""
+
+    budget: float
+    choice: Choice
+
+
+def chosen(made: Plan, asked: Iterable[Run], budget: float) -> Bought:
+    """What the budget buys: of a row, seeds that are done cost nothing."""
+    price = 1.0 if made.cluster.price is None else made.cluster.price
+    left = {one.run: one.hours * price for one in made.runs}
+    cost = dict[str, list[float]]()
+    for run in sorted(asked, key=lambda run: run.seed):
+        cost.setdefault(run.experiment.name, []).append(left.get(run, 0.0))
+    return Bought(budget, choose(cost, budget))
+
+
+def show(made: Plan, bought: Bought | None) -> None:
+    """Print a table of the rows, and what they come to."""
+    unit, cluster = made.cluster.kind, made.cluster
+    low, high = made.interval
+    screen.console.print(_table(made))
+    lines = [
+        ("cluster", f"{cluster.units:g} {unit}" + (f" of {cluster.paid:g}" if cluster.paid != cluster.units else "")),
+        ("wall time", f"{_time(made.seconds)} ({_time(low)} to {_time(high)})"),
+        (f"{unit}-hours", f"{made.hours:,.1f} of training in {cluster.paid * made.seconds / 3600:,.1f}"),
+    ]
+    if made.cost is not None:
+        between = f"{made.cost * low / made.seconds:,.2f} to {made.cost * high / made.seconds:,.2f}"
+        lines.append(("cost", f"{made.cost:,.2f} ({between})"))
+    lines += [
+        ("critical path", f"{_time(made.runs[0].seconds)}: {made.runs[0].run}"),
+        ("lower bound", f"{_time(made.bound)}; {made.gap or 'met'}"),
+        ("order", _order(made)),
+    ]
+    if made.how:
+        lines.insert(1, ("with", made.how))
+    if bought is not None:
+        lines.append(("budget", _bought(bought, made)))
+    for what, says in lines:
+        print(f"{what:<13} {says}")
+
+
+def facts(made: Plan, bought: Bought | None) -> dict[str, Any]:
+    """All of it for a script; seconds, unit-hours, and money where there is a price."""
+    low, high = made.interval
+    starts = made.placement.starts if made.runs else ()
+    choice = bought.choice if bought else None
+    return {
+        "left": len(made.runs),
+        "units": made.cluster.units,
+        "kind": made.cluster.kind,
+        "seconds": made.seconds,
+        "low": low,
+        "high": high,
+        "hours": made.hours,
+        "cost": made.cost,
+        "lower_bound": made.bound,
+        "gap": made.gap,
+        "how": made.how,
+        "order": [
+            {"run": trial.name, "start": start, "seconds": trial.seconds, "units": trial.units}
+            for start, trial in starts
+        ],
+        "choice": choice
+        and {"rows": choice.rows, "seeds": choice.seeds, "cost": choice.cost, "covered": choice.covered},
+    }
+
+
+def _table(made: Plan) -> Table:
+    """A line a row: runs left, time of each, unit-hours and their price, and how that is known."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    price, unit = made.cluster.price, made.cluster.kind
+    for name in ("row", "left", "each", f"{unit}s", f"{unit}-hours", *["cost"] * (price is not None), "known by"):
+        table.add_column(name, justify="left" if name in ("row", "known by") else "right")
+    by_row = dict[Experiment, list[Estimate]]()
+    for one in made.runs:
+        by_row.setdefault(one.run.experiment, []).append(one)
+    for row, several in by_row.items():
+        hours = sum(one.hours for one in several)
+        cells = [row.name, str(len(several)), _time(several[0].seconds), f"{several[0].units:g}", f"{hours:,.2f}"]
+        if price is not None:
+            cells.append(f"{hours * price:,.2f}")
+        table.add_row(*cells, several[0].rate.source)
+    return table
+
+
+def _order(made: Plan) -> str:
+    """Rows by their first start, with how many of each."""
+    counts = dict[str, int]()
+    for one in made.runs:
+        counts[one.run.experiment.name] = counts.get(one.run.experiment.name, 0) + 1
+    return "longest first: " + ", ".join(f"{name} x{count}" for name, count in counts.items())
+
+
+def _bought(bought: Bought, made: Plan) -> str:
+    unit = "" if made.cluster.price is not None else f" {made.cluster.kind}-hours"
+    choice = bought.choice
+    if not choice.rows:
+        return f"{bought.budget:,.2f}{unit} buys no row that is left"
+    covered = f"{len(choice.covered)} cells, figures and claims"
+    return f"{choice.cost:,.2f}{unit} for {covered}: {' '.join(choice.rows)} --seeds {choice.seeds}"
+
+
+def _time(seconds: float) -> str:
+    """A duration, in days where it is of several."""
+    return f"{seconds / 86400:,.1f} days" if seconds >= 48 * 3600 else screen.duration(seconds)

@@ -1,0 +1,54 @@
+"""Plans kept in storage, so that what a grid took can stand beside what it was thought to take."""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from json import dumps, loads
+from time import time
+from typing import Any
+
+from jobs.planning.estimate import Plan
+from pipeline.runs.provenance import source_commit
+from pipeline.runs.run import Run
+from pipeline.storage import Storage
+
+FORMAT = "resnet-repro/plan/1"
+
+
+def path_of(runs: Iterable[Run]) -> str:
+    """Where the plan about these runs lies: a function of what was left of the grid when it was planned."""
+    keys = sorted(run.key for run in runs)
+    return f"plans/{blake2b(dumps(keys).encode(), digest_size=6).hexdigest()}.json"
+
+
+def keep(place: Storage, plan: Plan, about: dict[str, Any]) -> str:
+    """Write a plan before its grid is begun; returns its full path."""
+    path = path_of(one.run for one in plan.runs)
+    low, high = plan.interval
+    content = {
+        "format": FORMAT,
+        "made": int(time()),
+        **source_commit(),
+        "seconds": round(plan.seconds, 1),
+        "low": round(low, 1),
+        "high": round(high, 1),
+        "runs": {one.run.key: {"run": str(one.run), "seconds": round(one.seconds, 1)} for one in plan.runs},
+        **about,
+    }
+    place.write(path, dumps(content, indent=1).encode())
+    return place.path(path)
+
+
+def compare(place: Storage, runs: Iterable[Run], seconds: float) -> str:
+    """Note in the plan about these runs, if there is one, what they took; the two side by side in a line."""
+    path = path_of(runs)
+    try:
+        planned = loads(place.read_if_there(path) or b"null")
+        if not isinstance(planned, dict) or planned.get("format") != FORMAT:
+            return ""
+        planned["took"] = round(seconds, 1)
+        place.write(path, dumps(planned, indent=1).encode())
+        off = seconds / planned["seconds"] - 1
+    except (OSError, ValueError, KeyError, ZeroDivisionError):
+        return ""
+    between = f"{planned['low']:,.0f} to {planned['high']:,.0f}"
+    return f"took {seconds:,.0f} s; planned were {planned['seconds']:,.0f} s ({between}): {off:+.0%}"

@@ -1,0 +1,137 @@
+"""`--dry-run`: the fully resolved rows, and where everything would go. Writes nothing and starts nothing."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from jobs.console import run_progress as screen
+from jobs.execution.launch import check_workers
+from jobs.grids.sweeps import CIFAR_TRAINING_IMAGES
+from jobs.requests.options import tracking_of, workers_of
+from jobs.requests.requested_runs import check_suits
+from pipeline.data.datasets import CIFAR10, DATASETS, IMAGENET, dataset_key
+from pipeline.data.lookup import stored_named
+from pipeline.data.photo_shards import holds_photographs
+from pipeline.data.sources import digits
+from pipeline.errors import shown
+from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.recipe.overrides import value_text
+from pipeline.runs.checkpoint import newest_iteration
+from pipeline.runs.run import Run, read_result
+from pipeline.storage import Storage
+
+
+def show_resolved(
+    rows: Sequence[Experiment], seeds: Sequence[int], data: str, storage: str, tracking: str | None, workers: str
+) -> None:
+    """Print what a command would train and where.
+
+    Raises:
+        InputError: what the command itself would refuse of its rows, workers, storage or tracking.
+    """
+    place = Storage(storage)
+    store, dataset = tracking_of(tracking, place), known_dataset(place, data)
+    runs = [Run(row, dataset.id, dataset.key, seed) for row in rows for seed in seeds]
+    for run in runs:
+        check_suits(run.experiment, data, dataset.photographs)
+        check_workers(run, workers_of(workers)[0])
+    names = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
+    differing = [name for name in names if len({getattr(row, name) for row in rows}) > 1]
+    for name in names:
+        usual = [row for row in rows if getattr(row, name) == _usual(rows, name)]
+        if usual:
+            print(f"{name:<19} {_value(usual[0], name)}")
+    screen.console.print(_table(rows, differing))
+    for what, says in (
+        ("dataset", dataset.says),
+        ("storage", place.uri),
+        ("tracking", shown(store)),
+        ("workers", workers),
+    ):
+        print(f"{what:<19} {says}")
+    for run in runs:
+        print(f"{_state(place, run) if dataset.id else 'to train':<19} {place.path(run.folder)}")
+
+
+def _table(rows: Sequence[Experiment], differing: list[str]) -> Table:
+    """Each row with the fields in which it is not like most of them, or, where they differ, not like the paper's."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("row", "fingerprint", "differs in"):
+        table.add_column(name, no_wrap=name != "differs in")
+    for row in rows:
+        changed = row.deviations()
+        own = [name for name in differing if name in changed or getattr(row, name) != _usual(rows, name)]
+        table.add_row(row.name, row.fingerprint, ", ".join(f"{name}={_value(row, name)}" for name in own))
+    return table
+
+
+def _usual(rows: Sequence[Experiment], field: str) -> Any:
+    """The value that more than half of the rows have; an object unlike any value if there is none."""
+    value, count = Counter(getattr(row, field) for row in rows).most_common(1)[0]
+    return value if 2 * count > len(rows) else object()
+
+
+def _value(row: Experiment, field: str) -> str:
+    """A field's value, followed by the paper's where that is another."""
+    value, paper = getattr(row, field), getattr(EXPERIMENTS[row.name], field)
+    return value_text(value) + (f" (paper: {value_text(paper)})" if value != paper else "")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a dataset before it is needed: its `id` is empty, and sizes are the usual ones, until it is prepared.
+
+    `photographs` is None for files that were not read yet.
+    """
+
+    name: str
+    id: str
+    key: str
+    photographs: bool | None
+    train_images: int
+    test_images: int
+    side: int
+    """Of its images in pixels; 0 for photographs."""
+
+    @property
+    def says(self) -> str:
+        """In a line."""
+        if not self.id:
+            return f"{self.name}, to be prepared (its id is part of the folders' names)"
+        return f"{self.name} {self.id}: {self.train_images:,} training and {self.test_images:,} test images"
+
+
+SIZES = {"fashion-mnist": (60_000, 10_000), "imagenet": (1_281_167, 50_000)}
+"""Training and test images of datasets that are not prepared yet, where they are not as many as CIFAR-10's."""
+
+
+def known_dataset(place: Storage, data: str) -> Known:
+    """What a command finds out of a dataset without reading or preparing it."""
+    if found := stored_named(place, data):
+        name, counts = found["row"]["name"], (int(found["train_images"]), int(found["test_images"]))
+        return Known(
+            name,
+            found["id"],
+            dataset_key(name, found["id"]),
+            holds_photographs(found),
+            *counts,
+            int(found["row"]["side"]),
+        )
+    if data == "digits":
+        embedded = digits()
+        return Known(data, embedded.id, embedded.key, False, len(embedded.train), len(embedded.test), embedded.row.side)
+    kind = data == IMAGENET.name if data in DATASETS else None
+    side = DATASETS.get(data, CIFAR10).side
+    return Known(data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)), side)
+
+
+def _state(place: Storage, run: Run) -> str:
+    result = read_result(place, run)
+    if result is not None:
+        return str(result["status"])
+    reached = newest_iteration(place, run)
+    return f"continues from {reached:,}" if reached else "to train"

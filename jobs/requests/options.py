@@ -1,0 +1,168 @@
+"""Options that several commands share, and the two places they name: storage and dataset."""
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from analysis.paper.ledger import LEDGER
+from jobs.console import run_progress as screen
+from jobs.grids.grids import grids
+from pipeline.data.datasets import DATASETS
+from pipeline.errors import InputError, first_line
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.overrides import settable
+from pipeline.storage import Storage
+
+
+class Device(StrEnum):
+    """Where workers compute: `auto` is the GPU where the cluster has one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+def completing(*sources: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What a shell completes a word to: the names of the sources that begin with it."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for names in sources for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def _rows() -> Iterable[str]:
+    return EXPERIMENTS
+
+
+def _grids() -> Iterable[str]:
+    return [*grids(), LEDGER]
+
+
+ExperimentArgument = Annotated[
+    str, typer.Argument(help="A row of `resnet-repro experiments`.", autocompletion=completing(_rows))
+]
+NamesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="Grids (`resnet-repro grids` lists them) or rows of `resnet-repro experiments`.",
+        autocompletion=completing(_grids, _rows),
+    ),
+]
+AsOption = Annotated[
+    str | None,
+    typer.Option("--as", help="The row whose network a weights file is for.", autocompletion=completing(_rows)),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")]
+StorageOption = Annotated[str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data", help="A dataset's name or id, or a path to its files.", autocompletion=completing(lambda: DATASETS)
+    ),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        help="Change a field of the row: FIELD=VALUE, repeatable; on `grid` FIELD=A,B,C sweeps it (lists such as lr_drops: with ;).",
+        autocompletion=completing(lambda: [f"{field}=" for field in settable()]),
+    ),
+]
+IterationsOption = Annotated[int | None, typer.Option(help="Train this long instead, the schedule in proportion.")]
+TrackingOption = Annotated[str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")]
+RequireTrackingOption = Annotated[
+    bool, typer.Option("--require-tracking", help="Refuse to start while MLflow is away; else it costs a warning.")
+]
+AddressOption = Annotated[
+    str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
+]
+WorkersOption = Annotated[
+    str,
+    typer.Option(help="Ray Train workers of each run, a power of two; MIN:MAX takes as many as there is room for."),
+]
+DriftOption = Annotated[
+    bool,
+    typer.Option("--allow-drift", help="Continue runs begun under another commit, version or CPU; marks them."),
+]
+DeterministicOption = Annotated[
+    bool, typer.Option("--deterministic", help="On GPUs: deterministic algorithms only. Slower; untested on one.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="CPU threads of each worker; default: the best total rate.", min=1)
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
+GpusOption = Annotated[
+    float, typer.Option(help="GPUs of each worker; a fraction lets several runs share one.", min=0.01)
+]
+OnePassOption = Annotated[
+    bool,
+    typer.Option(
+        "--one-pass",
+        help="All batch-norm groups of a worker in one pass: for GPUs, not byte-exact across numbers of workers.",
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved rows and where everything would go; start nothing.")
+]
+CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints; 0: each iteration.", min=0)]
+
+
+def workers_of(text: str) -> tuple[int, int]:
+    """The fewest and the most workers that `--workers` asks for.
+
+    Raises:
+        InputError: not a number of workers, nor a range of them.
+    """
+    numbers = text.split(":")
+    if not all(number.isdecimal() for number in numbers) or len(numbers) > 2:
+        fewest = most = 0
+    else:
+        fewest, most = int(numbers[0]), int(numbers[-1])
+    if not 0 < fewest <= most:
+        raise InputError(f"--workers {text}: wanted is a number such as 2, or a range such as 2:8")
+    return fewest, most
+
+
+def writable(storage: str) -> Storage:
+    """The storage at a URI, tried by writing to it."""
+    place = Storage(storage)
+    place.check_writable()
+    return place
+
+
+def tracking_of(tracking: str | None, place: Storage) -> str:
+    """The tracking store that is named, or the one in the storage."""
+    from jobs.tracking.store import default_tracking, tame_mlflow, tracking_uri
+
+    tame_mlflow()
+    return default_tracking(place) if tracking is None else tracking_uri(tracking)
+
+
+def tracking_there(tracking: str, place: Storage) -> None:
+    """Open a tracking store.
+
+    Raises:
+        InputError: it cannot be opened now.
+    """
+    from jobs.tracking.server_check import tracking_trouble
+    from jobs.tracking.store import open_store
+
+    try:
+        open_store(tracking, place)
+    except Exception as error:  # whatever a server, a network or a database does
+        why = tracking_trouble(tracking).partition(":")[0] or first_line(error)
+        raise InputError(
+            f"--tracking {tracking}: MLflow cannot be used now ({why}); start it, or train without "
+            "--require-tracking and send what is missing with `resnet-repro sync`"
+        ) from error
+
+
+def manifest_named(place: Storage, data: str) -> dict[str, Any]:
+    """The manifest of the dataset that `data` names, prepared if need be, with progress shown."""
+    from pipeline.data.lookup import find_dataset
+
+    with screen.progress("preparing data") as progress:
+        return find_dataset(place, data, progress)

@@ -1,0 +1,152 @@
+"""What commands publish to MLflow beside the runs themselves: ended runs again, interruptions, sweeps, evaluations, reports.
+
+Each is found again by a key of its own, so that publishing twice changes nothing. A run's own copy is `jobs.tracking.run_publisher`'s.
+"""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+
+from analysis.measured.tags import COMPLETE
+from jobs.grids.sweeps import Sweep
+from jobs.tracking.run_publisher import Publisher, outcome_of, remembered_tags, still_wanted
+from jobs.tracking.store import end_parent, experiment_id, only_run, open_store, our_runs
+from pipeline.errors import first_line
+from pipeline.runs.checkpoint import newest_history
+from pipeline.runs.history import History
+from pipeline.runs.lease import held_since, is_alive
+from pipeline.runs.run import Run, read_result, stored_runs
+from pipeline.storage import Storage
+
+
+def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
+    """Open the store, complete the copies of runs that have ended, and say of all that are there what they are asked for.
+
+    `runs` are the runs of a command with their tags. A copy is incomplete where a server was away when its run ended.
+    """
+    client = open_store(tracking, storage)
+    published = our_runs(client)
+    for run in {(run.experiment, run.dataset_id): run for run in runs}.values():
+        Publisher(tracking, storage, run, {}).parent_in(client)  # here, once, and not by drivers that start together
+    for run, tags in runs.items():
+        result, there = read_result(storage, run), published.get(run.key)
+        if result is not None and (there is None or there.data.tags.get(COMPLETE) != "yes"):
+            Publisher(tracking, storage, run, tags).finish(outcome_of(result), result.get("reason"))
+        elif there is not None:
+            for name, value in still_wanted(tags, there.data.tags).items():
+                client.set_tag(there.info.run_id, name, value)
+
+
+def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) -> int:
+    """Send what the store does not have of every run in storage; returns how many runs had to be completed.
+
+    An ended run's copy becomes complete; one that stopped gets the points of its newest checkpoint and status KILLED. A
+    run that is being trained is left to its own publisher.
+
+    Raises:
+        RuntimeError: some could not be sent (says which was the first, and why).
+    """
+    client = open_store(tracking, storage)
+    published, completed = our_runs(client), 0
+    failed = []
+    for run in stored_runs(storage):
+        try:
+            outcome = _send(client, published.get(run.key), tracking, storage, run)
+        except Exception as error:  # one that cannot be sent is no reason not to send the others
+            failed.append(f"{run}: {first_line(error)}")
+            continue
+        if outcome:
+            completed += 1
+            say(f"{run}: {outcome.lower()}")
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise RuntimeError(f"{failed[0]}{more}")
+    return completed
+
+
+def _send(client: MlflowClient, there: MlflowRun | None, tracking: str, storage: Storage, run: Run) -> str:
+    """Complete a run's copy; how the run ended, empty if there was nothing to send."""
+    if is_alive(storage, run) or (there is not None and there.data.tags.get(COMPLETE) == "yes"):
+        return ""
+    result, history = read_result(storage, run), newest_history(storage, run)
+    if result is not None:
+        outcome, reason = outcome_of(result), result.get("reason")
+    elif history is not None or there is not None:
+        outcome, reason = "KILLED", "interrupted"
+    else:
+        return ""
+    if result is None and _up_to_date(client, there, outcome, history):
+        return ""
+    Publisher(tracking, storage, run, remembered_tags(storage, run)).finish(outcome, reason)
+    return outcome
+
+
+def _up_to_date(client: MlflowClient, there: MlflowRun | None, outcome: str, history: History | None) -> bool:
+    """Whether a stopped run's copy says so already, with all that its newest checkpoint has measured."""
+    if there is None or there.info.status == "RUNNING" or there.data.tags.get("outcome") != outcome:
+        return False
+    last = history.points[-1] if history and history.points else None
+    if last is None:
+        return True
+    return any(point.step == last.iteration for point in client.get_metric_history(there.info.run_id, last.metric))
+
+
+def mark_interrupted(tracking: str, storage: Storage, runs: list[Run], started: int) -> None:
+    """Say of a command's runs that have not ended that they are not running any more.
+
+    `started` is when the command was (Unix, seconds): what was held before that is another's.
+    """
+    client = open_store(tracking, storage)
+    published = our_runs(client, "attributes.status = 'RUNNING'")
+    for run in runs:
+        others = (held_since(storage, run) or started) < started
+        if run.key in published and not others and read_result(storage, run) is None:
+            there = published[run.key]
+            client.set_tag(there.info.run_id, "outcome", "KILLED")
+            client.set_tag(there.info.run_id, "reason", "interrupted")
+            client.set_terminated(there.info.run_id, "KILLED")
+            end_parent(client, there.data.tags["mlflow.parentRunId"], "KILLED")
+
+
+def publish_sweep(tracking: str, storage: Storage, sweep: Sweep, dataset_id: str, dataset: str) -> None:
+    """Keep what a sweep consists of, so that a report finds it and keeps it apart from the reproduction."""
+    client, cells = open_store(tracking, storage), sweep.facts(dataset_id)
+    name = sweep.name if sweep.name == "ledger" else f"sweep of {sweep.name}"
+    tags = {"kind": "sweep", "mlflow.runName": f"{name} on {dataset}", "dataset": dataset, "dataset_id": dataset_id}
+    run_id = only_run(client, experiment_id(client), "sweep_key", cells[0]["sweep"], tags)
+    client.log_text(run_id, dumps(cells, indent=1), "sweep.json")
+    client.set_tag(run_id, COMPLETE, "yes")
+    client.set_terminated(run_id, "FINISHED")
+
+
+def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any]]) -> None:
+    """Keep the evaluation of an ensemble or of a peer, a row a protocol, for the report's tables."""
+    client, first = open_store(tracking, storage), rows[0]
+    tags = {
+        "kind": "evaluation",
+        "mlflow.runName": f"{first['kind']} {first['name']}",
+        "dataset_id": first["dataset_id"],
+    }
+    run_id = only_run(client, experiment_id(client), "evaluation_key", first["evaluation"], tags)
+    for row in rows:
+        for name in ("top1_err", "top5_err"):
+            client.log_metric(run_id, f"test_{row['protocol']}/{name}", row[name])
+    client.log_text(run_id, dumps(rows, indent=1), "evaluation.json")
+    client.set_tag(run_id, COMPLETE, "yes")
+    client.set_terminated(run_id, "FINISHED")
+
+
+def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> None:
+    """Keep the files of a report (relative to `out`) as artifacts of one MLflow run, the same one for each storage."""
+    client = open_store(tracking, storage)
+    key = blake2b(storage.uri.encode(), digest_size=8).hexdigest()
+    tags = {"kind": "report", "mlflow.runName": f"report {storage.path('').rstrip('/').rpartition('/')[2]}"}
+    run_id = only_run(client, experiment_id(client), "report_key", key, tags)
+    for name in files:
+        client.log_artifact(run_id, str(out / name), str(Path("report", name).parent))
+    client.set_terminated(run_id, "FINISHED")

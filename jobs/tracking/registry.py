@@ -1,0 +1,122 @@
+"""The final model of a finished run, in MLflow's model registry: safetensors and a card, nothing that has to be unpickled.
+
+A registered model is a row on a dataset, its versions are the seeds (and recipes) that were trained; each version is kept
+once, found again by its run.
+"""
+
+import logging
+from contextlib import suppress
+from json import dumps
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from pipeline.errors import first_line
+from pipeline.recipe.layers import layout
+from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, protocol_err
+from pipeline.recipe.overrides import changes_text
+from pipeline.runs.run import Run
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "model"
+"""Where a run's artifacts hold its final weights and their card."""
+
+
+def register(
+    client: MlflowClient, run_id: str, run: Run, dataset: dict[str, Any], result: dict[str, Any], weights: bytes
+) -> None:
+    """Keep the weights and their card as artifacts of the run and as a version of its registered model.
+
+    `dataset` is the manifest of the run's dataset.
+    """
+    text = card(run, dataset, result)
+    with TemporaryDirectory() as place:
+        (Path(place) / "weights.safetensors").write_bytes(weights)
+        (Path(place) / "README.md").write_text(text)
+        client.log_artifacts(run_id, place, FOLDER)
+    client.set_tag(run_id, "mlflow.note.content", text)
+    try:
+        _add_version(client, run_id, run, dataset, result, text)
+    except MlflowException as error:  # a registry that refuses costs nothing but the entry
+        logger.warning("MLflow's model registry does not take %s: %s", run, first_line(error))
+
+
+def _add_version(
+    client: MlflowClient, run_id: str, run: Run, dataset: dict[str, Any], result: dict[str, Any], text: str
+) -> None:
+    if client.search_model_versions(f"run_id='{run_id}'"):
+        return
+    name = f"{run.experiment.name}-{dataset['row']['name']}"
+    if not client.search_registered_models(f"name = '{name}'"):
+        with suppress(MlflowException):  # another run has just made it; if not, the version is refused and says why
+            about = f"{run.experiment.name} on {dataset['row']['name']}; a version is a trained run"
+            client.create_registered_model(name, description=about)
+    tags = {
+        "seed": str(run.seed),
+        "fingerprint": run.experiment.fingerprint,
+        "overrides": dumps(run.experiment.deviations(), sort_keys=True),
+        "test_err": f"{result['final'][TEST_ERR]:.2f}",
+    }
+    client.create_model_version(name, f"runs:/{run_id}/{FOLDER}", run_id, tags=tags, description=text)
+
+
+def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
+    """What a model is, how it was made and how well it does, in Markdown."""
+    row, data = run.experiment, dataset["row"]
+    changes, final, attempt = changes_text(row), result["final"], result["attempts"][-1]
+    side = data["side"] or row.crop
+    plan = layout(row, side, data["classes"])
+    changed = _network_changes(row.deviations())
+    settings = "".join(f" --set {name}={_as_set(value)}" for name, value in changed)
+    official = data["comparable"] and not row.deviations()
+    lines = [
+        f"# {row.name} on {data['name']}, seed {run.seed}",
+        "",
+        "A network of *Deep Residual Learning for Image Recognition* (He, Zhang, Ren, Sun 2015), trained by resnet-repro.",
+        "",
+        f"- Test error: {final[TEST_ERR]:.2f} % (top-1, final iterate, {dataset['test_images']:,} images)",
+        *(
+            f"- {protocol}: {final[protocol_err(protocol, 1)]:.2f} % top-1, {final[protocol_err(protocol, 5)]:.2f} % top-5"
+            for protocol in row.protocols
+        ),
+        f"- Training error: {final[TRAIN_CLEAN_ERR]:.2f} % (whole training set, not augmented)",
+        f"- Recipe: {'changed: ' + changes if changes else 'as in the paper'}; {result['iterations']:,} iterations",
+        f"- Comparable with the paper's numbers: {'yes' if official else 'no'}",
+        f"- Parameters: {plan.params:,}; multiply-adds for one image: {plan.multiply_adds:,}",
+        f"- Dataset: {data['name']} `{run.dataset_id}`, {data['classes']} classes, {side}x{side} pixels",
+        f"- Row: fingerprint `{row.fingerprint}`",
+        f"- Made with: commit `{attempt.get('commit', 'unknown')}`, {attempt.get('hardware', 'unknown hardware')}",
+        "",
+        "`weights.safetensors` uses torchvision's names and says in its metadata what network it is for. To score it again:",
+        "",
+        f"    resnet-repro evaluate weights.safetensors --as {row.name} --data {data['name']}{settings}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _as_set(value: Any) -> str:
+    """A value as `--set` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _network_changes(changes: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The changes that another network or another input comes of; the others only say how it was trained."""
+    names = (
+        "shortcut",
+        "norm",
+        "depth",
+        "block",
+        "bottleneck_stride",
+        "bn_eps",
+        "normalisation",
+        "holdout",
+        "precision",
+        "crop",
+        "test_side",
+        "test_sides",
+    )
+    return [(name, changes[name]) for name in names if name in changes]

@@ -1,0 +1,131 @@
+"""Photographs from encoded bytes to the squares that a network looks at (Sec. 3.4), with Pillow; torch-free.
+
+Resizing is Pillow's bilinear filter, which widens with the reduction (no aliasing). Only what a crop needs is resized: its
+box is handed to the resize, which gives what a resize of the whole photograph and a crop give, to two grey levels.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.data.sampling import below
+from pipeline.recipe.experiments import Experiment
+
+FORMATS = ["JPEG", "PNG"]
+MEAN_SIDE = 224
+Pixels = NDArray[np.uint8]
+FILTER = Image.Resampling.BILINEAR
+
+EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+"""Principal components of ImageNet's RGB values in [0, 1], a column each, rows red, green, blue: fb.resnet.torch's
+constants of "the standard color augmentation in [21]"."""
+
+
+class UndecodableError(Exception):
+    """Bytes that are no photograph; says why."""
+
+
+def decode(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """A photograph in RGB; grey, palette and CMYK ones are converted.
+
+    With `at_least` (width, height) a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that is no smaller.
+
+    Raises:
+        UndecodableError: it is neither JPEG nor PNG, is cut off, or has no area to look at.
+    """
+    try:
+        image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
+        if at_least is not None and image.format == "JPEG" and image.mode == "RGB":
+            image.draft("RGB", at_least)
+        image.load()
+    except UnidentifiedImageError:
+        raise UndecodableError("empty" if not content else "neither a JPEG nor a PNG") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UndecodableError(str(error)) from error
+    if min(image.size) < 2:
+        raise UndecodableError(f"{image.width}x{image.height} pixels")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of `side` pixels at (`x`, `y`) of a photograph resized to `width` x `height`."""
+
+    width: int
+    height: int
+    x: int
+    y: int
+    side: int
+
+    def of(self, image: Image.Image) -> Pixels:
+        """Its pixels [side, side, 3]."""
+        across, down = image.width / self.width, image.height / self.height
+        box = (self.x * across, self.y * down, (self.x + self.side) * across, (self.y + self.side) * down)
+        return np.asarray(image.resize((self.side, self.side), FILTER, box))
+
+
+def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Width and height whose shorter side is `shorter`, in the proportion of `size`; the longer one rounded, halves up."""
+    width, height = size
+    if width <= height:
+        return shorter, max(shorter, (2 * height * shorter + width) // (2 * width))
+    return max(shorter, (2 * width * shorter + height) // (2 * height)), shorter
+
+
+def centre(size: tuple[int, int], shorter: int, side: int) -> Window:
+    """The central square of a photograph of `size` whose shorter side is resized to `shorter`."""
+    width, height = resized(size, shorter)
+    return Window(width, height, (width - side) // 2, (height - side) // 2, side)
+
+
+def ten_windows(size: tuple[int, int], shorter: int, side: int) -> list[Window]:
+    """The four corners and the centre; the other five of ten crops are their mirror images."""
+    width, height = resized(size, shorter)
+    right, bottom = width - side, height - side
+    places = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
+    return [Window(width, height, x, y, side) for x, y in places]
+
+
+def whole(image: Image.Image, shorter: int) -> Pixels:
+    """All of a photograph [height, width, 3], its shorter side resized to `shorter`."""
+    return np.asarray(image.resize(resized(image.size, shorter), FILTER))
+
+
+def training_view(content: bytes, words: NDArray[np.uint64], row: Experiment) -> Pixels:
+    """What training sees of a photograph [crop, crop, 3]: scale, place and mirror image by its four random words."""
+    drawn = below(words, 1 << 32)
+    low, high = row.scale
+    shorter = low + _pick(drawn[0], high - low + 1)
+    image = decode(content, None if row.decoding == "exact" else (shorter, shorter))
+    if row.augmentation == "none":
+        return centre(image.size, row.test_side, row.crop).of(image)
+    width, height = resized(image.size, shorter)
+    x, y = _pick(drawn[1], width - row.crop + 1), _pick(drawn[2], height - row.crop + 1)
+    view = Window(width, height, x, y, row.crop).of(image)
+    return view[:, ::-1] if _pick(drawn[3], 2) else view
+
+
+def _pick(word: int, bound: int) -> int:
+    """A 32-bit word mapped to 0..bound-1, as `sampling.below` does."""
+    return int(word) * bound >> 32
+
+
+def colour_shift(words: NDArray[np.uint64], deviation: float) -> NDArray[np.float32]:
+    """What the colour augmentation adds to every pixel [n, 3], on a scale where white is 1, by samples' words [n, 4].
+
+    Three normal draws along the principal components of RGB, each times its eigenvalue ("[21]": AlexNet).
+    """
+    from scipy.special import ndtri  # slow to import, and CIFAR rows do not need it
+
+    uniform = ((words[:, :3] >> np.uint64(11)).astype(np.float64) + 0.5) / (1 << 53)
+    draws = deviation * ndtri(uniform)
+    return ((draws * EIGENVALUES) @ EIGENVECTORS.T).astype(np.float32)
+
+
+def for_the_mean(image: Image.Image) -> Pixels:
+    """The part of a training photograph that the mean image is made of [224, 224, 3]: its centre at shorter side 256."""
+    return centre(image.size, 256, MEAN_SIDE).of(image)

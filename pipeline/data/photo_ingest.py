@@ -1,0 +1,267 @@
+"""Photographs from a source into storage: each part is read, checked and written by itself, then all become one dataset.
+
+A part's record is written after its shard, so what was interrupted goes on with the parts that have none. The same photographs
+give the same dataset, mean image and id, whatever the layout and however many tasks read it. Torch-free.
+"""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from io import BytesIO
+from json import dumps, loads
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from pipeline.data.datasets import FOLDER, FORMAT, IMAGENET, DatasetRow, read_manifest, stored_manifests
+from pipeline.data.photo_decoding import FILTER, MEAN_SIDE, UndecodableError, decode, for_the_mean, resized
+from pipeline.data.photo_parts import Part
+from pipeline.data.photo_shards import (
+    DIGEST_BYTES,
+    INDEX,
+    KIND,
+    PHOTOS,
+    SPLITS,
+    arrow_file,
+    entry,
+    photos_id,
+    pixel_digest,
+    shard_entry,
+    shard_file,
+)
+from pipeline.data.photo_sources import Listing
+from pipeline.errors import InputError
+from pipeline.storage import Storage
+
+QUALITY = 95
+"""Of the JPEG in which a photograph is stored that was scaled down, with full chroma."""
+
+OFFICIAL_COUNTS = {"train": 1_281_167, "test": 50_000}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is read: `longest_short_side` scales larger photographs down to it (0: all stay as they are)."""
+
+    longest_short_side: int = 0
+    excluded: tuple[str, ...] = ()
+    """Ends of names of images that are left out."""
+
+    def key(self, listing: Listing, mark: str) -> str:
+        """What this reading of this source is filed under; `mark` changes when a file of it does."""
+        return blake2b(repr((listing, mark, self.longest_short_side)).encode(), digest_size=12).hexdigest()
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether an image of that name is left out."""
+        return any(name.endswith(end) for end in self.excluded)
+
+
+def record_path(key: str, number: int) -> str:
+    """A part's record: what is known of its images."""
+    return f"{PHOTOS}/records/{key}/{number:05d}.safetensors"
+
+
+def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: int, reading: Reading) -> None:
+    """Read a part, write its shard, and then its record.
+
+    Raises:
+        InputError: an image that cannot be decoded, or a label out of range; names it.
+    """
+    images, digests, labels = [], [], []
+    names: list[str] = []
+    left_out: list[str] = []
+    notes: list[str] = []
+    sums, squares = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64), np.zeros(3, dtype=np.int64)
+    for name, label, content in part.read():
+        names.append(name)
+        if reading.leaves_out(name):
+            left_out.append(name)
+            continue
+        image = _decoded(name, label, content, classes)
+        if content[:4] == b"\x89PNG" and not name.lower().endswith(".png") and ".parquet" not in name:
+            notes.append(f"{name} is a PNG")
+        if reading.longest_short_side and min(image.size) > reading.longest_short_side:
+            content, image = _scaled_down(image, reading.longest_short_side)
+        images.append(content)
+        digests.append(pixel_digest(np.asarray(image)))
+        labels.append(label)
+        if part.split == "train":
+            view = for_the_mean(image).astype(np.int64)
+            sums += view
+            squares += (view**2).sum((0, 1))
+    shard, offsets, sizes = shard_file(images)
+    named = shard_entry(shard, part.split, len(images))
+    storage.write(named["path"], shard)
+    arrays: dict[str, Any] = {
+        "digests": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
+        "labels": np.array(labels, dtype=np.uint16),
+        "offsets": offsets,
+        "sizes": sizes,
+        "sums": sums,
+        "squares": squares,
+    }
+    about = {"split": part.split, "names": names, "left_out": left_out, "notes": notes, "shard": named}
+    storage.write(record_path(key, number), save_arrays(arrays, metadata={"about": dumps(about)}))
+
+
+def _decoded(name: str, label: int, content: bytes, classes: int) -> Image.Image:
+    if not 0 <= label < classes:
+        raise InputError(f"{name}: label {label}, labels go from 0 to {classes - 1}")
+    try:
+        return decode(content)
+    except UndecodableError as error:
+        raise InputError(
+            f"{name}: not an image that can be decoded ({error}); mend it, or leave it out with --exclude"
+        ) from error
+
+
+def _scaled_down(image: Image.Image, shorter: int) -> tuple[bytes, Image.Image]:
+    """A photograph scaled down and encoded anew, and what is decoded of that."""
+    sink = BytesIO()
+    image.resize(resized(image.size, shorter), FILTER).save(sink, "JPEG", quality=QUALITY, subsampling=0)
+    return sink.getvalue(), decode(sink.getvalue())
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a part's record says."""
+
+    about: dict[str, Any]
+    arrays: dict[str, Any]
+
+    def left_out(self, reading: Reading) -> list[str]:
+        """The names of its images that a reading leaves out."""
+        return [name for name in self.about["names"] if reading.leaves_out(name)]
+
+
+def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Record | None:
+    """A part's record; None where the part was not finished, its shard is gone, or other images were left out of it."""
+    content = storage.read_if_there(record_path(key, number))
+    if content is None:
+        return None
+    try:
+        size = int.from_bytes(content[:8], "little")
+        record = Record(loads(loads(content[8 : 8 + size])["__metadata__"]["about"]), load_arrays(content))
+        left_out, shard = record.about["left_out"], record.about["shard"]
+    except (SafetensorError, ValueError, KeyError):
+        return None
+    if left_out != record.left_out(reading):
+        return None
+    return record if storage.file_size(shard["path"]) == shard["size"] else None
+
+
+def finish(
+    storage: Storage, name: str, key: str, listing: Listing, reading: Reading, source: dict[str, Any], official: bool
+) -> dict[str, Any]:
+    """Make one dataset of all parts' records: index, mean image and, last, the manifest, which is returned.
+
+    Raises:
+        InputError: a split without images, or an excluded name that no image has.
+    """
+    done, mean = _records(storage, key, listing, reading)
+    left_out = [name for record in done for name in record.about["left_out"]]
+    _check_excluded(reading.excluded, left_out)
+    tables, counts, digests, labels = [], {}, {}, {}
+    for split in SPLITS:
+        of_split = [(number, record) for number, record in enumerate(done) if record.about["split"] == split]
+        table = _index(of_split)
+        counts[split] = table.num_rows
+        if not table.num_rows:
+            raise InputError(f"{name}: the {split} split has no images")
+        digests[split] = np.frombuffer(b"".join(table.column("digest").to_pylist()), dtype=f"S{DIGEST_BYTES}")
+        labels[split] = table.column("label").to_numpy()
+        tables.append(table)
+    dataset_id = photos_id(counts, digests, labels)
+    old = read_manifest(storage, dataset_id)
+    comparable = official and counts == OFFICIAL_COUNTS and not reading.longest_short_side and not left_out
+    if old is not None:
+        comparable = comparable or old["row"]["comparable"]
+        sources = old["sources"] + [source] * (source not in old["sources"])
+        manifest = old | {"sources": sources, "row": old["row"] | {"comparable": comparable}}
+    else:
+        files = {
+            "index": arrow_file(INDEX, [batch for table in tables for batch in table.to_batches()]),
+            "mean": save_arrays(mean),
+        }
+        row = DatasetRow(
+            name=name,
+            side=0,
+            classes=listing.classes,
+            pad=0,
+            flip=True,
+            comparable=comparable,
+            arrives=IMAGENET.arrives,
+        )
+        manifest = {
+            "format": FORMAT,
+            "kind": KIND,
+            "id": dataset_id,
+            "row": asdict(row),
+            **{f"{split}_images": counts[split] for split in SPLITS},
+            "classes_seen": {split: len(np.unique(labels[split])) for split in SPLITS},
+            "longest_short_side": reading.longest_short_side,
+            "left_out": left_out,
+            "notes": [note for record in done for note in record.about["notes"]],
+            "shards": [record.about["shard"] for record in done],
+            "sources": [source],
+        }
+        for what, content in files.items():
+            path = f"{FOLDER}/{dataset_id}/{what}"
+            storage.write(path, content)
+            manifest[what] = entry(path, content)
+    storage.write(f"{FOLDER}/{dataset_id}/manifest.json", dumps(manifest, indent=1).encode())
+    named = {shard["path"] for known in stored_manifests(storage) for shard in known.get("shards", ())}
+    for record in done:  # the same photographs may have been there already, in another layout's order
+        if record.about["shard"]["path"] not in named:
+            storage.delete(record.about["shard"]["path"])
+    return manifest
+
+
+def _records(
+    storage: Storage, key: str, listing: Listing, reading: Reading
+) -> tuple[list[Record], dict[str, NDArray[np.int64]]]:
+    """The records of all parts, and the sums over them that the mean image is made of."""
+    sums, squares = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64), np.zeros(3, dtype=np.int64)
+    done = []
+    for number in range(len(listing.parts)):
+        record = read_record(storage, key, number, reading)
+        if record is None:
+            raise InputError(
+                f"part {number} of {len(listing.parts)} was read and is not in {storage.uri}: every node must write there"
+            )
+        sums += record.arrays.pop("sums")  # a megabyte each
+        squares += record.arrays.pop("squares")
+        done.append(record)
+    return done, {"sums": sums, "squares": squares}
+
+
+def _check_excluded(excluded: Collection[str], left_out: list[str]) -> None:
+    for end in excluded:
+        if not any(name.endswith(end) for name in left_out):
+            raise InputError(f"--exclude {end}: no image that was read now has a name that ends so")
+
+
+def _index(of_split: list[tuple[int, Record]]) -> pa.Table:
+    """The index of a split: a line per image in the order of digest and label."""
+    if not of_split:
+        return INDEX.empty_table()
+    joined = {
+        name: np.concatenate([record.arrays[name] for _, record in of_split])
+        for name in ("digests", "labels", "offsets", "sizes")
+    }
+    digests, labels = joined["digests"], joined["labels"]
+    counts = [len(record.arrays["labels"]) for _, record in of_split]
+    shards = np.repeat(np.array([number for number, _ in of_split], dtype=np.uint16), counts)
+    order = np.lexsort((labels, *digests.T[::-1]))
+    sorted_digests = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(DIGEST_BYTES), len(order), [None, pa.py_buffer(np.ascontiguousarray(digests[order]).tobytes())]
+    )
+    columns = [pa.array(column[order]) for column in (shards, joined["offsets"], joined["sizes"], labels)]
+    columns.append(sorted_digests)
+    return pa.table(columns, schema=INDEX)

@@ -1,0 +1,101 @@
+"""One copy of a dataset on each node, for storage that is not a folder there: what a worker reads its dataset through.
+
+The manifest in storage stays the authority: it is read every time, and a copy counts only while it has the manifest's
+checksum (of photographs: the size of a file whose name is made of it). Nothing is ever deleted here, and where copies are kept is the caller's choice. Torch-free.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pipeline.data.datasets import (
+    Dataset,
+    DatasetRow,
+    dataset_of,
+    images_path,
+    intact,
+    prepared_manifest,
+    read_dataset,
+    read_images,
+    verify_dataset,
+)
+from pipeline.data.photo_shards import SPLITS, Photos, check_files, holds_photographs, open_photos
+from pipeline.data.sources import silent
+from pipeline.errors import first_line
+from pipeline.storage import Storage
+
+WAIT_SECONDS = 600.0
+"""How long a worker waits for another one's transfer before it makes its own."""
+
+logger = logging.getLogger(__name__)
+
+
+def staged_dataset(
+    storage: Storage, dataset_id: str, folder: Path | None, splits: tuple[str, ...] = SPLITS
+) -> Dataset | Photos:
+    """A stored dataset, through `folder/datasets/<id>`; a missing, damaged or outdated copy there is made anew.
+
+    Storage that is a local or mounted folder is read in place: the page cache serves every run on the node. So is any
+    storage without a `folder`. A folder that cannot be written costs a warning, never the run.
+
+    Raises:
+        InputError: the dataset is not in storage, or is damaged there.
+    """
+    manifest = prepared_manifest(storage, dataset_id)
+    if holds_photographs(manifest):
+        return open_photos(storage, dataset_id, folder, logger.warning, splits)
+    if storage.local is not None or folder is None:
+        return read_dataset(storage, dataset_id)
+    copies = Storage(str(folder))
+    content = _copy(copies, manifest)
+    if content is None:
+        content = _transfer(storage, copies, manifest)
+    return dataset_of(manifest, content)
+
+
+def verify_stored(storage: Storage, dataset_id: str) -> DatasetRow:
+    """Check a stored dataset of either kind; what it is. Of small images the id is derived again, of photographs every
+    file's checksum (`resnet-repro data verify` decodes them all).
+
+    Raises:
+        InputError: a checksum or the id differs.
+    """
+    manifest = prepared_manifest(storage, dataset_id)
+    if holds_photographs(manifest):
+        check_files(storage, manifest, silent)
+        return DatasetRow(**manifest["row"])
+    return verify_dataset(storage, dataset_id).row
+
+
+def _copy(copies: Storage, manifest: dict[str, Any]) -> bytes | None:
+    """The images file in the folder of copies, if it can be read and is what the manifest says."""
+    try:
+        content = copies.read(images_path(manifest["id"]))
+    except OSError:
+        return None
+    return content if intact(manifest, content) else None
+
+
+def _transfer(storage: Storage, copies: Storage, manifest: dict[str, Any]) -> bytes:
+    """The images file from storage, by whichever of a node's workers comes first; the others wait and find its copy."""
+    path = images_path(manifest["id"])
+    lock = Path(copies.path(f"{path}.lock"))
+    content = None
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        # A soft lock would outlive a worker that is killed.
+        with FileLock(lock, timeout=WAIT_SECONDS, fallback_to_soft=False):
+            content = _copy(copies, manifest)
+            if content is None:
+                content = read_images(storage, manifest)
+                copies.write(path, content)
+    except OSError as error:
+        logger.warning(
+            "dataset %s: no copy is kept in %s (%s); reading from storage",
+            manifest["id"],
+            copies.uri,
+            first_line(error),
+        )
+    return read_images(storage, manifest) if content is None else content

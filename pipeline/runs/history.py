@@ -1,0 +1,50 @@
+"""Where a run stands besides its tensors, as JSON: its iteration, warm-up, last 25 iterations, and all it measured.
+
+It is part of each checkpoint, so what was measured can neither be lost nor doubled by a resume. Torch-free.
+"""
+
+from dataclasses import asdict, dataclass, field
+from json import dumps, loads
+from typing import Any
+
+from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
+
+
+@dataclass
+class History:
+    """After `iteration` finished steps: `window` holds [loss, wrong] of the last 25, at place iteration % 25."""
+
+    iteration: int = 0
+    warmup_end: int | None = None
+    converging_from: int | None = None
+    """The first look, every 25 iterations, at which the running error was clearly below chance."""
+    window: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0]] * WINDOW)
+    seconds: float = 0.0
+    """Time spent in SGD steps, over all attempts."""
+    points: list[Point] = field(default_factory=list)
+    layers: list[LayerValues] = field(default_factory=list)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    """Provenance of each start: versions, hardware, workers, and the iteration it began at."""
+
+    def record(self, values: dict[str, float], time_ms: int) -> None:
+        """Add one point per metric at the current iteration."""
+        for metric, value in values.items():
+            if metric not in METRICS:
+                raise KeyError(f"{metric} is not in pipeline.recipe.metrics")
+            self.points.append(Point(self.iteration, metric, value, time_ms))
+
+    def last(self) -> dict[str, float]:
+        """The newest value of each metric."""
+        return {point.metric: point.value for point in self.points}
+
+    def to_json(self) -> bytes:
+        """Everything, floats exactly."""
+        return dumps(asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "History":
+        """The inverse of `to_json`."""
+        state = loads(content)
+        points = [Point(**point) for point in state.pop("points")]
+        layers = [LayerValues(**values) for values in state.pop("layers", [])]
+        return cls(**state, points=points, layers=layers)

@@ -1,0 +1,86 @@
+"""What a run is fed with and tested on, from whichever kind of dataset it has: small images in memory, or photographs.
+
+The one place that knows both kinds; the train loop sees batches and views.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.data.datasets import Dataset
+from pipeline.data.photo_shards import Photos
+from pipeline.data.sampling import Batch, batch_at
+from pipeline.recipe import metrics
+from pipeline.recipe.experiments import Experiment
+from pipeline.runs.run import Run
+from pipeline.training.feeding.image_batches import TrainImages, held_out, single_views, training_split
+from pipeline.training.feeding.photo_batches import CentralViews, PhotoFeed
+from pipeline.training.measuring.evaluate import Views
+from pipeline.training.step.process_group import Ranks
+
+AnyDataset = Dataset | Photos
+
+
+class Feed(Protocol):
+    """The training batches of one worker."""
+
+    waited: float
+    """Seconds that training stood still for images."""
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Views [n, 3, side, side] and labels [n] of this worker's share of iteration `iteration` (from 0)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MemoryFeed:
+    """Small images, made when they are asked for."""
+
+    waited = 0.0
+
+    def __init__(self, images: TrainImages, batch_of: Callable[[int], Batch]) -> None:
+        self.images, self.batch_of = images, batch_of
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        return self.images.batch(self.batch_of(iteration))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def training_feed(run: Run, dataset: AnyDataset, ranks: Ranks, threads: int) -> Feed:
+    """This worker's share of every iteration's batch; photographs are decoded by so many threads."""
+    row = run.experiment
+    size = row.global_batch_size
+    share = size // ranks.world_size
+    count = len(dataset.train) - row.holdout
+
+    def batch_of(iteration: int) -> Batch:
+        return batch_at(run.seed, count, iteration, size, ranks.rank * share, share)
+
+    if isinstance(dataset, Photos):
+        return PhotoFeed(row, dataset, ranks.device, run.seed, batch_of, row.iterations, threads)
+    return MemoryFeed(TrainImages(row, dataset, ranks.device), batch_of)
+
+
+def evaluation_splits(
+    row: Experiment, dataset: AnyDataset, device: torch.device, threads: int
+) -> dict[metrics.Split, Views]:
+    """The splits a run is scored on: `test`, `val` where images are held out, and the training set as it is."""
+    if isinstance(dataset, Photos):
+        keep, all_of = len(dataset.train) - row.holdout, len(dataset.train)
+        parts: dict[metrics.Split, Views] = {
+            "test": CentralViews(row, dataset, dataset.test, range(len(dataset.test)), device, threads)
+        }
+        if row.holdout:
+            parts["val"] = CentralViews(row, dataset, dataset.train, range(keep, all_of), device, threads)
+        return parts | {"train": CentralViews(row, dataset, dataset.train, range(keep), device, threads)}
+    views: dict[metrics.Split, Views] = {"test": single_views(row, dataset, dataset.test, device)}
+    val = held_out(row, dataset)
+    if val is not None:
+        views["val"] = single_views(row, dataset, val, device)
+    views["train"] = single_views(row, dataset, training_split(row, dataset), device)
+    return views

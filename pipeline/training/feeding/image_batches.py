@@ -1,0 +1,132 @@
+"""Images on their way into the network, a batch at a time on the training device (Sec. 4.2).
+
+The per-pixel mean is subtracted first and zeros are padded after it; a crop or flip then moves both. A view of an image
+depends on the image and its own random words alone.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.data.datasets import Dataset, Images
+from pipeline.data.sampling import Batch, below
+from pipeline.recipe.experiments import Augmentation, Experiment, Normalisation
+
+TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""What torchvision's weights were trained with, on pixels in [0, 1]."""
+
+
+class TrainImages:
+    """The training set on a device as one padded uint8 tensor, handing out augmented, normalised batches."""
+
+    def __init__(self, experiment: Experiment, dataset: Dataset, device: torch.device) -> None:
+        train = training_split(experiment, dataset)
+        self.count = len(train)
+        self.row = dataset.row
+        self.augmentation: Augmentation = experiment.augmentation
+        self.pad = dataset.row.pad if experiment.augmentation == "pad_crop_flip" else 0
+        border = (0, 0, self.pad, self.pad, self.pad, self.pad)
+        self.pixels = F.pad(torch.from_numpy(train.pixels).to(device), border)
+        self.labels = torch.from_numpy(train.labels.astype(np.int64)).to(device)
+        offset, scale = normalisation(experiment.normalisation, train)
+        # Padding the offset with zeros makes "subtract, then pad" one gather and one subtraction.
+        self.offset = F.pad(offset.to(device), border)
+        # Repeated for each pixel, so that it is multiplied with a view as one contiguous row.
+        self.scale = scale.to(device).repeat(self.row.side**2)
+
+    def batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Views [n, 3, side, side] float32 (channels last in memory) and labels [n] of a batch."""
+        device, side = self.pixels.device, self.row.side
+        rows, columns = (torch.from_numpy(index).to(device) for index in self._window(batch))
+        ids = torch.from_numpy(batch.ids).to(device)
+        # Pixels are rows of three values in one long table: taking rows is several times faster than indexing by axes.
+        width = side + 2 * self.pad
+        place = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+        table = (ids[:, None] * width**2 + place).flatten()
+        views = self.pixels.view(-1, 3).index_select(0, table).view(len(ids), -1).float()
+        views -= self.offset.view(-1, 3).index_select(0, place.flatten()).view(len(ids), -1)
+        views *= self.scale
+        return views.view(-1, side, side, 3).permute(0, 3, 1, 2), self.labels[ids]
+
+    def _window(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows [n, side] and columns [n, side] of the padded images a batch looks at."""
+        line = np.arange(self.row.side)
+        if self.augmentation == "none":
+            everything = np.tile(line, (len(batch.ids), 1))
+            return everything, everything
+        rows = line + below(batch.words[:, 0], 2 * self.pad + 1)[:, None]
+        columns = line + below(batch.words[:, 1], 2 * self.pad + 1)[:, None]
+        if self.row.flip:
+            mirrored = below(batch.words[:, 2], 2).astype(bool)
+            columns[mirrored] = columns[mirrored, ::-1]
+        return rows, columns
+
+
+def training_split(experiment: Experiment, dataset: Dataset) -> Images:
+    """What a row trains on: everything, or all but the last `holdout` images in canonical (hash) order."""
+    keep = len(dataset.train) - experiment.holdout
+    return Images(dataset.train.pixels[:keep], dataset.train.labels[:keep])
+
+
+def held_out(experiment: Experiment, dataset: Dataset) -> Images | None:
+    """The `val` split, None where the row holds nothing out."""
+    if not experiment.holdout:
+        return None
+    keep = len(dataset.train) - experiment.holdout
+    return Images(dataset.train.pixels[keep:], dataset.train.labels[keep:])
+
+
+def normalisation(kind: Normalisation, train: Images) -> tuple[Tensor, Tensor]:
+    """(offset [side, side, 3] in pixel values, scale [3]): a network sees (pixel - offset) * scale.
+
+    Means are taken in integer sums over the training images. Values end up in [-1, 1] (the paper does not say; batch norm
+    takes the scale out again), or with unit deviation per channel for `channel_mean_std`.
+    """
+    shape = train.pixels.shape[1:]
+    if kind == "torchvision":
+        return 255 * torch.tensor(TORCHVISION_MEAN).expand(shape).clone(), 1 / (255 * torch.tensor(TORCHVISION_STD))
+    sums = train.pixels.sum(axis=0, dtype=np.int64)
+    if kind == "none":
+        return torch.zeros(shape), torch.full((3,), 1 / 255)
+    if kind == "per_pixel_mean":
+        return torch.from_numpy(sums / len(train)).float(), torch.full((3,), 1 / 255)
+    count = len(train) * shape[0] * shape[1]
+    mean = sums.sum(axis=(0, 1)) / count
+    square_sums = np.zeros(3, dtype=np.int64)
+    for start in range(0, len(train), 1000):
+        square_sums += (train.pixels[start : start + 1000].astype(np.int64) ** 2).sum(axis=(0, 1, 2))
+    std = np.sqrt(square_sums / count - mean**2)
+    return torch.from_numpy(mean).float().expand(shape).clone(), torch.from_numpy(1 / std).float()
+
+
+def single_views(experiment: Experiment, dataset: Dataset, images: Images, device: torch.device) -> "OriginalImages":
+    """Images as they are tested: the single original view, normalised with the training set's constants."""
+    offset, scale = normalisation(experiment.normalisation, training_split(experiment, dataset))
+    return OriginalImages(images, offset, scale, device)
+
+
+class OriginalImages:
+    """A split on a device, handing out its images as they are, normalised."""
+
+    batch_size = 250
+
+    def __init__(self, images: Images, offset: Tensor, scale: Tensor, device: torch.device) -> None:
+        self.pixels = torch.from_numpy(images.pixels).to(device)
+        self.labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
+        self.offset, self.scale = offset.to(device), scale.to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Number, views and labels of batches (as `batch`)."""
+        for number in numbers:
+            yield number, *self.batch(number * self.batch_size, self.batch_size)
+
+    def batch(self, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """Views [n, 3, side, side] and labels [n] of images [start, start + size)."""
+        views = (self.pixels[start : start + size] - self.offset) * self.scale
+        return views.permute(0, 3, 1, 2), self.labels[start : start + size]

@@ -1,0 +1,116 @@
+"""Help teaches by examples that work, shells complete names, NO_COLOR is kept, and scripts get JSON."""
+
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from jobs.cli.main import app
+from tests.conftest import Cli
+
+PROGRAM = Path(sys.executable).with_name("resnet-repro")
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3|4|9|10)\d(?:;\d+)*m")
+ROOT = Path(__file__).parents[3]
+
+
+def commands(group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+LEAVES = dict(commands(typer.main.get_command(app)))
+
+
+def examples(text: str) -> list[str]:
+    return re.findall(r"`resnet-repro ([^`]+)`", text)
+
+
+def parse(arguments: str) -> None:
+    """Parse a command line as the program would, without carrying it out."""
+    command, words = typer.main.get_command(app), shlex.split(arguments, comments=True)
+    context = typer.Context(command)
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.get_command(context, name)
+        assert command is not None, f"no command {name} in: {arguments}"
+    command.make_context("example", words)
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_has_examples_that_parse(path: tuple[str, ...]) -> None:
+    found = [example for example in examples(LEAVES[path].help) if example.startswith(" ".join(path))]
+    assert found
+    for example in found:
+        parse(example)
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/guide.md"])
+def test_every_command_of_the_documents_parses(file: str) -> None:
+    text = (ROOT / file).read_text().replace("\\\n", "")
+    lines = re.findall(r"^ {4}(?:\S*/)?resnet-repro +(.*)$", text, re.MULTILINE)
+    named = [line for line in examples(text) if not re.search(r"[A-Z]{3}|^--", line)]  # no placeholder in it
+    for line in lines + named:
+        parse(line)
+    assert not re.search(r"\b(TABLE|TODO|FIXME|XXX)\b", text)
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("train resnet110", ["resnet110", "resnet110-nowarmup"]),
+        ("grid figure", ["figure1", "figure6", "figure7", "figure4"]),
+        ("grid ledg", ["ledger"]),
+        ("grid figure1 --data fash", ["fashion-mnist"]),
+        ("train resnet20 --set warmup_l", ["warmup_lr="]),
+    ],
+)
+def test_shells_complete_names(words: str, completed: list[str]) -> None:
+    asked = {"COMP_WORDS": f"resnet-repro {words}", "COMP_CWORD": str(len(words.split()))}
+    environment = os.environ | asked | {"_RESNET_REPRO_COMPLETE": "complete_bash"}
+    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == completed, done.stderr
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What the program writes to a terminal."""
+    ours, theirs = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        [PROGRAM, *arguments], stdout=theirs, env=kept | {"TERM": "xterm-256color"} | environment
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(ours)
+    process.wait()
+    return seen.decode()
+
+
+def test_no_color_is_kept() -> None:
+    assert COLOUR.search(on_a_terminal("--help"))
+    assert not COLOUR.search(on_a_terminal("--help", NO_COLOR="1"))
+
+
+@pytest.mark.parametrize("command", [("experiments",), ("grids",), ("status",), ("data", "list")], ids=" ".join)
+def test_scripts_get_json(command: tuple[str, ...], cli: Cli, tmp_path: Path) -> None:
+    storage = () if command[0] in ("experiments", "grids") else ("--storage", tmp_path)
+    done = cli(*command, "--json", *storage)
+    assert isinstance(json.loads(done.stdout), list) and done.returncode == 0

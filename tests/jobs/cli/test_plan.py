@@ -1,0 +1,94 @@
+"""`resnet-repro plan` as a user calls it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.planning.estimate import Cluster, Estimate, Plan
+from jobs.planning.rates import Rate
+from jobs.planning.saved_plans import compare, keep
+from pipeline.storage import Storage
+from tests.conftest import Cli
+from tests.pipeline.training.small_runs import small_run
+
+
+@pytest.mark.parametrize("gpus", [8, 64, 256])
+def test_the_whole_paper_on_a_described_cluster(cli: Cli, tmp_path: Path, gpus: int) -> None:
+    line = (
+        "plan",
+        "paper",
+        "imagenet",
+        "--data",
+        "cifar10",
+        "--seeds",
+        "5",
+        "--gpus",
+        f"{gpus}xA100",
+        "--price",
+        "2.5",
+    )
+    done = cli(*line, "--storage", tmp_path / "none", "--json")
+    assert done.returncode == 0, done.stderr
+    (made,) = json.loads(done.stdout)
+    assert made["left"] == made["runs"] == 105 and made["units"] == gpus
+    assert made["lower_bound"] <= made["seconds"] <= 1.35 * made["lower_bound"]
+    assert made["seconds"] <= 1.005 * made["lower_bound"] or made["gap"]
+    assert made["cost"] == pytest.approx(2.5 * gpus * made["seconds"] / 3600)
+    starts = [one["start"] for one in made["order"]]
+    assert starts == sorted(starts) and len(starts) == 105
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_budget_is_kept(cli: Cli, tmp_path: Path) -> None:
+    line = ("plan", "paper", "--data", "cifar10", "--seeds", "3", "--gpus", "1xH100", "--budget", "6")
+    done = cli(*line, "--storage", tmp_path / "none")
+    assert done.returncode == 0, done.stderr
+    (says,) = [text for text in done.stdout.splitlines() if text.startswith("budget")]
+    assert "cells, figures and claims: " in says and "--seeds 3" in says and "resnet1202" not in says
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("table6", "--gpus", "8xVoodoo"), "known are V100"),
+        (("table6", "--gpus", "many"), "or a cluster such as 8xA100"),
+        (("table6", "--gpus", "0"), "or a cluster such as 8xA100"),
+        (("table6", "--gpus", "nan"), "or a cluster such as 8xA100"),
+        (("table6", "--data", "cifra10"), "no dataset and no path of that name"),
+        (("table6", "--set", "holdout=5000"), "leaves nothing of 1,437 training images"),
+        (("table2", "--gpus", "8"), "does not suit --data digits"),
+        (("tabel6",), "unknown grid or experiment tabel6"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(cli: Cli, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    done = cli("plan", *words, "--storage", tmp_path / "s")
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_what_a_grid_took_stands_beside_its_plan(storage: Storage) -> None:
+    runs = [small_run(seed) for seed in range(3)]
+    made = Plan(Cluster(1, "CPU"), [Estimate(run, 10.0, 1.0, Rate(1.0, 0.1, "probed")) for run in runs], fixed=20.0)
+    assert compare(storage, runs, 60.0) == ""
+    path = keep(storage, made, {"probe": {}})
+    assert compare(storage, runs[:2], 60.0) == ""  # another grid
+    assert compare(storage, reversed(runs), 60.0) == "took 60 s; planned were 50 s (42 to 60): +20%"
+    kept = json.loads(Path(path).read_text())
+    assert kept["took"] == 60.0 and kept["seconds"] == 50.0 and kept["commit"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_grid_is_planned_carried_out_and_planned_again(cli: Cli, tmp_path: Path) -> None:
+    rows = ("plain20", "resnet20", "--iterations", "30", "--set", "depth=8", "--storage", tmp_path / "s")
+    line = ("plan", *rows, "--probe-seconds", "40")
+    first = cli(*line, "--json")
+    assert first.returncode == 0, first.stderr
+    (made,) = json.loads(first.stdout)
+    assert made["left"] == 2 and 0 < made["low"] < made["seconds"] < made["high"] and Path(made["kept"]).exists()
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["plans"]  # the probe leaves nothing behind
+    done = cli("grid", *rows)
+    assert done.returncode == 0 and "planned were" in done.stdout, done.stdout + done.stderr
+    assert json.loads(Path(made["kept"]).read_text())["took"] > 0
+    again = cli(*line)
+    assert again.returncode == 0 and again.stdout.strip() == "2 runs, 2 finished before"

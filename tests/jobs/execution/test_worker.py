@@ -1,0 +1,67 @@
+"""What a worker decides on its node: where copies are kept, which of its group's places train, and how torch is set."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.execution.worker import cache_folder, places_of
+from jobs.requests.options import workers_of
+from pipeline.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RESNET_REPRO_CACHE": "/scratch/copies", "XDG_CACHE_HOME": "/xdg", "HOME": "/home/me"}, "/scratch/copies"),
+        ({"XDG_CACHE_HOME": "/xdg", "HOME": "/home/me"}, "/xdg/resnet-repro"),
+        ({"RESNET_REPRO_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/resnet-repro"),
+    ],
+)
+def test_the_cache_is_the_users_own(
+    environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RESNET_REPRO_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("workers", "groups", "places"),
+    [(1, 2, 1), (2, 2, 2), (3, 2, 2), (3, 8, 2), (4, 8, 4), (7, 8, 4), (8, 8, 8), (16, 8, 8), (5, 4, 4)],
+)
+def test_the_largest_power_of_two_that_the_groups_allow_trains(workers: int, groups: int, places: int) -> None:
+    assert places_of(workers, groups) == places
+
+
+@pytest.mark.parametrize(("text", "asked"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("2:2", (2, 2))])
+def test_a_number_of_workers_or_a_range(text: str, asked: tuple[int, int]) -> None:
+    assert workers_of(text) == asked
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "two", "8:2", "0:2", "1:2:4", "2:", ":2", "1.5"])
+def test_what_is_no_number_of_workers_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="wanted is a number such as 2, or a range such as 2:8"):
+        workers_of(text)
+
+
+SETTINGS = """
+import os, torch
+from jobs.execution.determinism import deterministic, full_precision
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+full_precision()
+print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+print(torch.are_deterministic_algorithms_enabled())
+torch.backends.cudnn.benchmark = True
+deterministic()
+print(torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+print(torch.is_deterministic_algorithms_warn_only_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"])
+"""
+
+
+def test_full_precision_and_deterministic_algorithms_are_what_torch_is_set_to() -> None:
+    done = subprocess.run([sys.executable, "-c", SETTINGS], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split("\n")[:4] == ["False False", "False", "True True False", "False :4096:8"]

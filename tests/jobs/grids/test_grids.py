@@ -1,0 +1,94 @@
+"""Named grids hold the paper's rows, and the grid's arithmetic on a cluster is right."""
+
+import pytest
+
+from analysis.verdicts.claims import claim_experiments
+from jobs.execution.cluster import Node, check_fits, cpus_that_fit, threads_per_worker
+from jobs.execution.launch import Execution
+from jobs.execution.tune import slots
+from jobs.grids.grids import grids, rows_asked_for
+from pipeline.errors import InputError
+from pipeline.recipe.experiments import EXPERIMENTS
+
+
+def test_figure_and_table_grids_are_the_papers_rows() -> None:
+    named = grids()
+    assert named["figure1"] == ("plain20", "plain56")
+    assert len(named["figure6"]) == 11
+    assert named["table6"] == ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202")
+
+
+@pytest.mark.parametrize("claim", sorted(claim_experiments()))
+def test_every_claims_rows_are_in_the_paper_grid(claim: str) -> None:
+    assert set(claim_experiments()[claim]) <= set(grids()["paper"])
+
+
+def test_the_paper_grid_is_every_cifar_row_of_the_paper() -> None:
+    own = {name for name, row in EXPERIMENTS.items() if row.family == "cifar" and row.artifacts != ("signals",)}
+    assert set(grids()["paper"]) == own
+
+
+def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without_batch_norm() -> None:
+    rows = [EXPERIMENTS[name] for name in grids()["signals"]]
+    assert len({(row.shortcut, row.initialisation, row.norm) for row in rows}) == len(rows) == 12
+    assert {row.depth for row in rows} == {56}
+
+
+def test_grids_and_rows_mix_and_count_once() -> None:
+    assert rows_asked_for(["resnet56", "figure1", "plain56"]) == ["plain20", "plain56", "resnet56"]
+    with pytest.raises(InputError, match="did you mean"):
+        rows_asked_for(["figure66"])
+
+
+ONE_OF_2, ONE_OF_16 = [{"CPU": 2.0}], [{"CPU": 16.0}]
+FOUR_OF_8 = [{"CPU": 8.0}] * 4
+
+
+@pytest.mark.parametrize(
+    ("nodes", "runs", "workers", "threads"),
+    [
+        (ONE_OF_2, 12, 1, 1),
+        (ONE_OF_2, 1, 1, 2),
+        (ONE_OF_16, 4, 1, 4),
+        (ONE_OF_16, 3, 2, 2),
+        ([{"CPU": 1.0}], 5, 2, 1),
+        (FOUR_OF_8, 1, 1, 8),  # not 32: a worker is on one node
+        (FOUR_OF_8, 3, 1, 8),
+        (FOUR_OF_8, 5, 1, 4),  # 6 would leave the fifth run without a place
+        (FOUR_OF_8, 100, 1, 1),
+    ],
+)
+def test_threads_fill_the_cpus_only_when_runs_are_few(nodes: list[Node], runs: int, workers: int, threads: int) -> None:
+    assert threads_per_worker(nodes, runs, workers) == threads
+
+
+def test_slots_follow_from_cpus_gpus_and_the_heads_memory() -> None:
+    cpu = Execution("s", "t", workers=2, threads=2)
+    assert slots(ONE_OF_16, cpu, head_memory=64e9) == 4
+    assert slots(ONE_OF_16 * 10, cpu, head_memory=4e9) == 5
+    gpu = Execution("s", "t", workers=1, use_gpu=True, gpus=0.25)
+    assert slots([{"CPU": 16, "GPU": 2}], gpu, head_memory=64e9) == 8
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "each", "says"),
+    [
+        (FOUR_OF_8, 1, {"CPU": 16}, "16 CPU each: the cluster has room for 0, a node has 8 CPU at the most"),
+        (FOUR_OF_8, 8, {"CPU": 5}, "room for 4"),
+        ([{"CPU": 8.0, "GPU": 1.0}], 2, {"CPU": 1, "GPU": 1}, "room for 1, a node has 8 CPU and 1 GPU"),
+        ([], 1, {"CPU": 1}, "room for 0, a node has 0 CPU"),
+    ],
+)
+def test_what_can_never_fit_is_refused(nodes: list[Node], workers: int, each: Node, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_fits(nodes, workers, each)
+
+
+def test_what_fits_exactly_is_not_refused() -> None:
+    check_fits(FOUR_OF_8, 8, {"CPU": 4})
+    check_fits([{"CPU": 8.0, "GPU": 1.0}], 3, {"CPU": 1, "GPU": 1 / 3})
+
+
+def test_a_resumed_run_shares_the_cpus_of_a_smaller_machine() -> None:
+    assert cpus_that_fit(ONE_OF_2, workers=2, wanted=8) == 1
+    assert cpus_that_fit(FOUR_OF_8, workers=2, wanted=32) == 8

@@ -1,0 +1,106 @@
+"""One holder per run: a second one is refused, a stale or dead one is taken over, an older one may not write any more."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from json import dumps, loads
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.runs import lease
+from pipeline.runs.checkpoint import Checkpoint, iterations, save_checkpoint
+from pipeline.runs.lease import Lease, LostRunError, Writer
+from pipeline.storage import Storage
+from tests.pipeline.training.small_runs import small_run
+
+RUN = small_run()
+PATH = f"{RUN.folder}/lease.json"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, seconds in (("BEAT_SECONDS", 0.2), ("STALE_SECONDS", 2.5), ("SETTLE_SECONDS", 0.05)):
+        monkeypatch.setattr(lease, name, seconds)
+    yield
+
+
+def elsewhere(storage: Storage) -> None:
+    """As if the holder were on a machine that cannot be looked at."""
+    storage.write(PATH, dumps(loads(storage.read(PATH)) | {"machine": "another", "host": "node7"}).encode())
+
+
+def test_a_run_is_held_while_the_context_lasts_and_free_afterwards(storage: Storage) -> None:
+    with Lease(storage, RUN) as held:
+        assert held.held()
+    assert not storage.exists(PATH)
+    with Lease(storage, RUN) as again:
+        assert again.held() and again.holder != held.holder
+
+
+def test_a_second_command_is_told_who_holds_the_run(storage: Storage) -> None:
+    with Lease(storage, RUN) as first:
+        with pytest.raises(InputError, match=r"is being trained by process \d+ on .*, started 0 min"):
+            Lease(storage, RUN).__enter__()
+        assert first.held()
+
+
+def test_a_holder_whose_process_is_gone_is_taken_over_at_once(storage: Storage) -> None:
+    hold = (
+        "import os; from pipeline.runs.lease import Lease; from pipeline.storage import Storage;"
+        "from tests.pipeline.runs.test_lease import RUN; import sys;"
+        "Lease(Storage(sys.argv[1]), RUN).__enter__(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", hold, storage.uri], check=False, timeout=120)
+    assert storage.exists(PATH)
+    said: list[str] = []
+    with Lease(storage, RUN, said.append) as taken:
+        assert taken.held() and not said
+
+
+def test_a_holder_elsewhere_that_shows_no_sign_of_life_is_taken_over(storage: Storage) -> None:
+    dead = Lease(storage, RUN)
+    dead._write()
+    elsewhere(storage)
+    said: list[str] = []
+    with Lease(storage, RUN, said.append) as taken:
+        assert taken.held() and not dead.held()
+    assert "held by process" in said[0] and "node7" in said[0]
+
+
+def test_what_is_no_lease_is_nobodys(storage: Storage) -> None:
+    storage.write(PATH, b"half a li")
+    with Lease(storage, RUN) as taken:
+        assert taken.held()
+
+
+def test_an_older_holder_and_an_older_worker_group_may_not_write(storage: Storage) -> None:
+    with Lease(storage, RUN) as held:
+        old, new = Writer(storage, RUN, held.holder), Writer(storage, RUN, held.holder)
+        old.claim()
+        old.check()
+        new.claim()
+        new.check()
+        with pytest.raises(LostRunError, match="another worker group"):
+            old.check()
+        with pytest.raises(LostRunError):
+            save_checkpoint(storage, RUN, Checkpoint(5, {"weights": b"x"}), old.check)
+        assert iterations(storage, RUN) == []
+        storage.delete(PATH)
+        with Lease(storage, RUN), pytest.raises(LostRunError, match="process"):
+            new.check()
+
+
+def test_storage_that_lost_the_run_is_an_error_of_storage(storage: Storage) -> None:
+    with Lease(storage, RUN) as held:
+        writer = Writer(storage, RUN, held.holder)
+        writer.claim()
+        storage.delete(RUN.folder)
+        with pytest.raises(FileNotFoundError):
+            writer.check()
+
+
+def test_a_writer_without_a_lease_is_alone(storage: Storage) -> None:
+    Writer(storage, RUN, "").claim()
+    Writer(storage, RUN, "").check()
+    assert storage.names(RUN.folder) == []
