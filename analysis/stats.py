@@ -1,7 +1,8 @@
-"""Statistics of a few seeds: mean and spread, the exact test of an ordering, t-intervals (pure, floats in).
+"""Statistics of a few seeds: mean and spread, the exact test of an ordering, t-intervals (pure,
+floats in).
 
-The paper gives mean ± std for one row of Table 6 and no test; the tests are ours, chosen to be exact with three seeds.
-No frames, no names of experiments, no verdicts here.
+The paper gives mean ± std for one row of Table 6 and no test; the tests are ours, chosen to be
+exact with three seeds. No frames, no names of experiments, no verdicts here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,17 @@ import numpy as np
 from scipy.special import stdtrit
 
 LEVEL = Fraction(1, 20)
-"""Significance level of an ordering; three seeds against three, completely separated, reach it exactly."""
+"""Significance level of an ordering; three seeds against three, completely separated, reach it
+exactly.
+"""
 
 MIN_SEEDS = 3
 """The fewest runs per row that can decide anything at `LEVEL`."""
 
 LOOKS = (3, 5, 10)
-"""Seeds at which a grid that runs until it is decided looks at its results; each look has its share of the level."""
+"""Seeds at which a grid that runs until it is decided looks at its results; each look has its share
+of the level.
+"""
 
 MANY_SEEDS = 100
 """Where no more than this many seeds would decide, nobody is told how many."""
@@ -31,7 +36,9 @@ MOST_SPLITS = 20_000
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, standard deviation (n - 1), smallest and largest of `n` values; `std` is NaN for a single one."""
+    """Mean, standard deviation (n - 1), smallest and largest of `n` values; `std` is NaN for a
+    single one.
+    """
 
     n: int
     mean: float
@@ -52,7 +59,9 @@ def summarise(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Ordering:
-    """Outcome of a permutation test: of `splits` splits of the pooled values, `as_extreme` reach the observed one."""
+    """Outcome of a permutation test: of `splits` splits of the pooled values, `as_extreme` reach
+    the observed one.
+    """
 
     as_extreme: int
     splits: int
@@ -68,8 +77,8 @@ class Ordering:
 def higher(first: Sequence[float], second: Sequence[float]) -> Ordering:
     """One-sided permutation test of mean(first) > mean(second).
 
-    With fixed sizes the difference of means rises with the sum of the first group, so that sum is compared. Sums equal
-    up to rounding count as equal: ties never make a result more significant.
+    With fixed sizes the difference of means rises with the sum of the first group, so that sum is
+    compared. Sums equal up to rounding count as equal: ties never make a result more significant.
 
     Raises:
         ValueError: an empty group, or a value that is not finite.
@@ -97,7 +106,9 @@ def _drawn_sums(pooled: Sequence[float], size: int) -> Iterable[float]:
 
 
 def _quantile(level: float, freedom: float) -> float:
-    """Student's t that leaves (1 - level) / 2 above it. Of `scipy.special`, which loads in a fifth of the time."""
+    """Student's t that leaves (1 - level) / 2 above it. Of `scipy.special`, which loads in a fifth
+    of the time.
+    """
     return float(stdtrit(freedom, (1 + level) / 2))
 
 
@@ -121,7 +132,9 @@ def percent(share: float) -> str:
 
 
 def half_width(std: float, n: int, level: Fraction = LEVEL) -> float:
-    """Half the length of the interval of a mean of `n` values with that deviation; infinite for fewer than two."""
+    """Half the length of the interval of a mean of `n` values with that deviation; infinite for
+    fewer than two.
+    """
     return _half(std, n, confidence(level)) if n > 1 else inf
 
 
@@ -129,8 +142,11 @@ def _half(std: float, n: int, level: float) -> float:
     return _quantile(level, n - 1) * std / sqrt(n)
 
 
-def seeds_to_place(mean: float, std: float, n: int, above: float, below: float, level: Fraction = LEVEL) -> int | None:
-    """How many seeds would tell whether a mean lies between two bounds, if mean and deviation stay as they are with `n`.
+def seeds_to_place(
+    mean: float, std: float, n: int, above: float, below: float, level: Fraction = LEVEL
+) -> int | None:
+    """How many seeds would tell whether a mean lies between two bounds, if mean and deviation stay
+    as they are with `n`.
 
     None where more than `MANY_SEEDS` would be needed.
     """
@@ -142,23 +158,35 @@ def seeds_to_place(mean: float, std: float, n: int, above: float, below: float, 
     return None
 
 
-def seen_difference(first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL) -> float:
-    """The smallest difference of two means that these numbers of values could have shown, at their deviations."""
+def seen_difference(
+    first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL
+) -> float:
+    """The smallest difference of two means that these numbers of values could have shown, at their
+    deviations.
+    """
     low, high = difference_interval(first, second, confidence(level))
     return (high - low) / 2
 
 
-def seeds_to_order(first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL) -> int | None:
-    """How many seeds in each of two rows would order them, if means and deviations stay as they are; None for too many."""
+def seeds_to_order(
+    first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL
+) -> int | None:
+    """How many seeds in each of two rows would order them, if means and deviations stay as they
+    are; None for too many.
+    """
     a, b = summarise(first), summarise(second)
     spread = sqrt(a.std**2 + b.std**2)
     for seeds in range(max(a.n, b.n, MIN_SEEDS) + 1, MANY_SEEDS + 1):
-        if abs(a.mean - b.mean) > _quantile(confidence(level), 2 * seeds - 2) * spread / sqrt(seeds):
+        if abs(a.mean - b.mean) > _quantile(confidence(level), 2 * seeds - 2) * spread / sqrt(
+            seeds
+        ):
             return seeds
     return None
 
 
-def difference_interval(first: Sequence[float], second: Sequence[float], level: float = 0.9) -> tuple[float, float]:
+def difference_interval(
+    first: Sequence[float], second: Sequence[float], level: float = 0.9
+) -> tuple[float, float]:
     """Welch's two-sided t-interval of mean(first) - mean(second)."""
     a, b = summarise(first), summarise(second)
     if min(a.n, b.n) < 2:

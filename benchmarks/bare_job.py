@@ -1,7 +1,8 @@
-"""What `bench submit` compares with: a Ray job that imports what ours does and takes one SGD step, with nothing around it.
+"""What `bench submit` compares with: a Ray job that imports what ours does and takes one SGD step,
+with nothing around it.
 
-Run by `ray job submit -- python3 -m benchmarks.bare_job task|train FILE`: as a Ray task, or as a Ray Train worker group of one. The
-worker writes the time of its first step to FILE.
+Run by `ray job submit -- python3 -m benchmarks.bare_job task|train FILE`: as a Ray task, or as a
+Ray Train worker group of one. The worker writes the time of its first step to FILE.
 """
 
 import sys
@@ -21,7 +22,10 @@ def step(file: str) -> None:
     row = EXPERIMENTS["resnet20"]
     torch.set_num_threads(1)
     trainee = Trainee(row, build_network(row, 0, 10), torch.device("cpu"))
-    batch = (torch.randn(row.global_batch_size, 3, 16, 16), torch.zeros(row.global_batch_size, dtype=torch.int64))
+    batch = (
+        torch.randn(row.global_batch_size, 3, 16, 16),
+        torch.zeros(row.global_batch_size, dtype=torch.int64),
+    )
     trainee.step(batch, row.lr, ranks.single())
     Path(file).write_text(str(time.time()))
 

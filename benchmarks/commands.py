@@ -6,7 +6,13 @@ import typer
 
 from jobs.cli.submit import DashboardOption
 from jobs.execution.submission import DASHBOARD
-from jobs.requests.options import DataOption, ExperimentArgument, StorageOption, manifest_named, writable
+from jobs.requests.options import (
+    DataOption,
+    ExperimentArgument,
+    StorageOption,
+    manifest_named,
+    writable,
+)
 
 RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")]
 RunIterationsOption = Annotated[int, typer.Option(min=20, help="Iterations of each run.")]
@@ -20,12 +26,17 @@ def bench_loop(
     data: DataOption = "digits",
     storage: StorageOption = "results",
     experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")] = "",
+    precision: Annotated[
+        str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")
+    ] = "",
     rounds: RoundsOption = 7,
     steps: Annotated[int, typer.Option(min=1, help="Steps a round.")] = 12,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of our step; default: all CPUs.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of our step; default: all CPUs.")
+    ] = None,
 ) -> None:
-    """Our step, in one run and in as many as there are CPUs, against itself on one batch and the loop people use.
+    """Our step, in one run and in as many as there are CPUs, against itself on one batch and the
+    loop people use.
 
     Example: `resnet-repro bench loop --data digits --rounds 3`
     """
@@ -43,7 +54,8 @@ def bench_data(
     rounds: RoundsOption = 5,
     batches: Annotated[int, typer.Option(min=2, help="Batches of 64 a round.")] = 14,
 ) -> None:
-    """Photographs decoded and augmented a second, against PIL and torchvision in a DataLoader at its best settings.
+    """Photographs decoded and augmented a second, against PIL and torchvision in a DataLoader at
+    its best settings.
 
     Example: `resnet-repro bench data --data imagenet --rounds 3`
     """
@@ -55,7 +67,9 @@ def bench_data(
     place = writable(storage)
     manifest = manifest_of(place, data)
     if not holds_photographs(manifest):
-        raise InputError(f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet")
+        raise InputError(
+            f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet"
+        )
     bench(place, manifest["id"], rounds, batches)
 
 
@@ -67,7 +81,8 @@ def bench_ray(
     rounds: RoundsOption = 3,
     precision: PrecisionOption = "bf16",
 ) -> None:
-    """A Ray Train run's steady rate against the same loop run bare; and runs at once against threads a run.
+    """A Ray Train run's steady rate against the same loop run bare; and runs at once against
+    threads a run.
 
     Example: `resnet-repro bench ray --data digits --iterations 400 --rounds 2`
     """
@@ -115,11 +130,16 @@ def bench_profile(
     experiment: ExperimentArgument,
     data: DataOption = "digits",
     storage: StorageOption = "results",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16; default: bf16 where the CPU has it.")] = "",
+    precision: Annotated[
+        str, typer.Option(help="fp32 or bf16; default: bf16 where the CPU has it.")
+    ] = "",
     steps: Annotated[int, typer.Option(min=1, help="Steps timed, and as many profiled.")] = 8,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the step; default: all CPUs.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the step; default: all CPUs.")
+    ] = None,
 ) -> None:
-    """Where a step's time goes on the CPU: shares by kind of operation, step time and images a second.
+    """Where a step's time goes on the CPU: shares by kind of operation, step time and images a
+    second.
 
     Example: `resnet-repro bench profile resnet20 --data digits --precision fp32`
     """
@@ -131,7 +151,8 @@ def bench_profile(
 
 @app.command("submit")
 def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 5) -> None:
-    """From giving a command to its first SGD step, against a bare Ray job, on a cluster of this machine (`ray start --head`).
+    """From giving a command to its first SGD step, against a bare Ray job, on a cluster of this
+    machine (`ray start --head`).
 
     Example: `resnet-repro bench submit --rounds 3`
     """

@@ -1,8 +1,9 @@
-"""What `bench loop` measures: our step (a) fed by the data plane, (b) on one batch, (d) in as many runs at once as CPUs,
-and (c) the standard loop.
+"""What `bench loop` measures: our step (a) fed by the data plane, (b) on one batch, (d) in as many
+runs at once as CPUs, and (c) the standard loop.
 
-(a) and (b) share a process that is set up as a Ray Train worker's is, and each run of (d) has one. The standard loop has
-a process of its own, as Python starts one, with the DataLoader workers and threads that are fastest on this machine.
+(a) and (b) share a process that is set up as a Ray Train worker's is, and each run of (d) has one.
+The standard loop has a process of its own, as Python starts one, with the DataLoader workers and
+threads that are fastest on this machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +34,13 @@ from pipeline.training.step.train_state import Trainee
 
 WARM_STEPS = 2
 IDLE_SECONDS = 0.3
-"""Longer than DataLoader workers take to fill their queues: then they sleep, and take no CPU from the next contestant."""
+"""Longer than DataLoader workers take to fill their queues: then they sleep, and take no CPU from
+the next contestant.
+"""
 EPOCH_IMAGES = 50_000
-"""A small dataset is repeated to CIFAR-10's length for (c), which would pay for each end of an epoch otherwise."""
+"""A small dataset is repeated to CIFAR-10's length for (c), which would pay for each end of an
+epoch otherwise.
+"""
 PROBE_ROUNDS = 3
 PROBE_STEPS = 8
 STANDARD = "(c) standard loop"
@@ -75,13 +80,18 @@ class OurStep:
 
 
 class OwnProcesses:
-    """A contestant in processes of its own: one for each of the functions that make a step there; `close` ends them.
+    """A contestant in processes of its own: one for each of the functions that make a step there;
+    `close` ends them.
 
     Between calls they wait for the next one and take no CPU.
     """
 
     def __init__(
-        self, name: str, makes: Sequence[Callable[[], Step]], warm_steps: int = WARM_STEPS, idle_seconds: float = 0.0
+        self,
+        name: str,
+        makes: Sequence[Callable[[], Step]],
+        warm_steps: int = WARM_STEPS,
+        idle_seconds: float = 0.0,
     ) -> None:
         self.name, self.runs = name, len(makes)
         self._warm_steps, self._idle_seconds = warm_steps, idle_seconds
@@ -89,7 +99,8 @@ class OwnProcesses:
         pipes = [context.Pipe() for _ in makes]
         self._pipes = [ours for ours, _ in pipes]
         self._processes = [
-            context.Process(target=_serve, args=(theirs, make)) for (_, theirs), make in zip(pipes, makes, strict=True)
+            context.Process(target=_serve, args=(theirs, make))
+            for (_, theirs), make in zip(pipes, makes, strict=True)
         ]
         for process, (_, theirs) in zip(self._processes, pipes, strict=True):
             process.start()
@@ -187,8 +198,12 @@ def _run(row: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImages, Tra
 
 
 def runs_at_once(row: Experiment, place: Storage, dataset_id: str) -> OwnProcesses:
-    """(d) of a row's precision: a run with one thread for each CPU, as a grid of at least as many runs trains them."""
-    makes = [partial(_worker_step, row, place.uri, dataset_id, seed) for seed in range(measure.cpus())]
+    """(d) of a row's precision: a run with one thread for each CPU, as a grid of at least as many
+    runs trains them.
+    """
+    makes = [
+        partial(_worker_step, row, place.uri, dataset_id, seed) for seed in range(measure.cpus())
+    ]
     return OwnProcesses(our_names(row.precision)[-1], makes)
 
 
@@ -201,7 +216,8 @@ def _worker_step(row: Experiment, uri: str, dataset_id: str, seed: int) -> Step:
 
 def _standard(row: Experiment, place: Storage, dataset_id: str, setting: Setting) -> OwnProcesses:
     """(c) with one setting."""
-    # As many warm steps as the DataLoader keeps batches ready (two a worker), so that none made earlier is timed.
+    # As many warm steps as the DataLoader keeps batches ready (two a worker), so that none made
+    # earlier is timed.
     warm_steps = max(WARM_STEPS, 2 * setting.workers)
     make = partial(_standard_step, row, place.uri, dataset_id, setting)
     return OwnProcesses(STANDARD, [make], warm_steps, IDLE_SECONDS)
@@ -225,9 +241,13 @@ def _pil_images(dataset: Dataset) -> PILImages:
 def best_standard(
     row: Experiment, place: Storage, dataset_id: str, steps: int
 ) -> tuple[OwnProcesses, Setting, dict[Setting, float]]:
-    """(c) with the setting that is fastest here, that setting, and the images a second of each that was tried."""
+    """(c) with the setting that is fastest here, that setting, and the images a second of each that
+    was tried.
+    """
     cpus = measure.cpus()
-    settings = dict.fromkeys([Setting(0, cpus), Setting(1, cpus), Setting(2, cpus), Setting(1, cpus - 1)])
+    settings = dict.fromkeys(
+        [Setting(0, cpus), Setting(1, cpus), Setting(2, cpus), Setting(1, cpus - 1)]
+    )
     loops = {each: _standard(row, place, dataset_id, each) for each in settings if each.threads}
     best: Setting | None = None
     try:
@@ -243,4 +263,8 @@ def best_standard(
             if setting != best:
                 loop.close()
     images_timed = min(steps, PROBE_STEPS) * row.global_batch_size
-    return loops[best], best, {setting: images_timed / median(times) for setting, times in seconds.items()}
+    return (
+        loops[best],
+        best,
+        {setting: images_timed / median(times) for setting, times in seconds.items()},
+    )

@@ -1,7 +1,9 @@
-"""`resnet-repro bench data`: photographs decoded and augmented a second, against the input side people use.
+"""`resnet-repro bench data`: photographs decoded and augmented a second, against the input side
+people use.
 
-Also what other ways of decoding and storing would bring, what a network leaves of it, and what the order of ImageNet's
-photographs costs. Both sides see the same photographs with the same draws, and their views are compared first.
+Also what other ways of decoding and storing would bring, what a network leaves of it, and what the
+order of ImageNet's photographs costs. Both sides see the same photographs with the same draws, and
+their views are compared first.
 """
 
 import tracemalloc
@@ -53,7 +55,10 @@ def bench(place: Storage, dataset_id: str, rounds: int, batches: int) -> dict[st
     """
     photos = open_photos(place, dataset_id, None)
     if len(photos.train) < BATCH:
-        raise InputError(f"{photos.row.name} has {len(photos.train)} training photographs; {BATCH} are needed at least")
+        raise InputError(
+            f"{photos.row.name} has {len(photos.train)} training photographs; {BATCH} are needed "
+            "at least"
+        )
     keep_freed_memory()
     row = EXPERIMENTS["resnet18"]
     with screen.progress("measuring") as report, TemporaryDirectory() as folder:
@@ -62,7 +67,11 @@ def bench(place: Storage, dataset_id: str, rounds: int, batches: int) -> dict[st
         smaller = scaled_down(photos, (batches + 8) * BATCH, Path(folder))
         rates = _rates(row, photos, smaller, setting, rounds, batches, report)
     reference, ours = list(rates)[:2]
-    found = {name: measure.ratios(values, rates[reference]) for name, values in rates.items() if name != reference}
+    found = {
+        name: measure.ratios(values, rates[reference])
+        for name, values in rates.items()
+        if name != reference
+    }
     table = measure.table(f"{photos.row.name}, {len(photos.train):,} photographs, crop {row.crop}", "input side",
                           "images/s", "min to max", "over the reference")  # fmt: skip
     for name, values in rates.items():
@@ -72,14 +81,20 @@ def bench(place: Storage, dataset_id: str, rounds: int, batches: int) -> dict[st
     share, bound = _fed_share(row, photos, rounds)
     seconds, megabytes = order_cost()
     print(
-        f"Ours over the reference: {median(found[ours]):.2f} (wanted on two cores: {WANTED}). Their views differ by at most "
+        f"Ours over the reference: {median(found[ours]):.2f} (wanted on two cores: {WANTED}). "
+        "Their views differ by at most "
         f"{equal[0]:.0f} grey levels, {equal[1]:.2f} on average.\n"
-        f"resnet18 trained at crop {row.crop} with loading on reaches {share:.2f} of its rate with a constant batch; the "
+        f"resnet18 trained at crop {row.crop} with loading on reaches {share:.2f} of its rate with "
+        "a constant batch; the "
         f"bottleneck is the {bound}.\n"
-        f"The order of an epoch of {OFFICIAL_COUNTS['train']:,} photographs: {1000 * seconds:.0f} ms, {megabytes:.0f} MB at "
-        f"most; the index adds {OFFICIAL_COUNTS['train'] * 12 / 1e6:.0f} MB that are mapped from its file.\n"
-        f"{measure.taken_on('torch')}: medians of {rounds} rounds x {batches} batches of {BATCH}, interleaved, another "
-        f"first in each round. Ours: {measure.cpus()} threads. Reference: {setting}, the best of a probe ("
+        f"The order of an epoch of {OFFICIAL_COUNTS['train']:,} photographs: {1000 * seconds:.0f} "
+        f"ms, {megabytes:.0f} MB at "
+        f"most; the index adds {OFFICIAL_COUNTS['train'] * 12 / 1e6:.0f} MB that are mapped from "
+        "its file.\n"
+        f"{measure.taken_on('torch')}: medians of {rounds} rounds x {batches} batches of {BATCH}, "
+        "interleaved, another "
+        f"first in each round. Ours: {measure.cpus()} threads. Reference: {setting}, the best of a "
+        "probe ("
         + "; ".join(f"{each}: {rate:,.0f}" for each, rate in probed.items())
         + "). No library that is kept up decodes only a crop's part of a JPEG; such a mode is not measured."
     )
@@ -91,10 +106,20 @@ def _batch_of(photos: Photos, number: int) -> Batch:
 
 
 def _feed(row: Experiment, photos: Photos) -> PhotoFeed:
-    return PhotoFeed(row, photos, torch.device("cpu"), 0, partial(_batch_of, photos), 1 << 40, threads=measure.cpus())
+    return PhotoFeed(
+        row,
+        photos,
+        torch.device("cpu"),
+        0,
+        partial(_batch_of, photos),
+        1 << 40,
+        threads=measure.cpus(),
+    )
 
 
-def _standard(row: Experiment, photos: Photos, setting: InputSetting, batches: int) -> StandardInput:
+def _standard(
+    row: Experiment, photos: Photos, setting: InputSetting, batches: int
+) -> StandardInput:
     """The reference on the same photographs in the same order, with the same draws."""
     encoded, drawn = [], []
     for number in range(batches):
@@ -102,23 +127,38 @@ def _standard(row: Experiment, photos: Photos, setting: InputSetting, batches: i
         picks = below(batch.words, 1 << 32)
         low, high = row.scale
         shifts = colour_shift(words_of(0, batch.epochs, "colour", batch.ids), row.colour)
-        for sample, (scale, across, down, mirrored), shift in zip(batch.ids, picks.tolist(), shifts, strict=True):
+        for sample, (scale, across, down, mirrored), shift in zip(
+            batch.ids, picks.tolist(), shifts, strict=True
+        ):
             encoded.append(photos.train.encoded(sample))
             shorter = low + (scale * (high - low + 1) >> 32)
-            drawn.append(Drawn(shorter, down / 2**32, across / 2**32, bool(mirrored >> 31), tuple(shift.tolist())))
+            drawn.append(
+                Drawn(
+                    shorter,
+                    down / 2**32,
+                    across / 2**32,
+                    bool(mirrored >> 31),
+                    tuple(shift.tolist()),
+                )
+            )
     mean = torch.tensor(photos.mean(row.crop) / 255).permute(2, 0, 1)
     return StandardInput(encoded, drawn, mean, row.crop, BATCH, setting)
 
 
 def _greatest_difference(row: Experiment, photos: Photos) -> tuple[float, float]:
     """How far the two sides' first batch differs, in grey levels: at most, and on average."""
-    with closing(_feed(row, photos)) as feed, closing(_standard(row, photos, InputSetting(0, True), 1)) as standard:
+    with (
+        closing(_feed(row, photos)) as feed,
+        closing(_standard(row, photos, InputSetting(0, True), 1)) as standard,
+    ):
         ours, theirs = feed.batch(0)[0], standard.batch()
     difference = 255 * (ours - theirs).abs()
     return float(difference.max()), float(difference.mean())
 
 
-def _best_setting(row: Experiment, photos: Photos, batches: int) -> tuple[InputSetting, dict[InputSetting, float]]:
+def _best_setting(
+    row: Experiment, photos: Photos, batches: int
+) -> tuple[InputSetting, dict[InputSetting, float]]:
     tried = [InputSetting(workers, there) for workers in (1, 2, 3, 4) for there in (True, False)]
     probed = {}
     for setting in tried:
@@ -168,7 +208,9 @@ def _rates(
 
 
 def scaled_down(photos: Photos, most: int, folder: Path) -> Photos:
-    """Training photographs, as many as are looked at, as a dataset whose larger ones were scaled down when they were read."""
+    """Training photographs, as many as are looked at, as a dataset whose larger ones were scaled
+    down when they were read.
+    """
     source = folder / "source"
     source.mkdir()
     for split, name in ((photos.train, "train"), (photos.test, "validation")):
@@ -177,17 +219,28 @@ def scaled_down(photos: Photos, most: int, folder: Path) -> Photos:
             for i in range(min(most, len(split)))
         ]
         pq.write_table(pa.Table.from_pylist(rows), source / f"{name}.parquet")
-    storage, listing, reading = Storage(str(folder / "storage")), list_source(source), Reading(SCALED_TO)
+    storage, listing, reading = (
+        Storage(str(folder / "storage")),
+        list_source(source),
+        Reading(SCALED_TO),
+    )
     for number, part in enumerate(listing.parts):
         ingest_part(storage, "bench", number, part, listing.classes, reading)
-    return open_photos(storage, finish(storage, "scaled", "bench", listing, reading, {}, False)["id"], None)
+    return open_photos(
+        storage, finish(storage, "scaled", "bench", listing, reading, {}, False)["id"], None
+    )
 
 
 def _fed_share(row: Experiment, photos: Photos, rounds: int) -> tuple[float, str]:
-    """A training's rate with loading over that with one batch again and again, and what holds it up."""
+    """A training's rate with loading over that with one batch again and again, and what holds it
+    up.
+    """
     row = replace(row, global_batch_size=BATCH)
     torch.set_num_threads(measure.cpus())
-    trainee, ranks = Trainee(row, build_network(row, 0, photos.row.classes), torch.device("cpu")), single()
+    trainee, ranks = (
+        Trainee(row, build_network(row, 0, photos.row.classes), torch.device("cpu")),
+        single(),
+    )
     shares, steps = [], 3
     with closing(_feed(row, photos)) as feed:
         for number in range(rounds):
@@ -205,7 +258,9 @@ def _fed_share(row: Experiment, photos: Photos, rounds: int) -> tuple[float, str
 
 
 def order_cost() -> tuple[float, float]:
-    """Seconds and megabytes (the peak) that the order of a further epoch of ImageNet's photographs takes."""
+    """Seconds and megabytes (the peak) that the order of a further epoch of ImageNet's photographs
+    takes.
+    """
     count = OFFICIAL_COUNTS["train"]
     sampling.permutation(0, 0, count)
     started = perf_counter()

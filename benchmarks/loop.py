@@ -1,8 +1,10 @@
-"""Our step against itself on one constant batch, and against the standard loop: images a second, interleaved.
+"""Our step against itself on one constant batch, and against the standard loop: images a second,
+interleaved.
 
-(a) our step fed by the data plane, (b) our step on one batch, (c) `benchmarks.standard_loop` with its best setting, (d)
-as (a) in as many runs at once as there are CPUs, a thread each: what a grid does, so its rate is that of all runs.
-Every round times each of them once, beginning with another one each time; ratios are taken within a round.
+(a) our step fed by the data plane, (b) our step on one batch, (c) `benchmarks.standard_loop` with
+its best setting, (d) as (a) in as many runs at once as there are CPUs, a thread each: what a grid
+does, so its rate is that of all runs. Every round times each of them once, beginning with another
+one each time; ratios are taken within a round.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +15,14 @@ from statistics import median
 import torch
 
 from benchmarks import measure
-from benchmarks.contestants import STANDARD, Contestant, best_standard, our_names, our_steps, runs_at_once
+from benchmarks.contestants import (
+    STANDARD,
+    Contestant,
+    best_standard,
+    our_names,
+    our_steps,
+    runs_at_once,
+)
 from benchmarks.standard_loop import Setting
 from jobs.console import run_progress as screen
 from jobs.requests.requested_runs import check_suits
@@ -38,7 +47,13 @@ Rates = dict[str, list[float]]
 
 
 def bench(
-    experiment: str, place: Storage, dataset_id: str, precision: str, rounds: int, steps: int, threads: int | None
+    experiment: str,
+    place: Storage,
+    dataset_id: str,
+    precision: str,
+    rounds: int,
+    steps: int,
+    threads: int | None,
 ) -> dict[str, float]:
     """Measure and print; returns the median of each ratio.
 
@@ -57,7 +72,9 @@ def bench(
         for seed, each in enumerate(chosen):
             ours = replace(row, precision=each)
             contestants += our_steps(ours, dataset, seed, threads)
-            contestants.append(processes.enter_context(closing(runs_at_once(ours, place, dataset_id))))
+            contestants.append(
+                processes.enter_context(closing(runs_at_once(ours, place, dataset_id)))
+            )
         rates = _rates(contestants, rounds, steps, row.global_batch_size, report)
     found = _ratios(rates, chosen)
     _print_tables(row, dataset, rates, found)
@@ -75,7 +92,11 @@ def _threads_kept() -> Iterator[None]:
 
 
 def _rates(
-    contestants: Sequence[Contestant], rounds: int, steps: int, batch: int, report: Callable[[int, int], None]
+    contestants: Sequence[Contestant],
+    rounds: int,
+    steps: int,
+    batch: int,
+    report: Callable[[int, int], None],
 ) -> Rates:
     """Images a second of each contestant in each round, in all of its runs."""
     for contestant in contestants:
@@ -83,7 +104,9 @@ def _rates(
     rates: Rates = {contestant.name: [] for contestant in contestants}
     for number in range(rounds):
         for contestant in measure.rotated(list(contestants), number):
-            rates[contestant.name].append(contestant.runs * steps * batch / contestant.seconds(steps))
+            rates[contestant.name].append(
+                contestant.runs * steps * batch / contestant.seconds(steps)
+            )
         report(number + 1, rounds)
     return rates
 
@@ -115,13 +138,20 @@ def _print_tables(row: Experiment, dataset: Dataset, rates: Rates, found: Rates)
     screen.console.print(table)
 
 
-def _how_it_was_taken(setting: Setting, probed: dict[Setting, float], threads: int, rounds: int, steps: int) -> str:
+def _how_it_was_taken(
+    setting: Setting, probed: dict[Setting, float], threads: int, rounds: int, steps: int
+) -> str:
     tried = "; ".join(f"{each}: {rate:,.0f} images/s" for each, rate in probed.items())
     return (
-        f"Taken on {hardware()}, {measure.cpus()} CPUs, torch {torch.__version__}: medians of {rounds} rounds x {steps} "
-        f"steps each, interleaved, a different one first in each round, warm steps before each; a ratio is taken within "
-        f"each round. (a), (b): {threads} threads, in a process set up as a worker's. (c): fp32, {setting}, in a process "
-        f"of its own, the best of a probe ({tried}). (d): {measure.cpus()} runs with one thread each, in processes set up "
-        f"as workers', timed together: the images of all over the time of the slowest. Processes of their own idle while "
+        f"Taken on {hardware()}, {measure.cpus()} CPUs, torch {torch.__version__}: medians of "
+        f"{rounds} rounds x {steps} "
+        "steps each, interleaved, a different one first in each round, warm steps before each; a "
+        "ratio is taken within "
+        f"each round. (a), (b): {threads} threads, in a process set up as a worker's. (c): fp32, "
+        f"{setting}, in a process "
+        f"of its own, the best of a probe ({tried}). (d): {measure.cpus()} runs with one thread "
+        "each, in processes set up "
+        "as workers', timed together: the images of all over the time of the slowest. Processes "
+        "of their own idle while "
         f"others are timed."
     )

@@ -1,4 +1,6 @@
-"""What the benchmarks share: this machine's CPUs, precisions, medians with their spread, and tables (torch-free)."""
+"""What the benchmarks share: this machine's CPUs, precisions, medians with their spread, and tables
+(torch-free).
+"""
 
 import os
 from collections.abc import Sequence
@@ -43,12 +45,16 @@ def precisions(precision: str) -> tuple[Precision, ...]:
         return PRECISIONS if native_bf16() else ("fp32",)
     chosen = checked_precision(precision)
     if chosen == "bf16" and not native_bf16():
-        raise InputError("--precision bf16: this CPU has no bf16 of its own; its speed would mean nothing")
+        raise InputError(
+            "--precision bf16: this CPU has no bf16 of its own; its speed would mean nothing"
+        )
     return (chosen,)
 
 
 def taken_on(*packages: str) -> str:
-    """How each account of a measurement begins: the CPU, and the versions of the packages that matter to it."""
+    """How each account of a measurement begins: the CPU, and the versions of the packages that
+    matter to it.
+    """
     made = versions()
     named = "".join(f", {name} {made.get(name.lower())}" for name in packages)
     return f"Taken on {hardware()}, {cpus()} CPUs{named}"

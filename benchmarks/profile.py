@@ -1,7 +1,9 @@
-"""Where the time of a row's SGD step goes on this machine's CPU: shares by kind of operation, by torch.profiler.
+"""Where the time of a row's SGD step goes on this machine's CPU: shares by kind of operation, by
+torch.profiler.
 
-A share is of self time, so that everything is counted once: each operation's own time goes to the kind of the nearest
-operation around it that has one. Step time is taken without the profiler, which makes small operations look larger.
+A share is of self time, so that everything is counted once: each operation's own time goes to the
+kind of the nearest operation around it that has one. Step time is taken without the profiler, which
+makes small operations look larger.
 """
 
 import os
@@ -36,13 +38,26 @@ KINDS = {
     **dict.fromkeys(("aten::_to_copy", "ToCopyBackward0"), "casts between fp32 and bf16"),
     **dict.fromkeys(("aten::add", "aten::pad", "aten::avg_pool2d"), "shortcuts, forward"),
     **dict.fromkeys(("ConstantPadNdBackward0", "AvgPool2DBackward0"), "shortcuts, backward"),
-    **dict.fromkeys(("torch::autograd::AccumulateGrad", "aten::add_", "aten::cat"), "sums of gradients, SGD"),
-    **dict.fromkeys(("aten::mul_", "aten::addcmul_", "aten::sub_", "aten::lerp_"), "sums of gradients, SGD"),
+    **dict.fromkeys(
+        ("torch::autograd::AccumulateGrad", "aten::add_", "aten::cat"), "sums of gradients, SGD"
+    ),
+    **dict.fromkeys(
+        ("aten::mul_", "aten::addcmul_", "aten::sub_", "aten::lerp_"), "sums of gradients, SGD"
+    ),
 }
-"""The kind of an operation by its name to the profiler; the data plane is whatever happens inside it."""
+"""The kind of an operation by its name to the profiler; the data plane is whatever happens inside
+it.
+"""
 
 
-def profile(experiment: str, place: Storage, dataset_id: str, precision: str, steps: int, threads: int | None) -> None:
+def profile(
+    experiment: str,
+    place: Storage,
+    dataset_id: str,
+    precision: str,
+    steps: int,
+    threads: int | None,
+) -> None:
     """Measure and print.
 
     Raises:
@@ -56,15 +71,21 @@ def profile(experiment: str, place: Storage, dataset_id: str, precision: str, st
     seconds, shares = _measured(row, dataset, steps, threads)
     _print_table(row, dataset, seconds, shares)
     print(
-        f"Taken on {hardware()}, {threads} of {measure.cpus()} CPUs, torch {versions().get('torch')}, in a process set up "
-        f"as a worker's: step time is the median of {steps} steps without the profiler; shares are of self time in {steps} "
+        f"Taken on {hardware()}, {threads} of {measure.cpus()} CPUs, torch "
+        f"{versions().get('torch')}, in a process set up "
+        f"as a worker's: step time is the median of {steps} steps without the profiler; shares are "
+        f"of self time in {steps} "
         f"steps with it; ms are shares of step time."
     )
 
 
-def _measured(row: Experiment, dataset: Dataset, steps: int, threads: int) -> tuple[float, dict[str, float]]:
+def _measured(
+    row: Experiment, dataset: Dataset, steps: int, threads: int
+) -> tuple[float, dict[str, float]]:
     """Seconds of a step, and each kind's share of it."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: it looks for GPUs aloud
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # read when torch is loaded: it looks for GPUs aloud
     import torch
     from torch.profiler import ProfilerActivity, record_function
 
@@ -119,7 +140,9 @@ def _kind(event: Any) -> str:
     return next((KINDS[name] for name in names if name in KINDS), OTHER)
 
 
-def _print_table(row: Experiment, dataset: Dataset, seconds: float, shares: dict[str, float]) -> None:
+def _print_table(
+    row: Experiment, dataset: Dataset, seconds: float, shares: dict[str, float]
+) -> None:
     size = row.global_batch_size
     what = f"{row.name}, {row.precision}, batch {size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
     table = measure.table(what, "kind of operation", "share", "ms a step")

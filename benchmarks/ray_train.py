@@ -1,9 +1,11 @@
-"""What Ray Train costs, and how a grid's trials should share the CPUs: rates of whole runs, interleaved.
+"""What Ray Train costs, and how a grid's trials should share the CPUs: rates of whole runs,
+interleaved.
 
-Every round trains the same run bare in a process of its own and as a Ray Train worker group, both with all CPUs as
-threads, and checks that the weights are the same bytes; and as many runs at once as there are CPUs, one thread each.
-Rates are steady ones: over the time in SGD steps of all but a run's first quarter, in which processes warm up and Ray's
-own are still starting. All of it happens in a throwaway storage.
+Every round trains the same run bare in a process of its own and as a Ray Train worker group, both
+with all CPUs as threads, and checks that the weights are the same bytes; and as many runs at once
+as there are CPUs, one thread each. Rates are steady ones: over the time in SGD steps of all but a
+run's first quarter, in which processes warm up and Ray's own are still starting. All of it happens
+in a throwaway storage.
 """
 
 import os
@@ -34,7 +36,9 @@ BARE, RAY, TOGETHER = "bare", "Ray Train", "at once"
 Report = Callable[[int, int], None]
 
 
-def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str) -> dict[str, float]:
+def bench(
+    place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str
+) -> dict[str, float]:
     """Measure and print; returns the median of each ratio.
 
     Raises:
@@ -43,7 +47,10 @@ def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int
     """
     row = _row(iterations, measure.checked_precision(precision))
     dataset = read_dataset(place, manifest["id"])
-    with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, screen.progress("measuring") as report:
+    with (
+        TemporaryDirectory(prefix="resnet-repro-bench-") as folder,
+        screen.progress("measuring") as report,
+    ):
         rates = _rounds(folder, row, dataset, rounds, report)
     found = {
         "Ray Train / bare": measure.ratios(rates[RAY], rates[BARE]),
@@ -58,11 +65,16 @@ def _row(iterations: int, precision: Precision) -> Experiment:
     """The row, shortened, with evaluations (and so rates) at the ends of its quarters."""
     quarters = tuple(iterations * part // 4 for part in (2, 3))
     return replace(
-        EXPERIMENTS[ROW].scaled_to(iterations), lr_drops=quarters, eval_every=iterations // 4, precision=precision
+        EXPERIMENTS[ROW].scaled_to(iterations),
+        lr_drops=quarters,
+        eval_every=iterations // 4,
+        precision=precision,
     )
 
 
-def _rounds(folder: str, row: Experiment, dataset: Dataset, rounds: int, report: Report) -> dict[str, list[float]]:
+def _rounds(
+    folder: str, row: Experiment, dataset: Dataset, rounds: int, report: Report
+) -> dict[str, list[float]]:
     """Images a second of each way in each round, beginning with another one each time."""
     cpus = measure.cpus()
     rates: dict[str, list[float]] = {BARE: [], RAY: [], TOGETHER: []}
@@ -91,7 +103,9 @@ def _storage(folder: str, dataset: Dataset) -> Storage:
 def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
     """Total images a second of runs in parallel processes."""
     context = get_context("spawn")
-    processes = [context.Process(target=bare, args=(storage.uri, run, threads), daemon=True) for run in runs]
+    processes = [
+        context.Process(target=bare, args=(storage.uri, run, threads), daemon=True) for run in runs
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -114,7 +128,13 @@ def bare(uri: str, run: Run, threads: int, checkpoint_seconds: float = 30.0) -> 
     torch.set_num_threads(threads)
     storage = Storage(uri)
     start_run(storage, run, threads)
-    train(run, read_dataset(storage, run.dataset_id), storage, ranks.single(), Settings(checkpoint_seconds))
+    train(
+        run,
+        read_dataset(storage, run.dataset_id),
+        storage,
+        ranks.single(),
+        Settings(checkpoint_seconds),
+    )
 
 
 def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
@@ -142,7 +162,9 @@ def total_rate(storage: Storage, runs: list[Run]) -> float:
         if read_result(storage, run) is None or history is None:
             raise RuntimeError(f"{run}: did not finish, so it has no rate")
         rates = [point.value for point in history.points if point.metric == IMAGES_PER_SECOND][1:]
-        total += len(rates) / sum(1 / rate for rate in rates)  # quarters are equally long in images, not in time
+        total += len(rates) / sum(
+            1 / rate for rate in rates
+        )  # quarters are equally long in images, not in time
     return total
 
 
@@ -151,7 +173,9 @@ def _check_same_weights(bare: Storage, on_ray: Storage, run: Run) -> None:
     one, other = newest_checkpoint(bare, run), newest_checkpoint(on_ray, run)
     for name in ("weights.safetensors", "momentum.safetensors"):
         if one is None or other is None or one.files[name] != other.files[name]:
-            raise RuntimeError(f"{run}: bare and on Ray, {name} differs; their rates cannot be compared")
+            raise RuntimeError(
+                f"{run}: bare and on Ray, {name} differs; their rates cannot be compared"
+            )
 
 
 def _print_tables(
@@ -170,14 +194,19 @@ def _print_tables(
     screen.console.print(table)
     table = measure.table("ratios", "ratio", "median", "min to max", "wanted")
     for name, values in found.items():
-        table.add_row(name, *measure.spread(values, ".3f"), f"{WANTED:.2f}" if "Ray" in name else "")
+        table.add_row(
+            name, *measure.spread(values, ".3f"), f"{WANTED:.2f}" if "Ray" in name else ""
+        )
     screen.console.print(table)
 
 
 def _how_it_was_taken(rounds: int, iterations: int) -> str:
     return (
         f"{measure.taken_on('torch', 'Ray')}: medians of "
-        f"{rounds} rounds of fresh runs of {iterations:,} iterations, another way first in each round; rates are over "
-        f"the seconds in SGD steps (evaluation and saving left out) of the last three quarters of a run, added up for runs "
-        f"at once; Ray is up for its own runs only; the weights of each bare run and its Ray Train twin are the same bytes."
+        f"{rounds} rounds of fresh runs of {iterations:,} iterations, another way first in each "
+        "round; rates are over "
+        "the seconds in SGD steps (evaluation and saving left out) of the last three quarters of "
+        "a run, added up for runs "
+        "at once; Ray is up for its own runs only; the weights of each bare run and its Ray Train "
+        "twin are the same bytes."
     )

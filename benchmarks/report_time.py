@@ -1,4 +1,6 @@
-"""How long the whole report takes, from frames to the bytes of every file, on invented runs of the paper's CIFAR rows."""
+"""How long the whole report takes, from frames to the bytes of every file, on invented runs of the
+paper's CIFAR rows.
+"""
 
 from statistics import median
 from time import perf_counter
@@ -15,7 +17,11 @@ from pipeline.recipe.layers import layout, response_layers
 from pipeline.recipe.metrics import RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
 
 WANTED_SECONDS = 20.0
-ROWS = [name for name, row in EXPERIMENTS.items() if row.family == "cifar" and row.artifacts != ("signals",)]
+ROWS = [
+    name
+    for name, row in EXPERIMENTS.items()
+    if row.family == "cifar" and row.artifacts != ("signals",)
+]
 
 
 def bench(runs: int, points: int, rounds: int) -> float:
@@ -56,7 +62,13 @@ def invented(runs: int, points: int) -> Frames:
         for metric, end in ((TEST_ERR, 8.0), (TRAIN_ERR, 1.0)):
             values = end + 80 * np.exp(-np.arange(points) / 8) + dice.normal(0, 0.2, points)
             measured += [
-                {"run_id": run_id, "metric": metric, "iteration": int(i), "value": float(v), "time_ms": int(i)}
+                {
+                    "run_id": run_id,
+                    "metric": metric,
+                    "iteration": int(i),
+                    "value": float(v),
+                    "time_ms": int(i),
+                }
                 for i, v in zip(at, values, strict=True)
             ]
         clean = {"metric": TRAIN_CLEAN_ERR, "iteration": row.iterations, "value": 1.0, "time_ms": 0}
@@ -76,7 +88,13 @@ def invented(runs: int, points: int) -> Frames:
 
 
 def _run(run_id: str, name: str, seed: int, params: int) -> dict[str, object]:
-    about = {"dataset": "cifar10", "dataset_id": "invented", "comparable": True, "alone": True, "looks": False}
+    about = {
+        "dataset": "cifar10",
+        "dataset_id": "invented",
+        "comparable": True,
+        "alone": True,
+        "looks": False,
+    }
     made = {
         "device": "cpu",
         "commit": "0" * 40,

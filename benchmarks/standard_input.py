@@ -1,8 +1,9 @@
 """The input side people usually write for ImageNet, as the reference that ours is measured against.
 
-PIL decode, torchvision's resize of the whole photograph, crop and mirror image on PIL images, in DataLoader processes; then
-either a normalised float tensor a photograph there, or bytes that are normalised as a batch. It uses nothing of this project,
-on purpose: what is drawn for each photograph is handed in, so that both sides can be asked for the same views.
+PIL decode, torchvision's resize of the whole photograph, crop and mirror image on PIL images, in
+DataLoader processes; then either a normalised float tensor a photograph there, or bytes that are
+normalised as a batch. It uses nothing of this project, on purpose: what is drawn for each
+photograph is handed in, so that both sides can be asked for the same views.
 """
 
 import warnings
@@ -46,9 +47,20 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
     """Encoded photographs, each with what is drawn for it."""
 
     def __init__(
-        self, encoded: Sequence[bytes], drawn: Sequence[Drawn], mean: Tensor, crop: int, normalised: bool
+        self,
+        encoded: Sequence[bytes],
+        drawn: Sequence[Drawn],
+        mean: Tensor,
+        crop: int,
+        normalised: bool,
     ) -> None:
-        self.encoded, self.drawn, self.mean, self.crop, self.normalised = encoded, drawn, mean, crop, normalised
+        self.encoded, self.drawn, self.mean, self.crop, self.normalised = (
+            encoded,
+            drawn,
+            mean,
+            crop,
+            normalised,
+        )
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -69,9 +81,14 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
 
 
 def _rounded(image: Image.Image, shorter: int) -> list[int]:
-    """Height and width with that shorter side, the longer one rounded; torchvision's own choice cuts it off."""
+    """Height and width with that shorter side, the longer one rounded; torchvision's own choice
+    cuts it off.
+    """
     least = min(image.size)
-    return [shorter if side == least else int(side * shorter / least + 0.5) for side in (image.height, image.width)]
+    return [
+        shorter if side == least else int(side * shorter / least + 0.5)
+        for side in (image.height, image.width)
+    ]
 
 
 class StandardInput:
@@ -92,7 +109,11 @@ class StandardInput:
         data = Photographs(encoded, drawn, mean, crop, setting.normalised_in_workers)
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
         self.loader = DataLoader(
-            data, batch, num_workers=setting.workers, persistent_workers=setting.workers > 0, drop_last=True
+            data,
+            batch,
+            num_workers=setting.workers,
+            persistent_workers=setting.workers > 0,
+            drop_last=True,
         )
         self.batches = self._endless()
 
@@ -105,7 +126,13 @@ class StandardInput:
         pixels, shift = next(self.batches)
         if self.setting.normalised_in_workers:
             return pixels
-        views: Tensor = pixels.permute(0, 3, 1, 2).float().div_(255).sub_(self.mean).add_(shift[:, :, None, None])
+        views: Tensor = (
+            pixels.permute(0, 3, 1, 2)
+            .float()
+            .div_(255)
+            .sub_(self.mean)
+            .add_(shift[:, :, None, None])
+        )
         return views
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """The loop people usually write for CIFAR-10, as the reference that ours is measured against.
 
-PIL images, torchvision transforms in DataLoader workers, a plain ResNet with stock batch norm, fp32, NCHW, torch's SGD,
-loss and accuracy read at every step. It uses nothing of this project, on purpose.
+PIL images, torchvision transforms in DataLoader workers, a plain ResNet with stock batch norm,
+fp32, NCHW, torch's SGD, loss and accuracy read at every step. It uses nothing of this project, on
+purpose.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,9 @@ class BasicBlock(nn.Module):
         if not self.extra:
             return x
         before = self.extra // 2
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before))
+        return F.pad(
+            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before)
+        )
 
 
 class CifarResNet(nn.Module):
@@ -79,7 +82,9 @@ class CifarResNet(nn.Module):
 class PILImages(Dataset):
     """Images and labels in memory, transformed when they are asked for."""
 
-    def __init__(self, images: Sequence[Image.Image], labels: Sequence[int], transform: transforms.Compose) -> None:
+    def __init__(
+        self, images: Sequence[Image.Image], labels: Sequence[int], transform: transforms.Compose
+    ) -> None:
         self.images, self.labels, self.transform = images, labels, transform
 
     def __len__(self) -> int:
@@ -102,12 +107,16 @@ def train_transform(side: int, pad: int, flip: bool) -> transforms.Compose:
 
 
 class StandardLoop:
-    """Training that can be advanced a step at a time: `next(loop.steps)` yields the images trained on."""
+    """Training that can be advanced a step at a time: `next(loop.steps)` yields the images trained
+    on.
+    """
 
     def __init__(self, dataset: PILImages, model: nn.Module, batch_size: int, workers: int) -> None:
         self.model = model
         self.criterion = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4
+        )
         self.loader = DataLoader(
             dataset,
             batch_size=batch_size,

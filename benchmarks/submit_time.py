@@ -1,4 +1,6 @@
-"""From giving a command to its first SGD step: `submit train` against a bare Ray job with the same imports, interleaved."""
+"""From giving a command to its first SGD step: `submit train` against a bare Ray job with the same
+imports, interleaved.
+"""
 
 import os
 import subprocess
@@ -36,10 +38,13 @@ def bench(dashboard: str, rounds: int) -> dict[str, float]:
         if checkout is None:
             raise InputError("bench submit: needs a git checkout, of which both jobs are packed")
         with screen.progress("measuring") as report:
-            for number in range(-1, rounds):  # the first round makes the database, and is not counted
+            for number in range(
+                -1, rounds
+            ):  # the first round makes the database, and is not counted
                 ways = [(OURS, partial(_ours, dashboard, Path(folder), number))]
                 ways += [
-                    (name, partial(_bare, dashboard, checkout, Path(folder), number, way)) for name, way in BARE.items()
+                    (name, partial(_bare, dashboard, checkout, Path(folder), number, way))
+                    for name, way in BARE.items()
                 ]
                 for name, measured in measure.rotated(ways, number):
                     seconds = measured()
@@ -55,15 +60,27 @@ def bench(dashboard: str, rounds: int) -> dict[str, float]:
         table.add_row(f"{OURS} / {name} (wanted: at most {WANTED})", *measure.spread(ratios, ".2f"))
     screen.console.print(table)
     print(
-        f"{measure.taken_on('torch', 'Ray')}: medians of {rounds} rounds after one that is not counted, another way first in "
-        "each round, on a cluster that runs nothing else; a fresh run each time, on digits, in one storage."
+        f"{measure.taken_on('torch', 'Ray')}: medians of {rounds} rounds after one that is not "
+        "counted, another way first in "
+        "each round, on a cluster that runs nothing else; a fresh run each time, on digits, in one "
+        "storage."
     )
     return {name: median(ratios) for name, ratios in found.items()}
 
 
 def _ours(dashboard: str, folder: Path, number: int) -> float:
     """Seconds until the first checkpoint is there; each iteration is saved."""
-    line = [sys.executable, "-m", "jobs.cli", "submit", "--detach", "--dashboard", dashboard, "train", "resnet20"]
+    line = [
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "submit",
+        "--detach",
+        "--dashboard",
+        dashboard,
+        "train",
+        "resnet20",
+    ]
     line += [
         "--seed",
         str(number + 1),
@@ -89,10 +106,30 @@ def _ours(dashboard: str, folder: Path, number: int) -> float:
 def _bare(dashboard: str, checkout: Path, folder: Path, number: int, way: str) -> float:
     """Seconds until the worker has taken its step."""
     file = folder / f"bare-{way}-{number}"
-    line = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--no-wait", "--address", dashboard]
-    line += ["--working-dir", str(checkout), "--", "python3", "-m", "benchmarks.bare_job", way, str(file)]
+    line = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "job",
+        "submit",
+        "--no-wait",
+        "--address",
+        dashboard,
+    ]
+    line += [
+        "--working-dir",
+        str(checkout),
+        "--",
+        "python3",
+        "-m",
+        "benchmarks.bare_job",
+        way,
+        str(file),
+    ]
     began = time.time()
-    subprocess.run(line, check=True, capture_output=True, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"})
+    subprocess.run(
+        line, check=True, capture_output=True, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    )
     _there(lambda: file if file.exists() else None)
     time.sleep(5)
     return float(file.read_text()) - began
@@ -111,5 +148,6 @@ def _there(look: Callable[[], Path | None]) -> Path:
                 return found
         time.sleep(0.02)
     raise InputError(
-        "bench submit: a job did not train; is the cluster on this machine, and `resnet-repro jobs list` empty?"
+        "bench submit: a job did not train; is the cluster on this machine, and `resnet-repro jobs "
+        "list` empty?"
     )

@@ -1,8 +1,10 @@
-"""What following a run for MLflow costs its training: the same run with and without a publisher beside it, interleaved.
+"""What following a run for MLflow costs its training: the same run with and without a publisher
+beside it, interleaved.
 
-The training runs bare in a process of its own; the publisher runs in this one, as it does in a run's driver, into SQLite,
-which costs it more than a server does. Two things are said: the rates' ratio, which on a small machine is mostly noise, and
-the publisher's own CPU time as a share of all CPU time there was, which bounds what it can have taken away.
+The training runs bare in a process of its own; the publisher runs in this one, as it does in a
+run's driver, into SQLite, which costs it more than a server does. Two things are said: the rates'
+ratio, which on a small machine is mostly noise, and the publisher's own CPU time as a share of all
+CPU time there was, which bounds what it can have taken away.
 """
 
 from dataclasses import replace
@@ -29,7 +31,9 @@ WANTED = 0.01
 """The most that tracking may cost."""
 
 
-def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str) -> dict[str, float]:
+def bench(
+    place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str
+) -> dict[str, float]:
     """Measure and print; returns the medians.
 
     Raises:
@@ -44,7 +48,10 @@ def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int
     dataset = read_dataset(place, manifest["id"])
     rates: dict[str, list[float]] = {"alone": [], "followed": []}
     shares: list[float] = []
-    with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, screen.progress("measuring") as report:
+    with (
+        TemporaryDirectory(prefix="resnet-repro-bench-") as folder,
+        screen.progress("measuring") as report,
+    ):
         storage = Storage(folder)
         write_dataset(storage, dataset, {"kind": "benchmark"})
         tracking = f"sqlite:///{folder}/mlflow.db"
@@ -59,7 +66,10 @@ def bench(place: Storage, manifest: dict[str, Any], iterations: int, rounds: int
                 report(2 * number + step, 2 * rounds)
     _print_tables(row, dataset, rates, shares)
     print(_how_it_was_taken(rounds, iterations))
-    return {"followed / alone": median(measure.ratios(rates["followed"], rates["alone"])), "CPU share": median(shares)}
+    return {
+        "followed / alone": median(measure.ratios(rates["followed"], rates["alone"])),
+        "CPU share": median(shares),
+    }
 
 
 def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[float, float]:
@@ -78,21 +88,31 @@ def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[flo
     return total_rate(storage, [run]), mine / (seconds * measure.cpus())
 
 
-def _print_tables(row: Experiment, dataset: Dataset, rates: dict[str, list[float]], shares: list[float]) -> None:
+def _print_tables(
+    row: Experiment, dataset: Dataset, rates: dict[str, list[float]], shares: list[float]
+) -> None:
     what = f"{row.name}, batch {row.global_batch_size}, {row.precision}, {dataset.row.name}"
     table = measure.table(what, "run", "images/s", "min to max")
     for way, values in rates.items():
         table.add_row(way, *measure.spread(values, ",.0f"))
     screen.console.print(table)
     table = measure.table("cost", "measure", "median", "min to max", "wanted")
-    table.add_row("followed / alone", *measure.spread(measure.ratios(rates["followed"], rates["alone"]), ".3f"), "")
-    table.add_row("publisher's share of the CPU time", *measure.spread(shares, ".2%"), f"at most {WANTED:.0%}")
+    table.add_row(
+        "followed / alone",
+        *measure.spread(measure.ratios(rates["followed"], rates["alone"]), ".3f"),
+        "",
+    )
+    table.add_row(
+        "publisher's share of the CPU time", *measure.spread(shares, ".2%"), f"at most {WANTED:.0%}"
+    )
     screen.console.print(table)
 
 
 def _how_it_was_taken(rounds: int, iterations: int) -> str:
     return (
         f"{measure.taken_on('torch', 'MLflow')}: medians of "
-        f"{rounds} rounds of fresh runs of {iterations:,} iterations in a process of their own with all CPUs as threads, a "
-        f"checkpoint every {CHECKPOINT_SECONDS:g} s; the publisher follows in another process, into SQLite that was made before."
+        f"{rounds} rounds of fresh runs of {iterations:,} iterations in a process of their own "
+        "with all CPUs as threads, a "
+        f"checkpoint every {CHECKPOINT_SECONDS:g} s; the publisher follows in another process, "
+        "into SQLite that was made before."
     )

@@ -1,14 +1,17 @@
-"""Mistakes that a user can make and mend, runs that end by themselves, and the line of an error that is shown.
+"""Mistakes that a user can make and mend, runs that end by themselves, and the line of an error
+that is shown.
 
-The command line prints an `InputError` as a single line and exits with code 2; an exception of another kind is a defect,
-and shows a traceback.
+The command line prints an `InputError` as a single line and exits with code 2; an exception of
+another kind is a defect, and shows a traceback.
 """
 
 import re
 
 
 def shown(text: str) -> str:
-    """A text as it may be printed and stored: addresses in it without a user and password, whatever that consists of."""
+    """A text as it may be printed and stored: addresses in it without a user and password, whatever
+    that consists of.
+    """
     text = re.sub(r"://[^/\s:@]*:[^\s\"']*@", "://", text)
     text = re.sub(r"://[^/\s@]*@", "://", text)
     return re.sub(r"([?&](?:password|secret|token)=)[^&\s]*", r"\1...", text)
@@ -22,16 +25,24 @@ class InputError(Exception):
 
 
 class DivergedError(Exception):
-    """A run whose loss became NaN or infinite: trying again would repeat it, so it is never retried."""
+    """A run whose loss became NaN or infinite: trying again would repeat it, so it is never
+    retried.
+    """
 
 
 class StorageLostError(Exception):
-    """Storage that could not be written for so long that a run stopped; what it holds stays, and starting anew continues."""
+    """Storage that could not be written for so long that a run stopped; what it holds stays, and
+    starting anew continues.
+    """
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""
-    return shown(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
+    return shown(
+        next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+    )
 
 
 def last_line(text: str) -> str:
@@ -40,7 +51,9 @@ def last_line(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The line of an error that tells a user most: ours if there is one in its chain, else its last."""
+    """The line of an error that tells a user most: ours if there is one in its chain, else its
+    last.
+    """
     if isinstance(error, InputError):
         return str(error)
     failures = getattr(error, "worker_failures", None) or {}

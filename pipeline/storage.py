@@ -1,6 +1,8 @@
-"""A folder that every node can reach: a local path, a shared folder or an object store, through pyarrow's file systems.
+"""A folder that every node can reach: a local path, a shared folder or an object store, through
+pyarrow's file systems.
 
-Paths are relative, with `/`. A file appears whole or not at all. It knows nothing of runs or datasets.
+Paths are relative, with `/`. A file appears whole or not at all. It knows nothing of runs or
+datasets.
 """
 
 import os
@@ -30,7 +32,8 @@ class Storage:
     def __init__(self, uri: str) -> None:
         if uri != shown(uri):
             raise InputError(
-                f"--storage {uri}: a password in it would be shown and stored; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"--storage {uri}: a password in it would be shown and stored; set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         try:
             self.uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
@@ -63,7 +66,9 @@ class Storage:
         return f"{self._root}/{path}"
 
     def below(self, path: str) -> str:
-        """The URI of a place under this one, for libraries that take URIs (options behind a `?` stay behind it)."""
+        """The URI of a place under this one, for libraries that take URIs (options behind a `?`
+        stay behind it).
+        """
         place, mark, options = self.uri.partition("?")
         return f"{place.rstrip('/')}/{path}{mark}{options}"
 
@@ -79,7 +84,9 @@ class Storage:
             return None
 
     def write(self, path: str, content: bytes) -> None:
-        """Replace a file, whole: locally by renaming a finished one, in an object store by one upload."""
+        """Replace a file, whole: locally by renaming a finished one, in an object store by one
+        upload.
+        """
         full = self.path(path)
         if self.local is None:
             with self._files.open_output_stream(full) as stream:
@@ -106,7 +113,9 @@ class Storage:
 
     def size(self, path: str) -> int:
         """Bytes in a folder."""
-        files = self._files.get_file_info(fs.FileSelector(self.path(path), recursive=True, allow_not_found=True))
+        files = self._files.get_file_info(
+            fs.FileSelector(self.path(path), recursive=True, allow_not_found=True)
+        )
         return sum(file.size or 0 for file in files if file.is_file)
 
     def file_size(self, path: str) -> int | None:

@@ -1,4 +1,6 @@
-"""What several tests share: a tiny row, the digits in storage, and the command line as a user calls it."""
+"""What several tests share: a tiny row, the digits in storage, and the command line as a user calls
+it.
+"""
 
 import os
 import subprocess
@@ -35,20 +37,26 @@ def cli() -> Cli:
     def call(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "200", "RAY_USAGE_STATS_ENABLED": "0"}
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        )
 
     return call
 
 
 @pytest.fixture(scope="session")
 def real_images() -> Path:
-    """A folder with real images in the parquet layout, by RESNET_REPRO_TEST_DATA; tests that need it skip without."""
+    """A folder with real images in the parquet layout, by RESNET_REPRO_TEST_DATA; tests that need
+    it skip without.
+    """
     return _real("cifar10-jpeg")
 
 
 @pytest.fixture(scope="session")
 def real_photographs() -> Path:
-    """A folder with real photographs in the parquet layout, by RESNET_REPRO_TEST_DATA; tests that need it skip without."""
+    """A folder with real photographs in the parquet layout, by RESNET_REPRO_TEST_DATA; tests that
+    need it skip without.
+    """
     return _real("imagenet-sample")
 
 

@@ -12,12 +12,18 @@ from urllib.request import Request, urlopen
 
 from tests.jobs.conftest import free_port
 
-ACCESS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
+ACCESS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 @contextmanager
 def s3_server(host: str = "127.0.0.1") -> Iterator[str]:
-    """The URI of a bucket that lasts for the context; ACCESS has to be in the environment of whoever opens it."""
+    """The URI of a bucket that lasts for the context; ACCESS has to be in the environment of
+    whoever opens it.
+    """
     port = free_port()
     line = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -38,13 +38,25 @@ def _served(programs: Path, place: Path, port: int, word: str, before: list[str]
     data = place / "data"
 
     def call(*line: object) -> None:
-        done = subprocess.run([*before, *map(str, line)], capture_output=True, text=True, check=False, cwd="/")
+        done = subprocess.run(
+            [*before, *map(str, line)], capture_output=True, text=True, check=False, cwd="/"
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     call(
-        programs / "initdb", "-D", data, "-U", "mlflow", "--auth=scram-sha-256", "--pwfile", place / "word", "--no-sync"
+        programs / "initdb",
+        "-D",
+        data,
+        "-U",
+        "mlflow",
+        "--auth=scram-sha-256",
+        "--pwfile",
+        place / "word",
+        "--no-sync",
     )
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+    options = (
+        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+    )
     call(programs / "pg_ctl", "-D", data, "-o", options, "-l", data / "log", "-w", "start")
     try:
         environment = {**os.environ, "PGPASSWORD": word}

@@ -14,7 +14,13 @@ SOURCES = {
     for folder in ("pipeline", "jobs", "analysis", "benchmarks", "deploy")
     for file in sorted((ROOT / folder).rglob("*.py"))
 }
-TORCH_FREE_ROOMS = ("pipeline/errors", "pipeline/storage", "pipeline/recipe", "pipeline/runs", "pipeline/data")
+TORCH_FREE_ROOMS = (
+    "pipeline/errors",
+    "pipeline/storage",
+    "pipeline/recipe",
+    "pipeline/runs",
+    "pipeline/data",
+)
 TORCH_FREE = [
     *(
         file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
@@ -74,8 +80,14 @@ def test_only_jobs_read_the_command_line_or_the_environment() -> None:
         file
         for file, tree in SOURCES.items()
         for node in ast.walk(tree)
-        if (isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "argv"))
-        or (isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & {"environ", "getenv", "argv"})
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in ("environ", "environb", "getenv", "argv")
+        )
+        or (
+            isinstance(node, ast.ImportFrom)
+            and {a.name for a in node.names} & {"environ", "getenv", "argv"}
+        )
     }
     assert readers == inside("jobs", readers) | inside("benchmarks", readers)
 
@@ -83,9 +95,16 @@ def test_only_jobs_read_the_command_line_or_the_environment() -> None:
 def test_torch_free_modules_do_not_load_torch() -> None:
     lines = ["import importlib, sys"]
     for module in TORCH_FREE:
-        lines.append(f"importlib.import_module('{module}'); assert 'torch' not in sys.modules, '{module} loads torch'")
+        lines.append(
+            f"importlib.import_module('{module}'); assert 'torch' not in sys.modules, '{module} "
+            "loads torch'"
+        )
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -95,13 +114,32 @@ def test_every_file_is_named_by_a_noun() -> None:
     assert not drawers & {Path(file).stem for file in SOURCES}
 
 
+def code_lines(node: ast.AST, text: str) -> int:
+    """Lines of a module or function that hold code: no blank lines, comments or docstrings."""
+    lines = text.splitlines()
+    start, end = getattr(node, "lineno", 1), getattr(node, "end_lineno", len(lines))
+    prose = {
+        line
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Expr)
+        and isinstance(inner.value, ast.Constant)
+        and isinstance(inner.value.value, str)
+        for line in range(inner.lineno, (inner.end_lineno or inner.lineno) + 1)
+    }
+    return sum(
+        number not in prose and not lines[number - 1].strip().startswith("#")
+        for number in range(start, end + 1)
+        if lines[number - 1].strip()
+    )
+
+
 @pytest.mark.parametrize("file", SOURCES)
 def test_files_and_functions_stay_short_and_say_what_they_are(file: str) -> None:
-    tree = SOURCES[file]
-    lines = len((ROOT / file).read_text().splitlines())
-    assert lines <= 320, f"{file} has {lines} lines"
+    tree, text = SOURCES[file], (ROOT / file).read_text()
+    lines = code_lines(tree, text)
+    assert lines <= 300, f"{file} has {lines} lines of code"
     assert ast.get_docstring(tree) or file.endswith("__init__.py"), f"{file} has no docstring"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= 70, f"{file}: {node.name} has {length} lines"
+            length = code_lines(node, text)
+            assert length <= 70, f"{file}: {node.name} has {length} lines of code"

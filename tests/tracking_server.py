@@ -15,7 +15,9 @@ from tests.postgres import postgres
 
 @dataclass(frozen=True)
 class TrackingServer:
-    """A server that is there: its URI, who is let in, the database behind it, and where its artifacts lie."""
+    """A server that is there: its URI, who is let in, the database behind it, and where its
+    artifacts lie.
+    """
 
     uri: str
     user: str
@@ -36,10 +38,19 @@ def tracking_server(place: Path, host: str = "127.0.0.1") -> Iterator[TrackingSe
     user, word, port = "reproducer", secrets.token_hex(12), free_port()
     with ExitStack() as servers:
         database = servers.enter_context(postgres(free_port()))
-        bucket = servers.enter_context(s3_server(host))  # clients fetch artifacts from it themselves
+        bucket = servers.enter_context(
+            s3_server(host)
+        )  # clients fetch artifacts from it themselves
         endpoint = parse_qs(urlsplit(bucket).query)["endpoint_override"][0]
         line = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"]
-        line += ["--artifacts-destination", "s3://bucket/place/mlflow", "--host", host, "--port", str(port)]
+        line += [
+            "--artifacts-destination",
+            "s3://bucket/place/mlflow",
+            "--host",
+            host,
+            "--port",
+            str(port),
+        ]
         line += [
             "--workers",
             "1",

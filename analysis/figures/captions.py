@@ -1,8 +1,19 @@
-"""Captions of Figures 1, 6 and 7 and of the signals, in plain words: what is shown and missing, where axes differ."""
+"""Captions of Figures 1, 6 and 7 and of the signals, in plain words: what is shown and missing,
+where axes differ.
+"""
 
 from analysis.figures import signals
 from analysis.figures.figure_7 import SHOWN, response_curve, rows_shown
-from analysis.figures.figures_1_and_6 import FIGURE_1, FIGURE_6, PAPER_LIMIT, Panel, hidden, iterations, lines, y_limit
+from analysis.figures.figures_1_and_6 import (
+    FIGURE_1,
+    FIGURE_6,
+    PAPER_LIMIT,
+    Panel,
+    hidden,
+    iterations,
+    lines,
+    y_limit,
+)
 from analysis.paper.reported import PAPER_ITERATIONS
 from analysis.studies.curves import curve
 from analysis.studies.studies import Study
@@ -18,8 +29,10 @@ def caption_1(study: Study) -> str:
 def caption_6(study: Study) -> str:
     """The caption of Figure 6 for a study."""
     what = (
-        f"Training on {study.dataset_title}. Dashed lines denote training error, and bold lines denote test error. "
-        "Left: plain networks. Middle: residual networks. Right: residual networks with 110 and 1202 layers."
+        f"Training on {study.dataset_title}. Dashed lines denote training error, and bold lines "
+        "denote test error. "
+        "Left: plain networks. Middle: residual networks. Right: residual networks with 110 and "
+        "1202 layers."
     )
     return " ".join([what, *_remarks(study, FIGURE_6)])
 
@@ -27,15 +40,20 @@ def caption_6(study: Study) -> str:
 def caption_7(study: Study) -> str:
     """The caption of Figure 7 for a study."""
     what = (
-        f"Standard deviations of layer responses on {study.dataset_title}: outputs of each 3x3 layer, after batch norm and "
-        "before the nonlinearity. Top: layers in their original order. Bottom: sorted in descending order. "
-        "Taken over all test images, channels and places, with running statistics, at the end of training (the paper does "
+        f"Standard deviations of layer responses on {study.dataset_title}: outputs of each 3x3 "
+        "layer, after batch norm and "
+        "before the nonlinearity. Top: layers in their original order. Bottom: sorted in "
+        "descending order. "
+        "Taken over all test images, channels and places, with running statistics, at the end of "
+        "training (the paper does "
         "not say over what)."
     )
     absent = [name for name in SHOWN if name not in rows_shown(study)]
     counts = {int(response_curve(study, name, "top").n.iloc[0]) for name in rows_shown(study)}
     seeds = (
-        "Lines are means over seeds, bands run from the lowest to the highest." if max(counts, default=1) > 1 else ""
+        "Lines are means over seeds, bands run from the lowest to the highest."
+        if max(counts, default=1) > 1
+        else ""
     )
     without = f"Absent, for want of a finished run: {_listed(absent)}." if absent else ""
     paper = "Faint lines: the paper's own, digitised." if study.comparable else ""
@@ -45,14 +63,23 @@ def caption_7(study: Study) -> str:
 def caption_signals(study: Study) -> str:
     """The caption of the figure of signals for a study."""
     what = (
-        "From the paper's text and references, not one of its figures. How signals travel through 56 layers on "
-        f"{study.dataset_title}. Top: variance of each layer's response, as in Figure 7, to a training mini-batch. Bottom: "
-        "norm of the loss's gradient by each layer's weights. Before the first step and after the last; values below 1e-20 "
+        "From the paper's text and references, not one of its figures. How signals travel through "
+        "56 layers on "
+        f"{study.dataset_title}. Top: variance of each layer's response, as in Figure 7, to a "
+        "training mini-batch. Bottom: "
+        "norm of the loss's gradient by each layer's weights. Before the first step and after the "
+        "last; values below 1e-20 "
         "are drawn there, what overflowed at 1e8."
     )
     shown = signals.rows_shown(study)
-    counts = {int(signals.signal_curve(study, name, FORWARD_VARIANCE, False).n.iloc[0]) for name in shown}
-    seeds = "Lines are means over seeds, bands from the lowest to the highest." if max(counts, default=1) > 1 else ""
+    counts = {
+        int(signals.signal_curve(study, name, FORWARD_VARIANCE, False).n.iloc[0]) for name in shown
+    }
+    seeds = (
+        "Lines are means over seeds, bands from the lowest to the highest."
+        if max(counts, default=1) > 1
+        else ""
+    )
     absent = [name for name in signals.SHOWN if name not in shown]
     without = f"Absent, for want of a run: {_listed(absent)}." if absent else ""
     return " ".join(text for text in (what, seeds, signals.outcomes(study), without) if text)
@@ -65,7 +92,11 @@ def _remarks(study: Study, panels: tuple[Panel, ...]) -> list[str]:
 
 def _seeds(study: Study, panels: tuple[Panel, ...]) -> str:
     """How many runs each curve is the mean of."""
-    counts = {line.experiment: int(line.points.n.iloc[0]) for panel in panels for line in lines(study, panel)}
+    counts = {
+        line.experiment: int(line.points.n.iloc[0])
+        for panel in panels
+        for line in lines(study, panel)
+    }
     if not counts:
         return ""
     if set(counts.values()) == {1}:
@@ -79,17 +110,26 @@ def _seeds(study: Study, panels: tuple[Panel, ...]) -> str:
 
 
 def _paper(study: Study) -> str:
-    return "Faint lines: the paper's own curves, digitised; it had one run of each." if study.comparable else ""
+    return (
+        "Faint lines: the paper's own curves, digitised; it had one run of each."
+        if study.comparable
+        else ""
+    )
 
 
 def _absent(study: Study, panels: tuple[Panel, ...]) -> str:
     left_out = dict.fromkeys(name for panel in panels for name in hidden(study, panel))
     wanted = dict.fromkeys(name for panel in panels for name in panel.experiments)
-    absent = [name for name in wanted if name not in left_out and curve(study, name, TEST_ERR).empty]
+    absent = [
+        name for name in wanted if name not in left_out and curve(study, name, TEST_ERR).empty
+    ]
     sentences = [f"Absent, for want of a finished run: {_listed(absent)}."] if absent else []
     for name in left_out:
         final = curve(study, name, TEST_ERR)["mean"].iloc[-1]
-        sentences.append(f"The error of {name} ({final:.1f} %) is higher than 60 % and not displayed, as in the paper.")
+        sentences.append(
+            f"The error of {name} ({final:.1f} %) is higher than 60 % and not displayed, as in the "
+            "paper."
+        )
     return " ".join(sentences)
 
 
@@ -97,7 +137,9 @@ def _axes(study: Study, panels: tuple[Panel, ...]) -> str:
     """Where the limits differ from the paper's 64,000 iterations and 20 %."""
     differs = []
     if iterations(study) != PAPER_ITERATIONS:
-        differs.append(f"the x-axis ends at {iterations(study):,} iterations instead of {PAPER_ITERATIONS:,}")
+        differs.append(
+            f"the x-axis ends at {iterations(study):,} iterations instead of {PAPER_ITERATIONS:,}"
+        )
     if (limit := y_limit(study, panels)) != PAPER_LIMIT:
         differs.append(f"the y-axis ends at {limit:g} % instead of {PAPER_LIMIT:g} %")
     return f"The axes are not the paper's: {' and '.join(differs)}." if differs else ""

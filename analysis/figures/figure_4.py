@@ -1,7 +1,9 @@
-"""Figure 4 (Sec. 4.1): training on ImageNet, plain networks left and residual networks right, 18 and 34 layers.
+"""Figure 4 (Sec. 4.1): training on ImageNet, plain networks left and residual networks right, 18
+and 34 layers.
 
-"Thin curves denote training error, and bold curves denote validation error of the center crops." Axes and colours are the
-paper's; where a study is not the paper's schedule or its errors do not fit, the axes are its own.
+"Thin curves denote training error, and bold curves denote validation error of the center crops."
+Axes and colours are the paper's; where a study is not the paper's schedule or its errors do not
+fit, the axes are its own.
 """
 
 from typing import Any
@@ -48,8 +50,12 @@ def figure_4(study: Study) -> Figure:
         entries = {"training error": Line2D([], [], color=grey, **TRAIN)}
         entries |= {"validation error, centre crop": Line2D([], [], color=grey, **VALIDATION)}
         if study.comparable:
-            entries |= {"the paper's curve, digitised": Line2D([], [], color=grey, **style.PAPER_CURVE)}
-        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
+            entries |= {
+                "the paper's curve, digitised": Line2D([], [], color=grey, **style.PAPER_CURVE)
+            }
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries)
+        )
         settle(figure)
     return figure
 
@@ -63,10 +69,14 @@ def _limits(study: Study) -> tuple[float, float, int]:
     return low, high, int((shown if len(shown) else study.runs).iterations.max())
 
 
-def _panel(ax: Axes, study: Study, panel: tuple[str, ...], limits: tuple[float, float, int]) -> None:
+def _panel(
+    ax: Axes, study: Study, panel: tuple[str, ...], limits: tuple[float, float, int]
+) -> None:
     low, high, total = limits
     ax.set(xlim=(0, total), ylim=(low, high), ylabel="error (%)")
-    ax.set_yticks([tick for tick in range(0, 101, 10 if high <= HIGH else 20) if low <= tick <= high])
+    ax.set_yticks(
+        [tick for tick in range(0, 101, 10 if high <= HIGH else 20) if low <= tick <= high]
+    )
     iteration_axis(ax, total, tick=100_000, most=7)
     shown = [name for name in panel if name in names(study)]
     if not shown:
@@ -79,7 +89,9 @@ def _panel(ax: Axes, study: Study, panel: tuple[str, ...], limits: tuple[float, 
         for split, (metric, look) in SPLITS.items():
             if study.comparable:
                 theirs = paper[(paper.experiment == name) & (paper.split == split)]
-                ax.plot(theirs.iteration, theirs.error, color=colour, zorder=1.5, **style.PAPER_CURVE)
+                ax.plot(
+                    theirs.iteration, theirs.error, color=colour, zorder=1.5, **style.PAPER_CURVE
+                )
             draw_curve(ax, curve(study, name, metric), colour, look)
         label = f"{'plain' if row.shortcut == 'none' else 'ResNet'}-{row.depth}"
         ends[label] = (float(curve(study, name, TEST_ERR)["mean"].iloc[-1]), colour)
@@ -91,19 +103,30 @@ def caption_4(study: Study) -> str:
     absent = [name for panel in PANELS for name in panel if name not in names(study)]
     counts = {int(curve(study, name, TEST_ERR).n.iloc[0]) for name in names(study)}
     seeds = (
-        "Lines are means over seeds, bands run from the lowest to the highest." if max(counts, default=1) > 1 else ""
+        "Lines are means over seeds, bands run from the lowest to the highest."
+        if max(counts, default=1) > 1
+        else ""
     )
     low, high, total = _limits(study)
-    other = [f"the x-axis ends at {total:,} iterations instead of {ITERATIONS:,}"] if total != ITERATIONS else []
+    other = (
+        [f"the x-axis ends at {total:,} iterations instead of {ITERATIONS:,}"]
+        if total != ITERATIONS
+        else []
+    )
     other += [f"the y-axis runs from {low:g} to {high:g} %"] if (low, high) != (LOW, HIGH) else []
     return " ".join(
         text
         for text in (
-            f"Training on {study.dataset_title}. Thin lines denote training error, and bold lines denote validation error of "
-            "the centre crops. Left: plain networks of 18 and 34 layers. Right: ResNets of 18 and 34 layers (option A).",
-            "Taken during training with running batch-norm statistics, so that the ends are not a clean one-crop evaluation.",
+            f"Training on {study.dataset_title}. Thin lines denote training error, and bold lines "
+            "denote validation error of "
+            "the centre crops. Left: plain networks of 18 and 34 layers. Right: ResNets of 18 and "
+            "34 layers (option A).",
+            "Taken during training with running batch-norm statistics, so that the ends are not a "
+            "clean one-crop evaluation.",
             seeds,
-            "Faint lines: the paper's own curves, digitised; it had one run of each." if study.comparable else "",
+            "Faint lines: the paper's own curves, digitised; it had one run of each."
+            if study.comparable
+            else "",
             f"The axes are not the paper's: {' and '.join(other)}." if other else "",
             f"Absent, for want of a finished run: {', '.join(absent)}." if absent else "",
         )

@@ -1,7 +1,9 @@
-"""Figure 7 (Sec. 4.2): standard deviations of layer responses, in the layers' order (top) and sorted (bottom).
+"""Figure 7 (Sec. 4.2): standard deviations of layer responses, in the layers' order (top) and
+sorted (bottom).
 
-Colours are by depth; plain networks dashed and residual ones solid, as in the paper. With several seeds a line is the
-mean over them; in the bottom panel each run is sorted before. Nothing is read or written here.
+Colours are by depth; plain networks dashed and residual ones solid, as in the paper. With several
+seeds a line is the mean over them; in the bottom panel each run is sorted before. Nothing is read
+or written here.
 """
 
 from functools import lru_cache
@@ -27,11 +29,17 @@ PANELS = {"top": "layer index (original)", "bottom": "layer index (sorted by mag
 
 @lru_cache(maxsize=64)
 def response_curve(study: Study, experiment: str, panel: str) -> pd.DataFrame:
-    """Columns layer, mean, low, high over the finished runs of a row, and n; sorted a run at a time for `bottom`."""
+    """Columns layer, mean, low, high over the finished runs of a row, and n; sorted a run at a time
+    for `bottom`.
+    """
     measures = measure(study)
     runs = measures[(measures.experiment == experiment) & (measures.state == MEASURED)]
-    layers = study.layers[(study.layers.quantity == RESPONSE_STD) & study.layers.run_id.isin(runs.run_id)]
-    final = layers.merge(runs[["run_id", "iterations"]], on="run_id").query("iteration == iterations")
+    layers = study.layers[
+        (study.layers.quantity == RESPONSE_STD) & study.layers.run_id.isin(runs.run_id)
+    ]
+    final = layers.merge(runs[["run_id", "iterations"]], on="run_id").query(
+        "iteration == iterations"
+    )
     wide = final.pivot(index="layer", columns="run_id", values="value").sort_index()
     if panel == "bottom":
         wide = wide.apply(lambda values: sorted(values, reverse=True))
@@ -44,7 +52,9 @@ def rows_shown(study: Study) -> list[str]:
 
 
 def figure_7(study: Study) -> Figure:
-    """Figure 7: the standard deviation of each 3x3 layer's response, in order and sorted by magnitude."""
+    """Figure 7: the standard deviation of each 3x3 layer's response, in order and sorted by
+    magnitude.
+    """
     with mpl.rc_context(style.RC):
         figure = Figure(figsize=(6.4, 5.2), layout="constrained")
         for ax, panel in zip(figure.subplots(2, 1), PANELS, strict=True):
@@ -90,7 +100,10 @@ def _look(name: str) -> dict[str, Any]:
 
 def _key(figure: Figure, study: Study) -> None:
     """The curves cross, so they are named above the panels and not at their ends."""
-    titles = {name: f"{'plain' if name.startswith('plain') else 'ResNet'}-{EXPERIMENTS[name].depth}" for name in SHOWN}
+    titles = {
+        name: f"{'plain' if name.startswith('plain') else 'ResNet'}-{EXPERIMENTS[name].depth}"
+        for name in SHOWN
+    }
     lines = {titles[name]: Line2D([], [], **_look(name)) for name in rows_shown(study)}
     if study.comparable and lines:
         lines["the paper's, digitised"] = Line2D([], [], color="#444444", **style.PAPER_CURVE)

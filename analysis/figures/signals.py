@@ -1,7 +1,9 @@
-"""How signals travel: each layer's forward variance and gradient norm, by initialisation, with and without batch norm.
+"""How signals travel: each layer's forward variance and gradient norm, by initialisation, with and
+without batch norm.
 
-From the paper's text (Sec. 1 and 4.1) and its references on initialisation and batch norm, not one of its figures. Plain
-and residual networks of 56 layers, at the start and at the end of training. Nothing is read or written here.
+From the paper's text (Sec. 1 and 4.1) and its references on initialisation and batch norm, not one
+of its figures. Plain and residual networks of 56 layers, at the start and at the end of training.
+Nothing is read or written here.
 """
 
 from collections import Counter
@@ -28,7 +30,9 @@ QUANTITIES = {FORWARD_VARIANCE: "forward variance", GRADIENT_NORM: "gradient nor
 STARTS = {"he_fan_in": "He", "xavier": "Xavier", "gaussian_0.01": "N(0, 0.01²)"}
 COLOURS = dict(zip(STARTS, ("#0072b2", "#e69f00", "#7a1f10"), strict=True))
 FLOOR, CEILING = 1e-20, 1e8
-"""Limits of the axes: what is smaller, an exact zero too, is drawn on the floor, what overflowed at the ceiling."""
+"""Limits of the axes: what is smaller, an exact zero too, is drawn on the floor, what overflowed at
+the ceiling.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,22 @@ class Panel:
         return [name for name in SHOWN if name.partition("-")[0] == self.network]
 
 
-PANELS = tuple(Panel(network, at_end) for network in ("plain56", "resnet56") for at_end in (False, True))
+PANELS = tuple(
+    Panel(network, at_end) for network in ("plain56", "resnet56") for at_end in (False, True)
+)
 
 
 @lru_cache(maxsize=256)
 def signal_curve(study: Study, experiment: str, quantity: str, at_end: bool) -> pd.DataFrame:
-    """Columns layer, mean, low, high over the runs of a row that measured it (mean of logarithms), and n.
+    """Columns layer, mean, low, high over the runs of a row that measured it (mean of logarithms),
+    and n.
 
     A run that diverged has a start and no end.
     """
     runs = study.runs[study.runs.experiment == experiment]
-    layers = study.layers[(study.layers.quantity == quantity) & study.layers.run_id.isin(runs.run_id)]
+    layers = study.layers[
+        (study.layers.quantity == quantity) & study.layers.run_id.isin(runs.run_id)
+    ]
     moments = layers.merge(runs[["run_id", "iterations"]], on="run_id")
     chosen = moments[moments.iteration == (moments.iterations if at_end else 0)]
     wide = chosen.pivot(index="layer", columns="run_id", values="value").sort_index()
@@ -72,10 +81,14 @@ def rows_shown(study: Study) -> list[str]:
 
 
 def figure_signals(study: Study) -> Figure:
-    """Forward variance (top) and gradient norm (bottom) by layer: plain and residual, at the start and at the end."""
+    """Forward variance (top) and gradient norm (bottom) by layer: plain and residual, at the start
+    and at the end.
+    """
     with mpl.rc_context(style.RC):
         figure = Figure(figsize=(11.0, 5.4), layout="constrained")
-        grid = figure.subplots(len(QUANTITIES), len(PANELS), sharex=True, sharey="row", squeeze=False)
+        grid = figure.subplots(
+            len(QUANTITIES), len(PANELS), sharex=True, sharey="row", squeeze=False
+        )
         for axes, quantity in zip(grid, QUANTITIES, strict=True):
             for ax, panel in zip(axes, PANELS, strict=True):
                 _draw(ax, study, quantity, panel)
@@ -102,7 +115,9 @@ def _draw(ax: Axes, study: Study, quantity: str, panel: Panel) -> None:
         if len(curve):
             look = _look(EXPERIMENTS[name])
             if curve.n.iloc[0] > 1:
-                ax.fill_between(curve.layer, curve.low, curve.high, color=look["color"], **style.BAND)
+                ax.fill_between(
+                    curve.layer, curve.low, curve.high, color=look["color"], **style.BAND
+                )
             ax.plot(curve.layer, curve["mean"], **look)
 
 
@@ -132,7 +147,9 @@ def _key(figure: Figure, study: Study) -> None:
 
 
 def outcomes(study: Study) -> str:
-    """How many seeds of which networks diverged, and so have a start and no end, in a sentence for the caption."""
+    """How many seeds of which networks diverged, and so have a start and no end, in a sentence for
+    the caption.
+    """
     shown = study.runs[study.runs.experiment.isin(rows_shown(study))]
     seeds, ended = Counter(shown.experiment), Counter(shown[shown.status == DIVERGED].experiment)
     diverged = [f"{name} ({count} of {seeds[name]})" for name, count in ended.items()]

@@ -1,4 +1,5 @@
-"""How the paper's figures look: colours by depth, line styles by split, sizes; and how a figure becomes the same bytes.
+"""How the paper's figures look: colours by depth, line styles by split, sizes; and how a figure
+becomes the same bytes.
 
 Figure 6: "Dashed lines denote training error, and bold lines denote testing error". No data here.
 """
@@ -11,9 +12,17 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = {20: "#cfae00", 32: "#00a3b8", 44: "#1d9345", 56: "#a8101a", 110: "#000000", 1202: "#d94fce"}
-"""By depth, the hues of Figures 1 and 6 (yellow, cyan, green, red, black, magenta), here the darker the deeper up to 110:
-so they stay apart in grey and for eyes that do not tell red from green."""
+COLOURS = {
+    20: "#cfae00",
+    32: "#00a3b8",
+    44: "#1d9345",
+    56: "#a8101a",
+    110: "#000000",
+    1202: "#d94fce",
+}
+"""By depth, the hues of Figures 1 and 6 (yellow, cyan, green, red, black, magenta), here the darker
+the deeper up to 110: so they stay apart in grey and for eyes that do not tell red from green.
+"""
 
 TRAIN: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (3.2, 1.4))}
 TEST: dict[str, Any] = {"linewidth": 1.9, "linestyle": "-"}
@@ -56,12 +65,23 @@ RC: dict[str, Any] = {
 
 def say(ax: Axes, text: str) -> None:
     """Write in the middle of axes that have nothing to show."""
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#767676", style="italic")
+    ax.text(
+        0.5,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        color="#767676",
+        style="italic",
+    )
 
 
 def images(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
     """Figures by name as files, each of every kind."""
-    return {f"{name}.{kind}": image(figure, kind) for name, figure in drawn.items() for kind in KINDS}
+    return {
+        f"{name}.{kind}": image(figure, kind) for name, figure in drawn.items() for kind in KINDS
+    }
 
 
 def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:

@@ -1,7 +1,9 @@
-"""Evidence that travels: measured frames, and weights on request, in one file with a checksum of each part.
+"""Evidence that travels: measured frames, and weights on request, in one file with a checksum of
+each part.
 
-A bundle is a zip file of parquet and safetensors with `bundle.json`; the same frames give the same bytes. Bundles of
-several clusters are merged into frames for one report. What was changed on the way is refused.
+A bundle is a zip file of parquet and safetensors with `bundle.json`; the same frames give the same
+bytes. Bundles of several clusters are merged into frames for one report. What was changed on the
+way is refused.
 """
 
 from collections.abc import Sequence
@@ -25,8 +27,13 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 def pack(frames: Frames, weights: dict[str, bytes]) -> bytes:
     """A bundle of frames and of weights by run id."""
     files = parquet_files(frames)
-    files |= {f"weights/{run_id}.safetensors": content for run_id, content in sorted(weights.items())}
-    about = {"format": FORMAT, "files": {name: checksum(content) for name, content in files.items()}}
+    files |= {
+        f"weights/{run_id}.safetensors": content for run_id, content in sorted(weights.items())
+    }
+    about = {
+        "format": FORMAT,
+        "files": {name: checksum(content) for name, content in files.items()},
+    }
     buffer = BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as bundle:
         for name, content in {ABOUT: (dumps(about, indent=1) + "\n").encode(), **files}.items():
@@ -45,33 +52,42 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
             about = loads(bundle.read(ABOUT))
             files = {name: bundle.read(name) for name in bundle.namelist() if name != ABOUT}
     except (BadZipFile, KeyError, ValueError, EOFError, OSError, NotImplementedError) as error:
-        raise InputError(f"{where}: not a bundle of `resnet-repro results export`, or cut off ({error})") from error
+        raise InputError(
+            f"{where}: not a bundle of `resnet-repro results export`, or cut off ({error})"
+        ) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{where}: not a bundle of this version of `resnet-repro results export`")
     listed: dict[str, str] = about.get("files", {})
     for name in sorted(listed.keys() | files.keys()):
         if name not in files or name not in listed:
             raise InputError(
-                f"{where}: {name} is {'missing' if name in listed else 'not one of its files'}; ask for it again"
+                f"{where}: {name} is {'missing' if name in listed else 'not one of its files'}; "
+                "ask for it again"
             )
         if checksum(files[name]) != listed[name]:
             raise InputError(f"{where}: {name} was changed after it was packed; ask for it again")
     try:
-        needed = [name for name in Frames._fields if f"{name}.parquet" in files or name != "evaluations"]
+        needed = [
+            name for name in Frames._fields if f"{name}.parquet" in files or name != "evaluations"
+        ]
         parts = [pd.read_parquet(BytesIO(files[f"{name}.parquet"])) for name in needed]
     except (ArrowException, KeyError, OSError, ValueError) as error:
         raise InputError(f"{where}: its frames cannot be read ({error})") from error
     weights = {
-        n.removeprefix("weights/").removesuffix(".safetensors"): files[n] for n in files if n.startswith("weights/")
+        n.removeprefix("weights/").removesuffix(".safetensors"): files[n]
+        for n in files
+        if n.startswith("weights/")
     }
     return check(*parts, where=f"{where}: "), weights
 
 
 def merged(parts: Sequence[tuple[str, Frames]]) -> Frames:
-    """The frames of several sources as one, each source with its name for messages; what all have counts once.
+    """The frames of several sources as one, each source with its name for messages; what all have
+    counts once.
 
     Raises:
-        InputError: two sources claim the same run (experiment, dataset and seed), and what they measured differs.
+        InputError: two sources claim the same run (experiment, dataset and seed), and what they
+            measured differs.
     """
     if len(parts) == 1:
         return parts[0][1]
@@ -81,12 +97,13 @@ def merged(parts: Sequence[tuple[str, Frames]]) -> Frames:
             first = owner.setdefault(run_id, number)
             if first != number and _measured(parts[first][1], run_id) != _measured(frames, run_id):
                 raise InputError(
-                    f"{where} and {parts[first][0]} both claim run {run_id}, and what they measured differs; leave one out (an import is a file that can be deleted)"
+                    f"{where} and {parts[first][0]} both claim run {run_id}, and what they "
+                    "measured differs; leave one out (an import is a file that can be deleted)"
                 )
     kept = [
-        frames.of({r for r in frames.runs.run_id if owner[r] == n}, set(frames.sweeps.sweep))._replace(
-            evaluations=frames.evaluations
-        )
+        frames.of(
+            {r for r in frames.runs.run_id if owner[r] == n}, set(frames.sweeps.sweep)
+        )._replace(evaluations=frames.evaluations)
         for n, (_, frames) in enumerate(parts)
     ]
     joined = [_joined([frames[number] for frames in kept]) for number in range(len(Frames._fields))]
@@ -103,5 +120,10 @@ def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
 def _measured(frames: Frames, run_id: str) -> list[tuple[str, int, str]]:
     """A run's status and points, without when and how fast; NaN equals NaN."""
     status = frames.runs.loc[frames.runs.run_id == run_id, "status"].iloc[0]
-    points = frames.metrics[(frames.metrics.run_id == run_id) & ~frames.metrics.metric.str.startswith("speed/")]
-    return [(status, 0, ""), *zip(points.metric, points.iteration, points.value.map(repr), strict=True)]
+    points = frames.metrics[
+        (frames.metrics.run_id == run_id) & ~frames.metrics.metric.str.startswith("speed/")
+    ]
+    return [
+        (status, 0, ""),
+        *zip(points.metric, points.iteration, points.value.map(repr), strict=True),
+    ]

@@ -1,7 +1,8 @@
-"""The measured frames, `runs`, `metrics`, `layers`, `sweeps` and `evaluations`: their schema, and how they are read and checked.
+"""The measured frames, `runs`, `metrics`, `layers`, `sweeps` and `evaluations`: their schema, and
+how they are read and checked.
 
-Everything else in `analysis` trusts what this module lets through. It knows the parquet files of the exporter and
-nothing about where the numbers came from; it computes nothing.
+Everything else in `analysis` trusts what this module lets through. It knows the parquet files of
+the exporter and nothing about where the numbers came from; it computes nothing.
 """
 
 import re
@@ -30,7 +31,9 @@ class Column:
     @property
     def dtype(self) -> str:
         integer = "Int64" if self.nullable else "int64"
-        return {"text": "str", "integer": integer, "number": "float64", "boolean": "bool"}[self.kind]
+        return {"text": "str", "integer": integer, "number": "float64", "boolean": "bool"}[
+            self.kind
+        ]
 
 
 _TEXT, _INTEGER, _BOOLEAN = Column("text"), Column("integer"), Column("boolean")
@@ -66,10 +69,12 @@ RUNS: dict[str, Column] = {
     "started_ms": Column("integer", nullable=True),
     "ended_ms": Column("integer", nullable=True),
 }
-"""One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none;
-`alone` is false for a run that was only ever asked for as a change within a sweep; `looks` is true for one of a grid
-that runs until it is decided; `converging_from` is null for one that never did better than guessing; `drift` says
-what changed under a run that was continued with `--allow-drift`; `mlflow_url` is its page where a server is known."""
+"""One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}`
+for none; `alone` is false for a run that was only ever asked for as a change within a sweep;
+`looks` is true for one of a grid that runs until it is decided; `converging_from` is null for one
+that never did better than guessing; `drift` says what changed under a run that was continued with
+`--allow-drift`; `mlflow_url` is its page where a server is known.
+"""
 
 METRICS: dict[str, Column] = {
     "run_id": _TEXT,
@@ -88,7 +93,9 @@ LAYERS: dict[str, Column] = {
     "name": _TEXT,
     "value": Column("number", nullable=True),
 }
-"""One row per layer of a quantity that is measured in layers; `layer` counts from 1 in order of computation."""
+"""One row per layer of a quantity that is measured in layers; `layer` counts from 1 in order of
+computation.
+"""
 
 SWEEPS: dict[str, Column] = {
     "sweep": _TEXT,
@@ -101,8 +108,10 @@ SWEEPS: dict[str, Column] = {
     "unchanged": _BOOLEAN,
     "fingerprint": _TEXT,
 }
-"""One row per cell of a sweep: `fingerprint` is the row trained there, `change` what was changed of the row whose
-overrides are `base` (`unchanged` where that leaves the row as it was), `name` the fields that vary, or `ledger`."""
+"""One row per cell of a sweep: `fingerprint` is the row trained there, `change` what was changed of
+the row whose overrides are `base` (`unchanged` where that leaves the row as it was), `name` the
+fields that vary, or `ledger`.
+"""
 
 EVALUATIONS: dict[str, Column] = {
     "evaluation": _TEXT,
@@ -117,8 +126,10 @@ EVALUATIONS: dict[str, Column] = {
     "commit": _TEXT,
     "dirty": _BOOLEAN,
 }
-"""One row per protocol of something evaluated after training: an `ensemble` of runs, whose ids are `members` (a JSON list), or
-a `peer`, weights made elsewhere, whose one member says file, checksum and row."""
+"""One row per protocol of something evaluated after training: an `ensemble` of runs, whose ids are
+`members` (a JSON list), or a `peer`, weights made elsewhere, whose one member says file, checksum
+and row.
+"""
 
 EVALUATION_KEY = ["evaluation", "protocol"]
 RUN_KEY = ["run_id"]
@@ -131,7 +142,9 @@ NAME = re.compile("[A-Za-z0-9][A-Za-z0-9-]*")
 """Of an experiment: it becomes part of file names."""
 
 PAGE = re.compile("https?://")
-"""How a link to a run's page begins; a report is opened in a browser, and frames may come from elsewhere."""
+"""How a link to a run's page begins; a report is opened in a browser, and frames may come from
+elsewhere.
+"""
 
 FINISHED = "FINISHED"
 DIVERGED = "DIVERGED"
@@ -150,7 +163,9 @@ class Frames(NamedTuple):
 
     def of(self, keys: Collection[str], sweeps: Collection[str]) -> "Frames":
         """The frames of these runs and of these sweeps alone."""
-        runs, metrics, layers = (frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in self[:3])
+        runs, metrics, layers = (
+            frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in self[:3]
+        )
         swept = self.sweeps[self.sweeps.sweep.isin(sweeps)].reset_index(drop=True)
         there = self.evaluations.dataset_id.isin(runs.dataset_id)
         return Frames(runs, metrics, layers, swept, self.evaluations[there].reset_index(drop=True))
@@ -167,14 +182,17 @@ def parquet_files(frames: Frames) -> dict[str, bytes]:
 
 
 def load(folder: Path) -> Frames:
-    """Read and check `runs.parquet`, `metrics.parquet` and, where there are any, the others of a folder.
+    """Read and check `runs.parquet`, `metrics.parquet` and, where there are any, the others of a
+    folder.
 
     Raises:
         InputError: one line naming the file and what is wrong with it.
     """
     needed = [_read(folder / f"{name}.parquet") for name in ("runs", "metrics")]
     optional = [folder / f"{name}.parquet" for name in Frames._fields[2:]]
-    return check(*needed, *(_read(path) if path.exists() else None for path in optional), where=f"{folder}: ")
+    return check(
+        *needed, *(_read(path) if path.exists() else None for path in optional), where=f"{folder}: "
+    )
 
 
 def check(
@@ -186,17 +204,22 @@ def check(
     *,
     where: str = "",
 ) -> Frames:
-    """The frames with the schema's columns and types, in the order of their keys; `where` opens each message.
+    """The frames with the schema's columns and types, in the order of their keys; `where` opens
+    each message.
 
     Raises:
-        InputError: a missing column, a null or duplicate key, a wrong type, an unknown status, overrides that are
-            no JSON object, one experiment and seed twice in a study, runs of one cell with different fingerprints, or
-            measurements of a run that is not listed.
+        InputError: a missing column, a null or duplicate key, a wrong type, an unknown status,
+            overrides that are no JSON object, one experiment and seed twice in a study, runs of one
+            cell with different fingerprints, or measurements of a run that is not listed.
     """
     runs = _typed(runs, RUNS, RUN_KEY, f"{where}runs.parquet")
     metrics = _typed(metrics, METRICS, METRIC_KEY, f"{where}metrics.parquet")
-    layers = _typed(_empty(LAYERS) if layers is None else layers, LAYERS, LAYER_KEY, f"{where}layers.parquet")
-    sweeps = _typed(_empty(SWEEPS) if sweeps is None else sweeps, SWEEPS, SWEEP_KEY, f"{where}sweeps.parquet")
+    layers = _typed(
+        _empty(LAYERS) if layers is None else layers, LAYERS, LAYER_KEY, f"{where}layers.parquet"
+    )
+    sweeps = _typed(
+        _empty(SWEEPS) if sweeps is None else sweeps, SWEEPS, SWEEP_KEY, f"{where}sweeps.parquet"
+    )
     evaluations = _empty(EVALUATIONS) if evaluations is None else evaluations
     evaluations = _typed(evaluations, EVALUATIONS, EVALUATION_KEY, f"{where}evaluations.parquet")
     runs["overrides"] = _canonical(runs, "overrides", "run_id", f"{where}runs.parquet")
@@ -210,18 +233,25 @@ def check(
     pages = runs.mlflow_url.dropna()
     strange = sorted(page for page in pages if not PAGE.match(page))
     if strange:
-        raise InputError(f"{where}runs.parquet: {strange[0]!r} is no http address of a run's page in MLflow")
+        raise InputError(
+            f"{where}runs.parquet: {strange[0]!r} is no http address of a run's page in MLflow"
+        )
     _refuse_duplicates(runs, SAME_RUN, f"{where}runs.parquet")
     _refuse_mixtures(runs, f"{where}runs.parquet")
     for name, frame in (("metrics", metrics), ("layers", layers)):
         orphans = sorted(set(frame.run_id) - set(runs.run_id))
         if orphans:
-            raise InputError(f"{where}{name}.parquet: {len(orphans)} run(s) not in runs.parquet, such as {orphans[0]}")
+            raise InputError(
+                f"{where}{name}.parquet: {len(orphans)} run(s) not in runs.parquet, such as "
+                f"{orphans[0]}"
+            )
     return Frames(runs, metrics, layers, sweeps, evaluations)
 
 
 def each(frame: pd.DataFrame) -> Iterator[Any]:
-    """The rows as named tuples: `row.column`. Typed `Any`, because only the schema knows the columns' types."""
+    """The rows as named tuples: `row.column`. Typed `Any`, because only the schema knows the
+    columns' types.
+    """
     return iter(frame.itertuples())
 
 
@@ -231,24 +261,34 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable parquet file ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"{path} is not a readable parquet file ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _empty(schema: dict[str, Column]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dtype=column.dtype) for name, column in schema.items()})
 
 
-def _typed(frame: pd.DataFrame, schema: dict[str, Column], key: list[str], name: str) -> pd.DataFrame:
+def _typed(
+    frame: pd.DataFrame, schema: dict[str, Column], key: list[str], name: str
+) -> pd.DataFrame:
     lacking = [column for column, wanted in schema.items() if wanted.later and column not in frame]
-    frame = frame.assign(**{column: False if schema[column].kind == "boolean" else None for column in lacking})
+    frame = frame.assign(
+        **{column: False if schema[column].kind == "boolean" else None for column in lacking}
+    )
     missing = [column for column in schema if column not in frame]
     if missing:
         raise InputError(f"{name}: missing column {', '.join(missing)}")
     for column, wanted in schema.items():
         if not wanted.nullable and frame[column].isna().any():
-            raise InputError(f"{name}: column {column} has {int(frame[column].isna().sum())} null value(s)")
+            raise InputError(
+                f"{name}: column {column} has {int(frame[column].isna().sum())} null value(s)"
+            )
     _refuse_duplicates(frame, key, name)
-    typed = pd.DataFrame({column: _cast(frame[column], wanted, name) for column, wanted in schema.items()})
+    typed = pd.DataFrame(
+        {column: _cast(frame[column], wanted, name) for column, wanted in schema.items()}
+    )
     return typed.sort_values(key, ignore_index=True)
 
 
@@ -272,13 +312,16 @@ def _refuse_duplicates(frame: pd.DataFrame, key: list[str], name: str) -> None:
 
 
 def _refuse_mixtures(runs: pd.DataFrame, name: str) -> None:
-    """Runs that would share a cell have to be of one recipe by its fingerprint, not only by its name."""
+    """Runs that would share a cell have to be of one recipe by its fingerprint, not only by its
+    name.
+    """
     for _, alike in runs.groupby(["dataset_id", "overrides", "experiment"]):
         found = sorted(alike.fingerprint.unique())
         if len(found) > 1:
             what = f"{alike.experiment.iloc[0]} on dataset {alike.dataset_id.iloc[0]}"
             raise InputError(
-                f"{name}: {what} has runs of {len(found)} recipes ({', '.join(found)}); report on each apart"
+                f"{name}: {what} has runs of {len(found)} recipes ({', '.join(found)}); report on "
+                "each apart"
             )
 
 
@@ -291,6 +334,9 @@ def _canonical(frame: pd.DataFrame, column: str, key: str, name: str) -> list[st
         except JSONDecodeError:
             parsed = None
         if not isinstance(parsed, dict):
-            raise InputError(f"{name}: {column} of {key.removesuffix('_id')} {owner} are not a JSON object: {text!r}")
+            raise InputError(
+                f"{name}: {column} of {key.removesuffix('_id')} {owner} are not a JSON object: "
+                f"{text!r}"
+            )
         spelled.append(dumps(parsed, sort_keys=True))
     return spelled

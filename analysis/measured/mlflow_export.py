@@ -1,7 +1,9 @@
-"""MLflow to parquet: the only reader of MLflow. Everything after it works offline on the exported files.
+"""MLflow to parquet: the only reader of MLflow. Everything after it works offline on the exported
+files.
 
-A run is a MLflow run that our publisher tagged `kind = run`, `kind = sweep` what was asked for as a sweep, `kind = evaluation` what was evaluated later;
-parents, reports and foreign runs are passed over.
+A run is a MLflow run that our publisher tagged `kind = run`, `kind = sweep` what was asked for as a
+sweep, `kind = evaluation` what was evaluated later; parents, reports and foreign runs are passed
+over.
 """
 
 from json import loads
@@ -40,15 +42,26 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
         runs = _search(client, found.experiment_id, "run") if found else []
         asked = _search(client, found.experiment_id, "sweep") if found else []
         scored = _search(client, found.experiment_id, "evaluation") if found else []
-        evaluated = [row for run in scored if _complete(run) for row in _artifact(client, run, "evaluation.json")]
-        cells = [cell for run in asked if _complete(run) for cell in _artifact(client, run, "sweep.json")]
+        evaluated = [
+            row
+            for run in scored
+            if _complete(run)
+            for row in _artifact(client, run, "evaluation.json")
+        ]
+        cells = [
+            cell for run in asked if _complete(run) for cell in _artifact(client, run, "sweep.json")
+        ]
         layer_rows = [row for run in runs for row in _layers(client, run)]
     except Exception as error:
         raise InputError(f"--tracking {tracking}: cannot be read ({first_line(error)})") from error
     if not runs:
         raise NoRunsError(empty)
-    rows = pd.DataFrame([_row(run) | {"mlflow_url": _page(tracking, run)} for run in runs], columns=list(RUNS))
-    points = pd.DataFrame([point for run in runs for point in _points(client, run)], columns=list(METRICS))
+    rows = pd.DataFrame(
+        [_row(run) | {"mlflow_url": _page(tracking, run)} for run in runs], columns=list(RUNS)
+    )
+    points = pd.DataFrame(
+        [point for run in runs for point in _points(client, run)], columns=list(METRICS)
+    )
     layers = pd.DataFrame(layer_rows, columns=list(LAYERS))
     sweeps = pd.DataFrame(cells, columns=list(SWEEPS)).astype({"unchanged": "bool"})
     evaluations = pd.DataFrame(evaluated, columns=list(EVALUATIONS)).astype({"dirty": "bool"})
@@ -68,7 +81,9 @@ def _search(client: MlflowClient, experiment_id: str, kind: str) -> list[Run]:
     runs: list[Run] = []
     token: str | None = None
     while True:
-        page = client.search_runs([experiment_id], f"tags.kind = '{kind}'", max_results=PAGE, page_token=token)
+        page = client.search_runs(
+            [experiment_id], f"tags.kind = '{kind}'", max_results=PAGE, page_token=token
+        )
         runs.extend(page)
         token = page.token
         if not token:
@@ -80,14 +95,20 @@ def _row(run: Run) -> dict[str, Any]:
     outcome = tags.get("outcome") if run.info.status in ("FINISHED", "FAILED") else None
     return {
         "run_id": tags["run_key"],
-        **{key: tags.get(key, "") for key in ("experiment", "fingerprint", "dataset", "dataset_id", "overrides")},
+        **{
+            key: tags.get(key, "")
+            for key in ("experiment", "fingerprint", "dataset", "dataset_id", "overrides")
+        },
         "comparable": tags.get("comparable") == "True",
         "alone": tags.get(ASKED, ALONE) == ALONE,
         "looks": tags.get(LOOKED_AT) == "yes",
         **{key: int(tags[key]) for key in ("seed", "iterations", "params")},
         "status": outcome or run.info.status,
         "reason": tags.get("reason"),
-        **{key: int(tags[key]) if key in tags else None for key in ("warmup_end", "converging_from")},
+        **{
+            key: int(tags[key]) if key in tags else None
+            for key in ("warmup_end", "converging_from")
+        },
         **{key: int(tags.get(key, 1)) for key in ("world_size", "threads")},
         **{key: tags.get(key, "unknown") for key in ("device", "commit", "hardware")},
         **{key: tags.get(key) == "True" for key in ("dirty", "one_pass")},
@@ -100,7 +121,9 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _page(tracking: str, run: Run) -> str | None:
-    """A run's page on the server, without the user's name and password; None where the store is a database."""
+    """A run's page on the server, without the user's name and password; None where the store is a
+    database.
+    """
     if not tracking.startswith(("http://", "https://")):
         return None
     parts = urlsplit(shown(tracking))
@@ -116,7 +139,13 @@ def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
         for point in client.get_metric_history(run.info.run_id, name)
     }
     return [
-        {"run_id": run.data.tags["run_key"], "metric": name, "iteration": step, "value": value, "time_ms": time_ms}
+        {
+            "run_id": run.data.tags["run_key"],
+            "metric": name,
+            "iteration": step,
+            "value": value,
+            "time_ms": time_ms,
+        }
         for (name, step), (value, time_ms) in sorted(points.items())
     ]
 
@@ -136,7 +165,9 @@ def _layers(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
             "value": value,
         }
         for measured in result.get("layers", [])
-        for number, (name, value) in enumerate(zip(measured["layers"], measured["values"], strict=True), 1)
+        for number, (name, value) in enumerate(
+            zip(measured["layers"], measured["values"], strict=True), 1
+        )
     ]
 
 

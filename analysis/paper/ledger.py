@@ -1,7 +1,9 @@
-"""The recipe ledger of the CIFAR half: details in which reproductions differ from the paper, one switch each.
+"""The recipe ledger of the CIFAR half: details in which reproductions differ from the paper, one
+switch each.
 
-Every switch is a change of one field of the paper's row (`grid ledger` trains them one at a time), with the paper's
-reading and where the other one is found. Torch-free data; what each is worth is measured, never written here.
+Every switch is a change of one field of the paper's row (`grid ledger` trains them one at a time),
+with the paper's reading and where the other one is found. Torch-free data; what each is worth is
+measured, never written here.
 """
 
 from dataclasses import dataclass
@@ -11,9 +13,11 @@ LEDGER = "ledger"
 
 @dataclass(frozen=True)
 class Switch:
-    """`setting` is what `--set` would take for `experiment` under the paper's schedule on CIFAR-10's 50,000 images.
+    """`setting` is what `--set` would take for `experiment` under the paper's schedule on
+    CIFAR-10's 50,000 images.
 
-    A number of iterations or of held-out images is taken in proportion where the schedule or the dataset is another.
+    A number of iterations or of held-out images is taken in proportion where the schedule or the
+    dataset is another.
     """
 
     experiment: str
@@ -24,12 +28,23 @@ class Switch:
 
 LEDGER_SWITCHES: tuple[Switch, ...] = (
     Switch(
-        "resnet20", "shortcut=B", "option A everywhere (Sec. 4.2)", "projections: bearpaw and other reimplementations"
+        "resnet20",
+        "shortcut=B",
+        "option A everywhere (Sec. 4.2)",
+        "projections: bearpaw and other reimplementations",
     ),
     Switch(
-        "resnet20", "iterations=78200", "64,000 iterations, drops at 1/2 and 3/4 (Sec. 4.2)", "200 epochs: akamaster"
+        "resnet20",
+        "iterations=78200",
+        "64,000 iterations, drops at 1/2 and 3/4 (Sec. 4.2)",
+        "200 epochs: akamaster",
     ),
-    Switch("resnet20", "holdout=5000", "all 50,000 training images", "the paper's own 45,000/5,000 split (Sec. 4.2)"),
+    Switch(
+        "resnet20",
+        "holdout=5000",
+        "all 50,000 training images",
+        "the paper's own 45,000/5,000 split (Sec. 4.2)",
+    ),
     Switch(
         "resnet20",
         "normalisation=channel_mean_std",
@@ -42,7 +57,12 @@ LEDGER_SWITCHES: tuple[Switch, ...] = (
         "decay of convolution and classifier weights",
         "decay of everything: torchvision, fb.resnet.torch, akamaster",
     ),
-    Switch("resnet20", "sgd=torch", "Caffe's SGD, the rate inside the buffer", "torch's SGD: every PyTorch peer"),
+    Switch(
+        "resnet20",
+        "sgd=torch",
+        "Caffe's SGD, the rate inside the buffer",
+        "torch's SGD: every PyTorch peer",
+    ),
     Switch(
         "resnet20",
         "bn_group=128",

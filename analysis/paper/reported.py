@@ -1,4 +1,5 @@
-"""What the paper reported (Table 6, the curves of Figures 1, 6 and 7, the claims): typed loaders of `analysis/paper`.
+"""What the paper reported (Table 6, the curves of Figures 1, 6 and 7, the claims): typed loaders of
+`analysis/paper`.
 
 Read on call, never at import. Nothing is measured or compared here.
 """
@@ -22,7 +23,9 @@ CIFAR_PANELS = ("fig1_left", "fig1_right", "fig6_left", "fig6_middle", "fig6_rig
 
 @dataclass(frozen=True)
 class Row:
-    """A row of Table 6: errors in percent, `params` as printed; `experiment` is empty for a method only quoted."""
+    """A row of Table 6: errors in percent, `params` as printed; `experiment` is empty for a method
+    only quoted.
+    """
 
     method: str
     layers: int | None
@@ -37,11 +40,17 @@ class Row:
     @property
     def printed(self) -> str:
         """The error as the paper prints it: "8.75", or "6.43 (6.61±0.16)"."""
-        return f"{self.value:.2f}" if pd.isna(self.mean) else f"{self.best:.2f} ({self.mean:.2f}±{self.std:.2f})"
+        return (
+            f"{self.value:.2f}"
+            if pd.isna(self.mean)
+            else f"{self.best:.2f} ({self.mean:.2f}±{self.std:.2f})"
+        )
 
     @property
     def reference(self) -> float:
-        """What a mean over seeds is compared with: the paper's mean where it has one, else its single run."""
+        """What a mean over seeds is compared with: the paper's mean where it has one, else its
+        single run.
+        """
         return self.value if pd.isna(self.mean) else self.mean
 
 
@@ -80,7 +89,8 @@ def table_6() -> tuple[Row, ...]:
 
 @cache
 def protocol_table(number: int) -> pd.DataFrame:
-    """Table 2, 3, 4 or 5, a line a method in the paper's order: method, experiment (empty if only quoted), top1, top5, note.
+    """Table 2, 3, 4 or 5, a line a method in the paper's order: method, experiment (empty if only
+    quoted), top1, top5, note.
 
     Errors are percent, NaN where the paper prints none.
     """
@@ -89,18 +99,27 @@ def protocol_table(number: int) -> pd.DataFrame:
     frame["first"] = frame.metric.str.rpartition("/")[2].str.removesuffix("_err")
     frame[["experiment", "note"]] = frame[["experiment", "note"]].fillna("").astype("str")
     keys = ["method", "experiment"]
-    wide = frame.pivot(index=keys, columns="first", values="value").reindex(columns=["top1", "top5"])
+    wide = frame.pivot(index=keys, columns="first", values="value").reindex(
+        columns=["top1", "top5"]
+    )
     about = frame.drop_duplicates(keys).set_index(keys).note
     return wide.join(about).loc[list(about.index)].reset_index()
 
 
 @cache
 def figure_4() -> pd.DataFrame:
-    """The digitised curves of Figure 4 (±0.06 points): experiment, split (`train` or `val`), iteration, error (percent)."""
+    """The digitised curves of Figure 4 (±0.06 points): experiment, split (`train` or `val`),
+    iteration, error (percent).
+    """
     frame = pd.read_csv(PAPER / "curves.csv")
     frame = frame[frame.panel.str.startswith("fig4_")]
     names = frame.curve.str.extract(r"(?P<name>\S+) (?P<split>train|val)")
-    named = {"plain-18": "plain18", "plain-34": "plain34", "ResNet-18": "resnet18", "ResNet-34": "resnet34-a"}
+    named = {
+        "plain-18": "plain18",
+        "plain-34": "plain34",
+        "ResNet-18": "resnet18",
+        "ResNet-34": "resnet34-a",
+    }
     return pd.DataFrame(
         {
             "experiment": names.name.map(named),
@@ -115,7 +134,10 @@ def figure_4() -> pd.DataFrame:
 def claims() -> dict[str, Statement]:
     """The claims by id, in order."""
     frame = pd.read_csv(PAPER / "claims.csv").fillna("")
-    return {row.id: Statement(row.id, row.statement, row.source, row.paper_values, row.note) for row in each(frame)}
+    return {
+        row.id: Statement(row.id, row.statement, row.source, row.paper_values, row.note)
+        for row in each(frame)
+    }
 
 
 @cache
@@ -127,20 +149,30 @@ def multiply_adds() -> dict[str, str]:
 
 @cache
 def cells() -> pd.DataFrame:
-    """Every error that Tables 2 to 6 print of the paper's own networks: table, row, experiment, metric, value (percent)."""
+    """Every error that Tables 2 to 6 print of the paper's own networks: table, row, experiment,
+    metric, value (percent).
+    """
     frames = [pd.read_csv(PAPER / f"table_{number}.csv") for number in range(2, 7)]
-    every = pd.concat([frame.dropna(axis="columns", how="all") for frame in frames], ignore_index=True)
-    return every.loc[every.experiment.notna(), ["table", "row", "experiment", "metric", "value"]].reset_index(drop=True)
+    every = pd.concat(
+        [frame.dropna(axis="columns", how="all") for frame in frames], ignore_index=True
+    )
+    return every.loc[
+        every.experiment.notna(), ["table", "row", "experiment", "metric", "value"]
+    ].reset_index(drop=True)
 
 
 @cache
 def appendix() -> dict[str, str]:
     """The tables of the appendices (7 to 14), which are not run, with what each is about."""
-    return {row.table: f"{row.about}: {row.status}" for row in each(pd.read_csv(PAPER / "appendix.csv"))}
+    return {
+        row.table: f"{row.about}: {row.status}" for row in each(pd.read_csv(PAPER / "appendix.csv"))
+    }
 
 
 MARGIN = 0.5
-"""Points around a number of the paper within which a mean counts as reproduced, unless `margins` says otherwise."""
+"""Points around a number of the paper within which a mean counts as reproduced, unless `margins`
+says otherwise.
+"""
 
 
 @cache
@@ -152,8 +184,12 @@ def margins() -> dict[tuple[str, str], float]:
 
 @cache
 def curves() -> pd.DataFrame:
-    """The digitised CIFAR-10 curves: panel, experiment, split (`train` or `test`), iteration, error (percent)."""
-    frame = pd.read_csv(PAPER / "curves.csv").query("panel in @CIFAR_PANELS", local_dict={"CIFAR_PANELS": CIFAR_PANELS})
+    """The digitised CIFAR-10 curves: panel, experiment, split (`train` or `test`), iteration, error
+    (percent).
+    """
+    frame = pd.read_csv(PAPER / "curves.csv").query(
+        "panel in @CIFAR_PANELS", local_dict={"CIFAR_PANELS": CIFAR_PANELS}
+    )
     names = frame.curve.str.extract(r"(?P<name>\S+) (?P<split>train|test)")
     return pd.DataFrame(
         {
@@ -175,7 +211,9 @@ def curve(panel: str, experiment: str, split: str) -> pd.DataFrame:
 
 @cache
 def responses() -> pd.DataFrame:
-    """The digitised points of Figure 7 (±0.006): panel (`top` or `bottom`), experiment, layer (from 1), std."""
+    """The digitised points of Figure 7 (±0.006): panel (`top` or `bottom`), experiment, layer (from
+    1), std.
+    """
     frame = pd.read_csv(PAPER / "curves.csv")
     frame = frame[frame.panel.str.startswith("fig7_")]
     return pd.DataFrame(
@@ -189,7 +227,9 @@ def responses() -> pd.DataFrame:
 
 
 def plain_final(experiment: str) -> float:
-    """Test error of a plain network at the last iteration of Figure 6, digitised (±0.05 points); NaN if not shown."""
+    """Test error of a plain network at the last iteration of Figure 6, digitised (±0.05 points);
+    NaN if not shown.
+    """
     shown = curve("fig6_left", experiment, "test")
     at_end = shown.loc[shown.iteration == PAPER_ITERATIONS, "error"]
     return float(at_end.iloc[0]) if len(at_end) else nan

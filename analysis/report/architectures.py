@@ -1,4 +1,6 @@
-"""Table 1 and Figures 2, 3 and 5, drawn from the layer lists that the networks are built from. Nothing is measured here."""
+"""Table 1 and Figures 2, 3 and 5, drawn from the layer lists that the networks are built from.
+Nothing is measured here.
+"""
 
 from base64 import b64encode
 from collections.abc import Callable
@@ -31,7 +33,8 @@ def architecture_files() -> dict[str, bytes]:
         "figure_2": ("Figure 2", figure_2, "Residual learning: a building block."),
         "figure_3": (
             "Figure 3", figure_3,
-            "The 34-layer networks, plain and residual; dotted shortcuts increase the channels. The paper shows VGG-19 beside them.",
+            "The 34-layer networks, plain and residual; dotted shortcuts increase the channels. "
+            "The paper shows VGG-19 beside them.",
         ),
         "figure_5": (
             "Figure 5", figure_5, "The building block of ResNet-34, on 64 channels, and the bottleneck block of ResNet-50.",
@@ -39,7 +42,8 @@ def architecture_files() -> dict[str, bytes]:
     }  # fmt: skip
     images = style.images({name: draw() for name, (_, draw, _) in shown.items()})
     figures = [
-        (name, title, caption, b64encode(images[f"{name}.svg"]).decode()) for name, (title, _, caption) in shown.items()
+        (name, title, caption, b64encode(images[f"{name}.svg"]).decode())
+        for name, (title, _, caption) in shown.items()
     ]
     return {
         "table_1.csv": table.to_csv(index=False).encode(),
@@ -51,7 +55,9 @@ def architecture_files() -> dict[str, bytes]:
 
 
 def table_1() -> pd.DataFrame:
-    """Table 1 as text: a row per stage, a column per depth, and the multiply-adds beside the paper's."""
+    """Table 1 as text: a row per stage, a column per depth, and the multiply-adds beside the
+    paper's.
+    """
     plans = {depth: layout(EXPERIMENTS[name]) for depth, name in TABLE_1.items()}
     first = plans[18]
     rows = [
@@ -72,8 +78,14 @@ def table_1() -> pd.DataFrame:
     }
     rows.append({"stage": "", "output": "1×1"} | last)
     for name, text in (("multiply-adds", "{:.3f}e9"), ("parameters", "{:,}")):
-        counts = {d: p.multiply_adds / 1e9 if name == "multiply-adds" else p.params for d, p in plans.items()}
-        rows.append({"stage": name, "output": ""} | {f"{d} layers": text.format(count) for d, count in counts.items()})
+        counts = {
+            d: p.multiply_adds / 1e9 if name == "multiply-adds" else p.params
+            for d, p in plans.items()
+        }
+        rows.append(
+            {"stage": name, "output": ""}
+            | {f"{d} layers": text.format(count) for d, count in counts.items()}
+        )
     paper = reported.multiply_adds()
     printed = {f"{depth} layers": paper[name] for depth, name in TABLE_1.items()}
     return pd.DataFrame([*rows, {"stage": "the paper's FLOPs", "output": ""} | printed])
@@ -81,7 +93,9 @@ def table_1() -> pd.DataFrame:
 
 def _stage(plan: NetworkLayout, index: int) -> str:
     stage = plan.stages[index]
-    convs = "; ".join(f"{conv.kernel}×{conv.kernel}, {conv.channels_out}" for conv in stage[-1].convs)
+    convs = "; ".join(
+        f"{conv.kernel}×{conv.kernel}, {conv.channels_out}" for conv in stage[-1].convs
+    )
     return f"[{convs}] × {len(stage)}"
 
 
@@ -98,7 +112,13 @@ class Box:
 def figure_2() -> Figure:
     """The building block: what is learned is the residual of its input."""
     figure, ax = _canvas(3.6, 3.2)
-    _block(ax, layout(EXPERIMENTS["resnet34-a"]).stages[0][1], 0.42, lambda conv: "weight layer", identity=True)
+    _block(
+        ax,
+        layout(EXPERIMENTS["resnet34-a"]).stages[0][1],
+        0.42,
+        lambda conv: "weight layer",
+        identity=True,
+    )
     return figure
 
 
@@ -109,12 +129,21 @@ def figure_5() -> Figure:
         block = layout(EXPERIMENTS[name]).stages[0][1]
         _block(ax, block, x, lambda conv: f"{conv.kernel}×{conv.kernel}, {conv.channels_out}")
         with mpl.rc_context(style.RC):
-            ax.text(x - 0.04, 0.94, f"{block.convs[0].channels_in}-d", ha="right", va="center", fontsize=9)
+            ax.text(
+                x - 0.04,
+                0.94,
+                f"{block.convs[0].channels_in}-d",
+                ha="right",
+                va="center",
+                fontsize=9,
+            )
     return figure
 
 
 def figure_3() -> Figure:
-    """The 34-layer networks, plain and residual; dotted shortcuts increase the channels. (The paper shows VGG-19 too.)"""
+    """The 34-layer networks, plain and residual; dotted shortcuts increase the channels. (The paper
+    shows VGG-19 too.)
+    """
     plans = [
         (name, layout(EXPERIMENTS[row]))
         for name, row in (("34-layer plain", "plain34"), ("34-layer residual", "resnet34-a"))
@@ -157,28 +186,57 @@ def _column(ax: Axes, title: str, plan: NetworkLayout, x: float, sizes: bool) ->
 
 
 def _words(conv: Conv) -> str:
-    return f"{conv.kernel}×{conv.kernel} conv, {conv.channels_out}" + (f", /{conv.stride}" if conv.stride > 1 else "")
+    return f"{conv.kernel}×{conv.kernel} conv, {conv.channels_out}" + (
+        f", /{conv.stride}" if conv.stride > 1 else ""
+    )
 
 
 def _line_box(ax: Axes, box: Box, side: int | None) -> None:
-    """A layer of Figure 3 with the arrow that leads to it, and where the map's side changes, the new one at the left."""
+    """A layer of Figure 3 with the arrow that leads to it, and where the map's side changes, the
+    new one at the left.
+    """
     ax.add_patch(
-        Rectangle((box.x - 0.27, box.y - 0.3), 0.54, 0.6, facecolor=box.colour, edgecolor=style.INK, linewidth=0.6)
+        Rectangle(
+            (box.x - 0.27, box.y - 0.3),
+            0.54,
+            0.6,
+            facecolor=box.colour,
+            edgecolor=style.INK,
+            linewidth=0.6,
+        )
     )
     ax.text(box.x, box.y - 0.02, box.text, ha="center", va="center", fontsize=7)
     if box.y < 0:
         _arrow(ax, (box.x, box.y + 0.7), (box.x, box.y + 0.3))
     if side is not None:
-        ax.text(0.04, box.y, f"output\n{side}", ha="left", va="center", fontsize=6.5, color="#555555", linespacing=0.95)
+        ax.text(
+            0.04,
+            box.y,
+            f"output\n{side}",
+            ha="left",
+            va="center",
+            fontsize=6.5,
+            color="#555555",
+            linespacing=0.95,
+        )
 
 
 def _arc(ax: Axes, x: float, top: float, bottom: float, dotted: bool) -> None:
     """A shortcut around a block, at its right."""
     out = x + 0.55
-    path = MplPath([(x, top), (out, top), (out, bottom), (x, bottom)], [MplPath.MOVETO, *[MplPath.CURVE4] * 3])
+    path = MplPath(
+        [(x, top), (out, top), (out, bottom), (x, bottom)], [MplPath.MOVETO, *[MplPath.CURVE4] * 3]
+    )
     line = (0, (1, 1.6)) if dotted else "-"
     ax.add_patch(
-        FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=6, linewidth=0.8, color=style.INK, linestyle=line)
+        FancyArrowPatch(
+            path=path,
+            arrowstyle="-|>",
+            mutation_scale=6,
+            linewidth=0.8,
+            color=style.INK,
+            linestyle=line,
+        )
     )
 
 
@@ -191,7 +249,9 @@ def _canvas(width_inches: float, height_inches: float, width: float = 1.0) -> tu
     return figure, ax
 
 
-def _block(ax: Axes, block: BlockLayout, x: float, words: Callable[[Conv], str], identity: bool = False) -> None:
+def _block(
+    ax: Axes, block: BlockLayout, x: float, words: Callable[[Conv], str], identity: bool = False
+) -> None:
     """A block from its input at the top to the relu after the addition, its shortcut at the right."""
     count = len(block.convs)
     places = [0.80 - 0.50 * k / max(count - 1, 1) for k in range(count)]
@@ -210,11 +270,19 @@ def _block(ax: Axes, block: BlockLayout, x: float, words: Callable[[Conv], str],
             if k + 1 < count:
                 ax.text(x + 0.02, (y + end) / 2 - 0.025, "relu", fontsize=8, va="center")
         ax.text(x, plus, "+", ha="center", va="center", fontsize=11)
-        ax.add_patch(Ellipse((x, plus), 0.07, 0.065, fill=False, linewidth=0.9, edgecolor=style.INK))
+        ax.add_patch(
+            Ellipse((x, plus), 0.07, 0.065, fill=False, linewidth=0.9, edgecolor=style.INK)
+        )
         _arrow(ax, (x, plus - 0.034), (x, 0.02))
         ax.text(x + 0.03, 0.05, "relu", fontsize=8, va="center")
         right = x + 0.3
-        ax.plot([x, right, right], [0.915, 0.915, plus], color=style.INK, linewidth=0.9, solid_capstyle="butt")
+        ax.plot(
+            [x, right, right],
+            [0.915, 0.915, plus],
+            color=style.INK,
+            linewidth=0.9,
+            solid_capstyle="butt",
+        )
         _arrow(ax, (right, plus), (x + 0.037, plus))
         if identity:
             ax.text(right + 0.02, 0.55, "x", fontsize=9, va="center", style="italic")
@@ -226,6 +294,13 @@ def _block(ax: Axes, block: BlockLayout, x: float, words: Callable[[Conv], str],
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     ax.add_patch(
         FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=6, linewidth=0.8, color=style.INK, shrinkA=0, shrinkB=0
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=6,
+            linewidth=0.8,
+            color=style.INK,
+            shrinkA=0,
+            shrinkB=0,
         )
     )

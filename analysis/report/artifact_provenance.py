@@ -1,7 +1,8 @@
-"""Where an artifact comes from: its runs, their dataset, commits, versions and hardware, as a file beside it; and audits.
+"""Where an artifact comes from: its runs, their dataset, commits, versions and hardware, as a file
+beside it; and audits.
 
-A report carries the frames that it was made of (`data/`) and the checksum of each of its files (`report.json`). An audit
-makes it again from those frames and compares every byte.
+A report carries the frames that it was made of (`data/`) and the checksum of each of its files
+(`report.json`). An audit makes it again from those frames and compares every byte.
 """
 
 from collections.abc import Callable, Collection
@@ -48,7 +49,11 @@ def origin(study: Study, experiments: Collection[str]) -> bytes:
 def sealed(files: Files, frames: Frames) -> Files:
     """A report's files with the frames it was made of and a list of checksums."""
     files = files | {f"{DATA}/{name}": content for name, content in parquet_files(frames).items()}
-    about = {"format": FORMAT, "made_with": made_with(), "files": {n: checksum(files[n]) for n in sorted(files)}}
+    about = {
+        "format": FORMAT,
+        "made_with": made_with(),
+        "files": {n: checksum(files[n]) for n in sorted(files)},
+    }
     return files | {MADE: _json(about)}
 
 
@@ -70,16 +75,25 @@ def _sums(about: dict[str, Any]) -> dict[str, str]:
     """The checksums of a report's files, of those that lie in its folder."""
     files = about.get("files")
     named = files.items() if isinstance(files, dict) else ()
-    return {name: its for name, its in named if ".." not in Path(name).parts and not Path(name).is_absolute()}
+    return {
+        name: its
+        for name, its in named
+        if ".." not in Path(name).parts and not Path(name).is_absolute()
+    }
 
 
 def made_with() -> dict[str, str]:
     """What makes reports here."""
-    return {"python": python_version(), **{name: version(name) for name in MAKERS}, "analysis": _own_digest()}
+    return {
+        "python": python_version(),
+        **{name: version(name) for name in MAKERS},
+        "analysis": _own_digest(),
+    }
 
 
 def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
-    """What is wrong with a report that lies in `folder`, a line each; `make` gives the files of a report on frames.
+    """What is wrong with a report that lies in `folder`, a line each; `make` gives the files of a
+    report on frames.
 
     Raises:
         InputError: it is no report of ours, or its data cannot be read.
@@ -101,7 +115,9 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
         return [f"{name} {what}" for name, what in sorted(wrong.items())]
     again = make(load(folder / DATA))
     here = made_with()
-    elsewhere = [f"{name} {was}" for name, was in about.get("made_with", {}).items() if here.get(name) != was]
+    elsewhere = [
+        f"{name} {was}" for name, was in about.get("made_with", {}).items() if here.get(name) != was
+    ]
     but = f" (it was made with {', '.join(elsewhere)})" if elsewhere else ""
     for name in sorted(again.keys() | {name for name in sums if not name.startswith(f"{DATA}/")}):
         if name not in sums:

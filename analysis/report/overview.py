@@ -1,4 +1,5 @@
-"""What a study consists of, in words and counts: runs, hardware, versions, commits; and the list of its runs.
+"""What a study consists of, in words and counts: runs, hardware, versions, commits; and the list of
+its runs.
 
 For the head and the foot of the report. No statistics.
 """
@@ -50,20 +51,25 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
 
 
 def coverage(cells: list[CountedCell], judgements: list[Judgement]) -> str:
-    """How much of what the paper prints was run and reproduced here, by the cells of a study's tables and the claims."""
+    """How much of what the paper prints was run and reproduced here, by the cells of a study's
+    tables and the claims.
+    """
     printed = reported.cells()
     run = [cell for cell in cells if cell.run]
     good = [cell for cell in run if cell.verdict == "reproduced"]
     judged = [one for one in judgements if one.verdict != "not run"]
     held = [one for one in judged if one.verdict == "reproduced"]
     return (
-        f"{len(good)} cells reproduced of {len(run)} run, of {len(printed)} errors that Tables 2 to 6 print of the paper's own "
+        f"{len(good)} cells reproduced of {len(run)} run, of {len(printed)} errors that Tables 2 "
+        "to 6 print of the paper's own "
         f"networks; {len(held)} claims reproduced of {len(judged)} run, of {len(reported.claims())}"
     )
 
 
 def run_list(study: Study) -> pd.DataFrame:
-    """One row per run as text: what it is, how it ended, its final test error, and where to find it again."""
+    """One row per run as text: what it is, how it ended, its final test error, and where to find it
+    again.
+    """
     measures = measure(study)
     runs = study.runs.assign(state=measures.state, test=measures.test)
     return pd.DataFrame(
@@ -81,7 +87,9 @@ def run_list(study: Study) -> pd.DataFrame:
 
 
 def troubled(study: Study) -> pd.DataFrame:
-    """The runs that are in no average, with the reason: failed, unfinished, or finished without a final error."""
+    """The runs that are in no average, with the reason: failed, unfinished, or finished without a
+    final error.
+    """
     measures = measure(study)
     runs = measures[measures.state != MEASURED]
     return pd.DataFrame(
@@ -95,9 +103,17 @@ def troubled(study: Study) -> pd.DataFrame:
 
 
 def commit(run: Any) -> str:
-    """The commit of a run, short, with what marks it: changes that the commit does not hold, and how it was carried out."""
-    marks = {"uncommitted changes": run.dirty, "drift": pd.notna(run.drift), "one pass": run.one_pass}
-    return " + ".join([run.commit[:10] or "unknown", *(mark for mark, holds in marks.items() if holds)])
+    """The commit of a run, short, with what marks it: changes that the commit does not hold, and
+    how it was carried out.
+    """
+    marks = {
+        "uncommitted changes": run.dirty,
+        "drift": pd.notna(run.drift),
+        "one pass": run.one_pass,
+    }
+    return " + ".join(
+        [run.commit[:10] or "unknown", *(mark for mark, holds in marks.items() if holds)]
+    )
 
 
 def status_text(status: str, state: str) -> str:
@@ -129,7 +145,10 @@ def _dates(runs: pd.DataFrame) -> str:
     moments = pd.concat([runs.started_ms, runs.ended_ms]).dropna()
     if moments.empty:
         return "unknown"
-    days = [f"{datetime.fromtimestamp(int(ms) / 1000, UTC):%Y-%m-%d}" for ms in (moments.min(), moments.max())]
+    days = [
+        f"{datetime.fromtimestamp(int(ms) / 1000, UTC):%Y-%m-%d}"
+        for ms in (moments.min(), moments.max())
+    ]
     return " to ".join(dict.fromkeys(days)) + " (UTC)"
 
 

@@ -11,7 +11,9 @@ SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not ru
 
 def render(template: str, **content: object) -> bytes:
     """A page of a template."""
-    return (_environment().get_template(template).render(symbols=SYMBOLS, **content).rstrip() + "\n").encode()
+    return (
+        _environment().get_template(template).render(symbols=SYMBOLS, **content).rstrip() + "\n"
+    ).encode()
 
 
 @cache

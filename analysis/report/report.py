@@ -1,7 +1,9 @@
-"""The report: a page per study with claims, tables and figures, a page per run, per sweep, of the architectures.
+"""The report: a page per study with claims, tables and figures, a page per run, per sweep, of the
+architectures.
 
-Everything is rendered in memory first and then put in place, the pages last: a report that cannot be made leaves what
-was there. The same frames give the same bytes. No statistics here, and nothing is compared.
+Everything is rendered in memory first and then put in place, the pages last: a report that cannot
+be made leaves what was there. The same frames give the same bytes. No statistics here, and nothing
+is compared.
 """
 
 import os
@@ -39,12 +41,15 @@ INDEX = "index.html"
 
 
 def write_report(frames: Iterable[pd.DataFrame], out: Path) -> list[str]:
-    """Write the report of all studies in the frames to the folder `out`; the files written, relative to it.
+    """Write the report of all studies in the frames to the folder `out`; the files written,
+    relative to it.
 
-    One study is written to `out` itself; of several, each to its own sub-folder, with a page that lists them.
+    One study is written to `out` itself; of several, each to its own sub-folder, with a page that
+    lists them.
 
     Raises:
-        InputError: frames that break the schema, no finished run, or `out` is not a folder that can be written.
+        InputError: frames that break the schema, no finished run, or `out` is not a folder that can
+            be written.
     """
     checked = check(*frames)
     files = sealed(report_files(checked), checked)
@@ -63,7 +68,8 @@ def report_files(frames: Frames) -> dict[str, bytes]:
     """
     if not (frames.runs.status == FINISHED).any():
         raise InputError(
-            f"no finished runs among the {len(frames.runs)} recorded; run `resnet-repro grid demo` first, or wait for its end"
+            f"no finished runs among the {len(frames.runs)} recorded; run `resnet-repro grid demo` "
+            "first, or wait for its end"
         )
     studies, swept = split_studies(frames), split_sweeps(frames)
     judged = {study.slug: claims.judge_claims(study) for study in studies}
@@ -79,7 +85,9 @@ def report_files(frames: Frames) -> dict[str, bytes]:
     return files
 
 
-def study_files(study: Study, judgements: list[Judgement], several: bool = False) -> dict[str, bytes]:
+def study_files(
+    study: Study, judgements: list[Judgement], several: bool = False
+) -> dict[str, bytes]:
     """The files of one study; with `several`, its page links to the list of studies one folder up."""
     shown = study_tables(study)
     verdicts = claims.summary(judgements)
@@ -121,13 +129,24 @@ def sweep_files(sweep: Sweep) -> dict[str, bytes]:
 
 def _rests_on(study: Study) -> dict[str, set[str]]:
     """The experiments behind each artifact of a study."""
-    of_claims = {name for names in claims.claim_experiments(study.family).values() for name in names}
-    shown = {name: {row for row, e in EXPERIMENTS.items() if name in e.artifacts} for name in _figures(study)}
-    of_tables = {table.name: set(table.raw.experiment) for table in study_tables(study) if "experiment" in table.raw}
+    of_claims = {
+        name for names in claims.claim_experiments(study.family).values() for name in names
+    }
+    shown = {
+        name: {row for row, e in EXPERIMENTS.items() if name in e.artifacts}
+        for name in _figures(study)
+    }
+    of_tables = {
+        table.name: set(table.raw.experiment)
+        for table in study_tables(study)
+        if "experiment" in table.raw
+    }
     return {**of_tables, "claims": of_claims, **shown}
 
 
-def _figures(study: Study) -> dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]]:
+def _figures(
+    study: Study,
+) -> dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]]:
     """The figures of a study's page by file name: title, drawing and caption."""
     if study.family == "imagenet":
         return {"figure_4": ("Figure 4", figure_4.figure_4, figure_4.caption_4)}
@@ -142,7 +161,11 @@ def _figures(study: Study) -> dict[str, tuple[str, Callable[[Study], Figure], Ca
 
 
 def _study_page(
-    study: Study, judgements: list[Judgement], shown_tables: list[ShownTable], images: dict[str, bytes], several: bool
+    study: Study,
+    judgements: list[Judgement],
+    shown_tables: list[ShownTable],
+    images: dict[str, bytes],
+    several: bool,
 ) -> bytes:
     shown = [
         (name, title, caption(study), b64encode(images[f"{name}.svg"]).decode())
@@ -164,7 +187,9 @@ def _study_page(
         run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],
         run_anchors=[
             "" if again else f"runs-{name}"
-            for name, again in zip(study.runs.experiment, study.runs.experiment.duplicated(), strict=True)
+            for name, again in zip(
+                study.runs.experiment, study.runs.experiment.duplicated(), strict=True
+            )
         ],
         troubled=troubled(study),
         several=several,
@@ -176,8 +201,14 @@ def _others(study: Study) -> str:
     reasons: dict[str, list[str]] = {}
     for name, why in claims.not_judged(study.family).items():
         reasons.setdefault(why, []).append(name)
-    clauses = [f"{_ranges(names)} {'are' if len(names) > 1 else 'is'} not run: {why}" for why, names in reasons.items()]
-    return "; ".join(clauses) + f". Nor are the tables of its appendices: {_ranges(list(reported.appendix()))}"
+    clauses = [
+        f"{_ranges(names)} {'are' if len(names) > 1 else 'is'} not run: {why}"
+        for why, names in reasons.items()
+    ]
+    return (
+        "; ".join(clauses)
+        + f". Nor are the tables of its appendices: {_ranges(list(reported.appendix()))}"
+    )
 
 
 def _ranges(names: list[str]) -> str:
@@ -192,7 +223,9 @@ def _ranges(names: list[str]) -> str:
     return ", ".join(f"{group[0]}–{group[-1]}" if len(group) > 1 else group[0] for group in found)
 
 
-def _index_page(studies: list[Study], judged: dict[str, list[Judgement]], swept: list[Sweep]) -> bytes:
+def _index_page(
+    studies: list[Study], judged: dict[str, list[Judgement]], swept: list[Sweep]
+) -> bytes:
     return render(
         "index.html.j2",
         studies=[(study, overview(study, judged[study.slug])) for study in studies],
@@ -204,7 +237,10 @@ def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
     blocks = [f"# Claims: {study.title}\n"]
     for one in judgements:
         said = one.statement
-        blocks.append(f"## {one.id}: {SYMBOLS[one.verdict]} {one.verdict}\n\n{said.statement} ({said.source})\n")
+        blocks.append(
+            f"## {one.id}: {SYMBOLS[one.verdict]} {one.verdict}\n\n{said.statement} "
+            f"({said.source})\n"
+        )
         note = f"- {said.note}\n" if said.note else ""
         blocks.append(f"- Paper: {said.paper_values}\n- Here: {one.reason}\n{note}")
         numbers = evidence.printed(one.numbers)
@@ -214,9 +250,11 @@ def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
 
 
 def _put(files: dict[str, bytes], out: Path) -> None:
-    """Write beside the target, then move file by file, so that each is whole; the top page goes last.
+    """Write beside the target, then move file by file, so that each is whole; the top page goes
+    last.
 
-    Files of the report that was there which this one does not have are removed, nothing else is touched.
+    Files of the report that was there which this one does not have are removed, nothing else is
+    touched.
     """
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
         raise ValueError("a report's files lie in its folder")

@@ -1,4 +1,5 @@
-"""A page per run: its curves, its recipe with what deviates from the paper's, what it measured, and where it comes from.
+"""A page per run: its curves, its recipe with what deviates from the paper's, what it measured, and
+where it comes from.
 
 Curves are drawn as plain SVG elements of the page: a report has hundreds of them.
 """
@@ -36,7 +37,9 @@ def run_pages(study: Study) -> dict[str, bytes]:
     measures = measure(study).set_index("run_id")
     none = study.metrics.iloc[:0]
     return {
-        page_of(run.experiment, run.seed): _page(study, run, points.get(run.run_id, none), measures.loc[run.run_id])
+        page_of(run.experiment, run.seed): _page(
+            study, run, points.get(run.run_id, none), measures.loc[run.run_id]
+        )
         for run in each(study.runs)
     }
 
@@ -44,7 +47,8 @@ def run_pages(study: Study) -> dict[str, bytes]:
 def _page(study: Study, run: Any, points: pd.DataFrame, measured: Any) -> bytes:
     newest = points.sort_values("iteration").groupby("metric").tail(1).set_index("metric")
     facts = {
-        "Status": status_text(run.status, measured.state) + (f": {run.reason}" if pd.notna(run.reason) else ""),
+        "Status": status_text(run.status, measured.state)
+        + (f": {run.reason}" if pd.notna(run.reason) else ""),
         "Final test error": final_text(measured.state, measured.test, unit=" %"),
         "Dataset": f"{run.dataset} {run.dataset_id}",
         "Run": run.run_id,
@@ -77,7 +81,10 @@ def _recipe(run: Any) -> list[dict[str, str]]:
     paper = EXPERIMENTS.get(run.experiment)
     changed = loads(run.overrides)
     if paper is None:
-        return [{"field": name, "value": value_text(value), "paper": ""} for name, value in sorted(changed.items())]
+        return [
+            {"field": name, "value": value_text(value), "paper": ""}
+            for name, value in sorted(changed.items())
+        ]
     hidden = ("name", "artifacts", *(PHOTOGRAPHS if paper.family == "cifar" else ()))
     fields = {name: value for name, value in asdict(paper).items() if name not in hidden}
     return [
@@ -91,11 +98,15 @@ def _recipe(run: Any) -> list[dict[str, str]]:
 
 
 def _curves(points: pd.DataFrame, iterations: int) -> dict[str, Any]:
-    """Test and running training error as polylines with an axis; empty `lines` where nothing was measured."""
+    """Test and running training error as polylines with an axis; empty `lines` where nothing was
+    measured.
+    """
     series = {}
     for name in (TEST_ERR, TRAIN_ERR):
         chosen = points[points.metric == name].sort_values("iteration")
-        series[name] = [(i, v) for i, v in zip(chosen.iteration, chosen.value, strict=True) if isfinite(v)]
+        series[name] = [
+            (i, v) for i, v in zip(chosen.iteration, chosen.value, strict=True) if isfinite(v)
+        ]
     values = [value for line in series.values() for _, value in line]
     if not values:
         return {"lines": []}
@@ -122,7 +133,10 @@ def _curves(points: pd.DataFrame, iterations: int) -> dict[str, Any]:
             if line
         ],
         "ys": [{"at": y(tick), "text": str(tick)} for tick in ticks],
-        "xs": [{"at": x(iterations * quarter / 4), "text": f"{iterations * quarter // 4:,}"} for quarter in range(5)],
+        "xs": [
+            {"at": x(iterations * quarter / 4), "text": f"{iterations * quarter // 4:,}"}
+            for quarter in range(5)
+        ],
         "left": LEFT,
         "right": WIDTH - RIGHT,
         "bottom": HEIGHT - BOTTOM,

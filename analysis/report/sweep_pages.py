@@ -1,7 +1,9 @@
-"""Sweeps and the recipe ledger: the same row under several values of its fields, and what each change is worth.
+"""Sweeps and the recipe ledger: the same row under several values of its fields, and what each
+change is worth.
 
-They are reported apart from the reproduction: nothing here is compared with the paper or judged as a claim. The table
-gives each change's test error beside that of the unchanged row, with an interval of the difference.
+They are reported apart from the reproduction: nothing here is compared with the paper or judged as
+a claim. The table gives each change's test error beside that of the unchanged row, with an interval
+of the difference.
 """
 
 import re
@@ -30,7 +32,9 @@ AS_IT_IS = "as it is"
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """One sweep: its cells in the order asked for, and a study of all its runs (whose recipe is the unchanged one)."""
+    """One sweep: its cells in the order asked for, and a study of all its runs (whose recipe is the
+    unchanged one).
+    """
 
     id: str
     name: str
@@ -39,7 +43,11 @@ class Sweep:
 
     @property
     def title(self) -> str:
-        what = "The recipe ledger" if self.name == LEDGER else f"Sweep of {self.name.replace('_', ' ')}"
+        what = (
+            "The recipe ledger"
+            if self.name == LEDGER
+            else f"Sweep of {self.name.replace('_', ' ')}"
+        )
         return f"{what}: {self.study.title}"
 
     @property
@@ -56,23 +64,32 @@ def split_sweeps(frames: Frames) -> list[Sweep]:
         if len(runs):
             official = bool(frames.runs[same].comparable.any())
             study = study_of(min(runs.dataset), loads(cells.base.iloc[0]), official, runs, frames)
-            found.append(Sweep(str(key), str(cells.name.iloc[0]), cells.sort_values("position"), study))
-    return sorted(found, key=lambda sweep: (sweep.name != LEDGER, sweep.name, sweep.study.dataset, sweep.id))
+            found.append(
+                Sweep(str(key), str(cells.name.iloc[0]), cells.sort_values("position"), study)
+            )
+    return sorted(
+        found, key=lambda sweep: (sweep.name != LEDGER, sweep.name, sweep.study.dataset, sweep.id)
+    )
 
 
 @lru_cache(maxsize=64)
 def sweep_table(sweep: Sweep) -> pd.DataFrame:
-    """One row per cell: n, mean, std, best of the final test errors (percent), and the difference to the unchanged row.
+    """One row per cell: n, mean, std, best of the final test errors (percent), and the difference
+    to the unchanged row.
 
-    `difference` is in points, with its 90 % Welch interval `low` to `high`; NaN where the unchanged row was not run.
-    Treat it as read-only.
+    `difference` is in points, with its 90 % Welch interval `low` to `high`; NaN where the unchanged
+    row was not run. Treat it as read-only.
     """
     rows = []
     for cell in each(sweep.cells):
         values = errors(sweep, cell.experiment, cell.fingerprint)
         numbers = summarise(values)
-        base = sweep.cells[sweep.cells.unchanged & (sweep.cells.experiment == cell.experiment)].fingerprint
-        reference = errors(sweep, cell.experiment, base.iloc[0]) if len(base) and not cell.unchanged else []
+        base = sweep.cells[
+            sweep.cells.unchanged & (sweep.cells.experiment == cell.experiment)
+        ].fingerprint
+        reference = (
+            errors(sweep, cell.experiment, base.iloc[0]) if len(base) and not cell.unchanged else []
+        )
         compared = bool(values and reference)
         low, high = difference_interval(values, reference) if compared else (nan, nan)
         rows.append(
@@ -97,7 +114,10 @@ def errors(sweep: Sweep, experiment: str, fingerprint: str) -> list[float]:
     """Final test errors of a cell's finished runs, by seed."""
     measures = measure(sweep.study)
     runs = (sweep.study.runs.fingerprint == fingerprint) & (measures.state == MEASURED)
-    return [float(error) for error in measures[runs & (measures.experiment == experiment)].sort_values("seed").test]
+    return [
+        float(error)
+        for error in measures[runs & (measures.experiment == experiment)].sort_values("seed").test
+    ]
 
 
 def _unmeasured(sweep: Sweep, fingerprint: str) -> int:
@@ -111,15 +131,22 @@ def printed(sweep: Sweep) -> pd.DataFrame:
     shown = pd.DataFrame(
         {
             "experiment": table.experiment,
-            "change": [f"{row.change} (no change)" if _by_value(row) else row.change for row in each(table)],
+            "change": [
+                f"{row.change} (no change)" if _by_value(row) else row.change for row in each(table)
+            ],
             "error (%)": [_mean_std_n(row) for row in each(table)],
             "best": [f"{row.best:.2f}" if row.n else "–" for row in each(table)],
             "worth": [_worth(row) for row in each(table)],
         }
     )
     if sweep.name == LEDGER:
-        readings = {(switch.experiment, switch.setting.partition("=")[0]): switch for switch in LEDGER_SWITCHES}
-        found = [readings.get((row.experiment, row.change.partition("=")[0])) for row in each(table)]
+        readings = {
+            (switch.experiment, switch.setting.partition("=")[0]): switch
+            for switch in LEDGER_SWITCHES
+        }
+        found = [
+            readings.get((row.experiment, row.change.partition("=")[0])) for row in each(table)
+        ]
         shown["here"] = [switch.here if switch else "" for switch in found]
         shown["elsewhere"] = [switch.elsewhere if switch else "" for switch in found]
     return shown
@@ -129,7 +156,11 @@ def runs_shown(sweep: Sweep) -> pd.DataFrame:
     """The list of a sweep's runs, with the change of each."""
     changes = dict(zip(sweep.cells.fingerprint, sweep.cells.change, strict=True))
     listed = run_list(sweep.study)
-    listed.insert(1, "change", [changes[fingerprint] or AS_IT_IS for fingerprint in sweep.study.runs.fingerprint])
+    listed.insert(
+        1,
+        "change",
+        [changes[fingerprint] or AS_IT_IS for fingerprint in sweep.study.runs.fingerprint],
+    )
     return listed
 
 
@@ -143,7 +174,9 @@ def _mean_std_n(row: Any) -> str:
 
 
 def _worth(row: Any) -> str:
-    """The difference to the unchanged row in points, with its interval where there are seeds enough for one."""
+    """The difference to the unchanged row in points, with its interval where there are seeds enough
+    for one.
+    """
     if pd.isna(row.difference):
         return "–"
     interval = f" ({row.low:+.2f} to {row.high:+.2f})" if pd.notna(row.low) else ""
@@ -151,12 +184,20 @@ def _worth(row: Any) -> str:
 
 
 def figure_sweep(sweep: Sweep) -> Figure:
-    """Each change's final test errors: a dot per seed and a bar at their mean, a panel per experiment."""
+    """Each change's final test errors: a dot per seed and a bar at their mean, a panel per
+    experiment.
+    """
     names = list(dict.fromkeys(sweep.cells.experiment))
     counts = [int((sweep.cells.experiment == name).sum()) for name in names]
     with mpl.rc_context(style.RC):
-        figure = Figure(figsize=(7.2, 0.9 * len(names) + 0.27 * sum(counts)), layout="constrained", dpi=style.DPI)
-        axes = figure.subplots(len(names), 1, squeeze=False, gridspec_kw={"height_ratios": [n + 1.5 for n in counts]})
+        figure = Figure(
+            figsize=(7.2, 0.9 * len(names) + 0.27 * sum(counts)),
+            layout="constrained",
+            dpi=style.DPI,
+        )
+        axes = figure.subplots(
+            len(names), 1, squeeze=False, gridspec_kw={"height_ratios": [n + 1.5 for n in counts]}
+        )
         for ax, name in zip(axes[:, 0], names, strict=True):
             _draw(ax, sweep, name)
         figure.draw_without_rendering()
@@ -169,12 +210,25 @@ def _draw(ax: Axes, sweep: Sweep, experiment: str) -> None:
     for place, cell in enumerate(each(cells)):
         values = errors(sweep, experiment, cell.fingerprint)
         colour = style.INK if cell.unchanged else style.COLOURS[32]
-        ax.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
+        ax.plot(
+            values,
+            [place] * len(values),
+            "o",
+            color=colour,
+            markersize=4,
+            alpha=0.55,
+            markeredgewidth=0,
+        )
         if values:
             mean = summarise(values).mean
             ax.plot([mean, mean], [place - 0.3, place + 0.3], color=colour, linewidth=2)
             if cell.unchanged:
                 ax.axvline(mean, color="#bdbdbd", linewidth=0.8, zorder=0.5)
-    ax.set(yticks=range(len(cells)), ylim=(len(cells) - 0.4, -0.6), xlabel="test error (%)", title=experiment)
+    ax.set(
+        yticks=range(len(cells)),
+        ylim=(len(cells) - 0.4, -0.6),
+        xlabel="test error (%)",
+        title=experiment,
+    )
     ax.set_yticklabels([change or AS_IT_IS for change in cells.change])
     ax.grid(False)

@@ -16,10 +16,14 @@ def named(row: Any) -> str:
 
 
 def open_questions(frames: Frames) -> list[str]:
-    """Each in a few words, such as `C2: Not settled: ...` or `Table 6, ResNet-20: ...`; what has not been run is not among them."""
+    """Each in a few words, such as `C2: Not settled: ...` or `Table 6, ResNet-20: ...`; what has
+    not been run is not among them.
+    """
     found = []
     for study in split_studies(frames):
-        found += [f"{one.id}: {one.reason}" for one in judge_claims(study) if one.verdict == "undecided"]
+        found += [
+            f"{one.id}: {one.reason}" for one in judge_claims(study) if one.verdict == "undecided"
+        ]
         for table in study_tables(study):
             if "verdict" in table.raw:
                 undecided = table.raw[table.raw.verdict == "undecided"]

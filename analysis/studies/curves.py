@@ -1,4 +1,5 @@
-"""Curves over seeds: the mean of the finished runs of a row at each iteration, with the lowest and highest of them.
+"""Curves over seeds: the mean of the finished runs of a row at each iteration, with the lowest and
+highest of them.
 
 Feeds Figures 1 and 6. No drawing, and no smoothing: the paper's curves are raw points as well.
 """
@@ -13,19 +14,25 @@ from analysis.studies.studies import Study
 
 @lru_cache(maxsize=256)
 def curve(study: Study, experiment: str, metric: str) -> pd.DataFrame:
-    """Columns iteration, mean, low, high, n; only iterations that every finished run of the row has measured.
+    """Columns iteration, mean, low, high, n; only iterations that every finished run of the row has
+    measured.
 
-    Runs that failed, did not finish or have no final error are left out, as in Table 6. Computed once, read-only.
+    Runs that failed, did not finish or have no final error are left out, as in Table 6. Computed
+    once, read-only.
     """
     measures = measure(study)
     runs = measures.run_id[(measures.experiment == experiment) & (measures.state == MEASURED)]
     points = study.metrics[study.metrics.run_id.isin(runs) & (study.metrics.metric == metric)]
-    wide = points.pivot(index="iteration", columns="run_id", values="value").reindex(columns=sorted(runs))
+    wide = points.pivot(index="iteration", columns="run_id", values="value").reindex(
+        columns=sorted(runs)
+    )
     return over_runs(wide.dropna().sort_index())
 
 
 def over_runs(wide: pd.DataFrame) -> pd.DataFrame:
-    """A frame with one column per run as the index's name, mean, low, high and n: what a curve with its band shows."""
+    """A frame with one column per run as the index's name, mean, low, high and n: what a curve with
+    its band shows.
+    """
     return pd.DataFrame(
         {
             str(wide.index.name): wide.index.to_numpy(),

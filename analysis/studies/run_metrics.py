@@ -1,7 +1,9 @@
-"""The few numbers of each run that tables and claims rest on, one row per run (Sec. 4.2; errors in percent).
+"""The few numbers of each run that tables and claims rest on, one row per run (Sec. 4.2; errors in
+percent).
 
-Table 6 reports the final iterate, so a final error is the one measured at the iteration where the run ends: never the
-best, never the last one available. It averages nothing over runs and judges nothing.
+Table 6 reports the final iterate, so a final error is the one measured at the iteration where the
+run ends: never the best, never the last one available. It averages nothing over runs and judges
+nothing.
 """
 
 from functools import lru_cache
@@ -25,43 +27,78 @@ from pipeline.recipe.metrics import (
 )
 
 LATE = 50_000 / PAPER_ITERATIONS
-"""The running training error scatters, so its final value is the mean from here (as a share of the iterations) on."""
+"""The running training error scatters, so its final value is the mean from here (as a share of the
+iterations) on.
+"""
 
-MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = ("measured", "no final error", "failed", "unfinished")
+MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = (
+    "measured",
+    "no final error",
+    "failed",
+    "unfinished",
+)
 
 History = dict[tuple[str, str], pd.DataFrame]
 
 EARLY = {"early_5": 5 / 60, "early_10": 10 / 60}
-"""Shares of the schedule at which claim I9 compares: 50,000 and 100,000 of ImageNet's 600,000 iterations."""
+"""Shares of the schedule at which claim I9 compares: 50,000 and 100,000 of ImageNet's 600,000
+iterations.
+"""
 
-AFTER = {f"{protocol}_{first}": protocol_err(protocol, first) for protocol in PROTOCOLS for first in (1, 5)}
+AFTER = {
+    f"{protocol}_{first}": protocol_err(protocol, first)
+    for protocol in PROTOCOLS
+    for first in (1, 5)
+}
 """What finished ImageNet networks are tested by: `ten_crop_1` is the top-1 error of ten crops."""
 
-COLUMNS = ["test", "train_clean", "train_running", "train_plateau", *EARLY, *AFTER, "response", "forward", "backward"]
+COLUMNS = [
+    "test",
+    "train_clean",
+    "train_running",
+    "train_plateau",
+    *EARLY,
+    *AFTER,
+    "response",
+    "forward",
+    "backward",
+]
 
 
 @lru_cache(maxsize=16)
 def measure(study: Study) -> pd.DataFrame:
     """One row per run of the study, NaN where a number was not measured.
 
-    Columns beside those of the run: `state` (`measured`: finished with a final test error; `no final error`: finished
-    without, never averaged; `failed`; `unfinished`), `test`, `train_clean` and `train_running` (final errors),
-    `train_plateau` (mean running error before the last learning rate drop), `early_5` and `early_10` (test error early in training),
-    `ten_crop_1`, ... (`AFTER`), `response` (mean over layers of the final
-    standard deviation of their responses), `forward` and `backward` (the weakest signal in any layer, at the start, at
-    drops and at the end: variance, and gradient norm relative to the last layer's). Computed once per study: treat it as read-only.
+    Columns beside those of the run: `state` (`measured`: finished with a final test error; `no
+    final error`: finished without, never averaged; `failed`; `unfinished`), `test`, `train_clean`
+    and `train_running` (final errors), `train_plateau` (mean running error before the last learning
+    rate drop), `early_5` and `early_10` (test error early in training), `ten_crop_1`, ...
+    (`AFTER`), `response` (mean over layers of the final standard deviation of their responses),
+    `forward` and `backward` (the weakest signal in any layer, at the start, at drops and at the
+    end: variance, and gradient norm relative to the last layer's). Computed once per study: treat
+    it as read-only.
     """
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
     names = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
     kept = study.runs[[*names, "warmup_end", "converging_from"]]
-    deviations = study.layers[study.layers.quantity == RESPONSE_STD].groupby(["run_id", "iteration"]).value.mean()
-    forward, backward = _weakest(study, FORWARD_VARIANCE), _weakest(study, GRADIENT_NORM, relative=True)
+    deviations = (
+        study.layers[study.layers.quantity == RESPONSE_STD]
+        .groupby(["run_id", "iteration"])
+        .value.mean()
+    )
+    forward, backward = (
+        _weakest(study, FORWARD_VARIANCE),
+        _weakest(study, GRADIENT_NORM, relative=True),
+    )
     numbers = pd.DataFrame(
         [
             _of_run(run.run_id, run.iterations, _drops(study, run.experiment), history)
             | {"response": float(deviations.get((run.run_id, run.iterations), nan))}
-            | {"forward": float(forward.get(run.run_id, nan)), "backward": float(backward.get(run.run_id, nan))}
+            | {
+                "forward": float(forward.get(run.run_id, nan)),
+                "backward": float(backward.get(run.run_id, nan)),
+            }
             for run in each(kept)
         ],
         columns=COLUMNS,
@@ -69,14 +106,18 @@ def measure(study: Study) -> pd.DataFrame:
         dtype="float64",
     )
     measured = pd.concat([kept, numbers], axis=1)
-    measured["state"] = [_state(s, test) for s, test in zip(measured.status, measured.test, strict=True)]
+    measured["state"] = [
+        _state(s, test) for s, test in zip(measured.status, measured.test, strict=True)
+    ]
     for name in ("warmup_end", "converging_from"):
         measured[name] = measured[name].astype("float64")
     return measured
 
 
 def _weakest(study: Study, quantity: str, relative: bool = False) -> pd.Series:
-    """By run, the smallest value of a quantity in any layer, if `relative` as a share of the last layer's."""
+    """By run, the smallest value of a quantity in any layer, if `relative` as a share of the last
+    layer's.
+    """
     layers = study.layers[study.layers.quantity == quantity].sort_values("layer")
     last = layers.groupby(["run_id", "iteration"]).value.transform("last")
     values = layers.value / last if relative else layers.value
@@ -95,7 +136,9 @@ def _of_run(run: str, end: int, drops: tuple[int, int], history: History) -> dic
         "test": _at(test, end),
         "train_clean": _at(_points(history, run, TRAIN_CLEAN_ERR), end),
         "train_running": float(running[running.index >= LATE * end].mean()),
-        "train_plateau": float(running[(running.index > drops[0]) & (running.index <= drops[1])].mean()),
+        "train_plateau": float(
+            running[(running.index > drops[0]) & (running.index <= drops[1])].mean()
+        ),
         **{name: _from(test, share * end) for name, share in EARLY.items()},
         **{name: _at(_points(history, run, metric), end) for name, metric in AFTER.items()},
     }

@@ -1,7 +1,9 @@
-"""A study: the runs of one dataset under one variant of the recipe. Runs of different studies never meet in a cell.
+"""A study: the runs of one dataset under one variant of the recipe. Runs of different studies never
+meet in a cell.
 
-Design: only the official CIFAR-10 or ImageNet under the paper's own recipe is compared with the paper's numbers; elsewhere its
-claims are judged as orderings. This module groups runs and says in words what deviates; it averages nothing.
+Design: only the official CIFAR-10 or ImageNet under the paper's own recipe is compared with the
+    paper's numbers; elsewhere its claims are judged as orderings. This module groups runs and says
+    in words what deviates; it averages nothing.
 """
 
 import re
@@ -21,7 +23,9 @@ from pipeline.recipe.overrides import FOLLOWS_ITERATIONS, following, value_text
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The checked frames of one dataset and one recipe variant; `official` means the paper's own dataset."""
+    """The checked frames of one dataset and one recipe variant; `official` means the paper's own
+    dataset.
+    """
 
     dataset: str
     dataset_id: str
@@ -48,25 +52,41 @@ class Study:
         """One clause or two; empty for a comparable study."""
         clauses = [] if self.official else [_about_dataset(self.dataset, self.papers_dataset)]
         if self.overrides:
-            words = ", ".join(f"{name}={value_text(value)}" for name, value in self.named_overrides().items())
+            words = ", ".join(
+                f"{name}={value_text(value)}" for name, value in self.named_overrides().items()
+            )
             clauses.append(f"not the paper's recipe: {words}")
         return "; ".join(clauses)
 
     def named_overrides(self) -> dict[str, Any]:
         """The overrides without those that only follow from another number of iterations."""
-        moved = [following(name, self.overrides) for name in set(self.runs.experiment) if name in EXPERIMENTS]
+        moved = [
+            following(name, self.overrides)
+            for name in set(self.runs.experiment)
+            if name in EXPERIMENTS
+        ]
         moved_alone = set.intersection(*moved) if moved else set()
         return {name: value for name, value in self.overrides.items() if name not in moved_alone}
 
     def deviations(self) -> list[str]:
-        """Each named override as a phrase with the paper's value where the study's rows agree on one."""
+        """Each named override as a phrase with the paper's value where the study's rows agree on
+        one.
+        """
         phrases = []
         for name, value in self.named_overrides().items():
-            paper = {value_text(getattr(EXPERIMENTS[e], name, None)) for e in self.runs.experiment if e in EXPERIMENTS}
+            paper = {
+                value_text(getattr(EXPERIMENTS[e], name, None))
+                for e in self.runs.experiment
+                if e in EXPERIMENTS
+            }
             instead = f" instead of {paper.pop()}" if len(paper) == 1 else ""
             phrases.append(f"{name.replace('_', ' ')} {value_text(value)}{instead}")
             if name == "iterations":
-                moved = [FOLLOWS_ITERATIONS[other] for other in FOLLOWS_ITERATIONS if self._follows(other)]
+                moved = [
+                    FOLLOWS_ITERATIONS[other]
+                    for other in FOLLOWS_ITERATIONS
+                    if self._follows(other)
+                ]
                 phrases[-1] += f" ({' and '.join(moved)} moved in proportion)" if moved else ""
         return phrases
 
@@ -94,22 +114,27 @@ class Study:
     def title(self) -> str:
         if not self.overrides:
             return f"{self.dataset_title}, the paper's recipe"
-        return f"{self.dataset_title}, " + ", ".join(f"{k}={value_text(v)}" for k, v in self.named_overrides().items())
+        return f"{self.dataset_title}, " + ", ".join(
+            f"{k}={value_text(v)}" for k, v in self.named_overrides().items()
+        )
 
     @property
     def slug(self) -> str:
         """A folder name: readable, and unique by dataset id and recipe."""
-        digest = blake2b(f"{self.dataset_id} {dumps(self.overrides, sort_keys=True)}".encode(), digest_size=4)
+        digest = blake2b(
+            f"{self.dataset_id} {dumps(self.overrides, sort_keys=True)}".encode(), digest_size=4
+        )
         return f"{re.sub('[^a-z0-9]+', '-', self.dataset.lower()).strip('-')}-{digest.hexdigest()}"
 
 
 def split_studies(frames: Frames) -> list[Study]:
     """The studies of checked frames: comparable ones first, then by dataset and recipe.
 
-    A study is what somebody asked for: a run belongs to it if the study's changes, applied to the paper's row, give the
-    run's (ResNet-110 at a warm-up rate of 0.01 is the paper's own, and also one of a study that has that rate everywhere).
-    One dataset id means the same pixels, so its copies count as official as soon as one of them is. What was asked for
-    within a sweep alone makes no study: it is in `analysis.report.sweep_pages`.
+    A study is what somebody asked for: a run belongs to it if the study's changes, applied to the
+    paper's row, give the run's (ResNet-110 at a warm-up rate of 0.01 is the paper's own, and also
+    one of a study that has that rate everywhere). One dataset id means the same pixels, so its
+    copies count as official as soon as one of them is. What was asked for within a sweep alone
+    makes no study: it is in `analysis.report.sweep_pages`.
     """
     studies: list[Study] = []
     for _, of_dataset in frames.runs.groupby("dataset_id"):
@@ -121,7 +146,9 @@ def split_studies(frames: Frames) -> list[Study]:
         for overrides, rows in found.items():
             paper = official and overrides == "{}"
             if paper or not any(set(rows.run_id) < set(others.run_id) for others in found.values()):
-                studies.append(study_of(min(of_dataset.dataset), loads(overrides), official, rows, frames))
+                studies.append(
+                    study_of(min(of_dataset.dataset), loads(overrides), official, rows, frames)
+                )
     return sorted(studies, key=lambda study: (not study.comparable, study.dataset, study.slug))
 
 
@@ -164,7 +191,9 @@ def _belongs(run: Any, overrides: dict[str, Any]) -> bool:
 
 
 def _paper_order(values: pd.Series) -> pd.Series:
-    """Sort key: experiments in the order of the paper's rows (others after them, by name), numbers as they are."""
+    """Sort key: experiments in the order of the paper's rows (others after them, by name), numbers
+    as they are.
+    """
     if values.name != "experiment":
         return values
     names = list(EXPERIMENTS) + sorted(set(values) - set(EXPERIMENTS))
@@ -174,6 +203,8 @@ def _paper_order(values: pd.Series) -> pd.Series:
 def _about_dataset(dataset: str, wanted: str) -> str:
     if dataset.lower() == wanted.lower():
         return f"dataset is {dataset}, not read from the official archives"
-    if dataset.lower().replace("-", "").startswith("cifar10") and not dataset.lower().startswith("cifar100"):
+    if dataset.lower().replace("-", "").startswith("cifar10") and not dataset.lower().startswith(
+        "cifar100"
+    ):
         return f"dataset is {dataset}, not verified against the official archive"
     return f"dataset is {dataset}, not {wanted}"

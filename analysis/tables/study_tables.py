@@ -13,7 +13,9 @@ from analysis.tables import tables_2_to_5 as protocol_tables
 
 
 class CountedCell(NamedTuple):
-    """An error that the paper prints of one of its own networks: whether it was run here, and the verdict."""
+    """An error that the paper prints of one of its own networks: whether it was run here, and the
+    verdict.
+    """
 
     run: bool
     verdict: str
@@ -21,9 +23,11 @@ class CountedCell(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ShownTable:
-    """A table: `raw` numbers, `printed` as text whose `numeric` columns are set flush right, and notes.
+    """A table: `raw` numbers, `printed` as text whose `numeric` columns are set flush right, and
+    notes.
 
-    `linked` are the printed columns whose cells lead to the runs behind them, `rows` the experiment of each printed row.
+    `linked` are the printed columns whose cells lead to the runs behind them, `rows` the experiment
+    of each printed row.
     """
 
     name: str
@@ -64,7 +68,16 @@ def study_tables(study: Study) -> list[ShownTable]:
         raw = tables.table_6(study)
         shown, notes = tables.printed(raw), tables.notes(study, raw)
         return [
-            ShownTable("table_6", "Table 6", raw, shown, tables.NUMERIC, notes, ("error (%)",), raw.experiment.tolist())
+            ShownTable(
+                "table_6",
+                "Table 6",
+                raw,
+                shown,
+                tables.NUMERIC,
+                notes,
+                ("error (%)",),
+                raw.experiment.tolist(),
+            )
         ]
     made = []
     for about in protocol_tables.TABLES:
@@ -89,6 +102,13 @@ def study_tables(study: Study) -> list[ShownTable]:
     return [
         *made,
         ShownTable(
-            "table_5", "Table 5", fifth, fifth, ("top-5 (%)", "paper, top-5"), [protocol_tables.ENSEMBLES], (), rows
+            "table_5",
+            "Table 5",
+            fifth,
+            fifth,
+            ("top-5 (%)", "paper, top-5"),
+            [protocol_tables.ENSEMBLES],
+            (),
+            rows,
         ),
     ]

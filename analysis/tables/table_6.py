@@ -1,7 +1,9 @@
-"""Table 6 (Sec. 4.2): the paper's rows in its order with what was measured beside them, and the plain nets below.
+"""Table 6 (Sec. 4.2): the paper's rows in its order with what was measured beside them, and the
+plain nets below.
 
-`table_6` is a frame of raw numbers, `printed` the same rounded for people. Runs that failed or did not finish are
-counted and never averaged; nothing is compared with the paper unless it is the same dataset and recipe.
+`table_6` is a frame of raw numbers, `printed` the same rounded for people. Runs that failed or did
+not finish are counted and never averaged; nothing is compared with the paper unless it is the same
+dataset and recipe.
 """
 
 from collections.abc import Collection
@@ -32,7 +34,9 @@ NUMERIC = ("layers", "params", "error (%)", "95 % interval", "min–max", "paper
 
 @dataclass(frozen=True)
 class Reference:
-    """What the paper says about a row: `number` (percent) is compared with the mean; NaN if it gives none."""
+    """What the paper says about a row: `number` (percent) is compared with the mean; NaN if it
+    gives none.
+    """
 
     method: str
     layers: int | None
@@ -44,18 +48,26 @@ class Reference:
 
 
 def table_6(study: Study) -> pd.DataFrame:
-    """Table 6 of a study, raw numbers: errors in percent, `std` with n - 1, counts of runs, `difference` in points.
+    """Table 6 of a study, raw numbers: errors in percent, `std` with n - 1, counts of runs,
+    `difference` in points.
 
     `difference` is mean - paper and NaN where the two are not comparable; `reason` then says why.
     """
     measures = measure(study)
-    return pd.DataFrame([_row(reference, study, measures) for reference in references()]).astype({"layers": "Int64"})
+    return pd.DataFrame([_row(reference, study, measures) for reference in references()]).astype(
+        {"layers": "Int64"}
+    )
 
 
 def references() -> list[Reference]:
-    """The paper's side of the table: its own rows in order, then the plain networks it shows only as curves."""
+    """The paper's side of the table: its own rows in order, then the plain networks it shows only
+    as curves.
+    """
     rows = reported.table_6()
-    table = [Reference(r.method, r.layers, r.experiment, r.params, r.reference, r.printed, r.note) for r in rows]
+    table = [
+        Reference(r.method, r.layers, r.experiment, r.params, r.reference, r.printed, r.note)
+        for r in rows
+    ]
     return table + [_plain_reference(name) for name in PLAIN]
 
 
@@ -128,7 +140,8 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "error (%)": [mean_std_n(row.mean, row.std, row.n) for row in each(table)],
             "95 % interval": [_interval(row.low95, row.high95) for row in each(table)],
             "min–max": [_interval(row.best, row.worst) for row in each(table)],
-            "paper (%)": table.paper_printed + table.paper_note.map(lambda note: "†" if note == DIGITISED else ""),
+            "paper (%)": table.paper_printed
+            + table.paper_note.map(lambda note: "†" if note == DIGITISED else ""),
             "difference": [_difference(row) for row in each(table)],
             "verdict": [_verdict(row) for row in each(table)],
             "remarks": [_remarks(row) for row in each(table)],
@@ -167,24 +180,36 @@ def _difference(row: Any) -> str:
 def _remarks(row: Any) -> str:
     if not row.experiment:
         return "quoted by the paper"
-    counts = {"failed": row.failed, "unfinished": row.unfinished, "finished without a final error": row.no_final_error}
+    counts = {
+        "failed": row.failed,
+        "unfinished": row.unfinished,
+        "finished without a final error": row.no_final_error,
+    }
     words = [f"{count} {what}" for what, count in counts.items() if count]
     return ", ".join(words or ([] if row.n else ["not run"]))
 
 
 def notes(study: Study, table: pd.DataFrame) -> list[str]:
-    """The notes under the printed table of a study; of each cell that is not reproduced, what is known of it."""
+    """The notes under the printed table of a study; of each cell that is not reproduced, what is
+    known of it.
+    """
     lines = [
-        "Test error of the final iterate in percent: mean ± standard deviation over seeds (number of finished runs), the "
-        "95 % interval of the mean, and the lowest and highest seed. Failed and unfinished runs are counted, not averaged.",
-        "The paper's column is Table 6 as printed; ResNet-110 there is the best of five runs (mean±std), and the "
+        "Test error of the final iterate in percent: mean ± standard deviation over seeds (number "
+        "of finished runs), the "
+        "95 % interval of the mean, and the lowest and highest seed. Failed and unfinished runs "
+        "are counted, not averaged.",
+        "The paper's column is Table 6 as printed; ResNet-110 there is the best of five runs "
+        "(mean±std), and the "
         "difference is taken to its mean, elsewhere to the single number.",
-        f"† The paper shows plain networks only as curves: {DIGITISED}, last iteration. Of plain-110 it says > 60 %.",
+        f"† The paper shows plain networks only as curves: {DIGITISED}, last iteration. Of "
+        "plain-110 it says > 60 %.",
     ]
     if study.comparable:
         lines.append(
-            f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our mean − the paper's number) lies within "
-            f"±{MARGIN:g} points (plain networks: the digitising error is added), contradicted where it lies outside."
+            f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our "
+            "mean − the paper's number) lies within "
+            f"±{MARGIN:g} points (plain networks: the digitising error is added), contradicted "
+            "where it lies outside."
         )
         for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
             lines.append(f"{row.method}-{row.layers} is {row.verdict}: {row.why}.")
@@ -197,7 +222,9 @@ def to_markdown(table: pd.DataFrame) -> str:
     """A Markdown table of a frame of text."""
     heads = list(table.columns)
     rows = [heads, ["---" for _ in heads], *table.to_numpy().tolist()]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
+    )
 
 
 LATEX = {

@@ -1,7 +1,9 @@
-"""Tables 2 to 5 (Sec. 4.1): ImageNet errors by ten crops, by multi-scale testing, and of ensembles, beside the paper's.
+"""Tables 2 to 5 (Sec. 4.1): ImageNet errors by ten crops, by multi-scale testing, and of ensembles,
+beside the paper's.
 
-`protocol_table` is a frame of raw numbers, two measures (top-1 and top-5) a method; `printed` the same for people. As in
-Table 6, failed runs are counted and never averaged, and nothing is compared unless dataset and recipe are the paper's.
+`protocol_table` is a frame of raw numbers, two measures (top-1 and top-5) a method; `printed` the
+same for people. As in Table 6, failed runs are counted and never averaged, and nothing is compared
+unless dataset and recipe are the paper's.
 """
 
 from dataclasses import dataclass
@@ -44,14 +46,18 @@ TABLES = (
 
 
 def protocol_table(study: Study, about: About) -> pd.DataFrame:
-    """A line a method and measure: n, mean, std, low95, high95 (percent), paper, difference, verdict and why."""
+    """A line a method and measure: n, mean, std, low95, high95 (percent), paper, difference,
+    verdict and why.
+    """
     measures = measure(study)
     rows, paper_has = [], reported.protocol_table(about.number)
     printed_firsts = [first for first in FIRSTS if paper_has[f"top{first}"].notna().any()]
     for method in each(paper_has):
         runs = measures[(measures.experiment == method.experiment) & (measures.state == MEASURED)]
         for first in printed_firsts:
-            values = runs[f"{about.protocol}_{first}"].dropna().tolist() if method.experiment else []
+            values = (
+                runs[f"{about.protocol}_{first}"].dropna().tolist() if method.experiment else []
+            )
             paper = float(getattr(method, f"top{first}"))
             cell = _cell(study, about, method.experiment, first, values, paper)
             rows.append(
@@ -78,7 +84,9 @@ def protocol_table(study: Study, about: About) -> pd.DataFrame:
 
 def _peers(study: Study, about: About) -> list[dict[str, Any]]:
     """A line a measure for weights that were made elsewhere and evaluated here; Table 2 has none."""
-    peers = study.evaluations[(study.evaluations.kind == "peer") & (study.evaluations.protocol == about.protocol)]
+    peers = study.evaluations[
+        (study.evaluations.kind == "peer") & (study.evaluations.protocol == about.protocol)
+    ]
     return [
         {
             "method": peer.name,
@@ -99,14 +107,18 @@ def _peers(study: Study, about: About) -> list[dict[str, Any]]:
     ]
 
 
-def _cell(study: Study, about: About, experiment: str, first: int, values: list[float], paper: float) -> Cell:
+def _cell(
+    study: Study, about: About, experiment: str, first: int, values: list[float], paper: float
+) -> Cell:
     reason = "" if study.comparable else study.why_not_comparable
     margin = margin_of(experiment, protocol_err(about.protocol, first))
     return judge_cell(values, paper, margin, level=study.level, not_comparable=reason)
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """A line a method: `mean ± std (n)` beside the paper's number, the difference and the verdict of each measure."""
+    """A line a method: `mean ± std (n)` beside the paper's number, the difference and the verdict
+    of each measure.
+    """
     lines = []
     for (method, experiment), both in table.groupby(["method", "experiment"], sort=False):
         line: dict[str, str] = {"method": str(method)}
@@ -118,7 +130,9 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             line[f"verdict, {name}"] = row.verdict if row.comparable and row.n else MISSING
         ran = both.n.max() > 0
         usual = "" if ran else "not run"
-        line["remarks"] = usual if experiment else "peer, evaluated here" if ran else "quoted by the paper"
+        line["remarks"] = (
+            usual if experiment else "peer, evaluated here" if ran else "quoted by the paper"
+        )
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -130,31 +144,44 @@ def _difference(row: Any) -> str:
 
 
 def notes(study: Study, table: pd.DataFrame) -> list[str]:
-    """The notes under a printed table of a study; of each cell that is not reproduced, what is known of it."""
+    """The notes under a printed table of a study; of each cell that is not reproduced, what is
+    known of it.
+    """
     lines = [
-        "Error of the final network on the validation images in percent: mean ± standard deviation over seeds (number of "
-        "finished runs). Batch-norm statistics are those averaged after training, unless the recipe's statistics_images is 0.",
+        "Error of the final network on the validation images in percent: mean ± standard deviation "
+        "over seeds (number of "
+        "finished runs). Batch-norm statistics are those averaged after training, unless the "
+        "recipe's statistics_images is 0.",
     ]
     if not study.comparable:
         return [*lines, f"Not comparable with the paper: {study.why_not_comparable}."]
     lines.append(
-        f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our mean − the paper's number) lies "
-        f"within ±{MARGIN:g} points, contradicted where it lies outside. The paper had one run of each."
+        f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our mean "
+        "− the paper's number) lies "
+        f"within ±{MARGIN:g} points, contradicted where it lies outside. The paper had one run of "
+        "each."
     )
     for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
-        lines.append(f"{row.method}, top-{row.measure.removeprefix('top')}, is {row.verdict}: {row.why}.")
+        lines.append(
+            f"{row.method}, top-{row.measure.removeprefix('top')}, is {row.verdict}: {row.why}."
+        )
     return lines
 
 
 def table_5(study: Study) -> pd.DataFrame:
-    """Table 5 as the paper prints it, top-5 errors in percent on the test server, and the study's ensembles below."""
+    """Table 5 as the paper prints it, top-5 errors in percent on the test server, and the study's
+    ensembles below.
+    """
     paper = reported.protocol_table(5)
     theirs = pd.DataFrame(
         {
             "method": paper.method,
             "top-5 (%)": MISSING,
             "paper, top-5": [f"{value:.2f}" for value in paper.top5],
-            "remarks": ["quoted by the paper" if "quoted" in note else "cannot be run" for note in paper.note],
+            "remarks": [
+                "quoted by the paper" if "quoted" in note else "cannot be run"
+                for note in paper.note
+            ],
         }
     )
     found = study.evaluations[study.evaluations.kind == "ensemble"]
@@ -164,7 +191,10 @@ def table_5(study: Study) -> pd.DataFrame:
                 "method": one.name,
                 "top-5 (%)": f"{one.top5_err:.2f}",
                 "paper, top-5": MISSING,
-                "remarks": f"an ensemble of ours, {one.protocol}, validation images; top-1 {one.top1_err:.2f} %",
+                "remarks": (
+                    f"an ensemble of ours, {one.protocol}, validation images; top-1 "
+                    f"{one.top1_err:.2f} %"
+                ),
             }
             for one in each(found)
         ],
@@ -174,7 +204,9 @@ def table_5(study: Study) -> pd.DataFrame:
 
 
 ENSEMBLES = (
-    "The paper's ensemble is of six models, of which it names two (152 layers), on the test server, which takes no more "
-    "submissions: that number cannot be run again. `resnet-repro evaluate --ensemble --keep NAME` scores any runs together on "
+    "The paper's ensemble is of six models, of which it names two (152 layers), on the test "
+    "server, which takes no more "
+    "submissions: that number cannot be run again. `resnet-repro evaluate --ensemble --keep NAME` "
+    "scores any runs together on "
     "the validation images, and they stand here."
 )

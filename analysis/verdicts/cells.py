@@ -1,7 +1,9 @@
-"""A cell: what several seeds measured where the paper prints one number, and the verdict on whether it was reproduced.
+"""A cell: what several seeds measured where the paper prints one number, and the verdict on whether
+it was reproduced.
 
-The interval of (our mean - the paper's number, taken as fixed) has to lie within a margin: two one-sided tests at 5 %. It
-contradicts where it lies wholly outside. Margins are half a point unless `paper/margins.csv` says otherwise, and why.
+The interval of (our mean - the paper's number, taken as fixed) has to lie within a margin: two
+one-sided tests at 5 %. It contradicts where it lies wholly outside. Margins are half a point unless
+`paper/margins.csv` says otherwise, and why.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,9 @@ VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "undecided", "not
 
 @dataclass(frozen=True)
 class Cell:
-    """Numbers in percent: `low95` and `high95` bound our mean, `low` and `high` its difference from the paper's number."""
+    """Numbers in percent: `low95` and `high95` bound our mean, `low` and `high` its difference from
+    the paper's number.
+    """
 
     n: int
     mean: float
@@ -42,9 +46,14 @@ class Cell:
 
 
 def judge_cell(
-    values: Sequence[float], paper: float, margin: float, level: Fraction = stats.LEVEL, not_comparable: str = ""
+    values: Sequence[float],
+    paper: float,
+    margin: float,
+    level: Fraction = stats.LEVEL,
+    not_comparable: str = "",
 ) -> Cell:
-    """The cell of these values; `not_comparable` says why they are not compared with the paper's number, if they are not.
+    """The cell of these values; `not_comparable` says why they are not compared with the paper's
+    number, if they are not.
 
     Raises:
         ValueError: a value is not finite.
@@ -81,27 +90,42 @@ def _verdict(
     if not isfinite(paper):
         return "not run", "the paper gives no number"
     if summary.n < stats.MIN_SEEDS:
-        return "undecided", f"{summary.n} finished seed{'s' * (summary.n > 1)}; at least {stats.MIN_SEEDS} are needed"
+        return (
+            "undecided",
+            f"{summary.n} finished seed{'s' * (summary.n > 1)}; at least {stats.MIN_SEEDS} are "
+            "needed",
+        )
     within = f"±{margin:g}"
     interval = f"{stats.percent(stats.confidence(level))} interval of the difference {_signed(low)} to {_signed(high)}"
     if -margin <= low and high <= margin:
         return "reproduced", f"{interval}, within {within}"
     if low > margin or high < -margin:
         return "contradicted", f"{interval}, outside {within}"
-    return "undecided", f"{interval}, across {within}; {_what_would_decide(summary, paper, margin, level)}"
+    return (
+        "undecided",
+        f"{interval}, across {within}; {_what_would_decide(summary, paper, margin, level)}",
+    )
 
 
 def _what_would_decide(summary: stats.Summary, paper: float, margin: float, level: Fraction) -> str:
-    """The difference that so many seeds could have shown to be small enough, and the seeds that would decide."""
+    """The difference that so many seeds could have shown to be small enough, and the seeds that
+    would decide.
+    """
     reach = margin - stats.half_width(summary.std, summary.n, level)
     seen = f"a difference of up to {reach:.2f}" if reach > 0 else "no difference, however small,"
-    seeds = stats.seeds_to_place(summary.mean - paper, summary.std, summary.n, -margin, margin, level)
+    seeds = stats.seeds_to_place(
+        summary.mean - paper, summary.std, summary.n, -margin, margin, level
+    )
     return f"{summary.n} seeds could have shown {seen} to be within it; {would_decide(seeds)}"
 
 
 def would_decide(seeds: int | None) -> str:
     """In words, how many seeds would decide."""
-    return f"about {seeds} seeds would decide" if seeds else f"more than {stats.MANY_SEEDS} seeds would be needed"
+    return (
+        f"about {seeds} seeds would decide"
+        if seeds
+        else f"more than {stats.MANY_SEEDS} seeds would be needed"
+    )
 
 
 def margin_of(experiment: str, metric: str) -> float:

@@ -1,8 +1,9 @@
-"""The parts a claim is made of, and what the measured runs say about each: holds, opposite, open or missing.
+"""The parts a claim is made of, and what the measured runs say about each: holds, opposite, open or
+missing.
 
-Five kinds: an ordering of two rows (permutation test), a mean within bounds (t-interval), two means that are similar
-(Welch interval), a bound that every run keeps, and ResNet-110's slow start (footnote 5). Which claim has which parts is in
-`claims`.
+Five kinds: an ordering of two rows (permutation test), a mean within bounds (t-interval), two means
+that are similar (Welch interval), a bound that every run keeps, and ResNet-110's slow start
+(footnote 5). Which claim has which parts is in `claims`.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +24,10 @@ Outcome = Literal["holds", "opposite", "open", "missing"]
 
 QUANTITIES: dict[str, dict[str, str]] = {
     "test": {"test": "test error"},
-    "train": {"train_clean": "training error (whole set)", "train_running": "training error (running, last 22 %)"},
+    "train": {
+        "train_clean": "training error (whole set)",
+        "train_running": "training error (running, last 22 %)",
+    },
     "plateau": {"train_plateau": "training error (running, before the last drop)"},
     "response": {"response": "mean deviation of layer responses"},
     "forward": {"forward": "weakest forward variance of any layer"},
@@ -37,7 +41,9 @@ QUANTITIES: dict[str, dict[str, str]] = {
     "multi_scale_1": {"multi_scale_1": "multi-scale top-1 error"},
     "multi_scale_5": {"multi_scale_5": "multi-scale top-5 error"},
 }
-"""What can be compared: the columns of `measures` that give it, in words; the first that all runs have is used."""
+"""What can be compared: the columns of `measures` that give it, in words; the first that all runs
+have is used.
+"""
 
 TRAINING_IMAGES = 50_000
 """Of CIFAR-10, for the length of an epoch in footnote 5, which is judged on CIFAR-10 alone."""
@@ -45,7 +51,8 @@ TRAINING_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class Evidence:
-    """One part of a claim on one study: the numbers, the test and its outcome, and in a few words why.
+    """One part of a claim on one study: the numbers, the test and its outcome, and in a few words
+    why.
 
     `p` is one-sided in the claimed direction; `low` and `high` are the ends of a 90 % interval.
     """
@@ -66,7 +73,9 @@ class Evidence:
 
 
 class Part(Protocol):
-    """A part of a claim: the rows it needs, and how it is judged on the frame of `measures.measure`."""
+    """A part of a claim: the rows it needs, and how it is judged on the frame of
+    `measures.measure`.
+    """
 
     @property
     def experiments(self) -> tuple[str, ...]: ...
@@ -76,7 +85,9 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as parts; `absolute` claims are about numbers on the paper's own data, and mean nothing on other data."""
+    """A claim as parts; `absolute` claims are about numbers on the paper's own data, and mean
+    nothing on other data.
+    """
 
     parts: tuple[Part, ...]
     absolute: bool = False
@@ -117,7 +128,9 @@ class Higher:
 
 @dataclass(frozen=True)
 class Within:
-    """The mean of `quantity` in one row lies between `above` and `below`, shown by its 90 % interval."""
+    """The mean of `quantity` in one row lies between `above` and `below`, shown by its 90 %
+    interval.
+    """
 
     quantity: str
     experiment: str
@@ -130,7 +143,11 @@ class Within:
 
     def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         words, values, problem = values_of(measures, self.quantity, self.experiments)
-        bounds = ((sign, bound) for sign, bound in ((">", self.above), ("<", self.below)) if isfinite(bound))
+        bounds = (
+            (sign, bound)
+            for sign, bound in ((">", self.above), ("<", self.below))
+            if isfinite(bound)
+        )
         text = f"{words}: {self.experiment} {' and '.join(f'{sign} {_number(bound)}' for sign, bound in bounds)}"
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
@@ -138,15 +155,15 @@ class Within:
         interval = stats.mean_interval(values[self.experiment], stats.confidence(level))
         outcome, why = _placed(interval, self.above, self.below, level)
         if outcome == "open":
-            why += (
-                f"; {would_decide(stats.seeds_to_place(found.mean, found.std, found.n, self.above, self.below, level))}"
-            )
+            why += f"; {would_decide(stats.seeds_to_place(found.mean, found.std, found.n, self.above, self.below, level))}"
         return evidence_of(text, self.experiments, values, outcome, why, interval=interval)
 
 
 @dataclass(frozen=True)
 class Similar:
-    """The means of `quantity` in two rows differ by less than `margin`, by the 90 % interval of the difference."""
+    """The means of `quantity` in two rows differ by less than `margin`, by the 90 % interval of the
+    difference.
+    """
 
     quantity: str
     first: str
@@ -163,12 +180,16 @@ class Similar:
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
         first, second = stats.summarise(values[self.first]), stats.summarise(values[self.second])
-        interval = stats.difference_interval(values[self.first], values[self.second], stats.confidence(level))
+        interval = stats.difference_interval(
+            values[self.first], values[self.second], stats.confidence(level)
+        )
         outcome, why = _placed(interval, -self.margin, self.margin, level, "difference, ")
         if outcome == "open":
             spread, fewest = hypot(first.std, second.std), min(first.n, second.n)
             difference = first.mean - second.mean
-            seeds = stats.seeds_to_place(difference, spread, fewest, -self.margin, self.margin, level)
+            seeds = stats.seeds_to_place(
+                difference, spread, fewest, -self.margin, self.margin, level
+            )
             why += f"; {would_decide(seeds)}"
         return evidence_of(text, self.experiments, values, outcome, why, interval=interval)
 
@@ -193,12 +214,20 @@ class EveryRun:
         found = values[self.experiment]
         above = sum(value > self.above for value in found)
         outcome: Outcome = "holds" if above == len(found) else "opposite" if not above else "open"
-        return evidence_of(text, self.experiments, values, outcome, f"{above} of {len(found)}, lowest {min(found):.2g}")
+        return evidence_of(
+            text,
+            self.experiments,
+            values,
+            outcome,
+            f"{above} of {len(found)}, lowest {min(found):.2g}",
+        )
 
 
 @dataclass(frozen=True)
 class SlowStart:
-    """Every run of the row goes on for more than one epoch before its running error is clearly below 90 %."""
+    """Every run of the row goes on for more than one epoch before its running error is clearly
+    below 90 %.
+    """
 
     experiment: str
 
@@ -214,17 +243,31 @@ class SlowStart:
         _, _, problem = values_of(measures, "test", self.experiments)
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
-        fast = (runs.converging_from <= epoch).sum()  # a run that never converged has no number, and is slow
+        fast = (
+            runs.converging_from <= epoch
+        ).sum()  # a run that never converged has no number, and is slow
         slow = len(runs) - fast
-        outcome: Outcome = "holds" if slow == len(runs) else "opposite" if fast == len(runs) else "open"
+        outcome: Outcome = (
+            "holds" if slow == len(runs) else "opposite" if fast == len(runs) else "open"
+        )
         why = f"{slow} of {len(runs)} runs longer, {fast} shorter"
         return evidence_of(text, self.experiments, values, outcome, why)
 
 
-def ordered(first: list[float], second: list[float], level: Fraction) -> tuple[Outcome, float, float]:
-    """Whether the mean of `first` is higher by a permutation test, with its p and that of the reverse."""
+def ordered(
+    first: list[float], second: list[float], level: Fraction
+) -> tuple[Outcome, float, float]:
+    """Whether the mean of `first` is higher by a permutation test, with its p and that of the
+    reverse.
+    """
     claimed, reverse = stats.higher(first, second), stats.higher(second, first)
-    outcome: Outcome = "holds" if claimed.significant(level) else "opposite" if reverse.significant(level) else "open"
+    outcome: Outcome = (
+        "holds"
+        if claimed.significant(level)
+        else "opposite"
+        if reverse.significant(level)
+        else "open"
+    )
     return outcome, claimed.p, reverse.p
 
 
@@ -250,7 +293,10 @@ def values_of(
     columns = QUANTITIES[quantity]
     rows = measures[measures.experiment.isin(experiments) & (measures.state == MEASURED)]
     column = next((name for name in columns if rows[name].notna().all()), list(columns)[-1])
-    values = {name: rows.loc[rows.experiment == name, column].astype("float64").tolist() for name in experiments}
+    values = {
+        name: rows.loc[rows.experiment == name, column].astype("float64").tolist()
+        for name in experiments
+    }
     return columns[column], values, _problem(values, columns[column])
 
 
@@ -286,18 +332,25 @@ def evidence_of(
 
 def frame(evidence: list[Evidence]) -> pd.DataFrame:
     """The evidence as a table, one row per part."""
-    return pd.DataFrame([asdict(one) for one in evidence], columns=[field.name for field in fields(Evidence)])
+    return pd.DataFrame(
+        [asdict(one) for one in evidence], columns=[field.name for field in fields(Evidence)]
+    )
 
 
 def printed(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The evidence as text, one row per part that has any number: means with their number of runs, and the test."""
+    """The evidence as text, one row per part that has any number: means with their number of runs,
+    and the test.
+    """
     shown = numbers[(numbers.n > 0) | (numbers.n_against > 0) | (numbers.experiment == "")]
     return pd.DataFrame(
         {
             "part": shown.comparison,
-            "mean (n)": [f"{_number(row.mean)} ({row.n})" if row.experiment else "" for row in each(shown)],
+            "mean (n)": [
+                f"{_number(row.mean)} ({row.n})" if row.experiment else "" for row in each(shown)
+            ],
             "against (n)": [
-                f"{_number(row.mean_against)} ({row.n_against})" if row.against else "" for row in each(shown)
+                f"{_number(row.mean_against)} ({row.n_against})" if row.against else ""
+                for row in each(shown)
             ],
             "test": shown.why,
             "outcome": shown.outcome.replace("missing", "not run"),

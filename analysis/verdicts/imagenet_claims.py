@@ -1,6 +1,8 @@
-"""Claims I1 to I17 (Sec. 3.2, 4.1, Tables 2 to 5, Figure 4): the parts each consists of, for runs on photographs.
+"""Claims I1 to I17 (Sec. 3.2, 4.1, Tables 2 to 5, Figure 4): the parts each consists of, for runs
+on photographs.
 
-Errors are of ten crops unless a claim is about others. What concerns the architectures alone is settled by the layer lists.
+Errors are of ten crops unless a claim is about others. What concerns the architectures alone is
+settled by the layer lists.
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from analysis.verdicts.evidence import (
     EveryRun,
     Evidence,
     Higher,
+    Outcome,
     Similar,
     Within,
     evidence_of,
@@ -27,9 +30,10 @@ from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout
 
 NOT_VANISHED = 1e-3
-"""Our reading of "healthy": no layer's variance is below a thousandth of the 1 that batch norm starts with, and no layer's
-gradient norm below a thousandth of that of the layer nearest to the loss. Without batch norm and with N(0, 0.01²), 56 layers
-lose more than float32 can hold."""
+"""Our reading of "healthy": no layer's variance is below a thousandth of the 1 that batch norm
+starts with, and no layer's gradient norm below a thousandth of that of the layer nearest to the
+loss. Without batch norm and with N(0, 0.01²), 56 layers lose more than float32 can hold.
+"""
 
 DEEPER = ("resnet34-b", "resnet50", "resnet101", "resnet152")
 IN_BOTH_TABLES = ("resnet34-b", "resnet34-c", "resnet50", "resnet101", "resnet152")
@@ -76,8 +80,9 @@ class Counted:
         return ()
 
     def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
-        outcome = "holds" if self.holds else "opposite"
-        return Evidence(self.words, "", 0, nan, nan, "", 0, nan, nan, nan, nan, outcome, "by the layer lists")  # type: ignore[arg-type]
+        outcome: Outcome = "holds" if self.holds else "opposite"
+        why = "by the layer lists"
+        return Evidence(self.words, "", 0, nan, nan, "", 0, nan, nan, nan, nan, outcome, why)
 
 
 def _multiply_adds(experiment: str) -> int:
@@ -91,7 +96,10 @@ def _params(experiment: str) -> int:
 def _cheaper_than_vgg() -> tuple[Counted, ...]:
     mine = _multiply_adds("resnet152")
     return tuple(
-        Counted(f"multiply-adds: resnet152 {mine / 1e9:.1f} < {name} {theirs / 1e9:.1f} billion", mine < theirs)
+        Counted(
+            f"multiply-adds: resnet152 {mine / 1e9:.1f} < {name} {theirs / 1e9:.1f} billion",
+            mine < theirs,
+        )
         for name, theirs in VGG_MULTIPLY_ADDS.items()
     )
 
@@ -99,22 +107,30 @@ def _cheaper_than_vgg() -> tuple[Counted, ...]:
 def _same_parameters() -> tuple[Counted, ...]:
     pairs = (("plain18", "resnet18"), ("plain34", "resnet34-a"))
     return tuple(
-        Counted(f"parameters: {a} {_params(a):,} = {b} {_params(b):,}", _params(a) == _params(b)) for a, b in pairs
+        Counted(f"parameters: {a} {_params(a):,} = {b} {_params(b):,}", _params(a) == _params(b))
+        for a, b in pairs
     )
 
 
 def _block_costs() -> tuple[Counted, ...]:
-    """Multiply-adds per position of the blocks of Figure 5, and of a bottleneck whose identity became a projection."""
-    basic = sum(conv.multiply_adds // conv.size_out**2 for conv in layout(EXPERIMENTS["resnet34-a"]).blocks[0].convs)
+    """Multiply-adds per position of the blocks of Figure 5, and of a bottleneck whose identity
+    became a projection.
+    """
+    basic = sum(
+        conv.multiply_adds // conv.size_out**2
+        for conv in layout(EXPERIMENTS["resnet34-a"]).blocks[0].convs
+    )
     second = layout(EXPERIMENTS["resnet50"]).blocks[1]
     bottleneck = sum(conv.multiply_adds // conv.size_out**2 for conv in second.convs)
     projected = bottleneck + second.convs[0].channels_in * second.convs[-1].channels_out
     return (
         Counted(
-            f"a position of the basic block {basic:,}, of the bottleneck {bottleneck:,}", 0.9 < bottleneck / basic < 1.1
+            f"a position of the basic block {basic:,}, of the bottleneck {bottleneck:,}",
+            0.9 < bottleneck / basic < 1.1,
         ),
         Counted(
-            f"with a projection {projected:,}, {projected / bottleneck:.2f} times", 1.9 < projected / bottleneck < 2.1
+            f"with a projection {projected:,}, {projected / bottleneck:.2f} times",
+            1.9 < projected / bottleneck < 2.1,
         ),
     )
 
@@ -123,12 +139,19 @@ IMAGENET_CLAIMS: dict[str, Claim] = {
     "I1": Claim((Higher("ten_crop_1", "plain34", "plain18"),)),
     "I2": Claim((Higher("plateau", "plain34", "plain18"), Higher("train", "plain34", "plain18"))),
     "I3": Claim((Higher("ten_crop_1", "plain34-3x", "plain18-3x"),)),
-    "I4": Claim((EveryRun("forward", "plain34", NOT_VANISHED), EveryRun("backward", "plain34", NOT_VANISHED))),
+    "I4": Claim(
+        (
+            EveryRun("forward", "plain34", NOT_VANISHED),
+            EveryRun("backward", "plain34", NOT_VANISHED),
+        )
+    ),
     "I5": Claim((Higher("ten_crop_1", "resnet18", "resnet34-a"),)),
     "I6": Claim((Higher("train", "resnet18", "resnet34-a"),)),
     "I7": Claim((Higher("ten_crop_1", "plain34", "resnet34-a"),)),
     "I8": Claim((Similar("ten_crop_1", "plain18", "resnet18", 0.5),)),
-    "I9": Claim((Higher("early_5", "plain18", "resnet18"), Higher("early_10", "plain18", "resnet18"))),
+    "I9": Claim(
+        (Higher("early_5", "plain18", "resnet18"), Higher("early_10", "plain18", "resnet18"))
+    ),
     "I10": Claim(
         (
             *(Higher("ten_crop_1", "plain34", f"resnet34-{option}") for option in "abc"),
@@ -146,7 +169,9 @@ IMAGENET_CLAIMS: dict[str, Claim] = {
         )
     ),
     "I12": Claim(_cheaper_than_vgg()),
-    "I13": Claim((Within("multi_scale_5", "resnet152", below=BEST_EARLIER_ENSEMBLE),), absolute=True),
+    "I13": Claim(
+        (Within("multi_scale_5", "resnet152", below=BEST_EARLIER_ENSEMBLE),), absolute=True
+    ),
     "I14": Claim(_same_parameters()),
     "I15": Claim(_block_costs()),
     "I16": Claim((Higher("ten_crop_1", "plain50", "plain34"),)),

@@ -1,4 +1,6 @@
-"""`resnet-repro results`: packs what was measured into one file, and takes in what others have packed."""
+"""`resnet-repro results`: packs what was measured into one file, and takes in what others have
+packed.
+"""
 
 from hashlib import blake2b
 from pathlib import Path
@@ -16,15 +18,21 @@ from pipeline.storage import Storage
 
 IMPORTS = "imports"
 
-app = typer.Typer(no_args_is_help=True, help="Pack results into one file, and take in those of others.")
+app = typer.Typer(
+    no_args_is_help=True, help="Pack results into one file, and take in those of others."
+)
 
 
 @app.command("export")
 def export_results(
-    out: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The file to write, such as results.zip.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="The file to write, such as results.zip.")
+    ],
     storage: StorageOption = "results",
     tracking: TrackingOption = None,
-    weights: Annotated[bool, typer.Option("--weights", help="With the final weights of each finished run.")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="With the final weights of each finished run.")
+    ] = False,
 ) -> None:
     """Pack every run's measurements and provenance, with checksums.
 
@@ -47,13 +55,16 @@ def export_results(
 
 @app.command("import")
 def import_results(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Files of `results export`.")],
+    bundles: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE...", help="Files of `results export`.")
+    ],
     storage: StorageOption = "results",
     tracking: TrackingOption = None,
 ) -> None:
     """Check bundles and keep them in the storage: its reports are about their runs too from now on.
 
-    Example: `resnet-repro results import theirs.zip --storage results/demo`, then `resnet-repro report --storage results/demo`
+    Example: `resnet-repro results import theirs.zip --storage results/demo`, then `resnet-repro
+        report --storage results/demo`
     """
     from analysis.measured.bundle import merged, unpack
 
@@ -65,7 +76,9 @@ def import_results(
     for content in contents.values():
         place.write(f"{IMPORTS}/{blake2b(content, digest_size=16).hexdigest()}.zip", content)
     count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
-    print(f"{count} runs imported in {place.path(IMPORTS)}; `resnet-repro report` is about them too")
+    print(
+        f"{count} runs imported in {place.path(IMPORTS)}; `resnet-repro report` is about them too"
+    )
 
 
 def _own(place: Storage, tracking: str | None) -> list[tuple[str, Frames]]:

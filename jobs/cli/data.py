@@ -24,7 +24,12 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
     """
     from pipeline.data.datasets import DATASETS, stored_manifests
 
-    table = Table(title=f"Datasets (prepared in {storage})", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=f"Datasets (prepared in {storage})",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in ("name", "id", "train", "test", "image", "comparable"):
         table.add_column(name, no_wrap=True)
     prepared = stored_manifests(Storage(storage))
@@ -32,7 +37,9 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
         known = [{"name": row.name, "arrives": row.arrives} for row in DATASETS.values()]
         print(
             json.dumps(
-                [{"prepared": True, **m} for m in prepared] + [{"prepared": False, **row} for row in known], indent=1
+                [{"prepared": True, **m} for m in prepared]
+                + [{"prepared": False, **row} for row in known],
+                indent=1,
             )
         )
         return
@@ -50,27 +57,44 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
 @app.command("prepare")
 def data_prepare(
     name: Annotated[
-        str, typer.Argument(help="digits, cifar10, fashion-mnist, imagenet, or a name of your own with --from.")
+        str,
+        typer.Argument(
+            help="digits, cifar10, fashion-mnist, imagenet, or a name of your own with --from."
+        ),
     ],
     path: Annotated[
-        Path | None, typer.Option("--from", help="The official archives, or a folder of parquet, image or IDX files.")
+        Path | None,
+        typer.Option(
+            "--from", help="The official archives, or a folder of parquet, image or IDX files."
+        ),
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the official files.")] = False,
     photographs: Annotated[
-        bool, typer.Option("--photographs", help="Images of any size, kept as they are encoded; so is imagenet.")
+        bool,
+        typer.Option(
+            "--photographs", help="Images of any size, kept as they are encoded; so is imagenet."
+        ),
     ] = False,
     shorter_side: Annotated[
-        int, typer.Option(help="Scale photographs whose shorter side is larger down to it (marked: it loses); 0: none.")
+        int,
+        typer.Option(
+            help=(
+                "Scale photographs whose shorter side is larger down to it (marked: it loses); 0: "
+                "none."
+            )
+        ),
     ] = 0,
     exclude: Annotated[
-        list[str], typer.Option(help="Leave out photographs whose name ends so; repeatable, marked.")
+        list[str],
+        typer.Option(help="Leave out photographs whose name ends so; repeatable, marked."),
     ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
     address: AddressOption = None,
 ) -> None:
     """Check a dataset's files and write them into storage in canonical form.
 
-    Photographs are read by Ray tasks, on a cluster if one is named; an interrupted command goes on where it was.
+    Photographs are read by Ray tasks, on a cluster if one is named; an interrupted command goes on
+    where it was.
 
     Examples:
 
@@ -92,12 +116,18 @@ def data_prepare(
     with screen.progress(f"preparing {name}") as report:
         m = prepare(place, name, path, download, report)
     print(
-        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training and {m['test_images']:,} test images in {place.uri}"
+        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training and {m['test_images']:,} "
+        f"test images in {place.uri}"
     )
 
 
 def _prepare_photographs(
-    place: Storage, name: str, path: Path | None, shorter_side: int, exclude: list[str], address: str | None
+    place: Storage,
+    name: str,
+    path: Path | None,
+    shorter_side: int,
+    exclude: list[str],
+    address: str | None,
 ) -> None:
     from jobs.execution.cluster import connected
     from jobs.execution.ingest import ingest
@@ -108,16 +138,20 @@ def _prepare_photographs(
     if path is None:
         raise InputError(f"{name} comes from files of yours: name their folder with --from")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(f"{name}: a dataset's name is of letters, digits, dots, underscores and dashes")
+        raise InputError(
+            f"{name}: a dataset's name is of letters, digits, dots, underscores and dashes"
+        )
     if 0 < shorter_side < 224 or shorter_side < 0:
         raise InputError(
-            f"--shorter-side {shorter_side}: wanted is 0, or at least the 224 pixels that networks look at"
+            f"--shorter-side {shorter_side}: wanted is 0, or at least the 224 pixels that networks "
+            "look at"
         )
     with connected(address), screen.progress(f"reading {name}, parts") as report:
         m = ingest(place, name, path.resolve(), Reading(shorter_side, tuple(exclude)), report)
     seen = m["classes_seen"]
     print(
-        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training photographs of {seen['train']:,} classes and "
+        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training photographs of "
+        f"{seen['train']:,} classes and "
         f"{m['test_images']:,} for testing of {seen['test']:,}, in {place.uri}"
     )
     for note in [*m["notes"][:5], *(f"left out: {left}" for left in m["left_out"][:5])]:
@@ -125,11 +159,13 @@ def _prepare_photographs(
     counts = {split: m[f"{split}_images"] for split in OFFICIAL_COUNTS}
     if name == IMAGENET.name and counts != OFFICIAL_COUNTS:
         print(
-            f"note: ILSVRC-2012 has {OFFICIAL_COUNTS['train']:,} training and {OFFICIAL_COUNTS['test']:,} validation images"
+            f"note: ILSVRC-2012 has {OFFICIAL_COUNTS['train']:,} training and "
+            f"{OFFICIAL_COUNTS['test']:,} validation images"
         )
     if not m["row"]["comparable"]:
         print(
-            "note: these are not the official ILSVRC-2012 archives; results on them are not comparable with the paper's"
+            "note: these are not the official ILSVRC-2012 archives; results on them are not "
+            "comparable with the paper's"
         )
 
 
@@ -137,7 +173,10 @@ def _prepare_photographs(
 def data_verify(
     name: Annotated[str, typer.Argument(help="A prepared dataset's name or id.")],
     against: Annotated[
-        Path | None, typer.Option(help="The official CIFAR-10 archive; a copy that equals it becomes comparable.")
+        Path | None,
+        typer.Option(
+            help="The official CIFAR-10 archive; a copy that equals it becomes comparable."
+        ),
     ] = None,
     storage: StorageOption = "results",
 ) -> None:
@@ -154,7 +193,10 @@ def data_verify(
     manifest = manifest_of(place, name)
     if holds_photographs(manifest):
         if against is not None:
-            raise InputError(f"--against: {name} is of photographs; the official archives are read by `data prepare`")
+            raise InputError(
+                f"--against: {name} is of photographs; the official archives are read by `data "
+                "prepare`"
+            )
         with screen.progress(f"verifying {name}") as report:
             verify_photos(place, manifest, report)
         print(f"{manifest['row']['name']} {manifest['id']}: every shard, image and label is right")

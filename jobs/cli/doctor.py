@@ -30,19 +30,24 @@ MARKS = {"fine": "[green]fine   [/]", "warning": "[yellow]warning[/]", "problem"
 def doctor(
     storage: StorageOption = "results",
     tracking: TrackingOption = None,
-    data: Annotated[str, typer.Option("--data", help="A prepared dataset that every node has to see.")] = "",
+    data: Annotated[
+        str, typer.Option("--data", help="A prepared dataset that every node has to see.")
+    ] = "",
     workers: WorkersOption = "1",
     device: DeviceOption = Device.AUTO,
     gpus: GpusOption = 1.0,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Examine a cluster in under a minute, before anything is billed; exit code 1 if something has to be mended.
+    """Examine a cluster in under a minute, before anything is billed; exit code 1 if something has
+    to be mended.
 
-    Versions, storage from every node, data, MLflow with the name it is called by, disks, clocks, the network between nodes,
-    and whether the workers asked for can ever be had. Each finding says what to do. Example:
+    Versions, storage from every node, data, MLflow with the name it is called by, disks, clocks,
+    the network between nodes, and whether the workers asked for can ever be had. Each finding says
+    what to do. Example:
 
-    * `resnet-repro doctor --address auto --storage /mnt/shared/resnet --tracking http://10.0.0.5:5000 --data cifar10 --workers 8`
+    * `resnet-repro doctor --address auto --storage /mnt/shared/resnet --tracking
+      http://10.0.0.5:5000 --data cifar10 --workers 8`
     """
     from jobs.doctor.examination import findings
     from jobs.execution.cluster import connected, nodes

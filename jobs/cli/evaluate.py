@@ -1,4 +1,6 @@
-"""`resnet-repro evaluate`: test errors of finished runs and of weights files, alone or as an ensemble."""
+"""`resnet-repro evaluate`: test errors of finished runs and of weights files, alone or as an
+ensemble.
+"""
 
 import json
 import os
@@ -37,26 +39,40 @@ from pipeline.storage import Storage
 
 def evaluate(
     models: Annotated[
-        list[str], typer.Argument(metavar="RUN|WEIGHTS...", help="Runs' folders or rows' names; or weights files.")
+        list[str],
+        typer.Argument(
+            metavar="RUN|WEIGHTS...", help="Runs' folders or rows' names; or weights files."
+        ),
     ],
     experiment: AsOption = None,
     protocol: Annotated[
-        str | None, typer.Option(help=f"Of photographs: {', '.join(PROTOCOLS)}, or all; small images have one.")
+        str | None,
+        typer.Option(
+            help=f"Of photographs: {', '.join(PROTOCOLS)}, or all; small images have one."
+        ),
     ] = None,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="Score all together: the mean of their scores.")] = False,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Score all together: the mean of their scores.")
+    ] = False,
     keep: Annotated[
-        str | None, typer.Option(help="Keep an ensemble or weights made elsewhere under this name, for Tables 3 to 5.")
+        str | None,
+        typer.Option(
+            help="Keep an ensemble or weights made elsewhere under this name, for Tables 3 to 5."
+        ),
     ] = None,
     data: DataOption = "",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage: StorageOption = "results",
     tracking: TrackingOption = None,
     device: DeviceOption = Device.AUTO,
-    workers: Annotated[int, typer.Option(min=1, help="Workers that share the images, on Ray if several.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Workers that share the images, on Ray if several.")
+    ] = 1,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test errors of networks: a run's final one, or a weights file (safetensors, or torchvision's .pth) with `--as`.
+    """Test errors of networks: a run's final one, or a weights file (safetensors, or torchvision's
+    .pth) with `--as`.
 
     Each photograph counts once, on any number of workers.
 
@@ -66,9 +82,11 @@ def evaluate(
 
     * `resnet-repro evaluate resnet50 --protocol all --workers 8`
 
-    * `resnet-repro evaluate --ensemble resnet50 resnet101 resnet152 --protocol multi_scale --keep three-depths`
+    * `resnet-repro evaluate --ensemble resnet50 resnet101 resnet152 --protocol multi_scale --keep
+      three-depths`
 
-    * `resnet-repro evaluate resnet50.pth --as resnet50 --set bottleneck_stride=3x3 --set normalisation=torchvision --data imagenet`
+    * `resnet-repro evaluate resnet50.pth --as resnet50 --set bottleneck_stride=3x3 --set
+      normalisation=torchvision --data imagenet`
     """
     from jobs.tracking.other_publications import publish_evaluation
 
@@ -80,7 +98,9 @@ def evaluate(
         check_suits(model.row, manifest["row"]["name"], photographs)
     protocols = _protocols(protocol, photographs)
     if ensemble and not photographs:
-        raise InputError("--ensemble: is for photographs; the paper has no ensemble on small images")
+        raise InputError(
+            "--ensemble: is for photographs; the paper has no ensemble on small images"
+        )
     if keep is not None:
         _check_kept(chosen, ensemble, photographs)
         store = tracking_of(tracking, place)
@@ -90,7 +110,10 @@ def evaluate(
     with _scorer(place, manifest["id"], device, workers, address) as scored:
         for several, name in ((several, name) for several in together for name in protocols):
             found = scored(several, name)
-            about: dict[str, Any] = {"models": [model.name for model in several], "experiment": several[0].row.name}
+            about: dict[str, Any] = {
+                "models": [model.name for model in several],
+                "experiment": several[0].row.name,
+            }
             rows.append({**about, "dataset_id": manifest["id"], "protocol": name, **found})
             if not as_json:
                 _say(about["models"], name, found)
@@ -111,24 +134,38 @@ def _check_kept(chosen: list[Model], ensemble: bool, photographs: bool) -> None:
     if ensemble and not all(model.run for model in chosen):
         raise InputError("--keep: an ensemble that is kept is of runs, so that its origin is known")
     if not ensemble and chosen[0].run:
-        raise InputError(f"--keep: {chosen[0].name} was measured when it ended; the tables have it already")
+        raise InputError(
+            f"--keep: {chosen[0].name} was measured when it ended; the tables have it already"
+        )
 
 
-def _kept(name: str, chosen: list[Model], ensemble: bool, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _kept(
+    name: str, chosen: list[Model], ensemble: bool, rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """The rows as `analysis.measured.frames.EVALUATIONS` has them."""
     peer = chosen[0]
     members: list[Any] = [model.run.key for model in chosen if model.run]
     if not ensemble:
         checksum = blake2b(peer.weights, digest_size=16).hexdigest()
         members = [
-            {"file": peer.name, "checksum": checksum, "experiment": peer.row.name, "changes": changes_text(peer.row)}
+            {
+                "file": peer.name,
+                "checksum": checksum,
+                "experiment": peer.row.name,
+                "changes": changes_text(peer.row),
+            }
         ]
     kind = "ensemble" if ensemble else "peer"
     key = blake2b(
         json.dumps([kind, sorted(map(str, members)), rows[0]["dataset_id"]]).encode(), digest_size=8
     ).hexdigest()
     made = source_commit()
-    about: dict[str, Any] = {"evaluation": key, "kind": kind, "name": name, "members": json.dumps(members)}
+    about: dict[str, Any] = {
+        "evaluation": key,
+        "kind": kind,
+        "name": name,
+        "members": json.dumps(members),
+    }
     about |= {"commit": str(made.get("commit", "unknown")), "dirty": bool(made.get("dirty"))}
     numbers = ("dataset_id", "protocol", "top1_err", "top5_err", "count")
     return [about | {number: row[number] for number in numbers} for row in rows]
@@ -142,7 +179,9 @@ def _dataset_of(chosen: list[Model]) -> str:
     """
     known = sorted({model.run.dataset_id for model in chosen if model.run})
     if len(known) > 1:
-        raise InputError(f"the runs are on {len(known)} datasets ({', '.join(known)}); name one with --data")
+        raise InputError(
+            f"the runs are on {len(known)} datasets ({', '.join(known)}); name one with --data"
+        )
     return known[0] if known else "digits"
 
 
@@ -162,7 +201,9 @@ def _protocols(protocol: str | None, photographs: bool) -> list[str]:
 def _scorer(
     place: Storage, dataset_id: str, device: Device, workers: int, address: str | None
 ) -> Iterator[Callable[[list[Model], str], dict[str, float]]]:
-    """What scores models by a protocol: this process, or a group of workers where several, or a cluster, are asked for."""
+    """What scores models by a protocol: this process, or a group of workers where several, or a
+    cluster, are asked for.
+    """
     from benchmarks.measure import cpus
 
     work = Work([], "", place.uri, dataset_id, use_gpu=False, threads=cpus())
@@ -170,7 +211,9 @@ def _scorer(
         import torch
 
         use_gpu = device is Device.GPU or (device is Device.AUTO and torch.cuda.is_available())
-        yield lambda models, protocol: score_here(replace(work, models=models, protocol=protocol, use_gpu=use_gpu))
+        yield lambda models, protocol: score_here(
+            replace(work, models=models, protocol=protocol, use_gpu=use_gpu)
+        )
         return
     from jobs.execution.cluster import connected
     from jobs.execution.launch import Execution
@@ -179,16 +222,22 @@ def _scorer(
         execution, _ = placed(Execution(place.uri, "", workers), device, None, runs=1)
         work = replace(work, use_gpu=execution.use_gpu, threads=execution.threads)
         each = execution.each_worker
-        yield lambda models, protocol: score_on_ray(replace(work, models=models, protocol=protocol), workers, each)
+        yield lambda models, protocol: score_on_ray(
+            replace(work, models=models, protocol=protocol), workers, each
+        )
 
 
 def _say(names: list[str], protocol: str, found: dict[str, float]) -> None:
     who = names[0] if len(names) == 1 else f"ensemble of {len(names)}"
     if protocol == SINGLE_VIEW:
-        print(f"{found['top1_err']:.2f} % of {found['count']:,} test images wrong ({found['wrong']:,})")
+        print(
+            f"{found['top1_err']:.2f} % of {found['count']:,} test images wrong "
+            f"({found['wrong']:,})"
+        )
         return
     print(
-        f"{who}, {protocol}: {found['top1_err']:.2f} % top-1 and {found['top5_err']:.2f} % top-5 error on "
+        f"{who}, {protocol}: {found['top1_err']:.2f} % top-1 and {found['top5_err']:.2f} % top-5 "
+        "error on "
         f"{found['count']:,} photographs",
         flush=True,
     )

@@ -1,4 +1,6 @@
-"""`resnet-repro experiments` and `grids`: what can be asked for by name, as a table, or as JSON for a script."""
+"""`resnet-repro experiments` and `grids`: what can be asked for by name, as a table, or as JSON for
+a script.
+"""
 
 import json
 from typing import Any
@@ -23,7 +25,12 @@ def experiments(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = Table(title="The paper's configurations", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="The paper's configurations",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in ("name", "shortcut", "block"):
         table.add_column(name, no_wrap=True)
     for name in ("params", "mult-adds", "iterations"):
@@ -45,7 +52,10 @@ def list_grids(as_json: JsonOption = False) -> None:
     switched = tuple(dict.fromkeys(switch.experiment for switch in LEDGER_SWITCHES))
     all_grids = grids() | {LEDGER: switched}
     if as_json:
-        facts = [{"name": name, "shows": ABOUT[name], "rows": list(rows)} for name, rows in all_grids.items()]
+        facts = [
+            {"name": name, "shows": ABOUT[name], "rows": list(rows)}
+            for name, rows in all_grids.items()
+        ]
         print(json.dumps(facts, indent=1))
         return
     table = Table(title="Grids", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

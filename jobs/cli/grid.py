@@ -1,4 +1,6 @@
-"""`resnet-repro grid`: rows x seeds with their report; it continues what was interrupted, and stops where it is decided."""
+"""`resnet-repro grid`: rows x seeds with their report; it continues what was interrupted, and stops
+where it is decided.
+"""
 
 import sys
 from dataclasses import dataclass
@@ -54,9 +56,12 @@ from pipeline.storage import Storage
 
 def grid(
     names: NamesArgument,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0..K-1 of each row; default: 1.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds 0..K-1 of each row; default: 1.")
+    ] = None,
     until_decided: Annotated[
-        bool, typer.Option("--until-decided", help="3, 5 and then 10 seeds, until every verdict is in.")
+        bool,
+        typer.Option("--until-decided", help="3, 5 and then 10 seeds, until every verdict is in."),
     ] = False,
     data: DataOption = "digits",
     workers: WorkersOption = "1",
@@ -75,7 +80,8 @@ def grid(
     deterministic: DeterministicOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train a grid of rows x seeds, then write its report; given again, it continues with what is not finished.
+    """Train a grid of rows x seeds, then write its report; given again, it continues with what is
+    not finished.
 
     Examples:
 
@@ -83,19 +89,31 @@ def grid(
 
     * `resnet-repro grid table6 --data cifar10 --seeds 5`
 
-    * `resnet-repro grid resnet20 --set lr=0.05,0.1,0.2 --seeds 3`: a sweep, reported apart from the reproduction
+    * `resnet-repro grid resnet20 --set lr=0.05,0.1,0.2 --seeds 3`: a sweep, reported apart from the
+      reproduction
 
-    * `resnet-repro grid ledger --iterations 400 --seeds 3`: what each usual deviation from the recipe is worth
+    * `resnet-repro grid ledger --iterations 400 --seeds 3`: what each usual deviation from the
+      recipe is worth
 
-    * `resnet-repro grid paper --data cifar10 --until-decided`: as many seeds as its claims and cells need, ten at the most
+    * `resnet-repro grid paper --data cifar10 --until-decided`: as many seeds as its claims and
+      cells need, ten at the most
     """
     began, looks = monotonic(), _looks(seeds, until_decided)
     if "demo" in names:
-        iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
+        iterations, settings = (
+            iterations or grids.DEMO_ITERATIONS,
+            [*grids.demo_settings(), *settings],
+        )
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     fewest, most = workers_of(workers)
-    images = known_dataset(Storage(storage), data).train_images if dry_run else sweeps.CIFAR_TRAINING_IMAGES
-    rows, swept = sweeps.asked_for(names, settings, iterations, images)  # refuses before anything is written
+    images = (
+        known_dataset(Storage(storage), data).train_images
+        if dry_run
+        else sweeps.CIFAR_TRAINING_IMAGES
+    )
+    rows, swept = sweeps.asked_for(
+        names, settings, iterations, images
+    )  # refuses before anything is written
     if until_decided and swept:
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
     if dry_run:
@@ -116,7 +134,9 @@ def grid(
         tracking_there(execution.tracking, place)
     manifest = manifest_named(place, data)
     rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
-    asked = Asked(names, rows, swept, manifest, place, execution, device, threads, address, until_decided)
+    asked = Asked(
+        names, rows, swept, manifest, place, execution, device, threads, address, until_decided
+    )
     left = asked.carry_out(looks)
     if len(looks) == 1 and (planned := compare(place, left, monotonic() - began)):
         print(planned)
@@ -125,7 +145,9 @@ def grid(
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
     """The numbers of seeds after which the results are looked at."""
     if until_decided and seeds is not None:
-        raise InputError(f"--until-decided looks at {', '.join(map(str, LOOKS))} seeds; leave --seeds out")
+        raise InputError(
+            f"--until-decided looks at {', '.join(map(str, LOOKS))} seeds; leave --seeds out"
+        )
     return LOOKS if until_decided else (seeds or 1,)
 
 
@@ -145,7 +167,8 @@ class Asked:
     looks: bool
 
     def carry_out(self, looks: tuple[int, ...]) -> list[Run]:
-        """Train, look, and train more seeds while something is open; then report, and exit accordingly.
+        """Train, look, and train more seeds while something is open; then report, and exit
+        accordingly.
 
         Returns the runs of the last look that had something left to do.
         """
@@ -160,12 +183,17 @@ class Asked:
         return left
 
     def train(self, seeds: int) -> tuple[list[Run], list[Run], dict[Run, str]]:
-        """Train what is left of so many seeds of each row; all the runs, those, and which failed, with how and why."""
+        """Train what is left of so many seeds of each row; all the runs, those, and which failed,
+        with how and why.
+        """
         from jobs.execution.tune import unfinished
 
         runs = runs_of(self.place, self.rows, self.manifest, range(seeds), self.execution.workers)
         left = unfinished(self.place, runs)
-        print(f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {self.place.uri}", flush=True)
+        print(
+            f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {self.place.uri}",
+            flush=True,
+        )
         tags = self._tags(runs)
         complete(self.execution.tracking, self.place, tags)
         self._publish_sweeps()
@@ -187,7 +215,9 @@ class Asked:
                 when_interrupted(execution.tracking, self.place, left, Event()),
             )
         say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
-        return {one.run: f"{one.status}: {one.reason}" for one in outcomes if one.status != "finished"}
+        return {
+            one.run: f"{one.status}: {one.reason}" for one in outcomes if one.status != "finished"
+        }
 
     def still_open(self, runs: list[Run]) -> list[str]:
         """The cells and claims about the runs that more seeds could decide, in a few words each."""
@@ -197,19 +227,35 @@ class Asked:
 
         complete(self.execution.tracking, self.place, self._tags(runs))
         try:
-            frames = export(self.execution.tracking, (self.place.local or Path("results")) / "export")
+            frames = export(
+                self.execution.tracking, (self.place.local or Path("results")) / "export"
+            )
         except InputError as error:
             return [f"not known: {error}"]
         frames = frames.of({run.key for run in runs}, [])
         results = ((run, read_result(self.place, run)) for run in runs)
-        finished = {run.key for run, result in results if result is not None and result["status"] == "finished"}
+        finished = {
+            run.key
+            for run, result in results
+            if result is not None and result["status"] == "finished"
+        }
         missing = len(finished - set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"]))
-        return [f"not known: {missing} finished runs are not in MLflow yet"] if missing else open_questions(frames)
+        return (
+            [f"not known: {missing} finished runs are not in MLflow yet"]
+            if missing
+            else open_questions(frames)
+        )
 
     def conclude(self, runs: list[Run], reasons: dict[Run, str]) -> None:
-        """Say which runs did not finish and why, write the report on the others, and exit accordingly."""
+        """Say which runs did not finish and why, write the report on the others, and exit
+        accordingly.
+        """
         results = ((run, read_result(self.place, run)) for run in runs)
-        diverged = {run: result["reason"] for run, result in results if result is not None and "reason" in result}
+        diverged = {
+            run: result["reason"]
+            for run, result in results
+            if result is not None and "reason" in result
+        }
         failed = {run: reason for run, reason in reasons.items() if run not in diverged}
         for run, reason in failed.items():
             print(f"{run} {reason}", file=sys.stderr)
@@ -221,22 +267,39 @@ class Asked:
             report_on(self.execution.tracking, self.place, runs=runs, sweeps=sweep_ids)
         if failed:
             raise SystemExit(
-                failed_with(f"{len(failed)} of {len(runs)} runs did not finish; give the same command again")
+                failed_with(
+                    f"{len(failed)} of {len(runs)} runs did not finish; give the same command again"
+                )
             )
         if any(not run.experiment.may_diverge for run in diverged):
             raise SystemExit(
-                failed_with(f"{len(diverged)} of {len(runs)} runs diverged, which trying again would repeat")
+                failed_with(
+                    f"{len(diverged)} of {len(runs)} runs diverged, which trying again would repeat"
+                )
             )
 
     def _tags(self, runs: list[Run]) -> dict[Run, dict[str, str]]:
-        """What MLflow is told of each run: the grids that asked for it, whether for a sweep alone, whether with looks."""
+        """What MLflow is told of each run: the grids that asked for it, whether for a sweep alone,
+        whether with looks.
+        """
         changed = {fingerprint for sweep in self.swept for fingerprint in sweep.changed}
-        asking = {f"grid.{name}": "yes" for name in self.names} | ({LOOKED_AT: "yes"} if self.looks else {})
-        return {run: asking | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE} for run in runs}
+        asking = {f"grid.{name}": "yes" for name in self.names} | (
+            {LOOKED_AT: "yes"} if self.looks else {}
+        )
+        return {
+            run: asking | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE}
+            for run in runs
+        }
 
     def _publish_sweeps(self) -> None:
         from jobs.tracking.other_publications import publish_sweep
 
-        dataset_id, name, tracking = self.manifest["id"], self.manifest["row"]["name"], self.execution.tracking
+        dataset_id, name, tracking = (
+            self.manifest["id"],
+            self.manifest["row"]["name"],
+            self.execution.tracking,
+        )
         for sweep in self.swept:
-            try_tracking(partial(publish_sweep, tracking, self.place, sweep, dataset_id, name), tracking)
+            try_tracking(
+                partial(publish_sweep, tracking, self.place, sweep, dataset_id, name), tracking
+            )

@@ -1,6 +1,8 @@
-"""The command line, `resnet-repro`: parses, resolves names to rows and datasets, and hands over. It holds no science.
+"""The command line, `resnet-repro`: parses, resolves names to rows and datasets, and hands over. It
+holds no science.
 
-What a user got wrong ends in one line on standard error and exit code 2; an interruption in exit code 130.
+What a user got wrong ends in one line on standard error and exit code 2; an interruption in exit
+code 130.
 """
 
 import os
@@ -50,7 +52,11 @@ app.command()(verify_command.verify)
 app.command()(status_commands.clean)
 for takes_a_command in (submit_command.submit, manifests_command.manifests):
     app.command(
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+        context_settings={
+            "allow_extra_args": True,
+            "ignore_unknown_options": True,
+            "allow_interspersed_args": False,
+        }
     )(takes_a_command)
 app.add_typer(submit_command.app, name="jobs")
 app.add_typer(data_commands.app, name="data")
@@ -69,7 +75,9 @@ def main() -> None:
     except InputError as error:
         message = str(error)
     except TyperException as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # the message is the help, already formatted
+        if (
+            type(error).__name__ == "NoArgsIsHelpError"
+        ):  # the message is the help, already formatted
             print(error)
             sys.exit(2)
         message = error.format_message() if hasattr(error, "format_message") else str(error)

@@ -1,4 +1,6 @@
-"""`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, written from one set of templates."""
+"""`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, written from
+one set of templates.
+"""
 
 import re
 import shlex
@@ -20,31 +22,45 @@ TRACKED = ("train", "grid", "evaluate", "report", "sync", "doctor")
 
 def manifests(
     context: typer.Context,
-    image: Annotated[str, typer.Option(help="The image of deploy/Dockerfile, as the cluster pulls it.")],
-    artifacts: Annotated[str, typer.Option(help="Where MLflow keeps artifacts, such as s3://bucket/mlflow.")],
-    out: Annotated[Path, typer.Option(help="The folder the files are written to.")] = Path("manifests"),
+    image: Annotated[
+        str, typer.Option(help="The image of deploy/Dockerfile, as the cluster pulls it.")
+    ],
+    artifacts: Annotated[
+        str, typer.Option(help="Where MLflow keeps artifacts, such as s3://bucket/mlflow.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder the files are written to.")] = Path(
+        "manifests"
+    ),
     nodes: Annotated[int, typer.Option(min=1, help="GPU nodes at the most.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 8,
     cpus: Annotated[int, typer.Option(min=1, help="CPUs of each.")] = 88,
     memory: Annotated[str, typer.Option(help="Memory of each.")] = "700Gi",
     namespace: Annotated[str, typer.Option(help="Where all of it lives.")] = "resnet-repro",
-    head_selector: Annotated[str, typer.Option(help="LABEL=VALUE of nodes for the head: neither GPU nor spot.")] = "",
+    head_selector: Annotated[
+        str, typer.Option(help="LABEL=VALUE of nodes for the head: neither GPU nor spot.")
+    ] = "",
     worker_selector: Annotated[str, typer.Option(help="LABEL=VALUE of the GPU nodes.")] = "",
     service_account: Annotated[
-        str, typer.Option(help="The pods' service account, where a role of its may read the bucket.")
+        str,
+        typer.Option(help="The pods' service account, where a role of its may read the bucket."),
     ] = "",
     retries: Annotated[
         int, typer.Option(min=0, help="Clusters that are built anew for a job; each one continues.")
     ] = 3,
     hours: Annotated[
-        float, typer.Option(min=0.1, help="After which a job is ended in any case, all its clusters together.")
+        float,
+        typer.Option(
+            min=0.1, help="After which a job is ended in any case, all its clusters together."
+        ),
     ] = 168.0,
 ) -> None:
-    """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes with the KubeRay operator.
+    """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes with
+    the KubeRay operator.
 
     A job's MLflow server is the one of `mlflow.yaml`, unless the command names another. Example:
 
-    * `resnet-repro manifests --image registry/resnet-repro:1 --artifacts s3://bucket/mlflow --nodes 4 grid table6 --data cifar10 --storage s3://bucket/resnet`
+    * `resnet-repro manifests --image registry/resnet-repro:1 --artifacts s3://bucket/mlflow --nodes
+      4 grid table6 --data cifar10 --storage s3://bucket/resnet`
     """
     command = list(context.args)
     values: dict[str, Any] = {
@@ -64,7 +80,8 @@ def manifests(
     }
     if "://" not in artifacts or artifacts != shown(artifacts):
         raise InputError(
-            f"--artifacts {artifacts}: wanted is an address without a password, such as s3://bucket/mlflow"
+            f"--artifacts {artifacts}: wanted is an address without a password, such as "
+            "s3://bucket/mlflow"
         )
     if command:
         check_command(command)
@@ -84,7 +101,9 @@ def manifests(
 def rendered(template: str, values: dict[str, Any]) -> str:
     """A manifest's text; a value that a template needs and nobody gave is an error."""
     loader = PackageLoader("deploy", ".")
-    made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    made = Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
     return made.get_template(template).render(values)
 
 
@@ -109,5 +128,7 @@ def _selector(option: str, text: str) -> str:
         return "{}"
     label, equals, value = text.partition("=")
     if not (label and equals and value) or any(mark in text for mark in "{}\"'\n"):
-        raise InputError(f"{option} {text}: wanted is LABEL=VALUE, such as cloud.google.com/gke-spot=true")
+        raise InputError(
+            f"{option} {text}: wanted is LABEL=VALUE, such as cloud.google.com/gke-spot=true"
+        )
     return f'{{{label}: "{value}"}}'

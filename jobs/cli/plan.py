@@ -48,7 +48,9 @@ from pipeline.storage import Storage
 START_SECONDS = 20.0
 """Assumed of a cluster that is only described: what a run takes besides computing."""
 FIXED_SECONDS = 15.0
-"""Of a grid command: the time before its first run and after its last one, in which Ray, Tune and the report have their turn."""
+"""Of a grid command: the time before its first run and after its last one, in which Ray, Tune and
+the report have their turn.
+"""
 WIDTHS = (1, 2, 4, 8)
 """Workers of ImageNet's runs on a described cluster, as tried, and"""
 SHARED = (1, 2, 4)
@@ -62,13 +64,19 @@ def plan(
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
-    gpus: Annotated[str, typer.Option(help="As of `grid`; or a cluster described, such as 8xA100.")] = "1",
+    gpus: Annotated[
+        str, typer.Option(help="As of `grid`; or a cluster described, such as 8xA100.")
+    ] = "1",
     price: Annotated[
-        float | None, typer.Option(min=0, help="Of a GPU for an hour (of a CPU where none is used).")
+        float | None,
+        typer.Option(min=0, help="Of a GPU for an hour (of a CPU where none is used)."),
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(min=0, help="What may be spent (hours of GPUs or CPUs without --price): rows are picked."),
+        typer.Option(
+            min=0,
+            help="What may be spent (hours of GPUs or CPUs without --price): rows are picked.",
+        ),
     ] = None,
     one_pass: OnePassOption = False,
     iterations: IterationsOption = None,
@@ -82,19 +90,24 @@ def plan(
 ) -> None:
     """Say what a grid would run, what is done, how long it takes and what it costs; trains nothing.
 
-    On a cluster that is there, a minute of measuring and earlier runs say how fast it is. The plan is kept in storage, and
-    the grid says at its end how long it took beside it. Examples:
+    On a cluster that is there, a minute of measuring and earlier runs say how fast it is. The plan
+    is kept in storage, and the grid says at its end how long it took beside it. Examples:
 
     * `resnet-repro plan table6 --data cifar10 --seeds 5`
 
     * `resnet-repro plan paper imagenet --seeds 5 --gpus 64xA100 --price 2.5 --budget 5000`
     """
     if "demo" in names:
-        iterations, settings = iterations or grids.DEMO_ITERATIONS, [*grids.demo_settings(), *settings]
+        iterations, settings = (
+            iterations or grids.DEMO_ITERATIONS,
+            [*grids.demo_settings(), *settings],
+        )
     fewest, _ = workers_of(workers)
     described = re.fullmatch(r"(\d+)x(\w+)", gpus)
     place = Storage(storage)
-    asked = _asked(place, names, seeds, data, fewest, iterations, settings, mixed=described is not None)
+    asked = _asked(
+        place, names, seeds, data, fewest, iterations, settings, mixed=described is not None
+    )
     if described:
         made = _described(asked, int(described[1]), described[2], price)
         return _show(asked, made, budget, as_json, "")
@@ -103,7 +116,9 @@ def plan(
     except ValueError:
         each = 0.0
     if not 0.01 <= each <= 1024:
-        raise InputError(f"--gpus {gpus}: wanted is a number, as of `grid`, or a cluster such as 8xA100")
+        raise InputError(
+            f"--gpus {gpus}: wanted is a number, as of `grid`, or a cluster such as 8xA100"
+        )
     place = writable(storage)
     execution = Execution(place.uri, "", fewest, each, one_pass=one_pass)
     made, found = _here(asked, execution, device, threads, address, price, probe_seconds)
@@ -138,7 +153,9 @@ def _asked(
     settings: list[str],
     mixed: bool,
 ) -> Asked:
-    """What `grid` would be asked for; where `mixed`, rows of both halves of the paper are each on their own data."""
+    """What `grid` would be asked for; where `mixed`, rows of both halves of the paper are each on
+    their own data.
+    """
     known = known_dataset(place, data)
     if not known.id:
         check_named(place, data)
@@ -187,7 +204,9 @@ def _here(
         execution, nodes = placed(execution, device, threads, runs=len(left))
         most = slots(nodes, execution, head_memory())
         at_once = min(len(left), most)
-        measured = probe(asked.place, _shares(left), asked.data.side, execution, at_once, limit - joining)
+        measured = probe(
+            asked.place, _shares(left), asked.data.side, execution, at_once, limit - joining
+        )
     hardware = next((timing.hardware for timing in measured.timings.values()), "")
     rates = speed.probed(measured.timings, execution.workers)
     rates |= speed.earlier(asked.place, list(asked.amounts), execution, hardware)
@@ -195,12 +214,21 @@ def _here(
     kind = "GPU" if execution.use_gpu else "CPU"
     of_run = execution.workers * execution.each_worker[kind]
     runs = [
-        estimate(run, rest, found[run.experiment.fingerprint], measured.start, execution.workers, of_run)
+        estimate(
+            run, rest, found[run.experiment.fingerprint], measured.start, execution.workers, of_run
+        )
         for run, rest in left.items()
     ]
-    about = {"at_once": at_once, "threads": execution.threads, "probe": asdict(measured), "joining": joining}
+    about = {
+        "at_once": at_once,
+        "threads": execution.threads,
+        "probe": asdict(measured),
+        "joining": joining,
+    }
     there = sum(node.get(kind, 0) for node in nodes)
-    return Plan(Cluster(most * of_run, kind, price, there), _longest_first(runs), FIXED_SECONDS + joining), about
+    return Plan(
+        Cluster(most * of_run, kind, price, there), _longest_first(runs), FIXED_SECONDS + joining
+    ), about
 
 
 def _longest_first(runs: list[Estimate]) -> list[Estimate]:
@@ -212,30 +240,41 @@ def _shares(left: dict[Run, Amount]) -> list[Row]:
     work = dict[Experiment, float]()
     for run, amount_left in left.items():
         row = run.experiment
-        images = (1 + BACKWARD) * amount_left.iterations * row.global_batch_size + amount_left.forward
+        images = (
+            1 + BACKWARD
+        ) * amount_left.iterations * row.global_batch_size + amount_left.forward
         work[row] = work.get(row, 0.0) + images * iteration_flops(row) / row.global_batch_size
     runs = Counter(run.experiment for run in left)
     return [Row(row, runs[row], part / sum(work.values())) for row, part in work.items()]
 
 
 def _described(asked: Asked, count: int, kind: str, price: float | None) -> Plan:
-    """The best plan for a cluster of so many GPUs of a kind, over how wide ImageNet's runs are and how small ones share."""
+    """The best plan for a cluster of so many GPUs of a kind, over how wide ImageNet's runs are and
+    how small ones share.
+    """
     card = speed.CARDS.get(kind.upper())
     if card is None or count < 1:
         raise InputError(
-            f"--gpus {count}x{kind}: known are {', '.join(speed.CARDS)}; others are measured where they are"
+            f"--gpus {count}x{kind}: known are {', '.join(speed.CARDS)}; others are measured where "
+            "they are"
         )
     cluster = Cluster(count, kind.upper(), price)
     choices = [(width, among) for width in WIDTHS if width <= count for among in SHARED]
     ways = [_published(asked.left, card, width, among) for width, among in choices]
-    # No placement is shorter than the least work spread evenly, nor than the longest run at its widest.
-    least = sum(min(hours) for hours in zip(*([one.hours for one in way] for way in ways), strict=True))
+    # No placement is shorter than the least work spread evenly, nor than the longest run at its
+    # widest.
+    least = sum(
+        min(hours) for hours in zip(*([one.hours for one in way] for way in ways), strict=True)
+    )
     longest = max(
-        (min(times) for times in zip(*([one.seconds for one in way] for way in ways), strict=True)), default=0.0
+        (min(times) for times in zip(*([one.seconds for one in way] for way in ways), strict=True)),
+        default=0.0,
     )
     bound = FIXED_SECONDS + max(3600 * least / count, longest)
     plans = [
-        Plan(cluster, _longest_first(way), FIXED_SECONDS, bound, least, _options(asked, width, among))
+        Plan(
+            cluster, _longest_first(way), FIXED_SECONDS, bound, least, _options(asked, width, among)
+        )
         for way, (width, among) in zip(ways, choices, strict=True)
     ]
     return min(plans, key=lambda one: one.seconds)
@@ -244,11 +283,15 @@ def _described(asked: Asked, count: int, kind: str, price: float | None) -> Plan
 def _options(asked: Asked, width: int, among: int) -> str:
     families = {row.family for row in asked.rows}
     says = [f"--workers {width} for ImageNet's rows"] if "imagenet" in families else []
-    return ", ".join(says + ([f"--gpus {1 / among:g} for CIFAR's rows"] if "cifar" in families else []))
+    return ", ".join(
+        says + ([f"--gpus {1 / among:g} for CIFAR's rows"] if "cifar" in families else [])
+    )
 
 
 def _published(left: dict[Run, Amount], card: speed.Card, width: int, among: int) -> list[Estimate]:
-    """Each run, ImageNet's with up to `width` workers, CIFAR's `among` to a GPU, by what is published of the GPU."""
+    """Each run, ImageNet's with up to `width` workers, CIFAR's `among` to a GPU, by what is
+    published of the GPU.
+    """
     found = list[Estimate]()
     for run, amount_left in left.items():
         row = run.experiment
@@ -262,9 +305,16 @@ def _published(left: dict[Run, Amount], card: speed.Card, width: int, among: int
 def _show(asked: Asked, made: Plan, budget: float | None, as_json: bool, kept: str) -> None:
     choice = chosen(made, asked.amounts, budget) if budget is not None and made.runs else None
     if as_json:
-        print(json.dumps([{"runs": len(asked.amounts), **facts(made, choice), "kept": kept}], indent=1))
+        print(
+            json.dumps(
+                [{"runs": len(asked.amounts), **facts(made, choice), "kept": kept}], indent=1
+            )
+        )
         return
-    print(f"{len(asked.amounts)} runs, {len(asked.amounts) - len(made.runs)} finished before", flush=True)
+    print(
+        f"{len(asked.amounts)} runs, {len(asked.amounts) - len(made.runs)} finished before",
+        flush=True,
+    )
     if made.runs:
         show(made, choice)
     if kept:

@@ -25,8 +25,12 @@ from pipeline.storage import Storage
 def report(
     storage: StorageOption = "results",
     tracking: TrackingOption = None,
-    source: Annotated[Path | None, typer.Option("--from", help="Exported parquet instead of MLflow.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; default: STORAGE/report.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Exported parquet instead of MLflow.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; default: STORAGE/report.")
+    ] = None,
 ) -> None:
     """Regenerate the paper's tables, figures and claims from what was measured.
 
@@ -34,7 +38,8 @@ def report(
 
     * `resnet-repro report --storage results/demo`
 
-    * `resnet-repro report --from results/demo/export --out report`: offline, from the exported parquet alone
+    * `resnet-repro report --from results/demo/export --out report`: offline, from the exported
+      parquet alone
     """
     if source is not None:
         from analysis.measured.frames import load
@@ -48,7 +53,9 @@ def report(
     report_on(tracking_of(tracking, place), place, out)
 
 
-def audit(folder: Annotated[Path, typer.Argument(metavar="REPORT", help="A report's folder.")]) -> None:
+def audit(
+    folder: Annotated[Path, typer.Argument(metavar="REPORT", help="A report's folder.")],
+) -> None:
     """Make a report again from the data that it carries, offline, and name every file that differs.
 
     Example: `resnet-repro audit results/demo/report`
@@ -59,7 +66,11 @@ def audit(folder: Annotated[Path, typer.Argument(metavar="REPORT", help="A repor
     wrong = differences(folder, report_files)
     for line in wrong:
         print(line)
-    print(f"{len(wrong)} files are not as they should be" if wrong else "every file is what the report's data gives")
+    print(
+        f"{len(wrong)} files are not as they should be"
+        if wrong
+        else "every file is what the report's data gives"
+    )
     if wrong:
         raise SystemExit(1)
 
@@ -78,15 +89,24 @@ def sync(storage: StorageOption = "results", tracking: TrackingOption = None) ->
     try:
         completed = publish_stored(store, place, print)
     except Exception as error:
-        print(f"error: MLflow at {shown(store)} ({first_line(error)}); give the same command again", file=sys.stderr)
+        print(
+            f"error: MLflow at {shown(store)} ({first_line(error)}); give the same command again",
+            file=sys.stderr,
+        )
         raise SystemExit(1) from error
     runs = "run" if completed == 1 else "runs"
-    print(f"{completed} {runs} completed in {shown(store)}" if completed else f"{shown(store)} has everything")
+    print(
+        f"{completed} {runs} completed in {shown(store)}"
+        if completed
+        else f"{shown(store)} has everything"
+    )
 
 
 def ui(
     storage: StorageOption = "results",
-    tracking: Annotated[str | None, typer.Option(help="sqlite:///FILE; default: in the storage.")] = None,
+    tracking: Annotated[
+        str | None, typer.Option(help="sqlite:///FILE; default: in the storage.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000,
 ) -> None:
     """Browse the runs in the MLflow UI, on loopback.
@@ -98,14 +118,27 @@ def ui(
     if store.startswith("http"):
         raise InputError(f"--tracking {store}: is a server already; open it in a browser")
     if store.startswith("sqlite") and not Path(store.removeprefix("sqlite:///")).exists():
-        raise InputError(f"{store} does not exist; `resnet-repro train` or `resnet-repro grid` makes it")
+        raise InputError(
+            f"{store} does not exist; `resnet-repro train` or `resnet-repro grid` makes it"
+        )
     from jobs.tracking.store import runs_page
 
     print(f"MLflow UI: http://127.0.0.1:{port}{runs_page(store)} (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        "127.0.0.1",
+    ]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with suppress(KeyboardInterrupt):
-        ended = subprocess.run([*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False)
+        ended = subprocess.run(
+            [*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False
+        )
         raise SystemExit(ended.returncode)
 
 
@@ -114,7 +147,10 @@ def try_tracking(action: Callable[[], object], tracking: str) -> None:
     try:
         action()
     except Exception as error:
-        print(f"warning: MLflow at {shown(tracking)} cannot be used now ({first_line(error)})", file=sys.stderr)
+        print(
+            f"warning: MLflow at {shown(tracking)} cannot be used now ({first_line(error)})",
+            file=sys.stderr,
+        )
 
 
 def report_on(
@@ -124,7 +160,9 @@ def report_on(
     runs: list[Run] | None = None,
     sweeps: Collection[str] = (),
 ) -> None:
-    """Export, report (on `runs` and the sweeps of these ids alone, if given), keep it in MLflow, and say where it is."""
+    """Export, report (on `runs` and the sweeps of these ids alone, if given), keep it in MLflow,
+    and say where it is.
+    """
     from analysis.measured.bundle import merged
     from analysis.measured.mlflow_export import NoRunsError, export
     from analysis.report.report import INDEX, write_report
@@ -149,11 +187,15 @@ def report_on(
 
 
 def _ui_command(tracking: str, place: Storage) -> str:
-    """What to type, or to open, to see the runs: with the path of this command where a shell would not find it."""
+    """What to type, or to open, to see the runs: with the path of this command where a shell would
+    not find it.
+    """
     from jobs.tracking.store import default_tracking
 
     if not tracking.startswith("sqlite"):
         return shown(tracking)
     mine = place.local is not None and tracking == default_tracking(place)
     command = "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
-    return f"{command} ui " + (f"--storage {place.local}" if mine else f"--tracking {shown(tracking)}")
+    return f"{command} ui " + (
+        f"--storage {place.local}" if mine else f"--tracking {shown(tracking)}"
+    )

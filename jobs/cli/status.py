@@ -1,4 +1,6 @@
-"""`resnet-repro status` and `clean`: what a storage holds, who is still alive, and what nobody needs any more."""
+"""`resnet-repro status` and `clean`: what a storage holds, who is still alive, and what nobody
+needs any more.
+"""
 
 import json
 from time import time
@@ -43,17 +45,29 @@ def status(storage: StorageOption = "results", as_json: JsonOption = False) -> N
 
 
 def _line(fact: dict[str, Any]) -> str:
-    """A run in a line of less than 80 characters: seed, state, how far it is, its newest test error."""
+    """A run in a line of less than 80 characters: seed, state, how far it is, its newest test
+    error.
+    """
     error = "" if fact["test_err"] is None else f"{fact['test_err']:.2f} %"
     age = fact["heartbeat_age_s"]
-    beat = "" if fact["state"] != "running" else "no heartbeat yet" if age is None else f"heartbeat {age:.0f} s ago"
+    beat = (
+        ""
+        if fact["state"] != "running"
+        else "no heartbeat yet"
+        if age is None
+        else f"heartbeat {age:.0f} s ago"
+    )
     far = f"{fact['iteration']:,}/{fact['iterations']:,}"
     return f"  seed {fact['seed']:<4} {fact['state']:<12}{far:>17} {error:>9}  {beat}".rstrip()
 
 
 def _facts(place: Storage, run: Run, now: int) -> dict[str, Any]:
     """What a run's folder says, as a script wants it."""
-    result, beat, history = read_result(place, run), read_heartbeat(place, run), newest_history(place, run)
+    result, beat, history = (
+        read_result(place, run),
+        read_heartbeat(place, run),
+        newest_history(place, run),
+    )
     age = (now - beat["time_ms"]) / 1000 if beat else None
     if result is not None:
         state = result["status"]
@@ -81,18 +95,27 @@ def clean(
     storage: StorageOption = "results",
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
-    """List what nobody needs any more, and delete it when told so: results, histories and final weights stay.
+    """List what nobody needs any more, and delete it when told so: results, histories and final
+    weights stay.
 
-    That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray and verifications that
-    found a difference left behind. A run that has not ended loses nothing. Example: `resnet-repro clean --storage results/demo`
+    That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray
+    and verifications that found a difference left behind. A run that has not ended loses nothing.
+    Example: `resnet-repro clean --storage results/demo`
     """
     place = Storage(storage)
     runs = stored_runs(place)
-    spare = [path for run in runs if read_result(place, run) is not None for path in _spare_checkpoints(place, run)]
+    spare = [
+        path
+        for run in runs
+        if read_result(place, run) is not None
+        for path in _spare_checkpoints(place, run)
+    ]
     if not _any_alive(place):
         spare += [f"ray/{name}" for name in place.names("ray")]
     spare += [
-        f"verify/{name}" for name in place.names("verify") if not _any_alive(Storage(place.below(f"verify/{name}")))
+        f"verify/{name}"
+        for name in place.names("verify")
+        if not _any_alive(Storage(place.below(f"verify/{name}")))
     ]
     if not spare:
         print(f"nothing to clean in {place.uri}")
@@ -109,11 +132,15 @@ def clean(
 
 def _any_alive(place: Storage) -> bool:
     """Whether a run in it is being trained."""
-    return any(read_result(place, run) is None and is_alive(place, run) for run in stored_runs(place))
+    return any(
+        read_result(place, run) is None and is_alive(place, run) for run in stored_runs(place)
+    )
 
 
 def _spare_checkpoints(place: Storage, run: Run) -> list[str]:
-    """Those that are neither at an lr drop nor the newest: of a diverged run that one holds all it has measured."""
+    """Those that are neither at an lr drop nor the newest: of a diverged run that one holds all it
+    has measured.
+    """
     there = sorted(iterations(place, run))
     newest = newest_iteration(place, run)
     return [folder(run, i) for i in there if i != newest and not milestone(run.experiment, i)]

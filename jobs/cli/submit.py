@@ -1,4 +1,6 @@
-"""`resnet-repro submit` and `resnet-repro jobs`: commands as jobs of a Ray cluster, followed, found again and stopped."""
+"""`resnet-repro submit` and `resnet-repro jobs`: commands as jobs of a Ray cluster, followed, found
+again and stopped.
+"""
 
 import asyncio
 import json
@@ -13,7 +15,15 @@ from rich import box
 from rich.table import Table
 
 from jobs.console import run_progress as screen
-from jobs.execution.submission import DASHBOARD, ENDED, attempts, check_command, client_of, send, value_of
+from jobs.execution.submission import (
+    DASHBOARD,
+    ENDED,
+    attempts,
+    check_command,
+    client_of,
+    send,
+    value_of,
+)
 from jobs.requests.options import JsonOption
 from pipeline.errors import InputError, first_line
 
@@ -21,11 +31,19 @@ SILENT_SECONDS = 60.0
 """Without a sign of life from any run for so long, a job that Ray calls RUNNING may be dead."""
 
 DashboardOption = Annotated[
-    str, typer.Option("--dashboard", help="The cluster's dashboard; RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured.")
+    str,
+    typer.Option(
+        "--dashboard",
+        help="The cluster's dashboard; RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured.",
+    ),
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or its name for the newest of that name.")]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job's id, or its name for the newest of that name.")
+]
 
-app = typer.Typer(no_args_is_help=True, help="List, follow and stop what was submitted to a Ray cluster.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, follow and stop what was submitted to a Ray cluster."
+)
 
 
 def submit(
@@ -34,19 +52,24 @@ def submit(
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow its output.")] = False,
     need: Annotated[
         list[str],
-        typer.Option(help="An environment variable that has to be set on the cluster; its value stays there."),
+        typer.Option(
+            help="An environment variable that has to be set on the cluster; its value stays there."
+        ),
     ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
 ) -> None:
-    """Run a command as a job of a Ray cluster, with this checkout: `submit grid ...`, `train ...`, `evaluate ...`.
+    """Run a command as a job of a Ray cluster, with this checkout: `submit grid ...`, `train ...`,
+    `evaluate ...`.
 
-    Options of submit come before the command. Given again, it joins the job if that still runs, and continues otherwise.
-    Ctrl-C ends the following, not the job; the exit code is the job's.
+    Options of submit come before the command. Given again, it joins the job if that still runs, and
+    continues otherwise. Ctrl-C ends the following, not the job; the exit code is the job's.
 
     Examples:
 
-    * `resnet-repro submit grid table6 --data cifar10 --seeds 5 --storage s3://bucket/resnet --tracking http://10.0.0.5:5000`
+    * `resnet-repro submit grid table6 --data cifar10 --seeds 5 --storage s3://bucket/resnet
+      --tracking http://10.0.0.5:5000`
 
-    * `resnet-repro submit --detach --need AWS_SECRET_ACCESS_KEY train resnet20 --data cifar10 --storage s3://bucket/resnet`
+    * `resnet-repro submit --detach --need AWS_SECRET_ACCESS_KEY train resnet20 --data cifar10
+      --storage s3://bucket/resnet`
     """
     arguments = list(context.args)
     check_command(arguments)
@@ -68,7 +91,9 @@ def parse_only(context: typer.Context, arguments: list[str]) -> None:
     rest = arguments[1:]
     while hasattr(command, "commands"):
         if not rest or rest[0] not in command.commands:
-            raise InputError(f"{shlex.join(arguments)}: wanted is one of {', '.join(command.commands)}")
+            raise InputError(
+                f"{shlex.join(arguments)}: wanted is one of {', '.join(command.commands)}"
+            )
         command, rest = command.commands[rest[0]], rest[1:]
     command.make_context(arguments[0], rest, parent=context.parent)
 
@@ -86,12 +111,16 @@ def _follow(client: Any, job: str) -> int:
             time.sleep(0.5)
     except (RuntimeError, OSError) as error:  # the tunnel or the head is gone
         print(
-            f"{job} cannot be followed any more ({first_line(error)}); `resnet-repro jobs logs {job} --follow` goes on",
+            f"{job} cannot be followed any more ({first_line(error)}); `resnet-repro jobs logs "
+            f"{job} --follow` goes on",
             file=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
-        print(f"\n{job} goes on; `resnet-repro jobs logs {job} --follow` shows it again", file=sys.stderr)
+        print(
+            f"\n{job} goes on; `resnet-repro jobs logs {job} --follow` shows it again",
+            file=sys.stderr,
+        )
         return 130
     about = client.get_job_info(job)
     print(f"{job}: {about.status.lower()}", flush=True)
@@ -107,7 +136,9 @@ def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = Fals
     Example: `resnet-repro jobs list --json`
     """
     found = [
-        job for job in client_of(dashboard).list_jobs() if job.submission_id and (job.metadata or {}).get("command")
+        job
+        for job in client_of(dashboard).list_jobs()
+        if job.submission_id and (job.metadata or {}).get("command")
     ]
     found.sort(key=lambda job: job.start_time or 0)
     if as_json:
@@ -123,8 +154,11 @@ def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = Fals
 
 
 @app.command("status")
-def status(job: JobArgument, dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = False) -> None:
-    """What Ray says of a job, and whether its runs show life: Ray calls a job RUNNING whose machine has died.
+def status(
+    job: JobArgument, dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = False
+) -> None:
+    """What Ray says of a job, and whether its runs show life: Ray calls a job RUNNING whose machine
+    has died.
 
     Example: `resnet-repro jobs status grid-table6-1f3a2b4c`
     """
@@ -134,18 +168,26 @@ def status(job: JobArgument, dashboard: DashboardOption = DASHBOARD, as_json: Js
     if as_json:
         print(json.dumps([facts], indent=1))
         return
-    print(f"{facts['job']}: {facts['state'].lower()}" + (f", {facts['message']}" if facts["message"] else ""))
+    print(
+        f"{facts['job']}: {facts['state'].lower()}"
+        + (f", {facts['message']}" if facts["message"] else "")
+    )
     silent = facts["seconds_since_life"]
     if silent is not None:
         print(f"newest sign of life of a run in its storage: {silent:,.0f} s ago")
         if facts["state"] == "RUNNING" and silent > SILENT_SECONDS:
-            print("it may be dead although Ray says that it runs: give the same command again, it continues")
+            print(
+                "it may be dead although Ray says that it runs: give the same command again, it "
+                "continues"
+            )
 
 
 @app.command("logs")
 def logs(
     job: JobArgument,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until it ends; the exit code is the job's.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until it ends; the exit code is the job's.")
+    ] = False,
     dashboard: DashboardOption = DASHBOARD,
 ) -> None:
     """Print a job's output.
@@ -187,7 +229,9 @@ def _meant(client: Any, job: str) -> str:
         return job
     mine = attempts(client, job)
     if not mine:
-        raise InputError(f"{job}: the cluster knows no such job; `resnet-repro jobs list` shows what there is")
+        raise InputError(
+            f"{job}: the cluster knows no such job; `resnet-repro jobs list` shows what there is"
+        )
     return str(mine[-1].submission_id)
 
 
@@ -196,8 +240,12 @@ def _facts(job: Any) -> dict[str, Any]:
     return {
         "job": job.submission_id,
         "state": str(job.status.value if hasattr(job.status, "value") else job.status),
-        "message": (job.message or "").splitlines()[0] if job.message and job.status == "FAILED" else "",
-        "started": f"{datetime.fromtimestamp(started / 1000, UTC):%Y-%m-%d %H:%M}" if started else "",
+        "message": (job.message or "").splitlines()[0]
+        if job.message and job.status == "FAILED"
+        else "",
+        "started": f"{datetime.fromtimestamp(started / 1000, UTC):%Y-%m-%d %H:%M}"
+        if started
+        else "",
         "command": about.get("command", ""),
         "commit": about.get("commit", ""),
         "exit_code": job.driver_exit_code,
@@ -205,14 +253,20 @@ def _facts(job: Any) -> dict[str, Any]:
 
 
 def _seconds_since_life(command: str) -> float | None:
-    """Seconds since any run in the job's storage last wrote its heartbeat; None where that cannot be seen from here."""
+    """Seconds since any run in the job's storage last wrote its heartbeat; None where that cannot
+    be seen from here.
+    """
     from pipeline.runs.run import read_heartbeat, stored_runs
     from pipeline.storage import Storage
 
     place = value_of(shlex.split(command), "--storage")
     try:
         storage = Storage(place or "")
-        beats = [beat["time_ms"] for run in stored_runs(storage) if (beat := read_heartbeat(storage, run))]
+        beats = [
+            beat["time_ms"]
+            for run in stored_runs(storage)
+            if (beat := read_heartbeat(storage, run))
+        ]
     except (InputError, OSError, KeyError):
         return None
     return time.time() - max(beats) / 1000 if beats else None

@@ -1,4 +1,6 @@
-"""`resnet-repro train`: one run, which continues if it was interrupted; and what `grid` shares with it."""
+"""`resnet-repro train`: one run, which continues if it was interrupted; and what `grid` shares with
+it.
+"""
 
 import sys
 from collections.abc import Callable
@@ -54,7 +56,9 @@ ASKED_ALONE = {ASKED: ALONE}
 def train(
     experiment: ExperimentArgument,
     data: DataOption = "digits",
-    seed: Annotated[int, typer.Option(min=0, help="Decides initialisation, order and augmentation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Decides initialisation, order and augmentation.")
+    ] = 0,
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
@@ -77,7 +81,8 @@ def train(
 
     * `resnet-repro train resnet20 --data digits --iterations 400`
 
-    * `resnet-repro train resnet56 --data cifar10 --seed 3 --workers 2`: the paper's recipe, each worker one of its two GPUs
+    * `resnet-repro train resnet56 --data cifar10 --seed 3 --workers 2`: the paper's recipe, each
+      worker one of its two GPUs
 
     * `resnet-repro train resnet20 --set sgd=torch --set weight_decay_scope=all --dry-run`
     """
@@ -106,7 +111,11 @@ def train(
         if outcome["status"] == REFUSED:
             raise InputError(outcome["reason"])
         if outcome["status"] == "failed":
-            raise SystemExit(failed_with(f"{run} failed: {outcome['reason']}; give the same command again to continue"))
+            raise SystemExit(
+                failed_with(
+                    f"{run} failed: {outcome['reason']}; give the same command again to continue"
+                )
+            )
         say_if_unpublished([outcome["published"]], execution.tracking)
         result = read_result(place, run)
     else:
@@ -118,7 +127,12 @@ def train(
 
 
 def _train(
-    run: Run, place: Storage, execution: Execution, device: Device, threads: int | None, address: str | None
+    run: Run,
+    place: Storage,
+    execution: Execution,
+    device: Device,
+    threads: int | None,
+    address: str | None,
 ) -> dict[str, Any]:
     from jobs.execution.cluster import connected
     from jobs.execution.drive import drive
@@ -142,7 +156,9 @@ def _train(
     return outcome
 
 
-def when_interrupted(tracking: str, place: Storage, runs: list[Run], stop: Event) -> Callable[[], None]:
+def when_interrupted(
+    tracking: str, place: Storage, runs: list[Run], stop: Event
+) -> Callable[[], None]:
     """What Ctrl-C does before Ray is taken away: drivers in this process are told, and MLflow."""
     from jobs.tracking.other_publications import mark_interrupted
 
@@ -166,9 +182,14 @@ def say_if_unpublished(published: list[bool], tracking: str) -> None:
     """Warn of runs that MLflow does not have in full."""
     missing = published.count(False)
     if missing:
-        what = f"{missing} of {len(published)} runs could not be published" if len(published) > 1 else "not published"
+        what = (
+            f"{missing} of {len(published)} runs could not be published"
+            if len(published) > 1
+            else "not published"
+        )
         print(
-            f"warning: {what} to MLflow at {shown(tracking)}; `resnet-repro sync` sends it when it is back",
+            f"warning: {what} to MLflow at {shown(tracking)}; `resnet-repro sync` sends it when it "
+            "is back",
             file=sys.stderr,
         )
 
@@ -177,9 +198,7 @@ def _ended(place: Storage, run: Run, result: dict[str, Any]) -> str:
     if result["status"] != "finished":
         return f"{run}: {result['status']}: {result.get('reason', '')}"
     error = result["final"][TEST_ERR]
-    return (
-        f"{run}: finished, {error:.2f} % test error after {result['iterations']:,} iterations; {place.path(run.folder)}"
-    )
+    return f"{run}: finished, {error:.2f} % test error after {result['iterations']:,} iterations; {place.path(run.folder)}"
 
 
 def failed_with(message: str) -> int:

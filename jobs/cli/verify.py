@@ -1,4 +1,6 @@
-"""`resnet-repro verify`: proves a stored run by its files, and by training a part of it again to the same bytes."""
+"""`resnet-repro verify`: proves a stored run by its files, and by training a part of it again to
+the same bytes.
+"""
 
 import json
 from dataclasses import asdict
@@ -20,26 +22,38 @@ from pipeline.storage import Storage
 
 
 def verify(
-    which: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or a row's name where that is enough.")],
-    seed: Annotated[int | None, typer.Option(min=0, help="The run's seed, where a row has several.")] = None,
-    start: Annotated[int | None, typer.Option("--from", min=0, help="Train again from this checkpoint on.")] = None,
-    files_only: Annotated[bool, typer.Option("--files-only", help="Read only; train nothing again.")] = False,
+    which: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run's folder, or a row's name where that is enough."),
+    ],
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The run's seed, where a row has several.")
+    ] = None,
+    start: Annotated[
+        int | None, typer.Option("--from", min=0, help="Train again from this checkpoint on.")
+    ] = None,
+    files_only: Annotated[
+        bool, typer.Option("--files-only", help="Read only; train nothing again.")
+    ] = False,
     storage: StorageOption = "results",
     device: DeviceOption = Device.AUTO,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers to train again with; default: 1.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers to train again with; default: 1.")
+    ] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove a run: its files, its history, and the same bytes when its last part is trained again.
 
-    The part goes from the last checkpoint but one to the newest; `--from 0` trains the whole run again. Exit code 1
-    where something is not as it should be.
+    The part goes from the last checkpoint but one to the newest; `--from 0` trains the whole run
+    again. Exit code 1 where something is not as it should be.
 
     Examples:
 
     * `resnet-repro verify resnet20 --seed 0`
 
-    * `resnet-repro verify results/runs/resnet20-c289b6b5/cifar10-1f3a2b4c/seed-0 --from 32000 --json`
+    * `resnet-repro verify results/runs/resnet20-c289b6b5/cifar10-1f3a2b4c/seed-0 --from 32000
+      --json`
     """
     from pipeline.training.verify import examine
 
@@ -54,16 +68,27 @@ def verify(
     def tell(finding: Any) -> None:
         findings.append(finding)
         if not as_json:
-            print(f"  {'ok   ' if finding.good else 'WRONG'}  {finding.what + ':':<13} {finding.found}", flush=True)
+            print(
+                f"  {'ok   ' if finding.good else 'WRONG'}  {finding.what + ':':<13} "
+                f"{finding.found}",
+                flush=True,
+            )
 
     for finding in examine(place, run):
         tell(finding)
-    damaged = any(not finding.good for finding in findings if finding.what in ("identity", "dataset"))
+    damaged = any(
+        not finding.good for finding in findings if finding.what in ("identity", "dataset")
+    )
     if not files_only and not damaged:
         tell(_train_again(place, run, start, device, workers, address))
     good = all(finding.good for finding in findings)
     if as_json:
-        print(json.dumps([{"run": place.path(run.folder), **asdict(finding)} for finding in findings], indent=1))
+        print(
+            json.dumps(
+                [{"run": place.path(run.folder), **asdict(finding)} for finding in findings],
+                indent=1,
+            )
+        )
     else:
         trained = "" if files_only else " and trained again to the same bytes"
         print(f"verified{trained}" if good else "not verified")
@@ -72,9 +97,16 @@ def verify(
 
 
 def _train_again(
-    place: Storage, run: Run, start: int | None, device: Device, workers: int | None, address: str | None
+    place: Storage,
+    run: Run,
+    start: int | None,
+    device: Device,
+    workers: int | None,
+    address: str | None,
 ) -> Any:
-    """Train a stretch of the run again in a place of its own, which is deleted if everything is equal."""
+    """Train a stretch of the run again in a place of its own, which is deleted if everything is
+    equal.
+    """
     from jobs.execution.cluster import connected
     from jobs.execution.launch import Execution, check_workers, run_on_ray
     from pipeline.training.verify import Finding, Stretch, first_difference
@@ -110,27 +142,44 @@ def _train_again(
         execution, _ = placed(execution, device, threads=None, runs=1)
         title = f"{run} again, {stretch.start:,} to {stretch.end:,}"
         try:
-            answer = screen.follow(title, again, [run], 1, partial(run_on_ray, run, execution), lambda: None)
+            answer = screen.follow(
+                title, again, [run], 1, partial(run_on_ray, run, execution), lambda: None
+            )
         except InputError:
             raise
         except Exception as error:  # storage that is lost, workers that fail: no proof, and no reason for a traceback
             return Finding(
-                "trained again", False, f"its workers failed ({reason_of(error)}); give the same command again"
+                "trained again",
+                False,
+                f"its workers failed ({reason_of(error)}); give the same command again",
             )
     if answer.get("status") == REFUSED:
         raise InputError(answer["reason"])
     what = f"{stretch.start:,} to {stretch.end:,}"
     elsewhere = _drift_text(attempt, newest_history(again, run))
     for iteration in stretch.compared(place, run):
-        stored, made = read_checkpoint(place, run, iteration), read_checkpoint(again, run, iteration)
+        stored, made = (
+            read_checkpoint(place, run, iteration),
+            read_checkpoint(again, run, iteration),
+        )
         if stored is None or made is None:
-            return Finding("trained again", False, f"{what}: checkpoint {iteration:,} is damaged or missing")
+            return Finding(
+                "trained again", False, f"{what}: checkpoint {iteration:,} is damaged or missing"
+            )
         if difference := first_difference(stored, made):
-            but = f"; it was made elsewhere, where bytes may differ ({elsewhere})" if elsewhere else ""
-            return Finding("trained again", False, f"{what}: {iteration:,} differs in {difference}{but}")
+            but = (
+                f"; it was made elsewhere, where bytes may differ ({elsewhere})"
+                if elsewhere
+                else ""
+            )
+            return Finding(
+                "trained again", False, f"{what}: {iteration:,} differs in {difference}{but}"
+            )
     place.delete(below)
     though = f", though it was made elsewhere ({elsewhere})" if elsewhere else ""
-    return Finding("trained again", True, f"{what}: weights, momentum and history are the same bytes{though}")
+    return Finding(
+        "trained again", True, f"{what}: weights, momentum and history are the same bytes{though}"
+    )
 
 
 def _attempts(history: History | None, start: int) -> list[dict[str, Any]]:
@@ -142,9 +191,14 @@ def _attempts(history: History | None, start: int) -> list[dict[str, Any]]:
 
 def _unprovable(attempts: list[dict[str, Any]]) -> str:
     """Why attempts cannot be expected to give the same bytes again; empty if they can."""
-    shapes = {(bool(one.get("one_pass")), one.get("world_size") if one.get("one_pass") else 0) for one in attempts}
+    shapes = {
+        (bool(one.get("one_pass")), one.get("world_size") if one.get("one_pass") else 0)
+        for one in attempts
+    }
     if len(shapes) > 1:
-        return "it was made with and without --one-pass, or with several numbers of workers under it"
+        return (
+            "it was made with and without --one-pass, or with several numbers of workers under it"
+        )
     if any(one.get("device", "cpu") != "cpu" and not one.get("deterministic") for one in attempts):
         return "it was trained on a GPU without --deterministic"
     return ""

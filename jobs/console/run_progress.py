@@ -27,7 +27,9 @@ LINE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Sight:
-    """What a run's folder says: `state` is waiting, running, finished or diverged; `left` seconds to go, if known."""
+    """What a run's folder says: `state` is waiting, running, finished or diverged; `left` seconds
+    to go, if known.
+    """
 
     run: Run
     state: str
@@ -47,13 +49,17 @@ def look(storage: Storage, run: Run, since_ms: int) -> Sight:
     """A run as its folder shows it; heartbeats from before `since_ms` are an earlier attempt's."""
     result = read_result(storage, run)
     if result is not None:
-        return Sight(run, result["status"], result["iterations"], 0.0, result.get("final", {}).get(TEST_ERR))
+        return Sight(
+            run, result["status"], result["iterations"], 0.0, result.get("final", {}).get(TEST_ERR)
+        )
     beat, history = read_heartbeat(storage, run), newest_history(storage, run)
     error = history.last().get(TEST_ERR) if history else None
     iteration = history.iteration if history else 0
     if beat is None or beat["time_ms"] < since_ms:
         return Sight(run, "waiting", iteration, 0.0, error)
-    return Sight(run, "running", max(iteration, beat["iteration"]), beat["images_per_second"], error)
+    return Sight(
+        run, "running", max(iteration, beat["iteration"]), beat["images_per_second"], error
+    )
 
 
 def follow(
@@ -64,10 +70,11 @@ def follow(
     job: Callable[[], Any],
     interrupted: Callable[[], None] = lambda: None,
 ) -> Any:
-    """Run `job` in the background and show how its runs go until it ends; returns or raises what it does.
+    """Run `job` in the background and show how its runs go until it ends; returns or raises what it
+    does.
 
-    `slots` is how many runs go at once, for the estimate of the time left. Ctrl-C reaches the caller at once, after
-    `interrupted` was called.
+    `slots` is how many runs go at once, for the estimate of the time left. Ctrl-C reaches the
+    caller at once, after `interrupted` was called.
     """
     outcome: dict[str, Any] = {}
 
@@ -92,7 +99,9 @@ def follow(
     return outcome["value"]
 
 
-def _live(title: str, storage: Storage, runs: list[Run], slots: int, since: int, thread: Thread) -> None:
+def _live(
+    title: str, storage: Storage, runs: list[Run], slots: int, since: int, thread: Thread
+) -> None:
     with Live(console=console, refresh_per_second=2, transient=False) as live:
         while thread.is_alive():
             live.update(_table(title, _sights(storage, runs, since), slots))
@@ -100,7 +109,9 @@ def _live(title: str, storage: Storage, runs: list[Run], slots: int, since: int,
         live.update(_table(title, _sights(storage, runs, since), slots))
 
 
-def _lines(title: str, storage: Storage, runs: list[Run], slots: int, since: int, thread: Thread) -> None:
+def _lines(
+    title: str, storage: Storage, runs: list[Run], slots: int, since: int, thread: Thread
+) -> None:
     spoken = -LINE_SECONDS
     known: dict[Run, str] = {}
     while thread.is_alive():
@@ -110,7 +121,9 @@ def _lines(title: str, storage: Storage, runs: list[Run], slots: int, since: int
             before = known.get(sight.run)
             known[sight.run] = sight.state
             if before not in (None, sight.state) and sight.state in ("finished", "diverged"):
-                print(f"{sight.run}: {sight.state}, {_percent(sight.test_err)} test error", flush=True)
+                print(
+                    f"{sight.run}: {sight.state}, {_percent(sight.test_err)} test error", flush=True
+                )
         if monotonic() - spoken >= LINE_SECONDS and thread.is_alive():
             spoken = monotonic()
             print(f"{title}: {_summary(sights, slots)}", flush=True)
@@ -121,14 +134,26 @@ def _sights(storage: Storage, runs: list[Run], since: int) -> list[Sight]:
     for run in runs:
         try:
             sights.append(look(storage, run, since))
-        except (OSError, ValueError, KeyError, InputError):  # a file being replaced, or one the run itself will refuse
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            InputError,
+        ):  # a file being replaced, or one the run itself will refuse
             sights.append(Sight(run, "waiting", 0, 0.0, None))
     return sights
 
 
 def _table(title: str, sights: list[Sight], slots: int) -> Table:
-    table = Table(title=f"{title}: {_summary(sights, slots)}", title_justify="left", title_style="bold")
-    for name, side in (("experiment", "left"), ("seed", "right"), ("state", "left"), ("iteration", "right")):
+    table = Table(
+        title=f"{title}: {_summary(sights, slots)}", title_justify="left", title_style="bold"
+    )
+    for name, side in (
+        ("experiment", "left"),
+        ("seed", "right"),
+        ("state", "left"),
+        ("iteration", "right"),
+    ):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     for name in ("images/s", "test error", "left"):
         table.add_column(name, justify="right")
@@ -138,7 +163,13 @@ def _table(title: str, sights: list[Sight], slots: int) -> Table:
         place = f"{sight.iteration:,}/{row.iterations:,}"
         left = duration(sight.left)
         table.add_row(
-            _named(sights, row), str(sight.run.seed), sight.state, place, rate, _percent(sight.test_err), left
+            _named(sights, row),
+            str(sight.run.seed),
+            sight.state,
+            place,
+            rate,
+            _percent(sight.test_err),
+            left,
         )
     return table
 
@@ -163,14 +194,22 @@ def _summary(sights: list[Sight], slots: int) -> str:
 
 
 def _time_left(sights: list[Sight], slots: int) -> float | None:
-    """Seconds until all are done: multiply-adds to go, at the rate the running ones show, over the slots."""
+    """Seconds until all are done: multiply-adds to go, at the rate the running ones show, over the
+    slots.
+    """
     from pipeline.recipe.layers import layout
 
     def cost(sight: Sight) -> float:
         row = sight.run.experiment
-        return layout(row).multiply_adds * row.global_batch_size * (row.iterations - sight.iteration)
+        return (
+            layout(row).multiply_adds * row.global_batch_size * (row.iterations - sight.iteration)
+        )
 
-    speeds = [layout(s.run.experiment).multiply_adds * s.rate for s in sights if s.state == "running" and s.rate]
+    speeds = [
+        layout(s.run.experiment).multiply_adds * s.rate
+        for s in sights
+        if s.state == "running" and s.rate
+    ]
     if not speeds:
         return None
     to_go = sum(cost(sight) for sight in sights if sight.state in ("running", "waiting"))
@@ -194,7 +233,9 @@ def duration(seconds: float | None) -> str:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for something counted, as a function of (done, all); a line now and then off a terminal."""
+    """A progress bar for something counted, as a function of (done, all); a line now and then off a
+    terminal.
+    """
     if not console.is_terminal:
         last = [monotonic()]
 
@@ -205,7 +246,12 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)

@@ -1,4 +1,6 @@
-"""The examination of a cluster: every node is asked at once, nothing waits for a silent one, and the links are measured."""
+"""The examination of a cluster: every node is asked at once, nothing waits for a silent one, and
+the links are measured.
+"""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +27,17 @@ LINK_NODES = 8
 """Of a larger cluster so many nodes are measured together."""
 
 
-def findings(place: Storage, tracking: str, dataset_id: str, workers: int, each: Node) -> list[Finding]:
+def findings(
+    place: Storage, tracking: str, dataset_id: str, workers: int, each: Node
+) -> list[Finding]:
     """Examine the cluster that is connected, for work of so many workers that take `each`."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]
     probe = f".doctor-{uuid4().hex[:8]}"
-    asker = Facts("here", "", False, time(), versions(), source_digest(), hardware(), False, 0, 0, "", "", "")
+    asker = Facts(
+        "here", "", False, time(), versions(), source_digest(), hardware(), False, 0, 0, "", "", ""
+    )
     try:
         place.write(probe, b"asker")
         question = Question(place.uri, probe, tracking, dataset_id)
@@ -72,14 +78,18 @@ def _ask(alive: list[dict[str, Any]], question: Question) -> tuple[list[Facts], 
     for node in alive:
         has = node["Resources"]
         trains, gpus, head = _trains(node), int(has.get("GPU", 0)), "node:__internal_head__" in has
-        running = task.options(scheduling_strategy=_on(node)).remote(question, node["NodeID"][:8], trains, gpus, head)
+        running = task.options(scheduling_strategy=_on(node)).remote(
+            question, node["NodeID"][:8], trains, gpus, head
+        )
         asked[running] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
     answers, silent = [], [asked[one] for one in late]
     for one in ready:
         try:
             answers.append(ray.get(one))
-        except Exception as error:  # of a node that died, or whose Python cannot import this package
+        except (
+            Exception
+        ) as error:  # of a node that died, or whose Python cannot import this package
             why = "" if "schedul" in str(error) else f" ({last_line(str(error))[:160]})"
             silent.append(asked[one] + why)
     for one in late:
@@ -106,7 +116,9 @@ def _database(tracking: str, place: Storage) -> Finding:
     try:
         tracking_there(tracking, place)
     except InputError as error:
-        return Finding("MLflow", "problem", str(error), "name a server with --tracking http://HOST:5000")
+        return Finding(
+            "MLflow", "problem", str(error), "name a server with --tracking http://HOST:5000"
+        )
     return Finding("MLflow", "fine", "its database can be opened here")
 
 
@@ -122,7 +134,9 @@ def _resources(workers: int, each: Node) -> list[Finding]:
 
 
 def _link(alive: list[dict[str, Any]]) -> Finding:
-    """How fast the workers of a run would exchange gradients: a sum over one process on each of the nodes."""
+    """How fast the workers of a run would exchange gradients: a sum over one process on each of the
+    nodes.
+    """
     import ray
 
     count = 1 << (min(len(alive), LINK_NODES).bit_length() - 1)
@@ -135,7 +149,12 @@ def _link(alive: list[dict[str, Any]]) -> Finding:
         rates = ray.get(running, timeout=max(1.0, deadline - monotonic()))
     except Exception as error:
         remedy = "open all ports between the nodes, or keep a run on one node"
-        return Finding("network", "problem", f"workers on two nodes cannot meet ({first_line(error)[:120]})", remedy)
+        return Finding(
+            "network",
+            "problem",
+            f"workers on two nodes cannot meet ({first_line(error)[:120]})",
+            remedy,
+        )
     finally:
         with ThreadPoolExecutor() as several:
             list(several.map(ray.kill, peers))
@@ -166,7 +185,9 @@ class Peer:
         from pipeline.training.step import process_group as ranks
 
         use_own_interface()
-        group = ranks.join(rank, count, torch.device("cpu"), address, self._listener, timeout_s=LINK_SECONDS)
+        group = ranks.join(
+            rank, count, torch.device("cpu"), address, self._listener, timeout_s=LINK_SECONDS
+        )
         gradients, seconds = torch.ones(LINK_BYTES // 4), []
         for _ in range(3):
             began = perf_counter()

@@ -1,4 +1,6 @@
-"""What one node says of itself; runs on the node, as a Ray task that takes no CPU. Nothing is left behind."""
+"""What one node says of itself; runs on the node, as a Ray task that takes no CPU. Nothing is left
+behind.
+"""
 
 import os
 import shutil
@@ -24,7 +26,9 @@ SIZES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Question:
-    """What each node is asked about: a storage with a probe file of the asker's in it, an MLflow store, a dataset."""
+    """What each node is asked about: a storage with a probe file of the asker's in it, an MLflow
+    store, a dataset.
+    """
 
     storage: str
     probe: str
@@ -34,7 +38,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Facts:
-    """A node's answer. Texts say what went wrong and are empty where nothing did; sizes are bytes, times seconds (Unix)."""
+    """A node's answer. Texts say what went wrong and are empty where nothing did; sizes are bytes,
+    times seconds (Unix).
+    """
 
     host: str
     address: str
@@ -113,7 +119,11 @@ def _storage(question: Question, name: str) -> tuple[str, str, str]:
 def _free() -> dict[str, int]:
     from ray._private.worker import _global_node
 
-    places = {"Ray's session folder": Path(_global_node.get_session_dir_path()) if _global_node else Path("/tmp/ray")}
+    places = {
+        "Ray's session folder": Path(_global_node.get_session_dir_path())
+        if _global_node
+        else Path("/tmp/ray")
+    }
     if cache := cache_folder():
         places["the folder of copies"] = cache
     found = {f"{what} {path}": _room(path) for what, path in places.items()}

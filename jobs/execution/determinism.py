@@ -1,7 +1,8 @@
-"""`--deterministic`: what torch has to be told so that a GPU gives the same bytes twice. Untested on a GPU.
+"""`--deterministic`: what torch has to be told so that a GPU gives the same bytes twice. Untested
+on a GPU.
 
-It is slower there, and refuses operations that have no deterministic form. On the CPU the exact step is deterministic by
-itself. TF32 is off in any case: fp32 means fp32.
+It is slower there, and refuses operations that have no deterministic form. On the CPU the exact
+step is deterministic by itself. TF32 is off in any case: fp32 means fp32.
 """
 
 import os
@@ -16,7 +17,8 @@ def full_precision() -> None:
 
 
 def deterministic() -> None:
-    """Deterministic algorithms or an error, no search for the fastest one, and a fixed workspace for cuBLAS.
+    """Deterministic algorithms or an error, no search for the fastest one, and a fixed workspace
+    for cuBLAS.
 
     To be called before the process first uses its GPU.
     """

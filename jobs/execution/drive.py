@@ -1,4 +1,6 @@
-"""A run's driver: starts its worker group, publishes what it measures, and says how it ended. Imports no torch."""
+"""A run's driver: starts its worker group, publishes what it measures, and says how it ended.
+Imports no torch.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +17,11 @@ def drive(
 ) -> dict[str, Any]:
     """Train and publish a run, and say how that ended.
 
-    Whoever takes Ray away from under the run answers yes to `interrupted`, and says so in MLflow instead.
+    Whoever takes Ray away from under the run answers yes to `interrupted`, and says so in MLflow
+    instead.
 
-    Returns `status` (finished, diverged, failed, or refused for what the user has to mend), `reason` where it is not
-    finished, and `published`, whether MLflow has it all.
+    Returns `status` (finished, diverged, failed, or refused for what the user has to mend),
+    `reason` where it is not finished, and `published`, whether MLflow has it all.
     """
     storage = Storage(execution.storage)
     publisher = Publisher(execution.tracking, storage, run, tags)

@@ -15,12 +15,16 @@ from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
 
 SINGLE_VIEW = "single_view"
-"""How small images are tested (Sec. 4.2): "we only evaluate the single view of the original 32x32 image"."""
+"""How small images are tested (Sec. 4.2): "we only evaluate the single view of the original 32x32
+image".
+"""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network to be scored: what it is called, its row, and its weights as safetensors; `run` where it is a run's."""
+    """A network to be scored: what it is called, its row, and its weights as safetensors; `run`
+    where it is a run's.
+    """
 
     name: str
     row: Experiment
@@ -68,7 +72,8 @@ def model_named(place: Storage, which: str, experiment: str | None, settings: li
 
 
 def score(work: Work, dataset: Any, ranks: Any, decoders: int) -> dict[str, float]:
-    """The errors of the models' mean scores, over all ranks; with the loss where there is one network on small images.
+    """The errors of the models' mean scores, over all ranks; with the loss where there is one
+    network on small images.
 
     Raises:
         InputError: weights for another architecture, or a protocol that is not for this dataset.
@@ -89,7 +94,12 @@ def score(work: Work, dataset: Any, ranks: Any, decoders: int) -> dict[str, floa
     if not isinstance(dataset, Photos):
         images = evaluation_splits(rows[0], dataset, ranks.device, decoders)["test"]
         found = evaluate(networks[0], images, rows[0].precision, ranks)
-        return {"top1_err": found.top1_err, "loss": found.loss, "wrong": found.wrong, "count": found.count}
+        return {
+            "top1_err": found.top1_err,
+            "loss": found.loss,
+            "wrong": found.wrong,
+            "count": found.count,
+        }
     protocol: Protocol = work.protocol  # type: ignore[assignment]  # checked by the command
     errors = errors_of(networks, rows, protocol, dataset, ranks, decoders)
     return {"top1_err": errors.top1_err, "top5_err": errors.top5_err, "count": errors.count}
@@ -125,7 +135,9 @@ def score_on_ray(work: Work, workers: int, each_worker: dict[str, float]) -> dic
     trainer = DataParallelTrainer(
         _work,
         train_loop_config={"work": ray.put(work)},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=work.use_gpu, resources_per_worker=each_worker),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=work.use_gpu, resources_per_worker=each_worker
+        ),
         run_config=RunConfig(name=name, storage_path=place.below("ray")),
     )
     try:

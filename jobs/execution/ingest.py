@@ -1,4 +1,6 @@
-"""Photographs into storage, as Ray tasks over the cluster: a task a part, and one for each official archive's checksum."""
+"""Photographs into storage, as Ray tasks over the cluster: a task a part, and one for each official
+archive's checksum.
+"""
 
 import os
 import shutil
@@ -19,10 +21,14 @@ from pipeline.errors import InputError, first_line
 from pipeline.storage import Storage
 
 
-def ingest(storage: Storage, name: str, path: Path, reading: Reading, progress: Progress) -> dict[str, Any]:
-    """Put the photographs of a source into storage and return the dataset's manifest; needs a Ray cluster.
+def ingest(
+    storage: Storage, name: str, path: Path, reading: Reading, progress: Progress
+) -> dict[str, Any]:
+    """Put the photographs of a source into storage and return the dataset's manifest; needs a Ray
+    cluster.
 
-    Given again after an interruption it goes on; for a source that was read before, it returns what came of it.
+    Given again after an interruption it goes on; for a source that was read before, it returns what
+    came of it.
 
     Raises:
         InputError: the source is not whole, an image cannot be decoded, or there is no room.
@@ -43,19 +49,27 @@ def ingest(storage: Storage, name: str, path: Path, reading: Reading, progress: 
         if whole and source in manifest["sources"]:
             return manifest
     key = reading.key(listing, known)
-    missing = [n for n in range(len(listing.parts)) if read_record(storage, key, n, reading) is None]
+    missing = [
+        n for n in range(len(listing.parts)) if read_record(storage, key, n, reading) is None
+    ]
     _check_room(storage, path, len(missing) / len(listing.parts))
     official = _carry_out(storage, key, listing, reading, missing, progress)
     return finish(storage, name, key, listing, reading, source, official)
 
 
 def _carry_out(
-    storage: Storage, key: str, listing: Listing, reading: Reading, missing: list[int], progress: Progress
+    storage: Storage,
+    key: str,
+    listing: Listing,
+    reading: Reading,
+    missing: list[int],
+    progress: Progress,
 ) -> bool:
     """Read the missing parts; whether the source is the official archives."""
     sums = [_md5.remote(archive) for archive in listing.archives]
     waiting = [
-        _ingest.remote(storage.uri, key, number, listing.parts[number], listing.classes, reading) for number in missing
+        _ingest.remote(storage.uri, key, number, listing.parts[number], listing.classes, reading)
+        for number in missing
     ]
     total, done = len(listing.parts), len(listing.parts) - len(missing)
     progress(done, total)
@@ -117,6 +131,7 @@ def _check_room(storage: Storage, path: Path, share: float) -> None:
     free = shutil.disk_usage(storage.local).free
     if wanted > free:
         raise InputError(
-            f"--storage {storage.uri}: {wanted / 1e9:.1f} GB are wanted and {free / 1e9:.1f} GB are free; make room, "
+            f"--storage {storage.uri}: {wanted / 1e9:.1f} GB are wanted and {free / 1e9:.1f} GB "
+            "are free; make room, "
             "or name another place"
         )

@@ -1,6 +1,7 @@
 """A run as a Ray Train worker group: the one place where Ray Train is configured.
 
-The run's folder in storage decides where it continues; each start gets a fresh Ray name and none of Ray's checkpoints.
+The run's folder in storage decides where it continues; each start gets a fresh Ray name and none of
+Ray's checkpoints.
 """
 
 import os
@@ -22,20 +23,25 @@ from pipeline.runs.run import LOST, PREEMPTED, REFUSED, STOPPED, Run, read_resul
 from pipeline.storage import Storage
 
 RESTARTS = 10
-"""Failures of a run's workers that a command makes good before it gives the run up; preemptions do not count."""
+"""Failures of a run's workers that a command makes good before it gives the run up; preemptions do
+not count.
+"""
 
 IN_VAIN = 3
 """Failures in a row without a new checkpoint after which trying again would only repeat them."""
 
 ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
-"""Of Ray Train's controllers: workers that do not come are asked for anew, in what number there is then."""
+"""Of Ray Train's controllers: workers that do not come are asked for anew, in what number there is
+then.
+"""
 
 
 @dataclass(frozen=True)
 class Execution:
     """How and where runs are carried out.
 
-    Of it only device, `threads`, `one_pass` and `allow_drift` can change what they measure, in the last bits.
+    Of it only device, `threads`, `one_pass` and `allow_drift` can change what they measure, in the
+    last bits.
     """
 
     storage: str
@@ -49,7 +55,9 @@ class Execution:
     threads: int = 1
     use_gpu: bool = False
     most_workers: int | None = None
-    """Where more than `workers`: a run takes as many workers as there is room for, from `workers` to so many."""
+    """Where more than `workers`: a run takes as many workers as there is room for, from `workers`
+    to so many.
+    """
     allow_drift: bool = False
     deterministic: bool = False
     until: int | None = None
@@ -72,11 +80,15 @@ def check_workers(run: Run, workers: int) -> None:
     groups = run.experiment.groups
     if workers > groups:
         raise InputError(
-            f"{run.experiment.name}: --workers {workers} is more than its {groups} batch-norm groups of "
+            f"{run.experiment.name}: --workers {workers} is more than its {groups} batch-norm "
+            "groups of "
             f"{run.experiment.bn_group} images; use at most {groups}"
         )
     if workers < 1 or workers & (workers - 1):
-        raise InputError(f"--workers {workers}: a power of two is needed, at most {groups} for {run.experiment.name}")
+        raise InputError(
+            f"--workers {workers}: a power of two is needed, at most {groups} for "
+            f"{run.experiment.name}"
+        )
 
 
 def run_on_ray(
@@ -89,12 +101,14 @@ def run_on_ray(
 
     Where `execution.until` comes before the end, it returns {"status": "stopped"}.
 
-    All that can be mended by starting anew is: workers and nodes that die or are taken away, and failures while a worker
-    group starts. Each start continues from the newest checkpoint, under one lease (`pipeline.runs.lease`); `holding` is called
-    once it is held. Whoever takes Ray away answers yes to `interrupted` before: then nothing is started anew.
+    All that can be mended by starting anew is: workers and nodes that die or are taken away, and
+    failures while a worker group starts. Each start continues from the newest checkpoint, under one
+    lease (`pipeline.runs.lease`); `holding` is called once it is held. Whoever takes Ray away
+    answers yes to `interrupted` before: then nothing is started anew.
 
     Raises:
-        InputError: the run's folder holds something that is not ours, another holds the run, or it would drift.
+        InputError: the run's folder holds something that is not ours, another holds the run, or it
+            would drift.
         StorageLostError: the run could not be saved any more.
         ray.train.TrainingFailedError: its workers failed more often than is allowed.
     """
@@ -103,7 +117,9 @@ def run_on_ray(
     if result is not None:
         return result
     say = partial(print, file=sys.stderr, flush=True)
-    newest_checkpoint(storage, run, say)  # refuses what is not ours, and speaks of damage where a user can hear it
+    newest_checkpoint(
+        storage, run, say
+    )  # refuses what is not ours, and speaks of damage where a user can hear it
     with Lease(storage, run, say) as lease:
         holding()
         threads = start_run(storage, run, execution.threads)
@@ -116,12 +132,19 @@ def run_on_ray(
         return answer
     finished = read_result(storage, run)
     if finished is None:
-        raise RuntimeError(f"{run}: its workers ended without writing result.json to {storage.path(run.folder)}")
+        raise RuntimeError(
+            f"{run}: its workers ended without writing result.json to {storage.path(run.folder)}"
+        )
     return finished
 
 
 def _insist(
-    run: Run, execution: Execution, threads: int, lease: Lease, storage: Storage, interrupted: Callable[[], bool]
+    run: Run,
+    execution: Execution,
+    threads: int,
+    lease: Lease,
+    storage: Storage,
+    interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
     """Start worker groups until one comes to an end; what rank 0 returned then."""
     from ray.train import TrainingFailedError
@@ -130,14 +153,19 @@ def _insist(
     while True:
         name = f"{run.experiment.name}-{run.seed}-{uuid4().hex[:8]}"
         try:
-            answer = _trainer(run, execution, threads, name, lease.holder, storage).fit().return_value or {}
+            answer = (
+                _trainer(run, execution, threads, name, lease.holder, storage).fit().return_value
+                or {}
+            )
             if answer.get("status") != PREEMPTED:
                 return dict(answer)
         except TrainingFailedError:
             if interrupted():
                 raise
             if not lease.held():
-                raise InputError(f"{run}: another command has taken it over; it goes on there") from None
+                raise InputError(
+                    f"{run}: another command has taken it over; it goes on there"
+                ) from None
             before, reached = reached, newest_iteration(storage, run)
             failures, in_vain = failures + 1, (0 if reached > before else in_vain + 1)
             if in_vain == IN_VAIN or failures > RESTARTS:
@@ -149,7 +177,9 @@ def _insist(
                 storage.delete(f"ray/{name}")
 
 
-def _trainer(run: Run, execution: Execution, threads: int, name: str, holder: str, storage: Storage) -> Any:
+def _trainer(
+    run: Run, execution: Execution, threads: int, name: str, holder: str, storage: Storage
+) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -158,7 +188,8 @@ def _trainer(run: Run, execution: Execution, threads: int, name: str, holder: st
     resources, fewest = execution.each_worker, execution.workers
     most = max(fewest, min(execution.most_workers or fewest, run.experiment.groups))
     if not execution.use_gpu:
-        # A resumed run keeps its threads on a smaller machine too: it then shares the CPUs instead of waiting for more.
+        # A resumed run keeps its threads on a smaller machine too: it then shares the CPUs instead
+        # of waiting for more.
         resources["CPU"] = cpus_that_fit(nodes(), fewest, threads)
     job = Work(
         run=run,
@@ -186,7 +217,8 @@ def _trainer(run: Run, execution: Execution, threads: int, name: str, holder: st
         run_config=RunConfig(
             name=name,
             storage_path=storage.below("ray"),
-            # Failures are counted here alone: Ray Train's own count does not cover those of a group that starts.
+            # Failures are counted here alone: Ray Train's own count does not cover those of a group
+            # that starts.
             failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1),
         ),
     )

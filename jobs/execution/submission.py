@@ -1,4 +1,6 @@
-"""A command as a job of a Ray cluster: this checkout packed, a name that stays the same, and what became of it."""
+"""A command as a job of a Ray cluster: this checkout packed, a name that stays the same, and what
+became of it.
+"""
 
 import logging
 import shlex
@@ -32,22 +34,28 @@ def check_command(arguments: list[str]) -> None:
         InputError: another command, a storage that only this machine has, or data on this machine.
     """
     if not arguments or arguments[0] not in SENT:
-        raise InputError(f"submit: wanted is one of {', '.join(SENT)}, as in `resnet-repro submit grid table6 ...`")
+        raise InputError(
+            f"submit: wanted is one of {', '.join(SENT)}, as in `resnet-repro submit grid table6 "
+            "...`"
+        )
     if any(word != shown(word) for word in arguments):
         raise InputError(
-            "submit: a password in an address would be stored with the job; set MLFLOW_TRACKING_USERNAME and _PASSWORD, or "
+            "submit: a password in an address would be stored with the job; set "
+            "MLFLOW_TRACKING_USERNAME and _PASSWORD, or "
             "AWS_SECRET_ACCESS_KEY, where the cluster is started, and name them with --need"
         )
     storage = value_of(arguments, "--storage")
     if storage is None or not ("://" in storage or storage.startswith("/")):
         raise InputError(
-            f"submit: --storage {storage or '(not given)'} is on this machine; name a folder that every node sees by the same "
+            f"submit: --storage {storage or '(not given)'} is on this machine; name a folder that "
+            "every node sees by the same "
             "full path, or s3://bucket/place"
         )
     data = value_of(arguments, "--data")
     if data and data not in DATASETS and (Path(data).expanduser().exists() or "/" in data):
         raise InputError(
-            f"submit: --data {data} is a path, which the nodes do not have; put it into storage by `resnet-repro data prepare "
+            f"submit: --data {data} is a path, which the nodes do not have; put it into storage by "
+            "`resnet-repro data prepare "
             f"NAME --from {data} --storage {storage}` where both are seen, then name it"
         )
 
@@ -71,11 +79,17 @@ def job_name(arguments: list[str]) -> str:
 
 @contextmanager
 def packed() -> Iterator[Path | None]:
-    """A folder with what this checkout tracks of the package, and which commit that is; None without a checkout."""
+    """A folder with what this checkout tracks of the package, and which commit that is; None
+    without a checkout.
+    """
     root = Path(__file__).resolve().parents[2]
     try:
         listing = ["git", "-C", str(root), "ls-files", "-z", *SHIPPED]
-        tracked = subprocess.run(listing, capture_output=True, check=True, timeout=60).stdout.decode().split("\0")
+        tracked = (
+            subprocess.run(listing, capture_output=True, check=True, timeout=60)
+            .stdout.decode()
+            .split("\0")
+        )
     except (OSError, subprocess.SubprocessError):
         tracked = []
     files = [name for name in tracked if name and (root / name).is_file()]
@@ -106,9 +120,12 @@ def client_of(address: str) -> Any:
         client.list_jobs()
     except Exception as error:
         if wants_token(str(error)):
-            raise InputError(f"--dashboard {address}: the cluster wants another token; {TOKEN_REMEDY}") from error
+            raise InputError(
+                f"--dashboard {address}: the cluster wants another token; {TOKEN_REMEDY}"
+            ) from error
         raise InputError(
-            f"--dashboard {address}: no Ray cluster answers there ({first_line(error)}); on a laptop open a tunnel to the head's "
+            f"--dashboard {address}: no Ray cluster answers there ({first_line(error)}); on a "
+            "laptop open a tunnel to the head's "
             "port 8265 first, as `ray dashboard cluster.yaml` does"
         ) from error
     return client
@@ -117,20 +134,27 @@ def client_of(address: str) -> Any:
 def attempts(client: Any, name: str) -> list[Any]:
     """The jobs of a name that the cluster knows, oldest first."""
     known = [job for job in client.list_jobs() if job.submission_id]
-    mine = [job for job in known if job.submission_id == name or job.submission_id.rpartition(".")[0] == name]
+    mine = [
+        job
+        for job in known
+        if job.submission_id == name or job.submission_id.rpartition(".")[0] == name
+    ]
     return sorted(mine, key=lambda job: job.start_time or 0)
 
 
 def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, bool]:
     """Submit a command unless it is running already; the job's id, and whether it is a new one.
 
-    `needed` are environment variables that have to be set where the cluster was started: their values stay there.
+    `needed` are environment variables that have to be set where the cluster was started: their
+    values stay there.
     """
     name = job_name(arguments)
     before = attempts(client, name)
     if before and before[-1].status not in ENDED:
         return str(before[-1].submission_id), False
-    checks = [f': "${{{variable}:?is not set where this cluster was started}}" && ' for variable in needed]
+    checks = [
+        f': "${{{variable}:?is not set where this cluster was started}}" && ' for variable in needed
+    ]
     command = "".join(checks) + "python3 -m jobs.cli " + shlex.join(arguments)
     with packed() as folder:
         environment: dict[str, Any] = {"working_dir": str(folder)} if folder else {}
@@ -139,8 +163,13 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
                 entrypoint=command,
                 submission_id=f"{name}.{len(before) + 1}",
                 runtime_env=environment,
-                metadata={"command": shlex.join(arguments), **{k: str(v) for k, v in source_commit().items()}},
+                metadata={
+                    "command": shlex.join(arguments),
+                    **{k: str(v) for k, v in source_commit().items()},
+                },
             )
         except (RuntimeError, OSError) as error:
-            raise InputError(f"submit: the cluster does not take {name} ({first_line(error)}); try again") from error
+            raise InputError(
+                f"submit: the cluster does not take {name} ({first_line(error)}); try again"
+            ) from error
     return str(made), True

@@ -1,7 +1,9 @@
-"""The grid: runs as Ray Tune trials, each a driver that starts a Ray Train run. The only user of `ray.tune`.
+"""The grid: runs as Ray Tune trials, each a driver that starts a Ray Train run. The only user of
+`ray.tune`.
 
-Every grid command builds a fresh Tuner over the unfinished runs: what is finished is read from the runs' folders. A
-driver takes no CPU and imports no torch, so that drivers can never starve the workers they wait for.
+Every grid command builds a fresh Tuner over the unfinished runs: what is finished is read from the
+runs' folders. A driver takes no CPU and imports no torch, so that drivers can never starve the
+workers they wait for.
 """
 
 from collections.abc import Iterable
@@ -24,7 +26,8 @@ DRIVER_MEMORY = 0.8e9
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a grid ended: `status` is finished, diverged or failed; `reason` where it is not finished.
+    """How a run of a grid ended: `status` is finished, diverged or failed; `reason` where it is not
+    finished.
 
     `published` is whether MLflow has it all.
     """
@@ -36,25 +39,35 @@ class Outcome:
 
 
 def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
-    """Runs that have something left to do, the costliest first so that none is left over at the end."""
+    """Runs that have something left to do, the costliest first so that none is left over at the
+    end.
+    """
     left = [run for run in runs if read_result(storage, run) is None]
-    return sorted(left, key=lambda run: -layout(run.experiment).multiply_adds * run.experiment.iterations)
+    return sorted(
+        left, key=lambda run: -layout(run.experiment).multiply_adds * run.experiment.iterations
+    )
 
 
 def slots(several: list[Node], execution: Execution, head_memory: float) -> int:
-    """How many trials fit at once: by their workers' CPUs or GPUs, and by the head's memory for their drivers."""
+    """How many trials fit at once: by their workers' CPUs or GPUs, and by the head's memory for
+    their drivers.
+    """
     fit = places(several, execution.each_worker) // execution.workers
     return max(1, min(fit, int(head_memory / DRIVER_MEMORY)))
 
 
-def run_grid(runs: list[Run], execution: Execution, at_once: int, tags: dict[Run, dict[str, str]]) -> list[Outcome]:
+def run_grid(
+    runs: list[Run], execution: Execution, at_once: int, tags: dict[Run, dict[str, str]]
+) -> list[Outcome]:
     """Train the runs, `at_once` at a time; a run that fails does not stop the others."""
     from ray import tune
 
     storage = Storage(execution.storage)
     name = f"grid-{uuid4().hex[:8]}"
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trial, runs=runs, execution=execution, tags=tags), DRIVER),
+        tune.with_resources(
+            tune.with_parameters(_trial, runs=runs, execution=execution, tags=tags), DRIVER
+        ),
         param_space={"run": tune.grid_search(list(range(len(runs))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(

@@ -1,4 +1,6 @@
-"""What each Ray Train worker runs: meet the others, load the dataset, train. Imports torch only inside the worker."""
+"""What each Ray Train worker runs: meet the others, load the dataset, train. Imports torch only
+inside the worker.
+"""
 
 import logging
 import os
@@ -56,11 +58,14 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     rank, there = context.get_world_rank(), context.get_world_size()
     places = places_of(there, job.run.experiment.groups)
     device = device_of(job.use_gpu)
-    # Before the workers meet: a node may copy for hours, and whoever waits in an exchange gives up after minutes.
+    # Before the workers meet: a node may copy for hours, and whoever waits in an exchange gives up
+    # after minutes.
     dataset, refused = staged(job.datasets, job.run.dataset_id) if rank < places else (None, "")
     group = meet(rank, places, device)
     if group is None:
-        logger.warning("rank %d of %d idles on %s: %d workers train", rank, there, os.uname().nodename, places)
+        logger.warning(
+            "rank %d of %d idles on %s: %d workers train", rank, there, os.uname().nodename, places
+        )
         return {"status": IDLE}
     made_with = {
         "device": torch.cuda.get_device_name(device) if job.use_gpu else "cpu",
@@ -86,7 +91,9 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
         told_of(group, refused)
         assert dataset is not None
         return train(job.run, dataset, Storage(job.storage), group, settings)
-    except InputError as error:  # trying again would not help, so it must not look like a worker's failure
+    except (
+        InputError
+    ) as error:  # trying again would not help, so it must not look like a worker's failure
         return {"status": REFUSED, "reason": str(error)}
     except StorageLostError as error:
         return {"status": LOST, "reason": str(error)}
@@ -118,19 +125,24 @@ def told_of(group: Any, refused: str) -> None:
 
 
 def places_of(workers: int, groups: int) -> int:
-    """How many of a group's workers train: the largest power of two of them, at most one for each batch-norm group."""
+    """How many of a group's workers train: the largest power of two of them, at most one for each
+    batch-norm group.
+    """
     return min(1 << (workers.bit_length() - 1), groups)
 
 
 def decoders(workers_here: int) -> int:
-    """Threads that decode photographs for one of a node's workers: its share of the node's processors."""
+    """Threads that decode photographs for one of a node's workers: its share of the node's
+    processors.
+    """
     return max(1, len(os.sched_getaffinity(0)) // workers_here)
 
 
 def _leaving() -> bool:
     """Whether the cluster has warned that it will take a node of this worker group away.
 
-    Ray's public question (`ray.train.get_preemption_info`) waits for all workers, and idle ones would not answer.
+    Ray's public question (`ray.train.get_preemption_info`) waits for all workers, and idle ones
+    would not answer.
     """
     from ray.train.v2._internal.execution.context import get_train_context
 
@@ -138,7 +150,9 @@ def _leaving() -> bool:
 
 
 def cache_folder() -> Path | None:
-    """Where this node keeps copies for this user; its own environment says. None for a user without a home."""
+    """Where this node keeps copies for this user; its own environment says. None for a user without
+    a home.
+    """
     if named := os.environ.get("RESNET_REPRO_CACHE"):
         return Path(named)
     try:
@@ -161,7 +175,8 @@ def device_of(use_gpu: bool) -> Any:
 
 
 def meet(rank: int, world_size: int, device: Any) -> Any:
-    """Join the run's process group on rank 0's node, at the address that Ray knows that node by; Ray tells the others.
+    """Join the run's process group on rank 0's node, at the address that Ray knows that node by;
+    Ray tells the others.
 
     None for a rank that has no place in it.
     """
@@ -179,7 +194,8 @@ def meet(rank: int, world_size: int, device: Any) -> Any:
 def use_own_interface() -> str:
     """This node's address as Ray knows it, at whose interface gloo meets the others from now on.
 
-    Left alone, gloo takes the address that the host's name resolves to: often a loopback one, or none.
+    Left alone, gloo takes the address that the host's name resolves to: often a loopback one, or
+    none.
     """
     here = str(ray.util.get_node_ip_address())
     if interface := interface_of(here):
@@ -188,7 +204,9 @@ def use_own_interface() -> str:
 
 
 def interface_of(address: str) -> str | None:
-    """The name of this machine's network interface with an IPv4 address; None if there is none, or not on Linux."""
+    """The name of this machine's network interface with an IPv4 address; None if there is none, or
+    not on Linux.
+    """
     if sys.platform != "linux":
         return None
     from fcntl import ioctl

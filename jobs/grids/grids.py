@@ -8,7 +8,9 @@ from pipeline.recipe.overrides import nearest
 from pipeline.runs.provenance import native_bf16
 
 DEMO_ITERATIONS = 360
-"""The demo's budget unless another is asked for: minutes on two cores, enough for the 56-layer pair to part."""
+"""The demo's budget unless another is asked for: minutes on two cores, enough for the 56-layer pair
+to part.
+"""
 
 DEMO_EVAL_EVERY = 30
 
@@ -25,14 +27,18 @@ ABOUT = {
     "table4": "Table 4: ImageNet, fully convolutional at several scales",
     "figure4": "Figure 4: training curves on ImageNet",
     "imagenet": "all that Tables 2 to 4 and Figure 4 need",
-    "signals": "forward variances and gradient norms, by initialisation, with and without batch norm",
+    "signals": (
+        "forward variances and gradient norms, by initialisation, with and without batch norm"
+    ),
     "ledger": "the recipe, one usual deviation at a time",
 }
 """What each grid shows, for people."""
 
 
 def demo_settings() -> list[str]:
-    """The demo's changes to the rows: bf16 where this CPU has it natively, and fewer points on the curves."""
+    """The demo's changes to the rows: bf16 where this CPU has it natively, and fewer points on the
+    curves.
+    """
     return [f"eval_every={DEMO_EVAL_EVERY}"] + ["precision=bf16"] * native_bf16()
 
 
@@ -42,7 +48,9 @@ def rows_of(artifact: str) -> tuple[str, ...]:
 
 
 def grids() -> dict[str, tuple[str, ...]]:
-    """Every named grid and its rows, in the paper's order; `paper` is what any table, figure or claim needs."""
+    """Every named grid and its rows, in the paper's order; `paper` is what any table, figure or
+    claim needs.
+    """
     named = {
         "demo": ("plain20", "plain56", "resnet20", "resnet56"),
         "figure1": rows_of("figure_1"),
@@ -51,8 +59,13 @@ def grids() -> dict[str, tuple[str, ...]]:
         "table6": rows_of("table_6"),
     }
     needed = {name for rows in (*named.values(), *claim_experiments().values()) for name in rows}
-    named["paper"] = tuple(name for name in EXPERIMENTS if name in needed and EXPERIMENTS[name].family == "cifar")
-    imagenet = {name: rows_of(name[:-1] + "_" + name[-1]) for name in ("table2", "table3", "table4", "figure4")}
+    named["paper"] = tuple(
+        name for name in EXPERIMENTS if name in needed and EXPERIMENTS[name].family == "cifar"
+    )
+    imagenet = {
+        name: rows_of(name[:-1] + "_" + name[-1])
+        for name in ("table2", "table3", "table4", "figure4")
+    }
     named |= imagenet
     photographed = {name for rows in imagenet.values() for name in rows}
     named["imagenet"] = tuple(name for name in EXPERIMENTS if name in photographed)
@@ -70,6 +83,9 @@ def rows_asked_for(names: list[str]) -> list[str]:
     wanted: set[str] = set()
     for name in names:
         if name not in known and name not in EXPERIMENTS:
-            raise InputError(f"unknown grid or experiment {name}; {nearest(name, [*known, LEDGER, *EXPERIMENTS])}")
+            raise InputError(
+                f"unknown grid or experiment {name}; "
+                f"{nearest(name, [*known, LEDGER, *EXPERIMENTS])}"
+            )
         wanted |= set(known.get(name, (name,)))
     return [name for name in EXPERIMENTS if name in wanted]

@@ -1,7 +1,9 @@
-"""Sweeps: the same rows under several values of their fields, kept apart from the reproduction (torch-free).
+"""Sweeps: the same rows under several values of their fields, kept apart from the reproduction
+    (torch-free).
 
-`--set lr=0.05,0.1` sweeps a field, two such settings their product; `grid ledger` turns one switch of the recipe ledger
-at a time. A sweep is a list of rows with the change of each in words; how they are trained is the grid's business.
+`--set lr=0.05,0.1` sweeps a field, two such settings their product; `grid ledger` turns one switch
+of the recipe ledger at a time. A sweep is a list of rows with the change of each in words; how they
+are trained is the grid's business.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +24,9 @@ CIFAR_TRAINING_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of a sweep, the one it is a change of, and the change in words (empty where there is none)."""
+    """A row of a sweep, the one it is a change of, and the change in words (empty where there is
+    none).
+    """
 
     row: Experiment
     base: Experiment
@@ -43,7 +47,9 @@ class Sweep:
         return {cell.row.fingerprint for cell in self.cells} - same
 
     def facts(self, dataset_id: str) -> list[dict[str, Any]]:
-        """One object per cell, as `analysis.measured.frames.SWEEPS` has it; the sweep's id is a hash of them all."""
+        """One object per cell, as `analysis.measured.frames.SWEEPS` has it; the sweep's id is a
+        hash of them all.
+        """
         cells = [
             {
                 "name": self.name,
@@ -71,7 +77,8 @@ def asked_for(
     """The rows that grids, experiments and settings ask for, each once, and the sweeps among them.
 
     Raises:
-        InputError: an unknown name, a setting that is none, or a sweep of what the ledger changes already.
+        InputError: an unknown name, a setting that is none, or a sweep of what the ledger changes
+            already.
     """
     fixed, varied = split(settings)
     others = [name for name in names if name != LEDGER]
@@ -79,12 +86,17 @@ def asked_for(
     sweeps = []
     if LEDGER in names:
         if varied:
-            raise InputError("ledger changes one field at a time already: give --set one value, or name rows instead")
+            raise InputError(
+                "ledger changes one field at a time already: give --set one value, or name rows "
+                "instead"
+            )
         turned = {name.partition("=")[0] for name in fixed} & {
             switch.setting.partition("=")[0] for switch in LEDGER_SWITCHES
         }
         if turned:
-            raise InputError(f"ledger turns {min(turned)} itself: leave --set {min(turned)}=... away")
+            raise InputError(
+                f"ledger turns {min(turned)} itself: leave --set {min(turned)}=... away"
+            )
         sweeps.append(ledger(fixed, iterations, training_images))
     elif varied:
         sweeps.append(Sweep(" x ".join(varied), tuple(_changed(rows, fixed, varied, iterations))))
@@ -96,7 +108,8 @@ def asked_for(
 def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Settings with one value, and those with several by field.
 
-    Values are separated by commas; of fields like `lr_drops`, whose values have commas themselves, by semicolons.
+    Values are separated by commas; of fields like `lr_drops`, whose values have commas themselves,
+    by semicolons.
 
     Raises:
         InputError: a setting that is none, or a value given twice.
@@ -106,8 +119,12 @@ def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
     for setting in settings:
         field, _, text = setting.partition("=")
         values = [f"{field}={value}" for value in text.split(";" if holds_several(field) else ",")]
-        if field in varied or (len(values) > 1 and field in {name.partition("=")[0] for name in fixed}):
-            raise InputError(f"--set {setting}: {field} is set twice; name all its values in one --set")
+        if field in varied or (
+            len(values) > 1 and field in {name.partition("=")[0] for name in fixed}
+        ):
+            raise InputError(
+                f"--set {setting}: {field} is set twice; name all its values in one --set"
+            )
         if len(values) == 1:
             fixed.append(setting)
             continue
@@ -122,7 +139,11 @@ def _changed(
 ) -> Iterable[Cell]:
     for base in rows:
         for changes in product(*varied.values()):
-            yield Cell(experiment_named(base.name, [*fixed, *changes], iterations), base, ", ".join(changes))
+            yield Cell(
+                experiment_named(base.name, [*fixed, *changes], iterations),
+                base,
+                ", ".join(changes),
+            )
 
 
 def ledger(settings: list[str], iterations: int | None, training_images: int) -> Sweep:
@@ -134,7 +155,11 @@ def ledger(settings: list[str], iterations: int | None, training_images: int) ->
         for switch in LEDGER_SWITCHES:
             if switch.experiment == name:
                 field, value = _in_proportion(switch, base, training_images)
-                changed = base.scaled_to(value) if field == "iterations" else replace(base, **{field: value})
+                changed = (
+                    base.scaled_to(value)
+                    if field == "iterations"
+                    else replace(base, **{field: value})
+                )
                 shown = "none" if value is None else value
                 cells.append(Cell(changed, base, f"{field}={shown}"))
     return Sweep(LEDGER, tuple(cells))

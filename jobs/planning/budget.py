@@ -20,22 +20,38 @@ class Choice:
 
 
 def coverage(rows: Iterable[str], seeds: int) -> tuple[str, ...]:
-    """What of the paper these rows show: cells of tables, figures that have all their rows, and claims that have them with
-    as many seeds as a verdict needs.
+    """What of the paper these rows show: cells of tables, figures that have all their rows, and
+    claims that have them with as many seeds as a verdict needs.
     """
     there = set(rows)
-    cells = [f"{where} {name}" for name in there for where in EXPERIMENTS[name].artifacts if where.startswith("table")]
-    figures = {where for row in EXPERIMENTS.values() for where in row.artifacts if where.startswith("figure")}
+    cells = [
+        f"{where} {name}"
+        for name in there
+        for where in EXPERIMENTS[name].artifacts
+        if where.startswith("table")
+    ]
+    figures = {
+        where
+        for row in EXPERIMENTS.values()
+        for where in row.artifacts
+        if where.startswith("figure")
+    }
     whole = [figure for figure in figures if _rows_of(figure) <= there]
-    claims = [name for name, needed in _claims().items() if needed and {*needed} <= there and seeds >= MIN_SEEDS]
+    claims = [
+        name
+        for name, needed in _claims().items()
+        if needed and {*needed} <= there and seeds >= MIN_SEEDS
+    ]
     return tuple(sorted([*cells, *whole, *claims]))
 
 
 def choose(cost: Mapping[str, Sequence[float]], budget: float) -> Choice:
-    """The rows and seeds that cover most within a budget; `cost` has of each row what each of its seeds costs, 0 if done.
+    """The rows and seeds that cover most within a budget; `cost` has of each row what each of its
+    seeds costs, 0 if done.
 
-    For each number of seeds, what adds most for its cost is taken again and again: a row, or all that a claim or figure
-    still lacks. Of choices that cover as much the one with more seeds is returned.
+    For each number of seeds, what adds most for its cost is taken again and again: a row, or all
+    that a claim or figure still lacks. Of choices that cover as much the one with more seeds is
+    returned.
     """
     most = max(map(len, cost.values()))
     choices = [_with_seeds(cost, seeds, budget) for seeds in range(most, 0, -1)]
@@ -49,11 +65,16 @@ def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) 
     chosen: set[str] = set()
     bundles = [{name} for name in cost]
     bundles += [{*needed} for needed in _claims().values()]
-    bundles += [_rows_of(where) for where in {where for name in cost for where in EXPERIMENTS[name].artifacts}]
+    bundles += [
+        _rows_of(where)
+        for where in {where for name in cost for where in EXPERIMENTS[name].artifacts}
+    ]
     bundles = [bundle for bundle in bundles if bundle and bundle <= cost.keys()]
     while True:
         room = budget - price(chosen)
-        fitting = [bundle for bundle in bundles if bundle - chosen and price(bundle - chosen) <= room]
+        fitting = [
+            bundle for bundle in bundles if bundle - chosen and price(bundle - chosen) <= room
+        ]
         worth = _worth(chosen, seeds, price)
         best = max(fitting, key=worth, default=None)
         if best is None or worth(best) <= 0:
@@ -62,10 +83,14 @@ def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) 
         chosen |= best
 
 
-def _worth(chosen: set[str], seeds: int, price: Callable[[Iterable[str]], float]) -> Callable[[set[str]], float]:
+def _worth(
+    chosen: set[str], seeds: int, price: Callable[[Iterable[str]], float]
+) -> Callable[[set[str]], float]:
     """How much more is covered for each unit of cost with a bundle of rows."""
     before = len(coverage(chosen, seeds))
-    return lambda bundle: (len(coverage(chosen | bundle, seeds)) - before) / max(price(bundle - chosen), 1e-9)
+    return lambda bundle: (
+        (len(coverage(chosen | bundle, seeds)) - before) / max(price(bundle - chosen), 1e-9)
+    )
 
 
 def _claims() -> dict[str, tuple[str, ...]]:

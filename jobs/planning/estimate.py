@@ -1,4 +1,6 @@
-"""Runs with their seconds, placed on a cluster: what a grid will take, with an interval, before it is begun."""
+"""Runs with their seconds, placed on a cluster: what a grid will take, with an interval, before it
+is begun.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +14,9 @@ from pipeline.runs.run import Run
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a grid would run: on `units` GPUs, or CPUs where there are none, of `there` that are paid for."""
+    """Where a grid would run: on `units` GPUs, or CPUs where there are none, of `there` that are
+    paid for.
+    """
 
     units: float
     kind: str
@@ -41,17 +45,23 @@ class Estimate:
         return self.seconds * self.units / 3600
 
 
-def estimate(run: Run, left: Amount, rate: Rate, start: float, workers: int, units: float) -> Estimate:
-    """What is left of a run, with `start` seconds that are no computing; `units` is what it takes of the cluster."""
+def estimate(
+    run: Run, left: Amount, rate: Rate, start: float, workers: int, units: float
+) -> Estimate:
+    """What is left of a run, with `start` seconds that are no computing; `units` is what it takes
+    of the cluster.
+    """
     computing = left.iterations * rate.step + left.forward * rate.image / workers
     return Estimate(run, start + computing, units, rate)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid placed on a cluster; `fixed` seconds pass before its first run starts and after its last one.
+    """A grid placed on a cluster; `fixed` seconds pass before its first run starts and after its
+    last one.
 
-    Where runs could be made otherwise too (wider, or fewer to a GPU), `any_bound` and `least_hours` are about all those ways.
+    Where runs could be made otherwise too (wider, or fewer to a GPU), `any_bound` and `least_hours`
+    are about all those ways.
     """
 
     cluster: Cluster
@@ -78,7 +88,9 @@ class Plan:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Within which the wall time should lie: each run's doubt, weighted by its share of the work."""
+        """Within which the wall time should lie: each run's doubt, weighted by its share of the
+        work.
+        """
         work = sum(one.hours for one in self.runs)
         doubt = sum(one.hours * DOUBT[one.rate.source] for one in self.runs) / work if work else 0.0
         return self.seconds / (1 + doubt), self.seconds * (1 + doubt)
@@ -98,7 +110,9 @@ class Plan:
         reasons = [gap(self.trials, self.cluster.units, self.placement)]
         if self.least_hours and self.hours > 1.005 * self.least_hours:
             more = self.hours / self.least_hours - 1
-            reasons.append(f"wide runs end sooner and cost {more:.0%} more work, by what workers exchange")
+            reasons.append(
+                f"wide runs end sooner and cost {more:.0%} more work, by what workers exchange"
+            )
         return "; ".join(reason for reason in reasons if reason)
 
     @property

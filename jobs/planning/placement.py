@@ -1,4 +1,6 @@
-"""Trials placed on a cluster, simulated: longest first, each as soon as there is room; and what no order can beat."""
+"""Trials placed on a cluster, simulated: longest first, each as soon as there is room; and what no
+order can beat.
+"""
 
 import heapq
 from collections.abc import Sequence
@@ -28,7 +30,8 @@ class Placement:
 
 
 def place(trials: Sequence[Trial], units: float) -> Placement:
-    """Longest first, and whatever fits beside it: what a grid does where all trials are equally wide.
+    """Longest first, and whatever fits beside it: what a grid does where all trials are equally
+    wide.
 
     Raises:
         ValueError: a trial is wider than the cluster.
@@ -36,7 +39,12 @@ def place(trials: Sequence[Trial], units: float) -> Placement:
     waiting = sorted(trials, key=lambda trial: -trial.seconds)
     if any(trial.units > units + 1e-9 for trial in waiting):
         raise ValueError(f"a trial takes more than the {units:g} there are")
-    free, now, running, starts = units, 0.0, list[tuple[float, int, float]](), list[tuple[float, Trial]]()
+    free, now, running, starts = (
+        units,
+        0.0,
+        list[tuple[float, int, float]](),
+        list[tuple[float, Trial]](),
+    )
     while waiting or running:
         left = []
         for trial in waiting:

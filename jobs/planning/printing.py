@@ -38,9 +38,16 @@ def show(made: Plan, bought: Bought | None) -> None:
     low, high = made.interval
     screen.console.print(_table(made))
     lines = [
-        ("cluster", f"{cluster.units:g} {unit}" + (f" of {cluster.paid:g}" if cluster.paid != cluster.units else "")),
+        (
+            "cluster",
+            f"{cluster.units:g} {unit}"
+            + (f" of {cluster.paid:g}" if cluster.paid != cluster.units else ""),
+        ),
         ("wall time", f"{_time(made.seconds)} ({_time(low)} to {_time(high)})"),
-        (f"{unit}-hours", f"{made.hours:,.1f} of training in {cluster.paid * made.seconds / 3600:,.1f}"),
+        (
+            f"{unit}-hours",
+            f"{made.hours:,.1f} of training in {cluster.paid * made.seconds / 3600:,.1f}",
+        ),
     ]
     if made.cost is not None:
         between = f"{made.cost * low / made.seconds:,.2f} to {made.cost * high / made.seconds:,.2f}"
@@ -80,7 +87,12 @@ def facts(made: Plan, bought: Bought | None) -> dict[str, Any]:
             for start, trial in starts
         ],
         "choice": choice
-        and {"rows": choice.rows, "seeds": choice.seeds, "cost": choice.cost, "covered": choice.covered},
+        and {
+            "rows": choice.rows,
+            "seeds": choice.seeds,
+            "cost": choice.cost,
+            "covered": choice.covered,
+        },
     }
 
 
@@ -88,14 +100,28 @@ def _table(made: Plan) -> Table:
     """A line a row: runs left, time of each, unit-hours and their price, and how that is known."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     price, unit = made.cluster.price, made.cluster.kind
-    for name in ("row", "left", "each", f"{unit}s", f"{unit}-hours", *["cost"] * (price is not None), "known by"):
+    for name in (
+        "row",
+        "left",
+        "each",
+        f"{unit}s",
+        f"{unit}-hours",
+        *["cost"] * (price is not None),
+        "known by",
+    ):
         table.add_column(name, justify="left" if name in ("row", "known by") else "right")
     by_row = dict[Experiment, list[Estimate]]()
     for one in made.runs:
         by_row.setdefault(one.run.experiment, []).append(one)
     for row, several in by_row.items():
         hours = sum(one.hours for one in several)
-        cells = [row.name, str(len(several)), _time(several[0].seconds), f"{several[0].units:g}", f"{hours:,.2f}"]
+        cells = [
+            row.name,
+            str(len(several)),
+            _time(several[0].seconds),
+            f"{several[0].units:g}",
+            f"{hours:,.2f}",
+        ]
         if price is not None:
             cells.append(f"{hours * price:,.2f}")
         table.add_row(*cells, several[0].rate.source)

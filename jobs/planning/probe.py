@@ -1,8 +1,10 @@
-"""A minute of measuring on the cluster itself: what starting a run costs, and seconds an iteration of the grid's rows.
+"""A minute of measuring on the cluster itself: what starting a run costs, and seconds an iteration
+of the grid's rows.
 
-Rows are timed as a grid would run them, as many at once and with the same resources each, by random images: nothing of
-the dataset is read or decoded, and of a run's several workers one is timed, without what they exchange. The costliest row
-that fits into the time is timed first after the cheapest ones, as it decides most.
+Rows are timed as a grid would run them, as many at once and with the same resources each, by random
+images: nothing of the dataset is read or decoded, and of a run's several workers one is timed,
+without what they exchange. The costliest row that fits into the time is timed first after the
+cheapest ones, as it decides most.
 """
 
 from collections import Counter
@@ -36,7 +38,9 @@ SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of a row: seconds of its iterations, and of an image that only goes forward; on which hardware."""
+    """What was measured of a row: seconds of its iterations, and of an image that only goes
+    forward; on which hardware.
+    """
 
     steps: tuple[float, ...]
     image: float
@@ -50,7 +54,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a minute of measuring found: seconds that a run takes besides computing, and timings by fingerprint."""
+    """What a minute of measuring found: seconds that a run takes besides computing, and timings by
+    fingerprint.
+    """
 
     start: float
     timings: dict[str, Timing]
@@ -67,8 +73,11 @@ class Row:
     share: float
 
 
-def probe(place: Storage, rows: Sequence[Row], side: int, execution: Execution, at_once: int, limit: float) -> Probe:
-    """Measure on the cluster that is connected, for at most about `limit` seconds once its nodes are there.
+def probe(
+    place: Storage, rows: Sequence[Row], side: int, execution: Execution, at_once: int, limit: float
+) -> Probe:
+    """Measure on the cluster that is connected, for at most about `limit` seconds once its nodes
+    are there.
 
     Images have `side` pixels, or the row's crop where it is 0.
 
@@ -82,13 +91,18 @@ def probe(place: Storage, rows: Sequence[Row], side: int, execution: Execution, 
         timings = _timings(rows, side, execution, at_once, limit - (monotonic() - began))
     except InputError:
         raise
-    except Exception as error:  # whatever Ray, torch or a GPU says, such as that its memory is too small
-        raise InputError(f"plan: the cluster cannot be measured ({last_line(str(error))})") from error
+    except (
+        Exception
+    ) as error:  # whatever Ray, torch or a GPU says, such as that its memory is too small
+        raise InputError(
+            f"plan: the cluster cannot be measured ({last_line(str(error))})"
+        ) from error
     return Probe(start, timings, monotonic() - began)
 
 
 def _wait_for_nodes(execution: Execution, at_once: int) -> None:
-    """Until there is room for so many workers at once: an autoscaler starts nodes for what is asked for.
+    """Until there is room for so many workers at once: an autoscaler starts nodes for what is asked
+    for.
 
     Raises:
         InputError: it did not come to that.
@@ -106,7 +120,10 @@ def _wait_for_nodes(execution: Execution, at_once: int) -> None:
     ray.get(there)
     if late:
         minutes = BOOT_SECONDS / 60
-        raise InputError(f"plan: there was no room for {len(late)} of {at_once} workers within {minutes:.0f} minutes")
+        raise InputError(
+            f"plan: there was no room for {len(late)} of {at_once} workers within {minutes:.0f} "
+            "minutes"
+        )
 
 
 def nap() -> None:
@@ -122,7 +139,15 @@ def _start(place: Storage, execution: Execution, at_once: int) -> float:
     scratch = Storage(place.below(folder))
     dataset = digits()
     row = replace(EXPERIMENTS["resnet20"], precision="fp32")
-    alone = replace(execution, storage=scratch.uri, tracking="", until=1, datasets=None, most_workers=None, workers=1)
+    alone = replace(
+        execution,
+        storage=scratch.uri,
+        tracking="",
+        until=1,
+        datasets=None,
+        most_workers=None,
+        workers=1,
+    )
 
     def one(seed: int) -> float:
         began = monotonic()
@@ -138,8 +163,12 @@ def _start(place: Storage, execution: Execution, at_once: int) -> float:
             place.delete(folder)
 
 
-def _timings(rows: Sequence[Row], side: int, execution: Execution, at_once: int, limit: float) -> dict[str, Timing]:
-    """Timings of the rows that there was time for; free slots are filled with copies of a row that has several runs."""
+def _timings(
+    rows: Sequence[Row], side: int, execution: Execution, at_once: int, limit: float
+) -> dict[str, Timing]:
+    """Timings of the rows that there was time for; free slots are filled with copies of a row that
+    has several runs.
+    """
     import ray
 
     each, deadline = execution.each_worker, monotonic() + limit
@@ -150,7 +179,11 @@ def _timings(rows: Sequence[Row], side: int, execution: Execution, at_once: int,
     cheapest = sorted(by_name, key=lambda name: iteration_flops(by_name[name].row))[:at_once]
     while +copies or running:
         while +copies and len(running) < at_once:
-            name = cheapest.pop(0) if cheapest else _next(+copies, by_name, found, deadline - monotonic())
+            name = (
+                cheapest.pop(0)
+                if cheapest
+                else _next(+copies, by_name, found, deadline - monotonic())
+            )
             if name is None:
                 copies.clear()
                 break
@@ -161,25 +194,35 @@ def _timings(rows: Sequence[Row], side: int, execution: Execution, at_once: int,
             break
         for reference in ended:
             name, timing = running.pop(reference), ray.get(reference)
-            found[name] = replace(timing, steps=found[name].steps + timing.steps) if name in found else timing
+            found[name] = (
+                replace(timing, steps=found[name].steps + timing.steps) if name in found else timing
+            )
     for reference in running:
         ray.cancel(reference, force=True)
     return found
 
 
-def _next(copies: Counter[str], rows: dict[str, Row], found: dict[str, Timing], seconds: float) -> str | None:
-    """What is timed next within so many seconds, going by what was: the row with the greatest share, new ones first."""
+def _next(
+    copies: Counter[str], rows: dict[str, Row], found: dict[str, Timing], seconds: float
+) -> str | None:
+    """What is timed next within so many seconds, going by what was: the row with the greatest
+    share, new ones first.
+    """
     known = [name for name in rows if name in found]
     if not known:
         return next(iter(copies), None)
     each = max(found[name].step / iteration_flops(rows[name].row) for name in known)
     setup = max(found[name].setup for name in known)
-    fitting = [name for name in copies if setup + 4 * each * iteration_flops(rows[name].row) <= seconds]
+    fitting = [
+        name for name in copies if setup + 4 * each * iteration_flops(rows[name].row) <= seconds
+    ]
     return max(fitting, key=lambda name: (name not in found, rows[name].share), default=None)
 
 
 def time_row(row: Experiment, side: int, execution: Execution) -> Timing:
-    """On a worker: set a row up and time a worker's share of its iterations on random images. 0 is a photograph's side."""
+    """On a worker: set a row up and time a worker's share of its iterations on random images. 0 is
+    a photograph's side.
+    """
     began = perf_counter()
     import torch
 
@@ -195,9 +238,14 @@ def time_row(row: Experiment, side: int, execution: Execution) -> Timing:
     full_precision()
     device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
     single = ranks.single(device)
-    trainee = Trainee(row, build_network(row, 0, 1000 if side == 0 else 10), device, execution.one_pass)
+    trainee = Trainee(
+        row, build_network(row, 0, 1000 if side == 0 else 10), device, execution.one_pass
+    )
     count, size = row.global_batch_size // execution.workers, side or row.crop
-    batch = (torch.randn(count, 3, size, size, device=device), torch.randint(0, 10, (count,), device=device))
+    batch = (
+        torch.randn(count, 3, size, size, device=device),
+        torch.randint(0, 10, (count,), device=device),
+    )
     trainee.step(batch, row.lr, single)
     _wait(device)
     setup, steps = perf_counter() - began, list[float]()
@@ -210,7 +258,10 @@ def time_row(row: Experiment, side: int, execution: Execution) -> Timing:
     image = 0.0
     for _ in range(2):  # the first time memory is still being laid out
         now = perf_counter()
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=row.precision == "bf16"):
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, torch.bfloat16, enabled=row.precision == "bf16"),
+        ):
             trainee.network(batch[0])
         _wait(device)
         image = (perf_counter() - now) / count

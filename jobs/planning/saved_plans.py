@@ -15,7 +15,9 @@ FORMAT = "resnet-repro/plan/1"
 
 
 def path_of(runs: Iterable[Run]) -> str:
-    """Where the plan about these runs lies: a function of what was left of the grid when it was planned."""
+    """Where the plan about these runs lies: a function of what was left of the grid when it was
+    planned.
+    """
     keys = sorted(run.key for run in runs)
     return f"plans/{blake2b(dumps(keys).encode(), digest_size=6).hexdigest()}.json"
 
@@ -31,7 +33,10 @@ def keep(place: Storage, plan: Plan, about: dict[str, Any]) -> str:
         "seconds": round(plan.seconds, 1),
         "low": round(low, 1),
         "high": round(high, 1),
-        "runs": {one.run.key: {"run": str(one.run), "seconds": round(one.seconds, 1)} for one in plan.runs},
+        "runs": {
+            one.run.key: {"run": str(one.run), "seconds": round(one.seconds, 1)}
+            for one in plan.runs
+        },
         **about,
     }
     place.write(path, dumps(content, indent=1).encode())
@@ -39,7 +44,9 @@ def keep(place: Storage, plan: Plan, about: dict[str, Any]) -> str:
 
 
 def compare(place: Storage, runs: Iterable[Run], seconds: float) -> str:
-    """Note in the plan about these runs, if there is one, what they took; the two side by side in a line."""
+    """Note in the plan about these runs, if there is one, what they took; the two side by side in a
+    line.
+    """
     path = path_of(runs)
     try:
         planned = loads(place.read_if_there(path) or b"null")
@@ -51,4 +58,6 @@ def compare(place: Storage, runs: Iterable[Run], seconds: float) -> str:
     except (OSError, ValueError, KeyError, ZeroDivisionError):
         return ""
     between = f"{planned['low']:,.0f} to {planned['high']:,.0f}"
-    return f"took {seconds:,.0f} s; planned were {planned['seconds']:,.0f} s ({between}): {off:+.0%}"
+    return (
+        f"took {seconds:,.0f} s; planned were {planned['seconds']:,.0f} s ({between}): {off:+.0%}"
+    )

@@ -1,4 +1,6 @@
-"""How much a run computes, in images through its network: exact counts from the row and the sizes of its dataset."""
+"""How much a run computes, in images through its network: exact counts from the row and the sizes
+of its dataset.
+"""
 
 from dataclasses import dataclass
 
@@ -26,10 +28,15 @@ class Amount:
 
 def amount(row: Experiment, train_images: int, test_images: int, reached: int = 0) -> Amount:
     """What a run has to compute after `reached` iterations, on a dataset of so many images."""
-    moments = set(range(row.eval_every, row.iterations + 1, row.eval_every)) | {*row.lr_drops, row.iterations}
+    moments = set(range(row.eval_every, row.iterations + 1, row.eval_every)) | {
+        *row.lr_drops,
+        row.iterations,
+    }
     ahead = [moment for moment in moments if moment > reached]
     kept = train_images - row.holdout
-    forward = 0.0 + sum(test_images + row.holdout + kept * milestone(row, moment) for moment in ahead)
+    forward = 0.0 + sum(
+        test_images + row.holdout + kept * milestone(row, moment) for moment in ahead
+    )
     if reached < row.iterations:
         forward += test_images + row.statistics_images  # the layers' responses; averaged statistics
         forward += test_images * sum(_views(row, protocol) for protocol in row.protocols)
@@ -47,11 +54,15 @@ def _views(row: Experiment, protocol: str) -> float:
 
 
 def iteration_flops(row: Experiment) -> float:
-    """Floating-point operations of an SGD iteration: two for each multiply-add, forward and backward."""
+    """Floating-point operations of an SGD iteration: two for each multiply-add, forward and
+    backward.
+    """
     return 2.0 * (1 + BACKWARD) * layout(row).multiply_adds * row.global_batch_size
 
 
 def convolutions(row: Experiment) -> int:
-    """Convolutions one after another in the network, which bound how fast small images can go through it."""
+    """Convolutions one after another in the network, which bound how fast small images can go
+    through it.
+    """
     found = layout(row)
     return 1 + sum(len(block.convs) for block in found.blocks)

@@ -1,4 +1,6 @@
-"""`--dry-run`: the fully resolved rows, and where everything would go. Writes nothing and starts nothing."""
+"""`--dry-run`: the fully resolved rows, and where everything would go. Writes nothing and starts
+nothing.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +28,12 @@ from pipeline.storage import Storage
 
 
 def show_resolved(
-    rows: Sequence[Experiment], seeds: Sequence[int], data: str, storage: str, tracking: str | None, workers: str
+    rows: Sequence[Experiment],
+    seeds: Sequence[int],
+    data: str,
+    storage: str,
+    tracking: str | None,
+    workers: str,
 ) -> None:
     """Print what a command would train and where.
 
@@ -58,14 +65,22 @@ def show_resolved(
 
 
 def _table(rows: Sequence[Experiment], differing: list[str]) -> Table:
-    """Each row with the fields in which it is not like most of them, or, where they differ, not like the paper's."""
+    """Each row with the fields in which it is not like most of them, or, where they differ, not
+    like the paper's.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("row", "fingerprint", "differs in"):
         table.add_column(name, no_wrap=name != "differs in")
     for row in rows:
         changed = row.deviations()
-        own = [name for name in differing if name in changed or getattr(row, name) != _usual(rows, name)]
-        table.add_row(row.name, row.fingerprint, ", ".join(f"{name}={_value(row, name)}" for name in own))
+        own = [
+            name
+            for name in differing
+            if name in changed or getattr(row, name) != _usual(rows, name)
+        ]
+        table.add_row(
+            row.name, row.fingerprint, ", ".join(f"{name}={_value(row, name)}" for name in own)
+        )
     return table
 
 
@@ -83,7 +98,8 @@ def _value(row: Experiment, field: str) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a dataset before it is needed: its `id` is empty, and sizes are the usual ones, until it is prepared.
+    """What is known of a dataset before it is needed: its `id` is empty, and sizes are the usual
+    ones, until it is prepared.
 
     `photographs` is None for files that were not read yet.
     """
@@ -106,7 +122,9 @@ class Known:
 
 
 SIZES = {"fashion-mnist": (60_000, 10_000), "imagenet": (1_281_167, 50_000)}
-"""Training and test images of datasets that are not prepared yet, where they are not as many as CIFAR-10's."""
+"""Training and test images of datasets that are not prepared yet, where they are not as many as
+CIFAR-10's.
+"""
 
 
 def known_dataset(place: Storage, data: str) -> Known:
@@ -123,7 +141,15 @@ def known_dataset(place: Storage, data: str) -> Known:
         )
     if data == "digits":
         embedded = digits()
-        return Known(data, embedded.id, embedded.key, False, len(embedded.train), len(embedded.test), embedded.row.side)
+        return Known(
+            data,
+            embedded.id,
+            embedded.key,
+            False,
+            len(embedded.train),
+            len(embedded.test),
+            embedded.row.side,
+        )
     kind = data == IMAGENET.name if data in DATASETS else None
     side = DATASETS.get(data, CIFAR10).side
     return Known(data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)), side)

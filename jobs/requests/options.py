@@ -42,7 +42,8 @@ def _grids() -> Iterable[str]:
 
 
 ExperimentArgument = Annotated[
-    str, typer.Argument(help="A row of `resnet-repro experiments`.", autocompletion=completing(_rows))
+    str,
+    typer.Argument(help="A row of `resnet-repro experiments`.", autocompletion=completing(_rows)),
 ]
 NamesArgument = Annotated[
     list[str],
@@ -53,61 +54,100 @@ NamesArgument = Annotated[
 ]
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", help="The row whose network a weights file is for.", autocompletion=completing(_rows)),
+    typer.Option(
+        "--as",
+        help="The row whose network a weights file is for.",
+        autocompletion=completing(_rows),
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")]
-StorageOption = Annotated[str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")]
+StorageOption = Annotated[
+    str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")
+]
 DataOption = Annotated[
     str,
     typer.Option(
-        "--data", help="A dataset's name or id, or a path to its files.", autocompletion=completing(lambda: DATASETS)
+        "--data",
+        help="A dataset's name or id, or a path to its files.",
+        autocompletion=completing(lambda: DATASETS),
     ),
 ]
 SetOption = Annotated[
     list[str],
     typer.Option(
         "--set",
-        help="Change a field of the row: FIELD=VALUE, repeatable; on `grid` FIELD=A,B,C sweeps it (lists such as lr_drops: with ;).",
+        help=(
+            "Change a field of the row: FIELD=VALUE, repeatable; on `grid` FIELD=A,B,C sweeps it "
+            "(lists such as lr_drops: with ;)."
+        ),
         autocompletion=completing(lambda: [f"{field}=" for field in settable()]),
     ),
 ]
-IterationsOption = Annotated[int | None, typer.Option(help="Train this long instead, the schedule in proportion.")]
-TrackingOption = Annotated[str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")]
+IterationsOption = Annotated[
+    int | None, typer.Option(help="Train this long instead, the schedule in proportion.")
+]
+TrackingOption = Annotated[
+    str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")
+]
 RequireTrackingOption = Annotated[
-    bool, typer.Option("--require-tracking", help="Refuse to start while MLflow is away; else it costs a warning.")
+    bool,
+    typer.Option(
+        "--require-tracking", help="Refuse to start while MLflow is away; else it costs a warning."
+    ),
 ]
 AddressOption = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
 ]
 WorkersOption = Annotated[
     str,
-    typer.Option(help="Ray Train workers of each run, a power of two; MIN:MAX takes as many as there is room for."),
+    typer.Option(
+        help=(
+            "Ray Train workers of each run, a power of two; MIN:MAX takes as many as there is room "
+            "for."
+        )
+    ),
 ]
 DriftOption = Annotated[
     bool,
-    typer.Option("--allow-drift", help="Continue runs begun under another commit, version or CPU; marks them."),
+    typer.Option(
+        "--allow-drift",
+        help="Continue runs begun under another commit, version or CPU; marks them.",
+    ),
 ]
 DeterministicOption = Annotated[
-    bool, typer.Option("--deterministic", help="On GPUs: deterministic algorithms only. Slower; untested on one.")
+    bool,
+    typer.Option(
+        "--deterministic", help="On GPUs: deterministic algorithms only. Slower; untested on one."
+    ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(help="CPU threads of each worker; default: the best total rate.", min=1)
+    int | None,
+    typer.Option(help="CPU threads of each worker; default: the best total rate.", min=1),
 ]
 DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
 GpusOption = Annotated[
-    float, typer.Option(help="GPUs of each worker; a fraction lets several runs share one.", min=0.01)
+    float,
+    typer.Option(help="GPUs of each worker; a fraction lets several runs share one.", min=0.01),
 ]
 OnePassOption = Annotated[
     bool,
     typer.Option(
         "--one-pass",
-        help="All batch-norm groups of a worker in one pass: for GPUs, not byte-exact across numbers of workers.",
+        help=(
+            "All batch-norm groups of a worker in one pass: for GPUs, not byte-exact across "
+            "numbers of workers."
+        ),
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved rows and where everything would go; start nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the resolved rows and where everything would go; start nothing."
+    ),
 ]
-CheckpointOption = Annotated[float, typer.Option(help="Seconds between checkpoints; 0: each iteration.", min=0)]
+CheckpointOption = Annotated[
+    float, typer.Option(help="Seconds between checkpoints; 0: each iteration.", min=0)
+]
 
 
 def workers_of(text: str) -> tuple[int, int]:

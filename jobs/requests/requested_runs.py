@@ -1,4 +1,6 @@
-"""What a user asked for, made exact before anything starts: the runs, and where and how they are carried out."""
+"""What a user asked for, made exact before anything starts: the runs, and where and how they are
+carried out.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,9 +18,15 @@ from pipeline.storage import Storage
 
 
 def runs_of(
-    place: Storage, rows: list[Experiment], manifest: dict[str, Any], seeds: Iterable[int], workers: int
+    place: Storage,
+    rows: list[Experiment],
+    manifest: dict[str, Any],
+    seeds: Iterable[int],
+    workers: int,
 ) -> list[Run]:
-    """The runs asked for, refused where workers, the dataset, or what lies in their folders cannot carry them."""
+    """The runs asked for, refused where workers, the dataset, or what lies in their folders cannot
+    carry them.
+    """
     for row in rows:
         check_suits(row, manifest["row"]["name"], holds_photographs(manifest))
     key = dataset_key(manifest["row"]["name"], manifest["id"])
@@ -38,27 +46,38 @@ def check_holdout(row: Experiment, train_images: int) -> None:
         InputError: it would.
     """
     if row.holdout >= train_images:
-        raise InputError(f"holdout {row.holdout} leaves nothing of {train_images:,} training images")
+        raise InputError(
+            f"holdout {row.holdout} leaves nothing of {train_images:,} training images"
+        )
 
 
 def check_suits(row: Experiment, name: str, photographs: bool | None) -> None:
-    """Refuse a row whose network is for another kind of images than the dataset's; None is a kind not known yet.
+    """Refuse a row whose network is for another kind of images than the dataset's; None is a kind
+    not known yet.
 
     Raises:
         InputError: says which rows would do.
     """
     if photographs is not None and photographs != (row.family == "imagenet"):
         kinds = ("of photographs", "the rows of Table 1, such as resnet18")
-        is_of, wanted = kinds if photographs else ("of small images", "rows of Sec. 4.2, such as resnet20")
-        raise InputError(f"{row.name} does not suit --data {name}, which is {is_of}: those are for {wanted}")
+        is_of, wanted = (
+            kinds if photographs else ("of small images", "rows of Sec. 4.2, such as resnet20")
+        )
+        raise InputError(
+            f"{row.name} does not suit --data {name}, which is {is_of}: those are for {wanted}"
+        )
 
 
 def on_gpus(several: list[dict[str, float]], execution: Execution, device: Device) -> bool:
-    """Whether workers compute on GPUs: where told so, or where there are enough for all of a run's workers."""
+    """Whether workers compute on GPUs: where told so, or where there are enough for all of a run's
+    workers.
+    """
     from jobs.execution.cluster import places
 
     each = replace(execution, use_gpu=True).each_worker
-    return device is Device.GPU or (device is Device.AUTO and places(several, each) >= execution.workers)
+    return device is Device.GPU or (
+        device is Device.AUTO and places(several, each) >= execution.workers
+    )
 
 
 def placed(
@@ -89,12 +108,19 @@ def stored_run_named(place: Storage, which: str, seed: int | None) -> Run:
     if named.startswith("/") and not named.startswith(place.path("").rstrip("/") + "/"):
         raise InputError(f"{which}: is not in {place.uri}; name its --storage")
     runs = stored_runs(place)
-    found = [run for run in runs if named in (run.experiment.name, run.folder, place.path(run.folder))]
+    found = [
+        run for run in runs if named in (run.experiment.name, run.folder, place.path(run.folder))
+    ]
     found = found or [run for run in runs if ("/" + named).endswith("/" + run.folder)]
     found = [run for run in found if seed in (None, run.seed)]
     if not found:
-        raise InputError(f"{which}: no such run in {place.uri}; `resnet-repro status --json` lists their folders")
+        raise InputError(
+            f"{which}: no such run in {place.uri}; `resnet-repro status --json` lists their folders"
+        )
     if len(found) > 1:
         several = ", ".join(run.folder for run in found[:4])
-        raise InputError(f"{which}: {len(found)} runs are meant ({several}, ...); name one's folder or its --seed")
+        raise InputError(
+            f"{which}: {len(found)} runs are meant ({several}, ...); name one's folder or its "
+            "--seed"
+        )
     return found[0]

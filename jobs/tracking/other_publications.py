@@ -1,6 +1,8 @@
-"""What commands publish to MLflow beside the runs themselves: ended runs again, interruptions, sweeps, evaluations, reports.
+"""What commands publish to MLflow beside the runs themselves: ended runs again, interruptions,
+sweeps, evaluations, reports.
 
-Each is found again by a key of its own, so that publishing twice changes nothing. A run's own copy is `jobs.tracking.run_publisher`'s.
+Each is found again by a key of its own, so that publishing twice changes nothing. A run's own copy
+is `jobs.tracking.run_publisher`'s.
 """
 
 from collections.abc import Callable
@@ -25,14 +27,18 @@ from pipeline.storage import Storage
 
 
 def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
-    """Open the store, complete the copies of runs that have ended, and say of all that are there what they are asked for.
+    """Open the store, complete the copies of runs that have ended, and say of all that are there
+    what they are asked for.
 
-    `runs` are the runs of a command with their tags. A copy is incomplete where a server was away when its run ended.
+    `runs` are the runs of a command with their tags. A copy is incomplete where a server was away
+    when its run ended.
     """
     client = open_store(tracking, storage)
     published = our_runs(client)
     for run in {(run.experiment, run.dataset_id): run for run in runs}.values():
-        Publisher(tracking, storage, run, {}).parent_in(client)  # here, once, and not by drivers that start together
+        Publisher(tracking, storage, run, {}).parent_in(
+            client
+        )  # here, once, and not by drivers that start together
     for run, tags in runs.items():
         result, there = read_result(storage, run), published.get(run.key)
         if result is not None and (there is None or there.data.tags.get(COMPLETE) != "yes"):
@@ -43,10 +49,11 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
 
 
 def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) -> int:
-    """Send what the store does not have of every run in storage; returns how many runs had to be completed.
+    """Send what the store does not have of every run in storage; returns how many runs had to be
+    completed.
 
-    An ended run's copy becomes complete; one that stopped gets the points of its newest checkpoint and status KILLED. A
-    run that is being trained is left to its own publisher.
+    An ended run's copy becomes complete; one that stopped gets the points of its newest checkpoint
+    and status KILLED. A run that is being trained is left to its own publisher.
 
     Raises:
         RuntimeError: some could not be sent (says which was the first, and why).
@@ -69,7 +76,9 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
     return completed
 
 
-def _send(client: MlflowClient, there: MlflowRun | None, tracking: str, storage: Storage, run: Run) -> str:
+def _send(
+    client: MlflowClient, there: MlflowRun | None, tracking: str, storage: Storage, run: Run
+) -> str:
     """Complete a run's copy; how the run ended, empty if there was nothing to send."""
     if is_alive(storage, run) or (there is not None and there.data.tags.get(COMPLETE) == "yes"):
         return ""
@@ -86,14 +95,21 @@ def _send(client: MlflowClient, there: MlflowRun | None, tracking: str, storage:
     return outcome
 
 
-def _up_to_date(client: MlflowClient, there: MlflowRun | None, outcome: str, history: History | None) -> bool:
-    """Whether a stopped run's copy says so already, with all that its newest checkpoint has measured."""
+def _up_to_date(
+    client: MlflowClient, there: MlflowRun | None, outcome: str, history: History | None
+) -> bool:
+    """Whether a stopped run's copy says so already, with all that its newest checkpoint has
+    measured.
+    """
     if there is None or there.info.status == "RUNNING" or there.data.tags.get("outcome") != outcome:
         return False
     last = history.points[-1] if history and history.points else None
     if last is None:
         return True
-    return any(point.step == last.iteration for point in client.get_metric_history(there.info.run_id, last.metric))
+    return any(
+        point.step == last.iteration
+        for point in client.get_metric_history(there.info.run_id, last.metric)
+    )
 
 
 def mark_interrupted(tracking: str, storage: Storage, runs: list[Run], started: int) -> None:
@@ -113,11 +129,20 @@ def mark_interrupted(tracking: str, storage: Storage, runs: list[Run], started: 
             end_parent(client, there.data.tags["mlflow.parentRunId"], "KILLED")
 
 
-def publish_sweep(tracking: str, storage: Storage, sweep: Sweep, dataset_id: str, dataset: str) -> None:
-    """Keep what a sweep consists of, so that a report finds it and keeps it apart from the reproduction."""
+def publish_sweep(
+    tracking: str, storage: Storage, sweep: Sweep, dataset_id: str, dataset: str
+) -> None:
+    """Keep what a sweep consists of, so that a report finds it and keeps it apart from the
+    reproduction.
+    """
     client, cells = open_store(tracking, storage), sweep.facts(dataset_id)
     name = sweep.name if sweep.name == "ledger" else f"sweep of {sweep.name}"
-    tags = {"kind": "sweep", "mlflow.runName": f"{name} on {dataset}", "dataset": dataset, "dataset_id": dataset_id}
+    tags = {
+        "kind": "sweep",
+        "mlflow.runName": f"{name} on {dataset}",
+        "dataset": dataset,
+        "dataset_id": dataset_id,
+    }
     run_id = only_run(client, experiment_id(client), "sweep_key", cells[0]["sweep"], tags)
     client.log_text(run_id, dumps(cells, indent=1), "sweep.json")
     client.set_tag(run_id, COMPLETE, "yes")
@@ -142,10 +167,15 @@ def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any
 
 
 def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> None:
-    """Keep the files of a report (relative to `out`) as artifacts of one MLflow run, the same one for each storage."""
+    """Keep the files of a report (relative to `out`) as artifacts of one MLflow run, the same one
+    for each storage.
+    """
     client = open_store(tracking, storage)
     key = blake2b(storage.uri.encode(), digest_size=8).hexdigest()
-    tags = {"kind": "report", "mlflow.runName": f"report {storage.path('').rstrip('/').rpartition('/')[2]}"}
+    tags = {
+        "kind": "report",
+        "mlflow.runName": f"report {storage.path('').rstrip('/').rpartition('/')[2]}",
+    }
     run_id = only_run(client, experiment_id(client), "report_key", key, tags)
     for name in files:
         client.log_artifact(run_id, str(out / name), str(Path("report", name).parent))

@@ -1,7 +1,8 @@
-"""The final model of a finished run, in MLflow's model registry: safetensors and a card, nothing that has to be unpickled.
+"""The final model of a finished run, in MLflow's model registry: safetensors and a card, nothing
+that has to be unpickled.
 
-A registered model is a row on a dataset, its versions are the seeds (and recipes) that were trained; each version is kept
-once, found again by its run.
+A registered model is a row on a dataset, its versions are the seeds (and recipes) that were
+trained; each version is kept once, found again by its run.
 """
 
 import logging
@@ -27,9 +28,15 @@ FOLDER = "model"
 
 
 def register(
-    client: MlflowClient, run_id: str, run: Run, dataset: dict[str, Any], result: dict[str, Any], weights: bytes
+    client: MlflowClient,
+    run_id: str,
+    run: Run,
+    dataset: dict[str, Any],
+    result: dict[str, Any],
+    weights: bytes,
 ) -> None:
-    """Keep the weights and their card as artifacts of the run and as a version of its registered model.
+    """Keep the weights and their card as artifacts of the run and as a version of its registered
+    model.
 
     `dataset` is the manifest of the run's dataset.
     """
@@ -46,13 +53,20 @@ def register(
 
 
 def _add_version(
-    client: MlflowClient, run_id: str, run: Run, dataset: dict[str, Any], result: dict[str, Any], text: str
+    client: MlflowClient,
+    run_id: str,
+    run: Run,
+    dataset: dict[str, Any],
+    result: dict[str, Any],
+    text: str,
 ) -> None:
     if client.search_model_versions(f"run_id='{run_id}'"):
         return
     name = f"{run.experiment.name}-{dataset['row']['name']}"
     if not client.search_registered_models(f"name = '{name}'"):
-        with suppress(MlflowException):  # another run has just made it; if not, the version is refused and says why
+        with suppress(
+            MlflowException
+        ):  # another run has just made it; if not, the version is refused and says why
             about = f"{run.experiment.name} on {dataset['row']['name']}; a version is a trained run"
             client.create_registered_model(name, description=about)
     tags = {
@@ -61,7 +75,9 @@ def _add_version(
         "overrides": dumps(run.experiment.deviations(), sort_keys=True),
         "test_err": f"{result['final'][TEST_ERR]:.2f}",
     }
-    client.create_model_version(name, f"runs:/{run_id}/{FOLDER}", run_id, tags=tags, description=text)
+    client.create_model_version(
+        name, f"runs:/{run_id}/{FOLDER}", run_id, tags=tags, description=text
+    )
 
 
 def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
@@ -76,24 +92,32 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
     lines = [
         f"# {row.name} on {data['name']}, seed {run.seed}",
         "",
-        "A network of *Deep Residual Learning for Image Recognition* (He, Zhang, Ren, Sun 2015), trained by resnet-repro.",
+        "A network of *Deep Residual Learning for Image Recognition* (He, Zhang, Ren, Sun 2015), "
+        "trained by resnet-repro.",
         "",
-        f"- Test error: {final[TEST_ERR]:.2f} % (top-1, final iterate, {dataset['test_images']:,} images)",
+        f"- Test error: {final[TEST_ERR]:.2f} % (top-1, final iterate, {dataset['test_images']:,} "
+        "images)",
         *(
-            f"- {protocol}: {final[protocol_err(protocol, 1)]:.2f} % top-1, {final[protocol_err(protocol, 5)]:.2f} % top-5"
+            f"- {protocol}: {final[protocol_err(protocol, 1)]:.2f} % top-1, "
+            f"{final[protocol_err(protocol, 5)]:.2f} % top-5"
             for protocol in row.protocols
         ),
         f"- Training error: {final[TRAIN_CLEAN_ERR]:.2f} % (whole training set, not augmented)",
-        f"- Recipe: {'changed: ' + changes if changes else 'as in the paper'}; {result['iterations']:,} iterations",
+        f"- Recipe: {'changed: ' + changes if changes else 'as in the paper'}; "
+        f"{result['iterations']:,} iterations",
         f"- Comparable with the paper's numbers: {'yes' if official else 'no'}",
         f"- Parameters: {plan.params:,}; multiply-adds for one image: {plan.multiply_adds:,}",
-        f"- Dataset: {data['name']} `{run.dataset_id}`, {data['classes']} classes, {side}x{side} pixels",
+        f"- Dataset: {data['name']} `{run.dataset_id}`, {data['classes']} classes, {side}x{side} "
+        "pixels",
         f"- Row: fingerprint `{row.fingerprint}`",
-        f"- Made with: commit `{attempt.get('commit', 'unknown')}`, {attempt.get('hardware', 'unknown hardware')}",
+        f"- Made with: commit `{attempt.get('commit', 'unknown')}`, "
+        f"{attempt.get('hardware', 'unknown hardware')}",
         "",
-        "`weights.safetensors` uses torchvision's names and says in its metadata what network it is for. To score it again:",
+        "`weights.safetensors` uses torchvision's names and says in its metadata what network it "
+        "is for. To score it again:",
         "",
-        f"    resnet-repro evaluate weights.safetensors --as {row.name} --data {data['name']}{settings}",
+        f"    resnet-repro evaluate weights.safetensors --as {row.name} --data "
+        f"{data['name']}{settings}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -104,7 +128,9 @@ def _as_set(value: Any) -> str:
 
 
 def _network_changes(changes: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The changes that another network or another input comes of; the others only say how it was trained."""
+    """The changes that another network or another input comes of; the others only say how it was
+    trained.
+    """
     names = (
         "shortcut",
         "norm",

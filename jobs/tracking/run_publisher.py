@@ -1,8 +1,8 @@
 """Publishes a run to MLflow as its folder in storage says, in batches, off the step path.
 
-It finds a run by its key, reads what the server has and sends only what is missing, each point with the time at which it
-was first recorded: publishing twice changes nothing. Only what a checkpoint holds is published, so a resume can neither
-lose nor double a point.
+It finds a run by its key, reads what the server has and sends only what is missing, each point with
+the time at which it was first recorded: publishing twice changes nothing. Only what a checkpoint
+holds is published, so a resume can neither lose nor double a point.
 """
 
 import logging
@@ -34,7 +34,9 @@ from pipeline.storage import Storage
 
 POLL_SECONDS = 5.0
 ENDING_SECONDS = 90.0
-"""How long a run that has ended waits for a server that is slow, or was there before; `resnet-repro sync` sends the rest."""
+"""How long a run that has ended waits for a server that is slow, or was there before; `resnet-repro
+sync` sends the rest.
+"""
 REQUEST_SECONDS = 20.0
 """A request and its repetition, by the limits of `jobs.tracking.store`."""
 BATCH = 500
@@ -43,7 +45,9 @@ logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """One run's published copy. Nothing it does can fail training: what a server refuses is sent by a later try."""
+    """One run's published copy. Nothing it does can fail training: what a server refuses is sent by
+    a later try.
+    """
 
     def __init__(self, tracking: str, storage: Storage, run: Run, tags: dict[str, str]) -> None:
         self.tracking, self.storage, self.run, self.tags = tracking, storage, run, tags
@@ -68,7 +72,9 @@ class Publisher:
         self._thread.start()
 
     def stop(self, status: str, reason: str | None = None) -> bool:
-        """Publish what is left and how the run ended (an `outcome` of `analysis.measured.frames`); whether that succeeded."""
+        """Publish what is left and how the run ended (an `outcome` of `analysis.measured.frames`);
+        whether that succeeded.
+        """
         self._ending = status, reason
         self._stop.set()
         if not self.started:
@@ -87,7 +93,9 @@ class Publisher:
         deadline = monotonic() + ENDING_SECONDS
         while not self._complete:
             self._complete = self._try(lambda: self.finish(status, reason))
-            if not self.run_id or monotonic() > deadline:  # one that was never there is not waited for
+            if (
+                not self.run_id or monotonic() > deadline
+            ):  # one that was never there is not waited for
                 return
             if not self._complete:
                 sleep(POLL_SECONDS)
@@ -97,7 +105,9 @@ class Publisher:
             action()
         except Exception as error:  # whatever a server or a network does, training goes on
             if not self._away:
-                logger.warning("MLflow at %s: %s; training goes on", self.tracking, first_line(error))
+                logger.warning(
+                    "MLflow at %s: %s; training goes on", self.tracking, first_line(error)
+                )
             self._away = True
             self.client = None  # next time, what is there is asked for anew
             return False
@@ -125,27 +135,41 @@ class Publisher:
         row = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
         params = [*row, Param("seed", str(self.run.seed)), Param("dataset_id", self.run.dataset_id)]
         wanted = still_wanted(tags | self.tags, client.get_run(self.run_id).data.tags)
-        client.log_batch(self.run_id, params=params, tags=[RunTag(*item) for item in wanted.items()])
+        client.log_batch(
+            self.run_id, params=params, tags=[RunTag(*item) for item in wanted.items()]
+        )
         for run_id in (self.run_id, self.parent):
             client.update_run(run_id, status="RUNNING")
         known = client.get_run(self.run_id).data.metrics
-        self.sent = {(name, point.step) for name in known for point in client.get_metric_history(self.run_id, name)}
+        self.sent = {
+            (name, point.step)
+            for name in known
+            for point in client.get_metric_history(self.run_id, name)
+        }
         self.client, self._newest = client, 0
 
     def parent_in(self, client: MlflowClient) -> str:
         """The run's parent, made if there is none."""
-        return only_run(client, experiment_id(client), "parent_key", self._parent_key(), self._parent_tags())
+        return only_run(
+            client, experiment_id(client), "parent_key", self._parent_key(), self._parent_tags()
+        )
 
     def _send_points(self, history: History) -> None:
         assert self.client is not None
-        missing = [point for point in history.points if (point.metric, point.iteration) not in self.sent]
+        missing = [
+            point for point in history.points if (point.metric, point.iteration) not in self.sent
+        ]
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
-            self.client.log_batch(self.run_id, [Metric(p.metric, p.value, p.time_ms, p.iteration) for p in part])
+            self.client.log_batch(
+                self.run_id, [Metric(p.metric, p.value, p.time_ms, p.iteration) for p in part]
+            )
             self.sent |= {(point.metric, point.iteration) for point in part}
 
     def finish(self, status: str, reason: str | None = None) -> None:
-        """Publish everything there is, how the run ended and what made it, and last that the copy is complete."""
+        """Publish everything there is, how the run ended and what made it, and last that the copy
+        is complete.
+        """
         self.publish()
         assert self.client is not None
         tags = {"outcome": status} | self._ended_tags()
@@ -154,7 +178,9 @@ class Publisher:
         elif "reason" in self.client.get_run(self.run_id).data.tags:  # of an attempt before
             self.client.delete_tag(self.run_id, "reason")
         self.client.log_batch(self.run_id, tags=[RunTag(*item) for item in tags.items()])
-        self.client.set_terminated(self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED")
+        self.client.set_terminated(
+            self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED"
+        )
         result = read_result(self.storage, self.run)
         if result is not None:
             self._send_files(result)
@@ -163,7 +189,9 @@ class Publisher:
             self.client.set_tag(self.run_id, COMPLETE, "yes")
 
     def _ended_tags(self) -> dict[str, str]:
-        """What the history says of the run as a whole; where attempts differ, all that had a part in it."""
+        """What the history says of the run as a whole; where attempts differ, all that had a part
+        in it.
+        """
         history = newest_history(self.storage, self.run)
         if history is None:
             return {}
@@ -172,7 +200,9 @@ class Publisher:
         for key in ("threads", "world_size"):
             tags |= {key: str(attempts[-1][key])} if key in attempts[-1] else {}
         for key in ("commit", "device", "hardware"):
-            tags[key] = " + ".join(dict.fromkeys(str(attempt[key]) for attempt in attempts if key in attempt))
+            tags[key] = " + ".join(
+                dict.fromkeys(str(attempt[key]) for attempt in attempts if key in attempt)
+            )
         for key in ("dirty", "one_pass"):
             tags[key] = str(any(attempt.get(key) for attempt in attempts))
         drifts = dict.fromkeys(attempt["drift"] for attempt in attempts if "drift" in attempt)
@@ -189,9 +219,11 @@ class Publisher:
             register(self.client, self.run_id, self.run, self._manifest(), result, weights)
 
     def _summarise(self) -> None:
-        """Give the parent the mean, deviation and number of its finished seeds, by what their folders say.
+        """Give the parent the mean, deviation and number of its finished seeds, by what their
+        folders say.
 
-        The step of these metrics is the number of seeds: of two that end at once, whoever knows of more is the latest.
+        The step of these metrics is the number of seeds: of two that end at once, whoever knows of
+        more is the latest.
         """
         assert self.client is not None
         folder = self.run.folder.rpartition("/")[0]
@@ -201,15 +233,27 @@ class Publisher:
             if seed.isdecimal()
         ]
         results = [read_result(self.storage, replace(self.run, seed=seed)) for seed in seeds]
-        finals = [result["final"] for result in results if result is not None and result["status"] == "finished"]
+        finals = [
+            result["final"]
+            for result in results
+            if result is not None and result["status"] == "finished"
+        ]
         known = self.client.get_run(self.parent).data.metrics
         now, metrics = int(1000 * time()), []
         for name in (TEST_ERR, TRAIN_CLEAN_ERR):
             values = [final[name] for final in finals if name in final]
             summary = summarise(values)
             facts = {"mean": summary.mean, "std": summary.std, "n": summary.n}
-            new = {f"{name}/{fact}": float(value) for fact, value in facts.items() if values and not isnan(value)}
-            metrics += [Metric(key, value, now, len(values)) for key, value in new.items() if known.get(key) != value]
+            new = {
+                f"{name}/{fact}": float(value)
+                for fact, value in facts.items()
+                if values and not isnan(value)
+            }
+            metrics += [
+                Metric(key, value, now, len(values))
+                for key, value in new.items()
+                if known.get(key) != value
+            ]
         self.client.log_batch(self.parent, metrics)
         end_parent(self.client, self.parent, "FINISHED")
 
@@ -222,7 +266,11 @@ class Publisher:
 
     def _run_tags(self) -> dict[str, str]:
         name = self._named(f"seed {self.run.seed}")
-        return self._row_tags() | {"kind": "run", "mlflow.runName": name, "seed": str(self.run.seed)}
+        return self._row_tags() | {
+            "kind": "run",
+            "mlflow.runName": name,
+            "seed": str(self.run.seed),
+        }
 
     def _named(self, which: str) -> str:
         """What tells runs apart comes first: the UI's column of names is narrow."""
@@ -232,7 +280,9 @@ class Publisher:
     def _manifest(self) -> dict[str, Any]:
         manifest = read_manifest(self.storage, self.run.dataset_id)
         if manifest is None:
-            raise FileNotFoundError(f"dataset {self.run.dataset_id} is not in {self.storage.uri} any more")
+            raise FileNotFoundError(
+                f"dataset {self.run.dataset_id} is not in {self.storage.uri} any more"
+            )
         return manifest
 
     def _row_tags(self) -> dict[str, str]:
@@ -257,7 +307,9 @@ def outcome_of(result: dict[str, Any]) -> str:
 
 
 def remember_tags(storage: Storage, run: Run, tags: dict[str, str]) -> None:
-    """Keep what a run was asked for in its folder, so that it can be published later by whoever finds it there."""
+    """Keep what a run was asked for in its folder, so that it can be published later by whoever
+    finds it there.
+    """
     there = remembered_tags(storage, run)
     wanted = still_wanted(tags, there)
     if wanted:

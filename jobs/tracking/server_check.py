@@ -1,4 +1,6 @@
-"""Whether an MLflow server can be used from here, asked without MLflow's client: what is wrong in words, with the remedy."""
+"""Whether an MLflow server can be used from here, asked without MLflow's client: what is wrong in
+words, with the remedy.
+"""
 
 import base64
 import os
@@ -23,7 +25,9 @@ def tracking_trouble(tracking: str) -> str:
         return ""
     address, header = _with_access(tracking.rstrip("/"))
     try:
-        asked = Request(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", headers=header)
+        asked = Request(
+            f"{address}/api/2.0/mlflow/experiments/search?max_results=1", headers=header
+        )
         with urlopen(asked, timeout=PATIENCE_SECONDS) as answer:
             return "" if answer.status == 200 else f"answers {answer.status}"
     except HTTPError as error:
@@ -41,12 +45,16 @@ def tracking_trouble(tracking: str) -> str:
 
 
 def _with_access(tracking: str) -> tuple[str, dict[str, str]]:
-    """An address without its user and password, and the header that says them, as MLflow's client sends it."""
+    """An address without its user and password, and the header that says them, as MLflow's client
+    sends it.
+    """
     parts = urlsplit(tracking)
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
     word = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if user:
-        return bare, {"Authorization": "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()}
+        return bare, {
+            "Authorization": "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()
+        }
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     return bare, {"Authorization": f"Bearer {token}"} if token else {}

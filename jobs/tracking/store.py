@@ -1,4 +1,6 @@
-"""The MLflow store that a command uses: its URI checked, a client with our experiment in it, and little patience."""
+"""The MLflow store that a command uses: its URI checked, a client with our experiment in it, and
+little patience.
+"""
 
 import logging
 import os
@@ -27,7 +29,8 @@ _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 
 
 def tracking_uri(uri: str) -> str:
-    """A tracking store as everything that opens it should call it: a database file by its full path.
+    """A tracking store as everything that opens it should call it: a database file by its full
+    path.
 
     Raises:
         InputError: it is neither a database nor a server.
@@ -39,13 +42,21 @@ def tracking_uri(uri: str) -> str:
         _ = urlsplit(uri).port  # raises where it is no number
     except ValueError:
         host = None
-    if not separator or scheme.partition("+")[0] not in _SCHEMES or not (file if scheme == "sqlite" else host):
-        raise InputError(f"--tracking {uri}: wanted is http://HOST:PORT of an MLflow server, or sqlite:///FILE")
+    if (
+        not separator
+        or scheme.partition("+")[0] not in _SCHEMES
+        or not (file if scheme == "sqlite" else host)
+    ):
+        raise InputError(
+            f"--tracking {uri}: wanted is http://HOST:PORT of an MLflow server, or sqlite:///FILE"
+        )
     return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" else uri
 
 
 def tame_mlflow() -> None:
-    """A server that does not answer costs seconds, not minutes; nothing is printed, nothing is told to MLflow's makers."""
+    """A server that does not answer costs seconds, not minutes; nothing is printed, nothing is told
+    to MLflow's makers.
+    """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -59,12 +70,16 @@ def default_tracking(storage: Storage) -> str:
         InputError: storage is not a local folder, so that a server has to be named.
     """
     if storage.local is None:
-        raise InputError(f"--storage {storage.uri} is not a local folder: name an MLflow server with --tracking")
+        raise InputError(
+            f"--storage {storage.uri} is not a local folder: name an MLflow server with --tracking"
+        )
     return f"sqlite:///{storage.local}/mlflow.db"
 
 
 def open_store(tracking: str, storage: Storage) -> MlflowClient:
-    """A client of the store, with our MLflow experiment in it (made if need be; artifacts beside a local database)."""
+    """A client of the store, with our MLflow experiment in it (made if need be; artifacts beside a
+    local database).
+    """
     tame_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -75,7 +90,9 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
             database = Path(tracking.partition(":///")[2])
             place = ((storage.local or database.absolute().parent) / "mlartifacts").as_uri()
         try:
-            client.create_experiment(EXPERIMENT, artifact_location=place, tags={"mlflow.note.content": NOTE})
+            client.create_experiment(
+                EXPERIMENT, artifact_location=place, tags={"mlflow.note.content": NOTE}
+            )
         except MlflowException:
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 raise
@@ -92,23 +109,33 @@ def experiment_id(client: MlflowClient) -> str:
 def runs_page(tracking: str) -> str:
     """The path of our runs' page in the UI of a store; its front page is about other things."""
     experiment = MlflowClient(tracking).get_experiment_by_name(EXPERIMENT)
-    return f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning" if experiment else ""
+    return (
+        f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        if experiment
+        else ""
+    )
 
 
-def only_run(client: MlflowClient, experiment: str, key: str, value: str, tags: dict[str, str]) -> str:
+def only_run(
+    client: MlflowClient, experiment: str, key: str, value: str, tags: dict[str, str]
+) -> str:
     """The MLflow run whose tag `key` is `value`, made if there is none.
 
     Two that make it at once both look again and keep the older one.
     """
 
     def found() -> list[Any]:
-        hits = client.search_runs([experiment], f"tags.{key} = '{value}'", ViewType.ACTIVE_ONLY, max_results=10)
+        hits = client.search_runs(
+            [experiment], f"tags.{key} = '{value}'", ViewType.ACTIVE_ONLY, max_results=10
+        )
         return sorted(hits, key=lambda hit: (hit.info.start_time, hit.info.run_id))
 
     hits = found()
     if hits:
         return str(hits[0].info.run_id)
-    made = client.create_run(experiment, run_name=tags["mlflow.runName"], tags={**tags, key: value}).info.run_id
+    made = client.create_run(
+        experiment, run_name=tags["mlflow.runName"], tags={**tags, key: value}
+    ).info.run_id
     oldest = str(found()[0].info.run_id)
     if oldest != made:
         client.delete_run(made)

@@ -1,7 +1,8 @@
-"""CIFAR-10 from its official archives, which alone make a result comparable with the paper's (by their md5).
+"""CIFAR-10 from its official archives, which alone make a result comparable with the paper's (by
+their md5).
 
-The binary archive holds records of bytes. The python one holds pickles: it is opened only after its md5 is right, and by
-an unpickler that can rebuild arrays and nothing else. Torch-free.
+The binary archive holds records of bytes. The python one holds pickles: it is opened only after its
+md5 is right, and by an unpickler that can rebuild arrays and nothing else. Torch-free.
 """
 
 import pickle
@@ -50,13 +51,15 @@ def cifar10_archive(path: Path) -> Dataset:
     if found == PYTHON_MD5:
         return python_members(path.read_bytes(), str(path))
     raise InputError(
-        f"{path}: md5 {found}, the official archives have {BINARY_MD5} ({BINARY}) and {PYTHON_MD5} ({PYTHON}): "
+        f"{path}: md5 {found}, the official archives have {BINARY_MD5} ({BINARY}) and {PYTHON_MD5} "
+        f"({PYTHON}): "
         "a truncated download or another file; fetch it again"
     )
 
 
 def binary_members(archive: bytes, where: str) -> Dataset:
-    """CIFAR-10 from the bytes of a gzipped tar in the official binary layout: records of a label and 3x32x32 bytes.
+    """CIFAR-10 from the bytes of a gzipped tar in the official binary layout: records of a label
+    and 3x32x32 bytes.
 
     Raises:
         InputError: a file is missing, truncated, or holds a label above 9.
@@ -66,7 +69,8 @@ def binary_members(archive: bytes, where: str) -> Dataset:
 
 
 def python_members(archive: bytes, where: str) -> Dataset:
-    """CIFAR-10 from the bytes of a gzipped tar in the official python layout: pickled dictionaries of arrays.
+    """CIFAR-10 from the bytes of a gzipped tar in the official python layout: pickled dictionaries
+    of arrays.
 
     Raises:
         InputError: a file is missing or damaged, or its pickle names anything but arrays.
@@ -77,7 +81,9 @@ def python_members(archive: bytes, where: str) -> Dataset:
 
 def _dataset(splits: dict[str, Images]) -> Dataset:
     train = [splits[name] for name in TRAIN]
-    pixels, labels = (np.concatenate(parts) for parts in zip(*((t.pixels, t.labels) for t in train), strict=True))
+    pixels, labels = (
+        np.concatenate(parts) for parts in zip(*((t.pixels, t.labels) for t in train), strict=True)
+    )
     return canonical_dataset(CIFAR10, Images(pixels, labels), splits[TEST])
 
 
@@ -109,7 +115,9 @@ def _images(planes: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Images:
 def _records(files: dict[str, bytes], name: str, where: str) -> Images:
     content = np.frombuffer(_content(files, name, where), dtype=np.uint8)
     if not len(content) or len(content) % RECORD:
-        raise InputError(f"{where}: {name} is {len(content)} bytes, not a whole number of {RECORD}-byte records")
+        raise InputError(
+            f"{where}: {name} is {len(content)} bytes, not a whole number of {RECORD}-byte records"
+        )
     records = content.reshape(-1, RECORD)
     return _images(records[:, 1:], records[:, 0])
 
@@ -118,19 +126,34 @@ def _batch(files: dict[str, bytes], name: str, where: str) -> Images:
     try:
         content = _ArraysAlone(BytesIO(_content(files, name, where)), encoding="bytes").load()
         planes, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
-    except (pickle.UnpicklingError, KeyError, TypeError, EOFError, ValueError, IndexError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        EOFError,
+        ValueError,
+        IndexError,
+        AttributeError,
+    ) as error:
         raise InputError(f"{where}: {name} is not a batch of images ({error})") from error
     if planes.dtype != np.uint8 or planes.ndim != 2 or planes.shape != (len(labels), RECORD - 1):
-        raise InputError(f"{where}: {name} holds {planes.dtype} {list(planes.shape)}, not uint8 [n, {RECORD - 1}]")
+        raise InputError(
+            f"{where}: {name} holds {planes.dtype} {list(planes.shape)}, not uint8 [n, "
+            f"{RECORD - 1}]"
+        )
     if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0 or labels.max() > 255:
         raise InputError(f"{where}: {name} holds labels that are no class numbers")
     return _images(planes, labels.astype(np.uint8))
 
 
 class _ArraysAlone(pickle.Unpickler):
-    """Rebuilds numpy arrays from built-in types; whatever else a pickle names is refused before it is looked up."""
+    """Rebuilds numpy arrays from built-in types; whatever else a pickle names is refused before it
+    is looked up.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ARRAYS_ALONE:
             raise pickle.UnpicklingError(f"its pickle names {module}.{name}")
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)  # its name since numpy 2
+        return super().find_class(
+            module.replace("numpy.core.", "numpy._core."), name
+        )  # its name since numpy 2

@@ -1,7 +1,9 @@
-"""The datasets as rows, and the canonical form every dataset takes before anything trains on it (torch-free).
+"""The datasets as rows, and the canonical form every dataset takes before anything trains on it
+(torch-free).
 
-Canonical order is by the pixels' hash, so the same images and labels in two layouts are one dataset with one id. Where
-images come from is `pipeline.data.sources`; what is done to them is `pipeline.training.feeding.image_batches`.
+Canonical order is by the pixels' hash, so the same images and labels in two layouts are one dataset
+with one id. Where images come from is `pipeline.data.sources`; what is done to them is
+`pipeline.training.feeding.image_batches`.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -24,9 +26,11 @@ FOLDER = "datasets"
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRow:
-    """What a dataset is: square colour images of `side` pixels; `pad` pixels are added on each side before cropping.
+    """What a dataset is: square colour images of `side` pixels; `pad` pixels are added on each side
+    before cropping.
 
-    A `side` of 0 means photographs of any size (`pipeline.data.photo_shards`)."""
+    A `side` of 0 means photographs of any size (`pipeline.data.photo_shards`).
+    """
 
     name: str
     side: int
@@ -46,11 +50,17 @@ CIFAR10 = DatasetRow(
 )  # fmt: skip
 FASHION_MNIST = DatasetRow(
     name="fashion-mnist", side=32, classes=10, pad=4, flip=True,
-    arrives="four IDX files: --from their folder (Debian: /usr/share/datasets/fashion-mnist), or --download",
+    arrives=(
+        "four IDX files: --from their folder (Debian: /usr/share/datasets/fashion-mnist), or "
+        "--download"
+    ),
 )  # fmt: skip
 IMAGENET = DatasetRow(
     name="imagenet", side=0, classes=1000, pad=0, flip=True,
-    arrives="ILSVRC-2012's three archives, train/ and val/ with a folder per class, or parquet files: --from their folder",
+    arrives=(
+        "ILSVRC-2012's three archives, train/ and val/ with a folder per class, or parquet files: "
+        "--from their folder"
+    ),
 )  # fmt: skip
 DATASETS: dict[str, DatasetRow] = {
     "digits": DatasetRow(
@@ -121,11 +131,17 @@ def _check(row: DatasetRow, split: str, images: Images) -> None:
     if not len(images):
         raise InputError(f"{row.name}: the {split} split has no images")
     if images.pixels.shape[1:] != (row.side, row.side, 3):
-        raise InputError(f"{row.name}: {split} images are {images.pixels.shape[1:]}, not {(row.side, row.side, 3)}")
+        raise InputError(
+            f"{row.name}: {split} images are {images.pixels.shape[1:]}, not "
+            f"{(row.side, row.side, 3)}"
+        )
     worst = int(images.labels.max())
     if worst >= row.classes:
         at = int(np.argmax(images.labels == worst))
-        raise InputError(f"{row.name}: {split} image {at} has label {worst}, labels go from 0 to {row.classes - 1}")
+        raise InputError(
+            f"{row.name}: {split} image {at} has label {worst}, labels go from 0 to "
+            f"{row.classes - 1}"
+        )
 
 
 def images_path(dataset_id: str) -> str:
@@ -136,7 +152,8 @@ def images_path(dataset_id: str) -> str:
 def write_dataset(storage: Storage, dataset: Dataset, source: dict[str, Any]) -> dict[str, Any]:
     """Store a dataset under `datasets/<id>`, manifest last, and return its manifest.
 
-    The manifest of one that is there already keeps its name, learns this source, and becomes comparable if this one is.
+    The manifest of one that is there already keeps its name, learns this source, and becomes
+    comparable if this one is.
     """
     old = read_manifest(storage, dataset.id)
     if old is None:
@@ -201,7 +218,10 @@ def prepared_manifest(storage: Storage, dataset_id: str) -> dict[str, Any]:
     """
     manifest = read_manifest(storage, dataset_id)
     if manifest is None or manifest["id"] != dataset_id:
-        raise InputError(f"dataset {dataset_id} is not in {storage.uri}; `resnet-repro data prepare` puts it there")
+        raise InputError(
+            f"dataset {dataset_id} is not in {storage.uri}; `resnet-repro data prepare` puts it "
+            "there"
+        )
     return manifest
 
 
@@ -214,7 +234,10 @@ def read_images(storage: Storage, manifest: dict[str, Any]) -> bytes:
     path = images_path(manifest["id"])
     content = storage.read_if_there(path) or b""
     if not intact(manifest, content):
-        raise InputError(f"{storage.path(path)}: damaged (checksum differs); delete the folder and prepare it again")
+        raise InputError(
+            f"{storage.path(path)}: damaged (checksum differs); delete the folder and prepare it "
+            "again"
+        )
     return content
 
 
@@ -233,9 +256,12 @@ def dataset_of(manifest: dict[str, Any], content: bytes) -> Dataset:
         arrays = load_arrays(content)
     except SafetensorError as error:
         raise InputError(
-            f"dataset {manifest['id']}: {images_path(manifest['id'])} is not images of ours ({error}); prepare it again"
+            f"dataset {manifest['id']}: {images_path(manifest['id'])} is not images of ours "
+            f"({error}); prepare it again"
         ) from error
-    splits = [Images(arrays[f"{split}.pixels"], arrays[f"{split}.labels"]) for split in ("train", "test")]
+    splits = [
+        Images(arrays[f"{split}.pixels"], arrays[f"{split}.labels"]) for split in ("train", "test")
+    ]
     return Dataset(DatasetRow(**manifest["row"]), splits[0], splits[1], manifest["id"])
 
 
@@ -248,5 +274,8 @@ def verify_dataset(storage: Storage, dataset_id: str) -> Dataset:
     dataset = read_dataset(storage, dataset_id)
     again = canonical_dataset(dataset.row, dataset.train, dataset.test)
     if again.id != dataset_id:
-        raise InputError(f"dataset {dataset_id} in {storage.uri}: its images hash to {again.id}; prepare it again")
+        raise InputError(
+            f"dataset {dataset_id} in {storage.uri}: its images hash to {again.id}; prepare it "
+            "again"
+        )
     return replace(again, row=dataset.row)

@@ -31,7 +31,9 @@ def download(url: str, checksum: str, target: Path, progress: Progress = silent)
             raise OSError(f"md5 {found} after {done:,} bytes, not {checksum}: cut short or changed")
         partial.replace(target)
     except (URLError, OSError, HTTPException) as error:
-        raise InputError(f"{url}: {error}; fetch it elsewhere and name it with --from PATH") from error
+        raise InputError(
+            f"{url}: {error}; fetch it elsewhere and name it with --from PATH"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     return target

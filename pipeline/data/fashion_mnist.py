@@ -1,6 +1,8 @@
-"""Fashion-MNIST from its four IDX files: 28x28 grey images, padded to 32x32 with black and repeated to three channels.
+"""Fashion-MNIST from its four IDX files: 28x28 grey images, padded to 32x32 with black and repeated
+to three channels.
 
-Not in the paper: 70,000 lossless images of CIFAR-10's size, that many machines have already. Torch-free.
+Not in the paper: 70,000 lossless images of CIFAR-10's size, that many machines have already.
+Torch-free.
 """
 
 import gzip
@@ -63,7 +65,8 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: two zero bytes, the type, the number of dimensions, their sizes, the values.
+    """An IDX file of unsigned bytes: two zero bytes, the type, the number of dimensions, their
+    sizes, the values.
 
     Raises:
         InputError: it is missing, something else, or cut short.
@@ -72,13 +75,17 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; the four files of Fashion-MNIST belong together") from error
+        raise InputError(
+            f"{path}: no such file; the four files of Fashion-MNIST belong together"
+        ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     start = 4 + 4 * dimensions
     if len(content) < start or tuple(content[:4]) != (0, 0, UNSIGNED_BYTES, dimensions):
         raise InputError(f"{path}: not an IDX file of unsigned bytes in {dimensions} dimension(s)")
-    shape = tuple(int(size) for size in np.frombuffer(content, dtype=">u4", count=dimensions, offset=4))
+    shape = tuple(
+        int(size) for size in np.frombuffer(content, dtype=">u4", count=dimensions, offset=4)
+    )
     values = np.frombuffer(content, dtype=np.uint8, offset=start)
     if len(values) != np.prod(shape, dtype=np.int64):
         raise InputError(f"{path}: {len(values):,} bytes of values, its header says {shape}")

@@ -1,4 +1,6 @@
-"""Datasets on a user's behalf: finding the one that is named, and preparing it into storage where it is not there yet."""
+"""Datasets on a user's behalf: finding the one that is named, and preparing it into storage where
+it is not there yet.
+"""
 
 import re
 from collections import Counter
@@ -8,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.cifar10 import BINARY, PYTHON, cifar10_archive, download_cifar10
-from pipeline.data.datasets import DATASETS, Dataset, Images, read_dataset, stored_manifests, write_dataset
+from pipeline.data.datasets import (
+    DATASETS,
+    Dataset,
+    Images,
+    read_dataset,
+    stored_manifests,
+    write_dataset,
+)
 from pipeline.data.fashion_mnist import download_fashion_mnist, fashion_mnist, has_idx_files
 from pipeline.data.sources import Progress, digits, parquet_folder
 from pipeline.errors import InputError
@@ -20,7 +29,8 @@ CACHE = Path.home() / ".cache" / "resnet-repro"
 
 
 def find_dataset(storage: Storage, data: str, progress: Progress) -> dict[str, Any]:
-    """The manifest of the dataset that `data` names: prepared (name or id), embedded, or a path that is prepared now.
+    """The manifest of the dataset that `data` names: prepared (name or id), embedded, or a path
+    that is prepared now.
 
     Raises:
         InputError: nothing of that name, or files that cannot be prepared.
@@ -32,7 +42,8 @@ def find_dataset(storage: Storage, data: str, progress: Progress) -> dict[str, A
         return write_dataset(storage, digits(), {"kind": "embedded"})
     if data in DATASETS and not Path(data).exists():
         raise InputError(
-            f"--data {data}: not prepared in {storage.uri}; run `resnet-repro data prepare {data} --storage {storage.uri}` "
+            f"--data {data}: not prepared in {storage.uri}; run `resnet-repro data prepare {data} "
+            f"--storage {storage.uri}` "
             f"with --from PATH or --download ({DATASETS[data].arrives})"
         )
     check_named(storage, data)
@@ -46,11 +57,17 @@ def check_named(storage: Storage, data: str) -> None:
         InputError: says what comes nearest.
     """
     if data not in DATASETS and not Path(data).expanduser().exists():
-        known = DATASETS.keys() | {manifest["row"]["name"] for manifest in stored_manifests(storage)}
-        raise InputError(f"--data {data}: no dataset and no path of that name; {nearest(data, sorted(known))}")
+        known = DATASETS.keys() | {
+            manifest["row"]["name"] for manifest in stored_manifests(storage)
+        }
+        raise InputError(
+            f"--data {data}: no dataset and no path of that name; {nearest(data, sorted(known))}"
+        )
 
 
-def prepare(storage: Storage, name: str, path: Path | None, download: bool, progress: Progress) -> dict[str, Any]:
+def prepare(
+    storage: Storage, name: str, path: Path | None, download: bool, progress: Progress
+) -> dict[str, Any]:
     """Put a dataset into storage and return its manifest.
 
     Raises:
@@ -59,7 +76,10 @@ def prepare(storage: Storage, name: str, path: Path | None, download: bool, prog
     if name == "digits" and path is None:
         return write_dataset(storage, digits(), {"kind": "embedded"})
     if path is None and name not in DATASETS:
-        raise InputError(f"unknown dataset {name}; {nearest(name, DATASETS)} For files of your own give --from PATH")
+        raise InputError(
+            f"unknown dataset {name}; {nearest(name, DATASETS)} For files of your own give --from "
+            "PATH"
+        )
     if path is None:
         if not download and not (CACHE / name).exists():
             raise InputError(f"{name} comes by {DATASETS[name].arrives}")
@@ -68,8 +88,11 @@ def prepare(storage: Storage, name: str, path: Path | None, download: bool, prog
     return prepare_path(storage, path, name, progress)
 
 
-def prepare_path(storage: Storage, path: Path, name: str | None, progress: Progress) -> dict[str, Any]:
-    """Prepare an official archive, IDX files or a folder of parquet files; unchanged files are read only once.
+def prepare_path(
+    storage: Storage, path: Path, name: str | None, progress: Progress
+) -> dict[str, Any]:
+    """Prepare an official archive, IDX files or a folder of parquet files; unchanged files are read
+    only once.
 
     Raises:
         InputError: the path is missing or holds something else.
@@ -98,20 +121,29 @@ def _read(path: Path, name: str | None, progress: Progress) -> Dataset:
 
 
 def verify_against(storage: Storage, name: str, archive: Path) -> dict[str, Any]:
-    """Make a prepared copy of CIFAR-10 comparable with the paper, if it holds what the official archive holds.
+    """Make a prepared copy of CIFAR-10 comparable with the paper, if it holds what the official
+    archive holds.
 
     Raises:
         InputError: the archive is not official, or the copy differs from it (says by how much).
     """
-    copy, official = read_dataset(storage, manifest_of(storage, name)["id"]), cifar10_archive(archive)
+    copy, official = (
+        read_dataset(storage, manifest_of(storage, name)["id"]),
+        cifar10_archive(archive),
+    )
     if copy.id != official.id:
-        missing = sum(_missing(getattr(official, split), getattr(copy, split)) for split in ("train", "test"))
+        missing = sum(
+            _missing(getattr(official, split), getattr(copy, split)) for split in ("train", "test")
+        )
         total = len(official.train) + len(official.test)
         raise InputError(
-            f"{name} ({copy.id}) is not the official CIFAR-10 ({official.id}): {missing:,} of its {total:,} images, "
+            f"{name} ({copy.id}) is not the official CIFAR-10 ({official.id}): {missing:,} of its "
+            f"{total:,} images, "
             "with their labels and splits, are not there; results on it stay not comparable"
         )
-    return write_dataset(storage, official, {"kind": "verified against", "path": str(archive), "mark": mark(archive)})
+    return write_dataset(
+        storage, official, {"kind": "verified against", "path": str(archive), "mark": mark(archive)}
+    )
 
 
 def _missing(wanted: Images, found: Images) -> int:
@@ -120,7 +152,10 @@ def _missing(wanted: Images, found: Images) -> int:
 
 
 def _pairs(images: Images) -> Iterator[tuple[bytes, int]]:
-    return ((image.tobytes(), int(label)) for image, label in zip(images.pixels, images.labels, strict=True))
+    return (
+        (image.tobytes(), int(label))
+        for image, label in zip(images.pixels, images.labels, strict=True)
+    )
 
 
 def mark(path: Path) -> str:
@@ -131,16 +166,23 @@ def mark(path: Path) -> str:
 
 
 def stored_named(storage: Storage, name: str) -> dict[str, Any] | None:
-    """The manifest of the prepared dataset of that name, or whose id begins so (four digits at the least).
+    """The manifest of the prepared dataset of that name, or whose id begins so (four digits at the
+    least).
 
     Raises:
         InputError: there are several.
     """
     prepared = stored_manifests(storage)
-    stored = [m for m in prepared if name == m["row"]["name"] or (len(name) >= 4 and m["id"].startswith(name))]
+    stored = [
+        m
+        for m in prepared
+        if name == m["row"]["name"] or (len(name) >= 4 and m["id"].startswith(name))
+    ]
     if len(stored) > 1:
         ids = ", ".join(manifest["id"] for manifest in stored)
-        raise InputError(f"{name}: {storage.uri} has several datasets of that name; say which by id: {ids}")
+        raise InputError(
+            f"{name}: {storage.uri} has several datasets of that name; say which by id: {ids}"
+        )
     return stored[0] if stored else None
 
 
@@ -154,6 +196,7 @@ def manifest_of(storage: Storage, name: str) -> dict[str, Any]:
     if found is None:
         prepared = ", ".join(m["row"]["name"] for m in stored_manifests(storage)) or "none"
         raise InputError(
-            f"{name} is not prepared in {storage.uri} (prepared: {prepared}); see `resnet-repro data prepare`"
+            f"{name} is not prepared in {storage.uri} (prepared: {prepared}); see `resnet-repro "
+            "data prepare`"
         )
     return found

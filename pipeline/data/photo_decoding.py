@@ -1,7 +1,9 @@
-"""Photographs from encoded bytes to the squares that a network looks at (Sec. 3.4), with Pillow; torch-free.
+"""Photographs from encoded bytes to the squares that a network looks at (Sec. 3.4), with Pillow;
+torch-free.
 
-Resizing is Pillow's bilinear filter, which widens with the reduction (no aliasing). Only what a crop needs is resized: its
-box is handed to the resize, which gives what a resize of the whole photograph and a crop give, to two grey levels.
+Resizing is Pillow's bilinear filter, which widens with the reduction (no aliasing). Only what a
+crop needs is resized: its box is handed to the resize, which gives what a resize of the whole
+photograph and a crop give, to two grey levels.
 """
 
 from dataclasses import dataclass
@@ -20,9 +22,12 @@ Pixels = NDArray[np.uint8]
 FILTER = Image.Resampling.BILINEAR
 
 EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
-EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-"""Principal components of ImageNet's RGB values in [0, 1], a column each, rows red, green, blue: fb.resnet.torch's
-constants of "the standard color augmentation in [21]"."""
+EIGENVECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+"""Principal components of ImageNet's RGB values in [0, 1], a column each, rows red, green, blue:
+fb.resnet.torch's constants of "the standard color augmentation in [21]".
+"""
 
 
 class UndecodableError(Exception):
@@ -32,7 +37,8 @@ class UndecodableError(Exception):
 def decode(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
     """A photograph in RGB; grey, palette and CMYK ones are converted.
 
-    With `at_least` (width, height) a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that is no smaller.
+    With `at_least` (width, height) a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that
+    is no smaller.
 
     Raises:
         UndecodableError: it is neither JPEG nor PNG, is cut off, or has no area to look at.
@@ -64,12 +70,19 @@ class Window:
     def of(self, image: Image.Image) -> Pixels:
         """Its pixels [side, side, 3]."""
         across, down = image.width / self.width, image.height / self.height
-        box = (self.x * across, self.y * down, (self.x + self.side) * across, (self.y + self.side) * down)
+        box = (
+            self.x * across,
+            self.y * down,
+            (self.x + self.side) * across,
+            (self.y + self.side) * down,
+        )
         return np.asarray(image.resize((self.side, self.side), FILTER, box))
 
 
 def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height whose shorter side is `shorter`, in the proportion of `size`; the longer one rounded, halves up."""
+    """Width and height whose shorter side is `shorter`, in the proportion of `size`; the longer one
+    rounded, halves up.
+    """
     width, height = size
     if width <= height:
         return shorter, max(shorter, (2 * height * shorter + width) // (2 * width))
@@ -96,7 +109,9 @@ def whole(image: Image.Image, shorter: int) -> Pixels:
 
 
 def training_view(content: bytes, words: NDArray[np.uint64], row: Experiment) -> Pixels:
-    """What training sees of a photograph [crop, crop, 3]: scale, place and mirror image by its four random words."""
+    """What training sees of a photograph [crop, crop, 3]: scale, place and mirror image by its four
+    random words.
+    """
     drawn = below(words, 1 << 32)
     low, high = row.scale
     shorter = low + _pick(drawn[0], high - low + 1)
@@ -115,9 +130,11 @@ def _pick(word: int, bound: int) -> int:
 
 
 def colour_shift(words: NDArray[np.uint64], deviation: float) -> NDArray[np.float32]:
-    """What the colour augmentation adds to every pixel [n, 3], on a scale where white is 1, by samples' words [n, 4].
+    """What the colour augmentation adds to every pixel [n, 3], on a scale where white is 1, by
+    samples' words [n, 4].
 
-    Three normal draws along the principal components of RGB, each times its eigenvalue ("[21]": AlexNet).
+    Three normal draws along the principal components of RGB, each times its eigenvalue ("[21]":
+    AlexNet).
     """
     from scipy.special import ndtri  # slow to import, and CIFAR rows do not need it
 
@@ -127,5 +144,7 @@ def colour_shift(words: NDArray[np.uint64], deviation: float) -> NDArray[np.floa
 
 
 def for_the_mean(image: Image.Image) -> Pixels:
-    """The part of a training photograph that the mean image is made of [224, 224, 3]: its centre at shorter side 256."""
+    """The part of a training photograph that the mean image is made of [224, 224, 3]: its centre at
+    shorter side 256.
+    """
     return centre(image.size, 256, MEAN_SIDE).of(image)

@@ -1,7 +1,9 @@
-"""Photographs from a source into storage: each part is read, checked and written by itself, then all become one dataset.
+"""Photographs from a source into storage: each part is read, checked and written by itself, then
+all become one dataset.
 
-A part's record is written after its shard, so what was interrupted goes on with the parts that have none. The same photographs
-give the same dataset, mean image and id, whatever the layout and however many tasks read it. Torch-free.
+A part's record is written after its shard, so what was interrupted goes on with the parts that have
+none. The same photographs give the same dataset, mean image and id, whatever the layout and however
+many tasks read it. Torch-free.
 """
 
 from collections.abc import Collection
@@ -19,8 +21,22 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from pipeline.data.datasets import FOLDER, FORMAT, IMAGENET, DatasetRow, read_manifest, stored_manifests
-from pipeline.data.photo_decoding import FILTER, MEAN_SIDE, UndecodableError, decode, for_the_mean, resized
+from pipeline.data.datasets import (
+    FOLDER,
+    FORMAT,
+    IMAGENET,
+    DatasetRow,
+    read_manifest,
+    stored_manifests,
+)
+from pipeline.data.photo_decoding import (
+    FILTER,
+    MEAN_SIDE,
+    UndecodableError,
+    decode,
+    for_the_mean,
+    resized,
+)
 from pipeline.data.photo_parts import Part
 from pipeline.data.photo_shards import (
     DIGEST_BYTES,
@@ -47,7 +63,9 @@ OFFICIAL_COUNTS = {"train": 1_281_167, "test": 50_000}
 
 @dataclass(frozen=True)
 class Reading:
-    """How a source is read: `longest_short_side` scales larger photographs down to it (0: all stay as they are)."""
+    """How a source is read: `longest_short_side` scales larger photographs down to it (0: all stay
+    as they are).
+    """
 
     longest_short_side: int = 0
     excluded: tuple[str, ...] = ()
@@ -55,7 +73,9 @@ class Reading:
 
     def key(self, listing: Listing, mark: str) -> str:
         """What this reading of this source is filed under; `mark` changes when a file of it does."""
-        return blake2b(repr((listing, mark, self.longest_short_side)).encode(), digest_size=12).hexdigest()
+        return blake2b(
+            repr((listing, mark, self.longest_short_side)).encode(), digest_size=12
+        ).hexdigest()
 
     def leaves_out(self, name: str) -> bool:
         """Whether an image of that name is left out."""
@@ -67,7 +87,9 @@ def record_path(key: str, number: int) -> str:
     return f"{PHOTOS}/records/{key}/{number:05d}.safetensors"
 
 
-def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: int, reading: Reading) -> None:
+def ingest_part(
+    storage: Storage, key: str, number: int, part: Part, classes: int, reading: Reading
+) -> None:
     """Read a part, write its shard, and then its record.
 
     Raises:
@@ -84,7 +106,11 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
             left_out.append(name)
             continue
         image = _decoded(name, label, content, classes)
-        if content[:4] == b"\x89PNG" and not name.lower().endswith(".png") and ".parquet" not in name:
+        if (
+            content[:4] == b"\x89PNG"
+            and not name.lower().endswith(".png")
+            and ".parquet" not in name
+        ):
             notes.append(f"{name} is a PNG")
         if reading.longest_short_side and min(image.size) > reading.longest_short_side:
             content, image = _scaled_down(image, reading.longest_short_side)
@@ -106,7 +132,13 @@ def ingest_part(storage: Storage, key: str, number: int, part: Part, classes: in
         "sums": sums,
         "squares": squares,
     }
-    about = {"split": part.split, "names": names, "left_out": left_out, "notes": notes, "shard": named}
+    about = {
+        "split": part.split,
+        "names": names,
+        "left_out": left_out,
+        "notes": notes,
+        "shard": named,
+    }
     storage.write(record_path(key, number), save_arrays(arrays, metadata={"about": dumps(about)}))
 
 
@@ -117,14 +149,17 @@ def _decoded(name: str, label: int, content: bytes, classes: int) -> Image.Image
         return decode(content)
     except UndecodableError as error:
         raise InputError(
-            f"{name}: not an image that can be decoded ({error}); mend it, or leave it out with --exclude"
+            f"{name}: not an image that can be decoded ({error}); mend it, or leave it out with "
+            "--exclude"
         ) from error
 
 
 def _scaled_down(image: Image.Image, shorter: int) -> tuple[bytes, Image.Image]:
     """A photograph scaled down and encoded anew, and what is decoded of that."""
     sink = BytesIO()
-    image.resize(resized(image.size, shorter), FILTER).save(sink, "JPEG", quality=QUALITY, subsampling=0)
+    image.resize(resized(image.size, shorter), FILTER).save(
+        sink, "JPEG", quality=QUALITY, subsampling=0
+    )
     return sink.getvalue(), decode(sink.getvalue())
 
 
@@ -141,13 +176,17 @@ class Record:
 
 
 def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Record | None:
-    """A part's record; None where the part was not finished, its shard is gone, or other images were left out of it."""
+    """A part's record; None where the part was not finished, its shard is gone, or other images
+    were left out of it.
+    """
     content = storage.read_if_there(record_path(key, number))
     if content is None:
         return None
     try:
         size = int.from_bytes(content[:8], "little")
-        record = Record(loads(loads(content[8 : 8 + size])["__metadata__"]["about"]), load_arrays(content))
+        record = Record(
+            loads(loads(content[8 : 8 + size])["__metadata__"]["about"]), load_arrays(content)
+        )
         left_out, shard = record.about["left_out"], record.about["shard"]
     except (SafetensorError, ValueError, KeyError):
         return None
@@ -157,9 +196,16 @@ def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Re
 
 
 def finish(
-    storage: Storage, name: str, key: str, listing: Listing, reading: Reading, source: dict[str, Any], official: bool
+    storage: Storage,
+    name: str,
+    key: str,
+    listing: Listing,
+    reading: Reading,
+    source: dict[str, Any],
+    official: bool,
 ) -> dict[str, Any]:
-    """Make one dataset of all parts' records: index, mean image and, last, the manifest, which is returned.
+    """Make one dataset of all parts' records: index, mean image and, last, the manifest, which is
+    returned.
 
     Raises:
         InputError: a split without images, or an excluded name that no image has.
@@ -169,17 +215,23 @@ def finish(
     _check_excluded(reading.excluded, left_out)
     tables, counts, digests, labels = [], {}, {}, {}
     for split in SPLITS:
-        of_split = [(number, record) for number, record in enumerate(done) if record.about["split"] == split]
+        of_split = [
+            (number, record) for number, record in enumerate(done) if record.about["split"] == split
+        ]
         table = _index(of_split)
         counts[split] = table.num_rows
         if not table.num_rows:
             raise InputError(f"{name}: the {split} split has no images")
-        digests[split] = np.frombuffer(b"".join(table.column("digest").to_pylist()), dtype=f"S{DIGEST_BYTES}")
+        digests[split] = np.frombuffer(
+            b"".join(table.column("digest").to_pylist()), dtype=f"S{DIGEST_BYTES}"
+        )
         labels[split] = table.column("label").to_numpy()
         tables.append(table)
     dataset_id = photos_id(counts, digests, labels)
     old = read_manifest(storage, dataset_id)
-    comparable = official and counts == OFFICIAL_COUNTS and not reading.longest_short_side and not left_out
+    comparable = (
+        official and counts == OFFICIAL_COUNTS and not reading.longest_short_side and not left_out
+    )
     if old is not None:
         comparable = comparable or old["row"]["comparable"]
         sources = old["sources"] + [source] * (source not in old["sources"])
@@ -216,8 +268,12 @@ def finish(
             storage.write(path, content)
             manifest[what] = entry(path, content)
     storage.write(f"{FOLDER}/{dataset_id}/manifest.json", dumps(manifest, indent=1).encode())
-    named = {shard["path"] for known in stored_manifests(storage) for shard in known.get("shards", ())}
-    for record in done:  # the same photographs may have been there already, in another layout's order
+    named = {
+        shard["path"] for known in stored_manifests(storage) for shard in known.get("shards", ())
+    }
+    for (
+        record
+    ) in done:  # the same photographs may have been there already, in another layout's order
         if record.about["shard"]["path"] not in named:
             storage.delete(record.about["shard"]["path"])
     return manifest
@@ -233,7 +289,8 @@ def _records(
         record = read_record(storage, key, number, reading)
         if record is None:
             raise InputError(
-                f"part {number} of {len(listing.parts)} was read and is not in {storage.uri}: every node must write there"
+                f"part {number} of {len(listing.parts)} was read and is not in {storage.uri}: "
+                "every node must write there"
             )
         sums += record.arrays.pop("sums")  # a megabyte each
         squares += record.arrays.pop("squares")
@@ -260,8 +317,12 @@ def _index(of_split: list[tuple[int, Record]]) -> pa.Table:
     shards = np.repeat(np.array([number for number, _ in of_split], dtype=np.uint16), counts)
     order = np.lexsort((labels, *digests.T[::-1]))
     sorted_digests = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(DIGEST_BYTES), len(order), [None, pa.py_buffer(np.ascontiguousarray(digests[order]).tobytes())]
+        pa.binary(DIGEST_BYTES),
+        len(order),
+        [None, pa.py_buffer(np.ascontiguousarray(digests[order]).tobytes())],
     )
-    columns = [pa.array(column[order]) for column in (shards, joined["offsets"], joined["sizes"], labels)]
+    columns = [
+        pa.array(column[order]) for column in (shards, joined["offsets"], joined["sizes"], labels)
+    ]
     columns.append(sorted_digests)
     return pa.table(columns, schema=INDEX)

@@ -1,4 +1,5 @@
-"""The parts of a source of photographs: each is small enough for one task, and reads its images itself (torch-free).
+"""The parts of a source of photographs: each is small enough for one task, and reads its images
+itself (torch-free).
 
 Tar files are read where they lie, never extracted.
 """
@@ -46,7 +47,9 @@ class ParquetPart:
         number = self.rows_before
         try:
             parquet = pq.ParquetFile(self.file)
-            for batch in parquet.iter_batches(256, row_groups=range(self.first, self.last), columns=["image", "label"]):
+            for batch in parquet.iter_batches(
+                256, row_groups=range(self.first, self.last), columns=["image", "label"]
+            ):
                 for record in batch.to_pylist():
                     where = f"{self.file}, row {number}"
                     image, label = record["image"] or {}, record["label"]
@@ -55,7 +58,9 @@ class ParquetPart:
                     yield Found(where, label, image["bytes"])
                     number += 1
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.file}: damaged after row {number} ({first_line(error)})") from error
+            raise InputError(
+                f"{self.file}: damaged after row {number} ({first_line(error)})"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class TarPart:
-    """Files that lie in a tar file one by one; or, `nested`, tar files in it with the images of one class each."""
+    """Files that lie in a tar file one by one; or, `nested`, tar files in it with the images of one
+    class each.
+    """
 
     split: Split
     tar: str
@@ -93,7 +100,9 @@ class TarPart:
     nested: bool = False
 
     def read(self) -> Iterator[Found]:
-        """Raises InputError: the tar file cannot be read here, is cut off or holds names that lead out of it."""
+        """Raises InputError: the tar file cannot be read here, is cut off or holds names that lead
+        out of it.
+        """
         try:
             file = open(self.tar, "rb")  # noqa: SIM115  (closed below)
         except OSError as error:
@@ -115,7 +124,8 @@ class TarPart:
 
 def _unseen(file: str, error: OSError) -> InputError:
     return InputError(
-        f"{file}: cannot be read on {os.uname().nodename} ({error.strerror or error}); every node must see it"
+        f"{file}: cannot be read on {os.uname().nodename} ({error.strerror or error}); every node "
+        "must see it"
     )
 
 
@@ -145,7 +155,8 @@ def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
             raise InputError(
-                f"{where}: has a file named {member.name!r}, which leads out of it; this is no ILSVRC-2012 tar"
+                f"{where}: has a file named {member.name!r}, which leads out of it; this is no "
+                "ILSVRC-2012 tar"
             )
         if member.offset + member.size > size:
             raise InputError(f"{where}: cut off within {member.name}")

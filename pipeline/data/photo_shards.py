@@ -1,7 +1,9 @@
-"""Photographs in storage: shards of encoded images, any of which is reached in one step by its sample id (torch-free).
+"""Photographs in storage: shards of encoded images, any of which is reached in one step by its
+sample id (torch-free).
 
-Shards are Arrow files in the order in which a source was read; the index gives each sample id its shard, where its bytes lie
-in it, its label and the digest of its pixels. Ids count in the order of the digests, so they do not depend on the source's layout.
+Shards are Arrow files in the order in which a source was read; the index gives each sample id its
+shard, where its bytes lie in it, its label and the digest of its pixels. Ids count in the order of
+the digests, so they do not depend on the source's layout.
 """
 
 import os
@@ -58,7 +60,9 @@ def shard_file(images: list[bytes]) -> tuple[bytes, NDArray[np.uint32], NDArray[
     """Encoded images as a shard, with where each one's bytes begin in it and how many they are."""
     if not images:
         return arrow_file(SCHEMA, []), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
-    content = arrow_file(SCHEMA, [pa.record_batch([pa.array(images, pa.large_binary())], schema=SCHEMA)])
+    content = arrow_file(
+        SCHEMA, [pa.record_batch([pa.array(images, pa.large_binary())], schema=SCHEMA)]
+    )
     whole = pa.py_buffer(content)
     column = pa.ipc.open_file(whole).get_batch(0).column(0)
     ends = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(images) + 1]
@@ -67,7 +71,9 @@ def shard_file(images: list[bytes]) -> tuple[bytes, NDArray[np.uint32], NDArray[
 
 
 def shard_entry(content: bytes, split: str, rows: int) -> dict[str, Any]:
-    """How a manifest names a shard, which lies under its checksum: no other content ever takes its place."""
+    """How a manifest names a shard, which lies under its checksum: no other content ever takes its
+    place.
+    """
     named = entry("", content, rows=rows)
     return named | {"path": f"{PHOTOS}/{named['checksum'][:32]}.arrow", "split": split}
 
@@ -97,7 +103,9 @@ class PhotoSplit:
         return len(self.labels)
 
     def encoded(self, sample: int) -> bytes:
-        """A photograph as it is stored. Reading lets other threads go on, and no file is kept open: there may be thousands."""
+        """A photograph as it is stored. Reading lets other threads go on, and no file is kept open:
+        there may be thousands.
+        """
         size = int(self.sizes[sample])
         file = os.open(self.files[self.shards[sample]], os.O_RDONLY)
         try:
@@ -134,7 +142,9 @@ class Photos:
         return dataset_key(self.row.name, self.id)
 
     def mean(self, side: int) -> NDArray[np.float32]:
-        """The mean image [side, side, 3] in pixel values: per pixel at 224, else its average over places (our reading)."""
+        """The mean image [side, side, 3] in pixel values: per pixel at 224, else its average over
+        places (our reading).
+        """
         mean = (self.mean_sums / len(self.train)).astype(np.float32)
         if mean.shape[0] == side:
             return mean
@@ -161,8 +171,9 @@ def open_photos(
     say: Callable[[str], None] = print,
     splits: tuple[str, ...] = SPLITS,
 ) -> Photos:
-    """A stored dataset of photographs, its index and mean verified; shards that are not in a local folder are copied into
-    `copies` first, each once per node and by its checksum: those of the `splits` that will be looked at.
+    """A stored dataset of photographs, its index and mean verified; shards that are not in a local
+    folder are copied into `copies` first, each once per node and by its checksum: those of the
+    `splits` that will be looked at.
 
     Raises:
         InputError: it is not there, is damaged, or there is no folder or no room for copies.
@@ -174,13 +185,16 @@ def open_photos(
     here = Storage(str(folder))
     _verified(here, manifest["index"])
     files = tuple(here.path(shard["path"]) for shard in manifest["shards"])
-    # Mapped, so that all workers of a node share it: of ImageNet, fifteen megabytes are ever looked at.
+    # Mapped, so that all workers of a node share it: of ImageNet, fifteen megabytes are ever looked
+    # at.
     table = pa.ipc.open_file(pa.memory_map(here.path(manifest["index"]["path"]))).read_all()
     start, parts = 0, []
     for split in SPLITS:
         count = manifest[f"{split}_images"]
         of_split = table.slice(start, count)
-        columns = [of_split.column(name).to_numpy() for name in ("label", "shard", "offset", "size")]
+        columns = [
+            of_split.column(name).to_numpy() for name in ("label", "shard", "offset", "size")
+        ]
         parts.append(PhotoSplit(columns[0], columns[1], columns[2], columns[3], files))
         start += count
     mean = load_arrays(_verified(storage, manifest["mean"]))
@@ -191,31 +205,47 @@ def _verified(storage: Storage, named: dict[str, Any]) -> bytes:
     content = storage.read_if_there(named["path"]) or b""
     if not fits(named, content):
         raise InputError(
-            f"{storage.path(named['path'])}: damaged or missing (checksum differs); delete it and prepare the dataset again"
+            f"{storage.path(named['path'])}: damaged or missing (checksum differs); delete it and "
+            "prepare the dataset again"
         )
     return content
 
 
 def stage(
-    storage: Storage, manifest: dict[str, Any], copies: Path | None, say: Callable[[str], None], splits: tuple[str, ...]
+    storage: Storage,
+    manifest: dict[str, Any],
+    copies: Path | None,
+    say: Callable[[str], None],
+    splits: tuple[str, ...],
 ) -> Path:
-    """Copy the shards of these splits into a folder of this node, each by whichever worker comes first; the folder.
+    """Copy the shards of these splits into a folder of this node, each by whichever worker comes
+    first; the folder.
 
-    A copy is written whole once its checksum is right, under a name that is made of it; later its size is looked at.
+    A copy is written whole once its checksum is right, under a name that is made of it; later its
+    size is looked at.
 
     Raises:
         InputError: no folder, no room, or a shard that is damaged in storage.
         OSError: storage cannot be read now; trying again may help.
     """
     if copies is None:
-        raise InputError(f"dataset {manifest['id']} is in {storage.uri}, and this node has no folder to copy it to")
+        raise InputError(
+            f"dataset {manifest['id']} is in {storage.uri}, and this node has no folder to copy it "
+            "to"
+        )
     here = Storage(str(copies))
-    files = [manifest["index"], *(shard for shard in manifest["shards"] if shard["split"] in splits)]
+    files = [
+        manifest["index"],
+        *(shard for shard in manifest["shards"] if shard["split"] in splits),
+    ]
     missing = [file for file in files if here.file_size(file["path"]) != file["size"]]
     total = sum(file["size"] for file in missing)
     full = f"{copies}: no room or no right to keep {total / 1e9:.1f} GB of dataset {manifest['id']}"
     if missing:
-        say(f"dataset {manifest['id']}: {total / 1e9:.1f} GB of {storage.uri} are copied to {copies}")
+        say(
+            f"dataset {manifest['id']}: {total / 1e9:.1f} GB of {storage.uri} are copied to "
+            f"{copies}"
+        )
 
     def bring(file: dict[str, Any]) -> None:
         try:
@@ -241,7 +271,9 @@ def stage(
     return copies
 
 
-def photos_id(counts: dict[str, int], digests: dict[str, NDArray[Any]], labels: dict[str, NDArray[Any]]) -> str:
+def photos_id(
+    counts: dict[str, int], digests: dict[str, NDArray[Any]], labels: dict[str, NDArray[Any]]
+) -> str:
     """16 hexadecimal digits of every split's digests and labels, in the order of the digests."""
     digest = blake2b(digest_size=8)
     for split in SPLITS:
@@ -254,11 +286,14 @@ def photos_id(counts: dict[str, int], digests: dict[str, NDArray[Any]], labels: 
 def pixel_digest(pixels: NDArray[np.uint8]) -> bytes:
     """What a photograph is known by: 16 bytes of its size and decoded pixels."""
     return blake2b(
-        dumps(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=DIGEST_BYTES
+        dumps(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(),
+        digest_size=DIGEST_BYTES,
     ).digest()
 
 
-def check_files(storage: Storage, manifest: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+def check_files(
+    storage: Storage, manifest: dict[str, Any], progress: Callable[[int, int], None]
+) -> None:
     """Read every file of a stored dataset and compare its checksum.
 
     Raises:
@@ -270,7 +305,9 @@ def check_files(storage: Storage, manifest: dict[str, Any], progress: Callable[[
             progress(done, len(files))
 
 
-def verify_photos(storage: Storage, manifest: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+def verify_photos(
+    storage: Storage, manifest: dict[str, Any], progress: Callable[[int, int], None]
+) -> None:
     """Decode every stored photograph again and compare with the index.
 
     Raises:
@@ -280,7 +317,9 @@ def verify_photos(storage: Storage, manifest: dict[str, Any], progress: Callable
 
     table = pa.ipc.open_file(pa.py_buffer(_verified(storage, manifest["index"]))).read_all()
     _verified(storage, manifest["mean"])
-    shards, offsets, sizes, labels = (table.column(n).to_numpy() for n in ("shard", "offset", "size", "label"))
+    shards, offsets, sizes, labels = (
+        table.column(n).to_numpy() for n in ("shard", "offset", "size", "label")
+    )
     digests = table.column("digest").to_pylist()
     done = 0
     for number, shard in enumerate(manifest["shards"]):
@@ -295,13 +334,20 @@ def verify_photos(storage: Storage, manifest: dict[str, Any], progress: Callable
             for at, same in zip(held, pool.map(right, held), strict=True):
                 if not same:
                     where = f"{storage.path(shard['path'])}: the image at byte {offsets[at]:,}"
-                    raise InputError(f"{where} is not the one of the index; delete the file and prepare it again")
+                    raise InputError(
+                        f"{where} is not the one of the index; delete the file and prepare it again"
+                    )
         done += len(held)
         progress(done, len(digests))
     counts = {split: manifest[f"{split}_images"] for split in SPLITS}
     cut = np.cumsum([0, *counts.values()])
     parts = {split: slice(cut[i], cut[i + 1]) for i, split in enumerate(SPLITS)}
     raw = np.frombuffer(b"".join(digests), f"S{DIGEST_BYTES}")
-    again = photos_id(counts, {s: raw[p] for s, p in parts.items()}, {s: labels[p] for s, p in parts.items()})
+    again = photos_id(
+        counts, {s: raw[p] for s, p in parts.items()}, {s: labels[p] for s, p in parts.items()}
+    )
     if again != manifest["id"]:
-        raise InputError(f"dataset {manifest['id']} in {storage.uri}: its images hash to {again}; prepare it again")
+        raise InputError(
+            f"dataset {manifest['id']} in {storage.uri}: its images hash to {again}; prepare it "
+            "again"
+        )

@@ -1,4 +1,5 @@
-"""Where photographs come from: ILSVRC-2012's tar files, a folder per class, or the Hugging Face parquet layout (torch-free).
+"""Where photographs come from: ILSVRC-2012's tar files, a folder per class, or the Hugging Face
+parquet layout (torch-free).
 
 A source is checked and listed as parts (`pipeline.data.photo_parts`) before anything of it is read.
 """
@@ -29,7 +30,9 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 
 @dataclass(frozen=True)
 class Listing:
-    """What a path holds: its parts, how many classes, the layout's name, and whether labels and counts are ILSVRC-2012's."""
+    """What a path holds: its parts, how many classes, the layout's name, and whether labels and
+    counts are ILSVRC-2012's.
+    """
 
     layout: str
     classes: int
@@ -46,7 +49,8 @@ def list_source(path: Path) -> Listing:
     """
     if not path.is_dir():
         raise InputError(
-            f"--from {path}: no such folder; wanted are ILSVRC-2012's tar files, train/ and val/, or parquet"
+            f"--from {path}: no such folder; wanted are ILSVRC-2012's tar files, train/ and val/, "
+            "or parquet"
         )
     if (path / TRAIN_TAR).exists() or (path / VALIDATION_TAR).exists():
         return _list_tars(path)
@@ -55,7 +59,8 @@ def list_source(path: Path) -> Listing:
     if (path / "train").is_dir():
         return _list_folders(path)
     raise InputError(
-        f"--from {path}: holds neither {TRAIN_TAR}, nor train/ and val/ with a folder per class, nor train*.parquet"
+        f"--from {path}: holds neither {TRAIN_TAR}, nor train/ and val/ with a folder per class, "
+        "nor train*.parquet"
     )
 
 
@@ -82,7 +87,9 @@ def _check_all_there(files: list[Path]) -> None:
         if found := re.search(r"-of-(\d+)", file.stem):
             wanted, alike = int(found[1]), [other for other in files if found[0] in other.stem]
             if len(alike) != wanted:
-                raise InputError(f"{file.parent}: holds {len(alike)} of {wanted} files named like {file.name}")
+                raise InputError(
+                    f"{file.parent}: holds {len(alike)} of {wanted} files named like {file.name}"
+                )
 
 
 def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
@@ -92,12 +99,17 @@ def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
         raise InputError(f"{file}: not a readable parquet file ({first_line(error)})") from error
     missing = {"image", "label"} - set(parquet.schema_arrow.names)
     if missing:
-        raise InputError(f"{file}: has no column {' and '.join(sorted(missing))}; wanted are image and label")
+        raise InputError(
+            f"{file}: has no column {' and '.join(sorted(missing))}; wanted are image and label"
+        )
     types = {name: parquet.schema_arrow.field(name).type for name in ("image", "label")}
-    encoded = pa.types.is_struct(types["image"]) and "bytes" in {field.name for field in types["image"]}
+    encoded = pa.types.is_struct(types["image"]) and "bytes" in {
+        field.name for field in types["image"]
+    }
     if not encoded or not pa.types.is_integer(types["label"]):
         raise InputError(
-            f"{file}: wanted are an image with `bytes` and an integer label, not {types['image']}, {types['label']}"
+            f"{file}: wanted are an image with `bytes` and an integer label, not {types['image']}, "
+            f"{types['label']}"
         )
     sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     first, before = 0, 0
@@ -120,17 +132,25 @@ def _list_folders(path: Path) -> Listing:
         files = []
         absent = sorted(name for name in labels if not (place / name).is_dir())
         if absent:
-            raise InputError(f"{place}: has no folder {absent[0]}; wanted is one per class, as in {path / 'train'}")
+            raise InputError(
+                f"{place}: has no folder {absent[0]}; wanted is one per class, as in "
+                f"{path / 'train'}"
+            )
         for folder in sorted(place.iterdir()):
             if not folder.is_dir():
                 continue
             if folder.name not in labels:
                 raise InputError(f"{folder}: is no class, as {path / 'train'} has no {folder.name}")
-            inside = sorted(str(file) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+            inside = sorted(
+                str(file) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES
+            )
             if not inside:
                 raise InputError(f"{folder}: holds no images, so a class is missing")
             files += [(file, labels[folder.name]) for file in inside]
-        parts += [FilesPart(split, tuple(files[at : at + PART_IMAGES])) for at in range(0, len(files), PART_IMAGES)]
+        parts += [
+            FilesPart(split, tuple(files[at : at + PART_IMAGES]))
+            for at in range(0, len(files), PART_IMAGES)
+        ]
     return Listing("folders", len(classes), tuple(parts))
 
 
@@ -138,7 +158,9 @@ def _list_tars(path: Path) -> Listing:
     paths = [path / name for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT)]
     for wanted in paths:
         if not wanted.exists():
-            raise InputError(f"--from {path}: holds no {wanted.name}; ILSVRC-2012 is all three of its archives")
+            raise InputError(
+                f"--from {path}: holds no {wanted.name}; ILSVRC-2012 is all three of its archives"
+            )
     train, validation, devkit = paths
     wnids, truth = read_devkit(devkit)
     labels = {wnid: label for label, wnid in enumerate(sorted(wnids.values()))}
@@ -148,14 +170,22 @@ def _list_tars(path: Path) -> Listing:
         what = f"class {wnid} is missing" if wnid in labels else f"{wnid} is no class of {DEVKIT}"
         raise InputError(f"{train}: {what}")
     parts: list[Part] = [
-        TarPart("train", str(train), (member._replace(label=labels[PurePosixPath(member.name).stem]),), nested=True)
+        TarPart(
+            "train",
+            str(train),
+            (member._replace(label=labels[PurePosixPath(member.name).stem]),),
+            nested=True,
+        )
         for member in inner
     ]
     images = sorted(tar_members(validation))
     if len(images) != len(truth):
-        raise InputError(f"{validation}: holds {len(images):,} images, {DEVKIT} has labels of {len(truth):,}")
+        raise InputError(
+            f"{validation}: holds {len(images):,} images, {DEVKIT} has labels of {len(truth):,}"
+        )
     labelled = [
-        image._replace(label=labels[wnids[number]]) for image, number in zip(images, truth, strict=True)
+        image._replace(label=labels[wnids[number]])
+        for image, number in zip(images, truth, strict=True)
     ]  # by name: ILSVRC2012_val_00000001.JPEG is the first
     parts += [
         TarPart("test", str(validation), tuple(labelled[at : at + PART_IMAGES]))
@@ -165,7 +195,8 @@ def _list_tars(path: Path) -> Listing:
 
 
 def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:
-    """ILSVRC's numbers of classes with their WordNet ids, and the number of each validation image's class in order.
+    """ILSVRC's numbers of classes with their WordNet ids, and the number of each validation image's
+    class in order.
 
     Raises:
         InputError: it is not the development kit of tasks 1 and 2.
@@ -185,8 +216,18 @@ def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:
         wnids = {int(synset[0]): str(synset[1]) for synset in leaves}
         truth = [int(line) for line in files[TRUTH].split()]
         unknown = sorted(set(truth) - set(wnids))
-    except (tarfile.TarError, OSError, EOFError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise InputError(f"{devkit}: not ILSVRC-2012's development kit ({type(error).__name__}: {error})") from error
+    except (
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        IndexError,
+    ) as error:
+        raise InputError(
+            f"{devkit}: not ILSVRC-2012's development kit ({type(error).__name__}: {error})"
+        ) from error
     if unknown:
         raise InputError(f"{devkit}: validation labels out of range, such as {unknown[0]}")
     return wnids, truth

@@ -1,8 +1,10 @@
-"""Order and draws of training images, both stateless: integers in, integers out, the same on any machine (torch-free).
+"""Order and draws of training images, both stateless: integers in, integers out, the same on any
+machine (torch-free).
 
-All randomness is raw 64-bit words of numpy's counter-based Philox generator, mapped by integer arithmetic. Iteration i
-takes positions [iB, (i+1)B) of the endless concatenation of the epochs' permutations, so nothing is dropped, padded or
-replayed, and a position in training is one integer. It touches no pixel.
+All randomness is raw 64-bit words of numpy's counter-based Philox generator, mapped by integer
+arithmetic. Iteration i takes positions [iB, (i+1)B) of the endless concatenation of the epochs'
+permutations, so nothing is dropped, padded or replayed, and a position in training is one integer.
+It touches no pixel.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,9 @@ CHUNK = 1 << 16
 
 
 def raw_words(seed: int, epoch: int, purpose: Purpose, count: int) -> NDArray[np.uint64]:
-    """Philox words [count, 4]: key (seed, purpose and epoch), one counter value a row, so a row is its sample's own."""
+    """Philox words [count, 4]: key (seed, purpose and epoch), one counter value a row, so a row is
+    its sample's own.
+    """
     return _stream(seed, epoch, purpose).random_raw(4 * count).reshape(count, 4)
 
 
@@ -31,14 +35,21 @@ def _stream(seed: int, epoch: int, purpose: Purpose) -> np.random.Philox:
     return np.random.Philox(key=np.array([seed, PURPOSES[purpose] << 48 | epoch], dtype=np.uint64))
 
 
-def words_of(seed: int, epochs: NDArray[np.int64], purpose: Purpose, ids: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The rows [n, 4] that `raw_words` has for single samples, without making those before them: Philox 4x64-10 itself."""
-    # Numpy counts up before it makes a block. Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3".
+def words_of(
+    seed: int, epochs: NDArray[np.int64], purpose: Purpose, ids: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """The rows [n, 4] that `raw_words` has for single samples, without making those before them:
+    Philox 4x64-10 itself.
+    """
+    # Numpy counts up before it makes a block. Salmon et al. (2011), "Parallel random numbers: as
+    # easy as 1, 2, 3".
     zeros = np.zeros(len(ids), dtype=np.uint64)
     counter = [ids.astype(np.uint64) + np.uint64(1), zeros, zeros, zeros]
     keys = [zeros + np.uint64(seed), epochs.astype(np.uint64) | np.uint64(PURPOSES[purpose] << 48)]
     for _ in range(10):
-        (high, low), (high2, low2) = (_product(word, m) for word, m in zip(counter[::2], MULTIPLIERS, strict=True))
+        (high, low), (high2, low2) = (
+            _product(word, m) for word, m in zip(counter[::2], MULTIPLIERS, strict=True)
+        )
         counter = [high2 ^ counter[1] ^ keys[0], low2, high ^ counter[3] ^ keys[1], low]
         keys = [key + bump for key, bump in zip(keys, BUMPS, strict=True)]
     return np.stack(counter, axis=1)
@@ -48,7 +59,9 @@ MULTIPLIERS = (np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157))
 BUMPS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B))
 
 
-def _product(words: NDArray[np.uint64], by: np.uint64) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _product(
+    words: NDArray[np.uint64], by: np.uint64
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """High and low 64 bits of products of 64-bit words, from their halves."""
     half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
     high, low = words >> half, words & mask
@@ -59,7 +72,9 @@ def _product(words: NDArray[np.uint64], by: np.uint64) -> tuple[NDArray[np.uint6
 
 
 class _Orders:
-    """The orders of the two newest epochs asked for; an older one is let go before the next is made, for its memory."""
+    """The orders of the two newest epochs asked for; an older one is let go before the next is
+    made, for its memory.
+    """
 
     def __init__(self) -> None:
         self.kept: dict[tuple[int, int, int], NDArray[np.uint32]] = {}
@@ -94,25 +109,31 @@ def _epoch_words(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
 
 
 def below(words: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
-    """Words mapped to 0..bound-1 by their high 32 bits: (high * bound) >> 32, no floating point, no rejection."""
+    """Words mapped to 0..bound-1 by their high 32 bits: (high * bound) >> 32, no floating point, no
+    rejection.
+    """
     high = words >> np.uint64(32)
     return ((high * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Which samples a worker trains on in an iteration: `ids` [n] in epochs `epochs` [n], and `words` [n, 4], each
-    sample's own random words."""
+    """Which samples a worker trains on in an iteration: `ids` [n] in epochs `epochs` [n], and
+    `words` [n, 4], each sample's own random words.
+    """
 
     ids: NDArray[np.int64]
     words: NDArray[np.uint64]
     epochs: NDArray[np.int64]
 
 
-def batch_at(seed: int, count: int, iteration: int, global_batch_size: int, first: int, size: int) -> Batch:
+def batch_at(
+    seed: int, count: int, iteration: int, global_batch_size: int, first: int, size: int
+) -> Batch:
     """Images [first, first + size) of iteration `iteration` (from 0) over `count` training samples.
 
-    A batch runs on into the next epoch where one ends inside it; tiny sets may need several epochs for one batch.
+    A batch runs on into the next epoch where one ends inside it; tiny sets may need several epochs
+    for one batch.
     """
     start = iteration * global_batch_size + first
     ids, words, epochs = [], [], []

@@ -1,4 +1,5 @@
-"""Where images come from: scikit-learn's digits, or files in the Hugging Face parquet layout; archives are elsewhere.
+"""Where images come from: scikit-learn's digits, or files in the Hugging Face parquet layout;
+archives are elsewhere.
 
 Everything is checked while it is read. Torch-free.
 """
@@ -25,10 +26,11 @@ def silent(done: int, total: int) -> None:
 
 
 def digits() -> Dataset:
-    """scikit-learn's digits: 8x8 scans doubled to 16x16, grey repeated to three channels, split 1,437/360 by class.
+    """scikit-learn's digits: 8x8 scans doubled to 16x16, grey repeated to three channels, split
+    1,437/360 by class.
 
-    Values 0..16 become 0..255. For testing, every fifth image of each class in the file's order, up to the class's
-    proportional share of 360.
+    Values 0..16 become 0..255. For testing, every fifth image of each class in the file's order, up
+    to the class's proportional share of 360.
     """
     from sklearn.datasets import load_digits
 
@@ -53,9 +55,11 @@ def _test_counts(labels: NDArray[np.uint8], total: int) -> list[int]:
 
 
 def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Dataset:
-    """CIFAR-10's shape in the Hugging Face parquet layout: `train*.parquet` and `test*.parquet` below `path`.
+    """CIFAR-10's shape in the Hugging Face parquet layout: `train*.parquet` and `test*.parquet`
+    below `path`.
 
-    Each row has an image struct with encoded `bytes` (column `img` or `image`) and an integer `label`.
+    Each row has an image struct with encoded `bytes` (column `img` or `image`) and an integer
+    `label`.
 
     Raises:
         InputError: names the file, and the row, of what cannot be read.
@@ -71,7 +75,9 @@ def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Datase
     files = {split: sorted(path.rglob(f"{split}*.parquet")) for split in ("train", "test")}
     for split, found in files.items():
         if not found:
-            raise InputError(f"{path}: holds no {split}*.parquet; wanted are train*.parquet and test*.parquet")
+            raise InputError(
+                f"{path}: holds no {split}*.parquet; wanted are train*.parquet and test*.parquet"
+            )
     total = sum(_rows(file) for found in files.values() for file in found)
     splits, done = {}, 0
     for split, found in files.items():
@@ -99,7 +105,9 @@ def _decoded(file: Path, row: DatasetRow) -> Iterator[tuple[NDArray[np.uint8], i
     columns = parquet.schema_arrow.names
     image_column = next((column for column in ("img", "image") if column in columns), None)
     if image_column is None or "label" not in columns:
-        raise InputError(f"{file}: columns are {', '.join(columns)}; wanted are img (or image) and label")
+        raise InputError(
+            f"{file}: columns are {', '.join(columns)}; wanted are img (or image) and label"
+        )
     number = 0
     try:
         for batch in parquet.iter_batches(1000, columns=[image_column, "label"]):
@@ -110,14 +118,20 @@ def _decoded(file: Path, row: DatasetRow) -> Iterator[tuple[NDArray[np.uint8], i
         raise InputError(f"{file}: damaged after row {number} ({first_line(error)})") from error
 
 
-def _decode(record: dict, column: str, row: DatasetRow, where: str) -> tuple[NDArray[np.uint8], int]:
+def _decode(
+    record: dict, column: str, row: DatasetRow, where: str
+) -> tuple[NDArray[np.uint8], int]:
     try:
         with Image.open(BytesIO(record[column]["bytes"]), formats=["PNG", "JPEG"]) as image:
             pixels = np.asarray(image)
     except (TypeError, KeyError, UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{where}: not a PNG or JPEG image that can be decoded ({error})") from error
+        raise InputError(
+            f"{where}: not a PNG or JPEG image that can be decoded ({error})"
+        ) from error
     if pixels.shape != (row.side, row.side, 3):
-        raise InputError(f"{where}: an image of shape {pixels.shape}, not {(row.side, row.side, 3)}")
+        raise InputError(
+            f"{where}: an image of shape {pixels.shape}, not {(row.side, row.side, 3)}"
+        )
     label = record["label"]
     if not isinstance(label, int) or not 0 <= label < row.classes:
         raise InputError(f"{where}: label {label}, labels go from 0 to {row.classes - 1}")

@@ -1,7 +1,9 @@
-"""One copy of a dataset on each node, for storage that is not a folder there: what a worker reads its dataset through.
+"""One copy of a dataset on each node, for storage that is not a folder there: what a worker reads
+its dataset through.
 
-The manifest in storage stays the authority: it is read every time, and a copy counts only while it has the manifest's
-checksum (of photographs: the size of a file whose name is made of it). Nothing is ever deleted here, and where copies are kept is the caller's choice. Torch-free.
+The manifest in storage stays the authority: it is read every time, and a copy counts only while it
+has the manifest's checksum (of photographs: the size of a file whose name is made of it). Nothing
+is ever deleted here, and where copies are kept is the caller's choice. Torch-free.
 """
 
 import logging
@@ -35,10 +37,12 @@ logger = logging.getLogger(__name__)
 def staged_dataset(
     storage: Storage, dataset_id: str, folder: Path | None, splits: tuple[str, ...] = SPLITS
 ) -> Dataset | Photos:
-    """A stored dataset, through `folder/datasets/<id>`; a missing, damaged or outdated copy there is made anew.
+    """A stored dataset, through `folder/datasets/<id>`; a missing, damaged or outdated copy there
+    is made anew.
 
-    Storage that is a local or mounted folder is read in place: the page cache serves every run on the node. So is any
-    storage without a `folder`. A folder that cannot be written costs a warning, never the run.
+    Storage that is a local or mounted folder is read in place: the page cache serves every run on
+    the node. So is any storage without a `folder`. A folder that cannot be written costs a warning,
+    never the run.
 
     Raises:
         InputError: the dataset is not in storage, or is damaged there.
@@ -56,8 +60,8 @@ def staged_dataset(
 
 
 def verify_stored(storage: Storage, dataset_id: str) -> DatasetRow:
-    """Check a stored dataset of either kind; what it is. Of small images the id is derived again, of photographs every
-    file's checksum (`resnet-repro data verify` decodes them all).
+    """Check a stored dataset of either kind; what it is. Of small images the id is derived again,
+    of photographs every file's checksum (`resnet-repro data verify` decodes them all).
 
     Raises:
         InputError: a checksum or the id differs.
@@ -79,7 +83,9 @@ def _copy(copies: Storage, manifest: dict[str, Any]) -> bytes | None:
 
 
 def _transfer(storage: Storage, copies: Storage, manifest: dict[str, Any]) -> bytes:
-    """The images file from storage, by whichever of a node's workers comes first; the others wait and find its copy."""
+    """The images file from storage, by whichever of a node's workers comes first; the others wait
+    and find its copy.
+    """
     path = images_path(manifest["id"])
     lock = Path(copies.path(f"{path}.lock"))
     content = None

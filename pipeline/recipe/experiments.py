@@ -1,8 +1,9 @@
 """Every configuration of the paper, one frozen and typed row each (torch-free).
 
-Sections 3.3, 3.4 and 4 of "Deep Residual Learning for Image Recognition" (arXiv 1512.03385v1). A row is everything that
-decides what is trained: nothing about machines, storage or tracking belongs here, and no other module branches on a
-row's name. Where the paper is silent the reading we chose is a field of the row, and a line in README.
+Sections 3.3, 3.4 and 4 of "Deep Residual Learning for Image Recognition" (arXiv 1512.03385v1). A
+row is everything that decides what is trained: nothing about machines, storage or tracking belongs
+here, and no other module branches on a row's name. Where the paper is silent the reading we chose
+is a field of the row, and a line in README.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -29,12 +30,15 @@ Protocol = Literal["center_crop", "ten_crop", "multi_scale"]
 class Experiment:
     """One configuration of the paper: a network, its recipe, and where in the paper it appears.
 
-    Errors are percent, sizes are images or pixels, `lr_drops` and `eval_every` count iterations (SGD steps).
+    Errors are percent, sizes are images or pixels, `lr_drops` and `eval_every` count iterations
+    (SGD steps).
     """
 
     name: str
     artifacts: tuple[str, ...]
-    """Where in the paper the row appears: `table_6`, `figure_1`, `footnote_5`, ...; `signals` is our figure for Sec. 4.1."""
+    """Where in the paper the row appears: `table_6`, `figure_1`, `footnote_5`, ...; `signals` is
+    our figure for Sec. 4.1.
+    """
 
     # The network (Sec. 3.3, Table 1, Sec. 4.2).
     family: Family
@@ -50,14 +54,18 @@ class Experiment:
     iterations: int
     global_batch_size: int
     bn_group: int
-    """Images that share batch-norm statistics: the paper's batch on one GPU, whatever hardware is used here."""
+    """Images that share batch-norm statistics: the paper's batch on one GPU, whatever hardware is
+    used here.
+    """
     bn_momentum: float = 0.1
     bn_eps: float = 1e-5
     lr: float = 0.1
     lr_drops: tuple[int, ...]
     """Iterations at which the learning rate is divided by ten."""
     warmup_lr: float | None = None
-    """Learning rate until the running training error falls below `warmup_until_err`; None for no warm-up."""
+    """Learning rate until the running training error falls below `warmup_until_err`; None for no
+    warm-up.
+    """
     warmup_until_err: float = 80.0
     weight_decay: float = 1e-4
     weight_decay_scope: DecayScope = "conv_fc"
@@ -67,15 +75,22 @@ class Experiment:
     normalisation: Normalisation = "per_pixel_mean"
     precision: Precision = "fp32"
 
-    # Photographs: ImageNet's images, which come in any size (Sec. 3.4). Of no meaning to CIFAR rows.
+    # Photographs: ImageNet's images, which come in any size (Sec. 3.4). Of no meaning to CIFAR
+    # rows.
     crop: int = 224
     """Side of the square that training and the crops of the tests look at."""
     scale: tuple[int, ...] = (256, 480)
-    """Training resizes the shorter side to a whole number drawn uniformly between these two, both included."""
+    """Training resizes the shorter side to a whole number drawn uniformly between these two, both
+    included.
+    """
     colour: float = 0.1
-    """Standard deviation of the colour augmentation's three draws (principal components of RGB); 0 for none."""
+    """Standard deviation of the colour augmentation's three draws (principal components of RGB); 0
+    for none.
+    """
     decoding: Decoding = "exact"
-    """How JPEG is decoded: `dct_scaled` decodes at the smallest of 1/1, 1/2, 1/4, 1/8 that training's resize allows."""
+    """How JPEG is decoded: `dct_scaled` decodes at the smallest of 1/1, 1/2, 1/4, 1/8 that
+    training's resize allows.
+    """
     test_side: int = 256
     """The shorter side from which `center_crop` and `ten_crop` are taken."""
     test_sides: tuple[int, ...] = (224, 256, 384, 480, 640)
@@ -83,7 +98,9 @@ class Experiment:
     protocols: tuple[Protocol, ...] = ()
     """What a finished network is tested by, besides the view that is tested throughout training."""
     statistics_images: int = 0
-    """Augmented training images whose plain averages replace the running statistics after training; 0 keeps those."""
+    """Augmented training images whose plain averages replace the running statistics after training;
+    0 keeps those.
+    """
 
     holdout: int = 0
     """Training images held out as `val`: 0 trains on all of them, 5000 is the paper's 45k/5k split."""
@@ -101,11 +118,17 @@ class Experiment:
         groups, rest = divmod(self.global_batch_size, self.bn_group)
         if rest or groups & (groups - 1):
             raise ValueError(
-                f"global_batch_size must be a power of two times bn_group ({self.bn_group}), not {self.global_batch_size}"
+                f"global_batch_size must be a power of two times bn_group ({self.bn_group}), not "
+                f"{self.global_batch_size}"
             )
-        ordered = all(a < b for a, b in zip((0, *self.lr_drops), (*self.lr_drops, self.iterations + 1), strict=True))
+        ordered = all(
+            a < b
+            for a, b in zip((0, *self.lr_drops), (*self.lr_drops, self.iterations + 1), strict=True)
+        )
         if not ordered:
-            raise ValueError(f"lr_drops must rise within 1..{self.iterations}, not {list(self.lr_drops)}")
+            raise ValueError(
+                f"lr_drops must rise within 1..{self.iterations}, not {list(self.lr_drops)}"
+            )
         for field in ("lr", "warmup_until_err", "bn_eps"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field} must be above 0, not {getattr(self, field)}")
@@ -118,18 +141,24 @@ class Experiment:
             raise ValueError(f"bn_momentum must be above 0 and at most 1, not {self.bn_momentum}")
         low, high = self.scale if len(self.scale) == 2 else (0, 0)
         if not 0 < self.crop <= low <= high:
-            raise ValueError(f"scale must be two sides that rise from crop ({self.crop}), not {list(self.scale)}")
+            raise ValueError(
+                f"scale must be two sides that rise from crop ({self.crop}), not {list(self.scale)}"
+            )
         if min((self.test_side, *self.test_sides), default=0) < self.crop:
             raise ValueError(f"test_side and test_sides must be at least crop ({self.crop})")
         if self.colour < 0 or self.statistics_images % self.global_batch_size:
-            raise ValueError("colour must not be negative, and statistics_images a multiple of global_batch_size")
+            raise ValueError(
+                "colour must not be negative, and statistics_images a multiple of global_batch_size"
+            )
         elsewhere = "scale_crop_flip_colour" if self.family == "cifar" else "pad_crop_flip"
         if self.augmentation == elsewhere:
             raise ValueError(f"augmentation {elsewhere} is not for {self.family} rows")
 
     @property
     def may_diverge(self) -> bool:
-        """Whether the row is there to show what happens without care, so that a loss that overflows is a result too."""
+        """Whether the row is there to show what happens without care, so that a loss that overflows
+        is a result too.
+        """
         return self.artifacts == ("signals",)
 
     @property
@@ -141,17 +170,21 @@ class Experiment:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of everything that decides the result (so not `artifacts`).
 
-        Fields at their defaults are left out: a field added later changes no fingerprint made before (and a default,
-        once runs were made with it, may not change).
+        Fields at their defaults are left out: a field added later changes no fingerprint made
+        before (and a default, once runs were made with it, may not change).
         """
         defaults = {field.name: field.default for field in fields(self)}
         content = {
-            name: value for name, value in asdict(self).items() if name != "artifacts" and value != defaults[name]
+            name: value
+            for name, value in asdict(self).items()
+            if name != "artifacts" and value != defaults[name]
         }
         return blake2b(dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def scaled_to(self, iterations: int) -> "Experiment":
-        """The same schedule in proportion over another number of iterations (lr drops and evaluations move with it)."""
+        """The same schedule in proportion over another number of iterations (lr drops and
+        evaluations move with it).
+        """
 
         def scale(old: int) -> int:
             return max(1, (2 * old * iterations + self.iterations) // (2 * self.iterations))
@@ -164,15 +197,23 @@ class Experiment:
         )
 
     def deviations(self) -> dict[str, Any]:
-        """Fields that differ from the paper's row of this name; empty means: this is the paper's recipe."""
+        """Fields that differ from the paper's row of this name; empty means: this is the paper's
+        recipe.
+        """
         paper = EXPERIMENTS.get(self.name)
         if paper is None:
             return {"name": self.name}
-        return {f.name: mine for f in fields(self) if (mine := getattr(self, f.name)) != getattr(paper, f.name)}
+        return {
+            f.name: mine
+            for f in fields(self)
+            if (mine := getattr(self, f.name)) != getattr(paper, f.name)
+        }
 
 
 def _cifar(name: str, *artifacts: str, **changes: Any) -> Experiment:
-    """A row of Sec. 4.2: 64k iterations of 128 images on two GPUs, lr 0.1 divided by ten at 32k and 48k."""
+    """A row of Sec. 4.2: 64k iterations of 128 images on two GPUs, lr 0.1 divided by ten at 32k and
+    48k.
+    """
     recipe: dict[str, Any] = dict(
         family="cifar",
         depth=int("".join(filter(str.isdigit, name))),
@@ -187,8 +228,12 @@ def _cifar(name: str, *artifacts: str, **changes: Any) -> Experiment:
     return Experiment(name=name, artifacts=artifacts, **(recipe | changes))
 
 
-def _imagenet(name: str, depth: int, shortcut: Shortcut, *artifacts: str, **changes: Any) -> Experiment:
-    """A row of Sec. 3.4: 600k iterations of 256 images on eight GPUs, lr drops where Figure 4 shows them."""
+def _imagenet(
+    name: str, depth: int, shortcut: Shortcut, *artifacts: str, **changes: Any
+) -> Experiment:
+    """A row of Sec. 3.4: 600k iterations of 256 images on eight GPUs, lr drops where Figure 4 shows
+    them.
+    """
     recipe: dict[str, Any] = dict(
         family="imagenet",
         depth=depth,
@@ -213,9 +258,20 @@ _STARTS: dict[str, dict[str, Any]] = {
     "-nobn-gaussian": dict(norm="none", initialisation="gaussian_0.01"),
     "-nobn-xavier": dict(norm="none", initialisation="xavier"),
 }
-"""What deep networks started with before: Sec. 1 cites normalised initialisation (Xavier, He) and batch norm for curing it."""
+"""What deep networks started with before: Sec. 1 cites normalised initialisation (Xavier, He) and
+batch norm for curing it.
+"""
 
-PHOTOGRAPHS = ("crop", "scale", "colour", "decoding", "test_side", "test_sides", "protocols", "statistics_images")
+PHOTOGRAPHS = (
+    "crop",
+    "scale",
+    "colour",
+    "decoding",
+    "test_side",
+    "test_sides",
+    "protocols",
+    "statistics_images",
+)
 """Fields that mean nothing to CIFAR rows."""
 
 _THREEFOLD = dict(iterations=1_800_000, lr_drops=(450_000, 900_000))

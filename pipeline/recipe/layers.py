@@ -1,7 +1,8 @@
 """The layer list of each network (torch-free): Table 1, Figures 3 and 5 and Sec. 4.2, as data.
 
-`layout(experiment)` is the one description of a network. `pipeline.training.step.networks` builds its module from it, the counts of
-`params` and `multiply_adds` are read off it, and a test compares the two. It draws nothing and trains nothing.
+`layout(experiment)` is the one description of a network. `pipeline.training.step.networks` builds
+its module from it, the counts of `params` and `multiply_adds` are read off it, and a test compares
+the two. It draws nothing and trains nothing.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,13 @@ from typing import Literal
 
 from pipeline.recipe.experiments import Experiment
 
-IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+IMAGENET_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 """Table 1: blocks in conv2_x to conv5_x."""
 
 BOTTLENECK_EXPANSION = 4
@@ -18,9 +25,11 @@ BOTTLENECK_EXPANSION = 4
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution without padding loss (padding = kernel // 2), with its norm or, without one, its own bias.
+    """A convolution without padding loss (padding = kernel // 2), with its norm or, without one,
+    its own bias.
 
-    `size_in` and `size_out` are the side of its square maps in pixels; `name` is torchvision's state-dict prefix.
+    `size_in` and `size_out` are the side of its square maps in pixels; `name` is torchvision's
+    state-dict prefix.
     """
 
     name: str
@@ -38,7 +47,10 @@ class Conv:
     @property
     def params(self) -> int:
         """Weights, and per output channel gamma and beta of its norm, or its bias."""
-        return self.kernel**2 * self.channels_in * self.channels_out + (2 if self.norm else 1) * self.channels_out
+        return (
+            self.kernel**2 * self.channels_in * self.channels_out
+            + (2 if self.norm else 1) * self.channels_out
+        )
 
     @property
     def multiply_adds(self) -> int:
@@ -67,8 +79,8 @@ class Linear:
 class BlockLayout:
     """One building block (Figure 5): its convolutions in order, and what is added to their output.
 
-    `shortcut` is `none` in plain networks; `identity`; `pad` (option A where the shape changes: `::2` and zero
-    channels appended); or `projection` (a 1x1 convolution, the field of that name).
+    `shortcut` is `none` in plain networks; `identity`; `pad` (option A where the shape changes:
+    `::2` and zero channels appended); or `projection` (a 1x1 convolution, the field of that name).
     """
 
     name: str
@@ -122,18 +134,25 @@ class NetworkLayout:
 
 
 def response_layers(plan: NetworkLayout) -> tuple[str, ...]:
-    """The layers of Figure 7: every 3x3 convolution, in order of computation (6n+1 of a CIFAR network; no projections)."""
+    """The layers of Figure 7: every 3x3 convolution, in order of computation (6n+1 of a CIFAR
+    network; no projections).
+    """
     return tuple(layer.name for layer in plan if isinstance(layer, Conv) and layer.kernel == 3)
 
 
 def main_path(plan: NetworkLayout) -> tuple[str, ...]:
     """Every convolution of the main path, in order of computation: all but projection shortcuts."""
     projections = {block.projection.name for block in plan.blocks if block.projection}
-    return tuple(layer.name for layer in plan if isinstance(layer, Conv) and layer.name not in projections)
+    return tuple(
+        layer.name for layer in plan if isinstance(layer, Conv) and layer.name not in projections
+    )
 
 
-def layout(experiment: Experiment, image_size: int | None = None, classes: int | None = None) -> NetworkLayout:
-    """The layers of a row's network for square images of `image_size` pixels (32 or 224 unless given).
+def layout(
+    experiment: Experiment, image_size: int | None = None, classes: int | None = None
+) -> NetworkLayout:
+    """The layers of a row's network for square images of `image_size` pixels (32 or 224 unless
+    given).
 
     Raises:
         ValueError: the paper has no network of this family, block and depth.
@@ -141,7 +160,9 @@ def layout(experiment: Experiment, image_size: int | None = None, classes: int |
     cifar = experiment.family == "cifar"
     norm = experiment.norm == "batch"
     size = image_size or (32 if cifar else 224)
-    stem = Conv("conv1", 3, 16, 3, 1, size, norm) if cifar else Conv("conv1", 3, 64, 7, 2, size, norm)
+    stem = (
+        Conv("conv1", 3, 16, 3, 1, size, norm) if cifar else Conv("conv1", 3, 64, 7, 2, size, norm)
+    )
     size = stem.size_out if cifar else -(-stem.size_out // 2)
     channels = stem.channels_out
     stages = []
@@ -154,11 +175,14 @@ def layout(experiment: Experiment, image_size: int | None = None, classes: int |
             channels, size = block.convs[-1].channels_out, block.convs[-1].size_out
             stage.append(block)
         stages.append(tuple(stage))
-    return NetworkLayout(stem, not cifar, tuple(stages), Linear("fc", channels, classes or (10 if cifar else 1000)))
+    return NetworkLayout(
+        stem, not cifar, tuple(stages), Linear("fc", channels, classes or (10 if cifar else 1000))
+    )
 
 
 def blocks_per_stage(experiment: Experiment) -> tuple[int, ...]:
-    """How many blocks each stage has: Table 1 for ImageNet, 6n+2 layers in three stages for CIFAR (Sec. 4.2).
+    """How many blocks each stage has: Table 1 for ImageNet, 6n+2 layers in three stages for CIFAR
+    (Sec. 4.2).
 
     Raises:
         ValueError: the depth does not exist in this family.
@@ -167,16 +191,22 @@ def blocks_per_stage(experiment: Experiment) -> tuple[int, ...]:
         convs = 2 if experiment.block == "basic" else 3
         counts = IMAGENET_BLOCKS.get(experiment.depth)
         if counts is None or 2 + convs * sum(counts) != experiment.depth:
-            raise ValueError(f"depth {experiment.depth} with {experiment.block} blocks is not in Table 1")
+            raise ValueError(
+                f"depth {experiment.depth} with {experiment.block} blocks is not in Table 1"
+            )
         return counts
     convs = 2 if experiment.block == "basic" else 3
     count, rest = divmod(experiment.depth - 2, 3 * convs)
     if rest or count < 1:
-        raise ValueError(f"depth must be {3 * convs}n+2 with {experiment.block} blocks, not {experiment.depth}")
+        raise ValueError(
+            f"depth must be {3 * convs}n+2 with {experiment.block} blocks, not {experiment.depth}"
+        )
     return (count, count, count)
 
 
-def _block(experiment: Experiment, name: str, channels: int, width: int, stride: int, size: int) -> BlockLayout:
+def _block(
+    experiment: Experiment, name: str, channels: int, width: int, stride: int, size: int
+) -> BlockLayout:
     norm = experiment.norm == "batch"
     if experiment.block == "basic":
         shapes = [(channels, width, 3, stride), (width, width, 3, 1)]

@@ -1,6 +1,8 @@
-"""Changes to a row asked for by a user: typed by the row's own fields, checked, and never silent (torch-free).
+"""Changes to a row asked for by a user: typed by the row's own fields, checked, and never silent
+(torch-free).
 
-An overridden row has another fingerprint, and `Experiment.deviations()` says how it differs from the paper's.
+An overridden row has another fingerprint, and `Experiment.deviations()` says how it differs from
+the paper's.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,21 +16,29 @@ from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.layers import layout
 
 FOLLOWS_ITERATIONS = {"lr_drops": "learning rate drops", "eval_every": "evaluations"}
-"""Fields that move with `iterations` when a schedule is scaled, in words: named only if they do not."""
+"""Fields that move with `iterations` when a schedule is scaled, in words: named only if they do
+not.
+"""
 FIXED = ("name", "artifacts", "family")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names most like `name`, as the end of a message."""
     known = list(known)
-    return "did you mean " + ", ".join(get_close_matches(name, known, n=3, cutoff=0.4) or known) + "?"
+    return (
+        "did you mean " + ", ".join(get_close_matches(name, known, n=3, cutoff=0.4) or known) + "?"
+    )
 
 
-def experiment_named(name: str, settings: Iterable[str] = (), iterations: int | None = None) -> Experiment:
-    """The row `name` with its schedule scaled to `iterations` and then each `field=value` of `settings` applied.
+def experiment_named(
+    name: str, settings: Iterable[str] = (), iterations: int | None = None
+) -> Experiment:
+    """The row `name` with its schedule scaled to `iterations` and then each `field=value` of
+    `settings` applied.
 
     Raises:
-        InputError: unknown row or field, a value of the wrong type, or a row that cannot be trained.
+        InputError: unknown row or field, a value of the wrong type, or a row that cannot be
+            trained.
     """
     if name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name}; {nearest(name, EXPERIMENTS)}")
@@ -36,7 +46,9 @@ def experiment_named(name: str, settings: Iterable[str] = (), iterations: int | 
     try:
         if iterations is not None:
             if iterations < 4:
-                raise InputError(f"--iterations {iterations}: the schedule needs at least 4 iterations")
+                raise InputError(
+                    f"--iterations {iterations}: the schedule needs at least 4 iterations"
+                )
             row = row.scaled_to(iterations)
         row = replace(row, **dict(parse_setting(setting) for setting in settings))
         layout(row)
@@ -54,11 +66,15 @@ def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
     except ValueError:  # too few iterations for the paper's schedule
         return set()
     moved = {name for name in FOLLOWS_ITERATIONS if name in changes}
-    return {name for name in moved if value_text(getattr(scaled, name)) == value_text(changes[name])}
+    return {
+        name for name in moved if value_text(getattr(scaled, name)) == value_text(changes[name])
+    }
 
 
 def changes_text(row: Experiment) -> str:
-    """How a row differs from the paper's, in short: `600 iterations, precision=bf16`; empty if it does not."""
+    """How a row differs from the paper's, in short: `600 iterations, precision=bf16`; empty if it
+    does not.
+    """
     changes = row.deviations()
     for name in following(row.name, changes):
         del changes[name]
@@ -104,7 +120,9 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     if not equals:
         raise InputError(f"--set {setting}: wanted is FIELD=VALUE, as in --set lr=0.05")
     if name not in known:
-        raise InputError(f"--set {setting}: a row has no field {name} to set; {nearest(name, known)}")
+        raise InputError(
+            f"--set {setting}: a row has no field {name} to set; {nearest(name, known)}"
+        )
     try:
         return name, _parse(text, types[name])
     except ValueError as error:
@@ -121,7 +139,10 @@ def _parse(text: str, kind: Any) -> Any:
         inner = next(option for option in get_args(kind) if option is not NoneType)
         return None if text == "none" else _parse(text, inner)
     if get_origin(kind) is tuple:
-        inner, parts = get_args(kind)[0], [part for part in text.split(",") if part and text != "none"]
+        inner, parts = (
+            get_args(kind)[0],
+            [part for part in text.split(",") if part and text != "none"],
+        )
         if get_origin(inner) is Literal:
             return tuple(_parse(part, inner) for part in parts)
         return tuple(_number(part, int, "whole numbers with commas") for part in parts)

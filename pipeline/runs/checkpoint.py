@@ -1,7 +1,9 @@
-"""Checkpoints in a run's folder: files first, manifest last, the newest whose manifest verifies wins (torch-free).
+"""Checkpoints in a run's folder: files first, manifest last, the newest whose manifest verifies
+wins (torch-free).
 
-A checkpoint is `checkpoints/<iteration>/` with the files it was given and `manifest.json` naming the run and each file's
-size and checksum. Ray's own checkpoint machinery is not used, so this is the one authority for resuming.
+A checkpoint is `checkpoints/<iteration>/` with the files it was given and `manifest.json` naming
+the run and each file's size and checksum. Ray's own checkpoint machinery is not used, so this is
+the one authority for resuming.
 """
 
 from collections.abc import Callable
@@ -37,13 +39,22 @@ def folder(run: Run, iteration: int) -> str:
 def save_checkpoint(
     storage: Storage, run: Run, checkpoint: Checkpoint, may_write: Callable[[], None] = lambda: None
 ) -> None:
-    """Write a checkpoint, manifest last, then delete those no longer kept; `may_write` raises where it must not count."""
+    """Write a checkpoint, manifest last, then delete those no longer kept; `may_write` raises where
+    it must not count.
+    """
     may_write()
     place = folder(run, checkpoint.iteration)
     for name, content in checkpoint.files.items():
         storage.write(f"{place}/{name}", content)
-    entries = {name: {"size": len(c), "checksum": checksum(c)} for name, c in checkpoint.files.items()}
-    manifest = {"format": FORMAT, "identity": run.identity, "iteration": checkpoint.iteration, "files": entries}
+    entries = {
+        name: {"size": len(c), "checksum": checksum(c)} for name, c in checkpoint.files.items()
+    }
+    manifest = {
+        "format": FORMAT,
+        "identity": run.identity,
+        "iteration": checkpoint.iteration,
+        "files": entries,
+    }
     may_write()
     storage.write(f"{place}/manifest.json", dumps(manifest, indent=1).encode())
     with suppress(OSError):  # what could not be deleted is tried again after the next checkpoint
@@ -52,17 +63,23 @@ def save_checkpoint(
 
 
 def _not_kept(storage: Storage, run: Run, newest: int) -> list[int]:
-    """Checkpoints to delete once `newest` is written: older ones, and what an attempt that got further left unfinished.
+    """Checkpoints to delete once `newest` is written: older ones, and what an attempt that got
+    further left unfinished.
 
     An unfinished or damaged one ahead may not take the place of one that counts.
     """
     there = [i for i in sorted(iterations(storage, run)) if not milestone(run.experiment, i)]
-    finished = [i for i in there if i <= newest and storage.exists(f"{folder(run, i)}/manifest.json")]
+    finished = [
+        i for i in there if i <= newest and storage.exists(f"{folder(run, i)}/manifest.json")
+    ]
     return [i for i in there if i not in finished[-KEEP:]]
 
 
-def newest_checkpoint(storage: Storage, run: Run, say: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
-    """The newest checkpoint that verifies; a half-written or damaged one is passed over for an older one.
+def newest_checkpoint(
+    storage: Storage, run: Run, say: Callable[[str], None] = lambda _: None
+) -> Checkpoint | None:
+    """The newest checkpoint that verifies; a half-written or damaged one is passed over for an
+    older one.
 
     `say` is told of each that was finished once and is damaged now.
 
@@ -74,7 +91,10 @@ def newest_checkpoint(storage: Storage, run: Run, say: Callable[[str], None] = l
         if checkpoint is not None:
             return checkpoint
         if storage.exists(f"{folder(run, iteration)}/manifest.json"):
-            say(f"{storage.path(folder(run, iteration))} is damaged; going on from an older checkpoint, or anew")
+            say(
+                f"{storage.path(folder(run, iteration))} is damaged; going on from an older "
+                "checkpoint, or anew"
+            )
     return None
 
 
@@ -87,7 +107,10 @@ def iterations(storage: Storage, run: Run) -> list[int]:
     names = storage.names(f"{run.folder}/checkpoints")
     for name in names:
         if not name.isdecimal():
-            raise InputError(f"{storage.path(run.folder)}/checkpoints/{name}: not a checkpoint of ours; move it away")
+            raise InputError(
+                f"{storage.path(run.folder)}/checkpoints/{name}: not a checkpoint of ours; move it "
+                "away"
+            )
     return [int(name) for name in names]
 
 
@@ -121,7 +144,9 @@ def check_ours(storage: Storage, run: Run) -> None:
 
 
 def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | None:
-    """A checkpoint's manifest, None where it was not finished or cannot be parsed; raises as `read_checkpoint`."""
+    """A checkpoint's manifest, None where it was not finished or cannot be parsed; raises as
+    `read_checkpoint`.
+    """
     place = folder(run, iteration)
     content = storage.read_if_there(f"{place}/manifest.json")
     if content is None:
@@ -133,28 +158,41 @@ def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | No
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{storage.path(place)}: not a checkpoint of ours; move it away")
     if manifest["identity"] != run.identity:
-        raise InputError(f"{storage.path(place)}: a checkpoint of another run ({manifest['identity']}); move it away")
+        raise InputError(
+            f"{storage.path(place)}: a checkpoint of another run ({manifest['identity']}); move it "
+            "away"
+        )
     return dict(manifest)
 
 
 def newest_iteration(storage: Storage, run: Run) -> int:
     """The iteration of the newest finished checkpoint, not verified; 0 before the first."""
-    finished = (i for i in iterations(storage, run) if storage.exists(f"{folder(run, i)}/manifest.json"))
+    finished = (
+        i for i in iterations(storage, run) if storage.exists(f"{folder(run, i)}/manifest.json")
+    )
     return max(finished, default=0)
 
 
 def final_weights(storage: Storage, run: Run, result: dict[str, Any]) -> bytes | None:
-    """The weights file of a run with this `result.json`; None if it did not finish, or they are not there any more."""
+    """The weights file of a run with this `result.json`; None if it did not finish, or they are not
+    there any more.
+    """
     if result["status"] != "finished":
         return None
     return storage.read_if_there(f"{folder(run, result['iterations'])}/weights.safetensors")
 
 
 def newest_history(storage: Storage, run: Run) -> History | None:
-    """What the newest complete checkpoint has measured, read without its tensors; None before the first."""
+    """What the newest complete checkpoint has measured, read without its tensors; None before the
+    first.
+    """
     for iteration in sorted(iterations(storage, run), reverse=True):
         place = folder(run, iteration)
-        content = storage.read_if_there(f"{place}/history.json") if storage.exists(f"{place}/manifest.json") else None
+        content = (
+            storage.read_if_there(f"{place}/history.json")
+            if storage.exists(f"{place}/manifest.json")
+            else None
+        )
         if content is not None:
             return History.from_json(content)
     return None

@@ -1,6 +1,8 @@
-"""Where a run stands besides its tensors, as JSON: its iteration, warm-up, last 25 iterations, and all it measured.
+"""Where a run stands besides its tensors, as JSON: its iteration, warm-up, last 25 iterations, and
+all it measured.
 
-It is part of each checkpoint, so what was measured can neither be lost nor doubled by a resume. Torch-free.
+It is part of each checkpoint, so what was measured can neither be lost nor doubled by a resume.
+Torch-free.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -12,7 +14,9 @@ from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
 
 @dataclass
 class History:
-    """After `iteration` finished steps: `window` holds [loss, wrong] of the last 25, at place iteration % 25."""
+    """After `iteration` finished steps: `window` holds [loss, wrong] of the last 25, at place
+    iteration % 25.
+    """
 
     iteration: int = 0
     warmup_end: int | None = None

@@ -1,9 +1,11 @@
-"""Who may write to a run's folder: one driver holds it, and one of that driver's worker groups writes (torch-free).
+"""Who may write to a run's folder: one driver holds it, and one of that driver's worker groups
+writes (torch-free).
 
-`lease.json` names the driver and changes while it lives; `writer.json` names the newest worker group. A holder whose lease
-has not changed for `STALE_SECONDS` of the watcher's own clock is taken over (no two machines' clocks are compared), one
-whose process is seen to be gone at once. Whoever finds another name in these files stops writing. Storage has no locks:
-between a look and a write another may come, and then both write what is the same for one run, verified by its manifest.
+`lease.json` names the driver and changes while it lives; `writer.json` names the newest worker
+group. A holder whose lease has not changed for `STALE_SECONDS` of the watcher's own clock is taken
+over (no two machines' clocks are compared), one whose process is seen to be gone at once. Whoever
+finds another name in these files stops writing. Storage has no locks: between a look and a write
+another may come, and then both write what is the same for one run, verified by its manifest.
 """
 
 import os
@@ -23,27 +25,41 @@ from pipeline.storage import Storage
 BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
 ALIVE_SECONDS = 60
-"""A run whose holder has given no sign of life for longer counts as stopped; the holder's comes every three seconds."""
+"""A run whose holder has given no sign of life for longer counts as stopped; the holder's comes
+every three seconds.
+"""
 SETTLE_SECONDS = 0.5
-"""Between writing a claim and reading it back: of two that claim at once, the later writer has the run."""
+"""Between writing a claim and reading it back: of two that claim at once, the later writer has the
+run.
+"""
 
 
 class LostRunError(RuntimeError):
-    """Another command, or a later worker group of this one, has taken the run over: nothing more may be written."""
+    """Another command, or a later worker group of this one, has taken the run over: nothing more
+    may be written.
+    """
 
 
 class Lease:
-    """A driver's hold on a run: taken on entering the context, kept by a thread, given back on leaving it.
+    """A driver's hold on a run: taken on entering the context, kept by a thread, given back on
+    leaving it.
 
     Raises (on entering):
         InputError: another driver holds the run (says which, where and since when).
     """
 
-    def __init__(self, storage: Storage, run: Run, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, storage: Storage, run: Run, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._storage, self._run, self._say = storage, run, say
         self._path = f"{run.folder}/lease.json"
         self.holder = uuid4().hex
-        self._mine: dict[str, Any] = {"holder": self.holder, "since": int(time()), "beat": 0, **_this_process()}
+        self._mine: dict[str, Any] = {
+            "holder": self.holder,
+            "since": int(time()),
+            "beat": 0,
+            **_this_process(),
+        }
         self._end = Event()
         self._thread = Thread(target=self._keep, daemon=True)
 
@@ -74,7 +90,8 @@ class Lease:
         if seen is None or _is_gone(seen):
             return
         self._say(
-            f"{self._run} was held by {_whom(seen)}; waiting up to {STALE_SECONDS:.0f} s to see whether it still is"
+            f"{self._run} was held by {_whom(seen)}; waiting up to {STALE_SECONDS:.0f} s to see "
+            "whether it still is"
         )
         started = monotonic()
         while monotonic() - started < STALE_SECONDS:
@@ -87,7 +104,8 @@ class Lease:
 
     def _held(self, there: dict[str, Any]) -> InputError:
         return InputError(
-            f"{self._run}: is being trained by {_whom(there)}; wait for it, or stop it and give this command again "
+            f"{self._run}: is being trained by {_whom(there)}; wait for it, or stop it and give "
+            "this command again "
             f"({self._storage.path(self._path)} is released within {STALE_SECONDS:.0f} s)"
         )
 
@@ -107,7 +125,9 @@ class Lease:
 
 
 class Writer:
-    """A worker group's right to write, claimed by its rank 0 and looked at before anything counts as saved."""
+    """A worker group's right to write, claimed by its rank 0 and looked at before anything counts
+    as saved.
+    """
 
     def __init__(self, storage: Storage, run: Run, holder: str) -> None:
         self._storage, self._run, self._holder = storage, run, holder
@@ -141,18 +161,26 @@ class Writer:
         if there is None:
             raise FileNotFoundError(f"{self._storage.path(path)} is gone")
         if there.get("holder") != mine:
-            raise LostRunError(f"{self._run}: {_whom(there)} has taken the run over; nothing more is written here")
+            raise LostRunError(
+                f"{self._run}: {_whom(there)} has taken the run over; nothing more is written here"
+            )
 
 
 def is_alive(storage: Storage, run: Run) -> bool:
-    """Whether a run is being trained, as far as its folder can tell at one look (of a holder elsewhere, by its clock)."""
+    """Whether a run is being trained, as far as its folder can tell at one look (of a holder
+    elsewhere, by its clock).
+    """
     lease = _read(storage, f"{run.folder}/lease.json")
     if lease is None or _is_gone(lease):
         return False
     if lease.get("machine") == _machine() is not None:
         return True
     beat = read_heartbeat(storage, run)
-    signs = [1000 * int(lease.get("since", 0)), int(lease.get("time_ms", 0)), beat["time_ms"] if beat else 0]
+    signs = [
+        1000 * int(lease.get("since", 0)),
+        int(lease.get("time_ms", 0)),
+        beat["time_ms"] if beat else 0,
+    ]
     return int(1000 * time()) - max(signs) <= 1000 * ALIVE_SECONDS
 
 
@@ -180,11 +208,18 @@ def _whom(there: dict[str, Any]) -> str:
 
 
 def _this_process() -> dict[str, Any]:
-    return {"host": os.uname().nodename, "pid": os.getpid(), "machine": _machine(), "started": _started(os.getpid())}
+    return {
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "machine": _machine(),
+        "started": _started(os.getpid()),
+    }
 
 
 def _is_gone(there: dict[str, Any]) -> bool:
-    """Whether the holder ran on this very machine and its process has ended; False where that cannot be seen."""
+    """Whether the holder ran on this very machine and its process has ended; False where that
+    cannot be seen.
+    """
     machine = _machine()
     if machine is None or there.get("machine") != machine or not isinstance(there.get("pid"), int):
         return False
@@ -201,7 +236,9 @@ def _machine() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since the boot; None where there is none of that number, or only its zombie."""
+    """When a process started, in ticks since the boot; None where there is none of that number, or
+    only its zombie.
+    """
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

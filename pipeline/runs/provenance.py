@@ -1,4 +1,6 @@
-"""What a result was made with: commit, versions, hardware. Recorded beside a run's identity, never part of it."""
+"""What a result was made with: commit, versions, hardware. Recorded beside a run's identity, never
+part of it.
+"""
 
 import platform
 import subprocess
@@ -19,7 +21,9 @@ COMMIT_FILE = "commit.json"
 
 
 def source_commit() -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout this package runs from, or was packed from; 'unknown' where there is none."""
+    """`commit` and `dirty` of the checkout this package runs from, or was packed from; 'unknown'
+    where there is none.
+    """
     here = Path(__file__).resolve().parent
     root = here.parents[1]
     try:
@@ -37,7 +41,9 @@ def source_commit() -> dict[str, Any]:
 
 
 def source_digest() -> str:
-    """A digest of the code that decides a run's numbers (`pipeline/**/*.py`): it also tells uncommitted changes apart."""
+    """A digest of the code that decides a run's numbers (`pipeline/**/*.py`): it also tells
+    uncommitted changes apart.
+    """
     digest = blake2b(digest_size=8)
     package = Path(__file__).resolve().parents[1]
     for path in sorted(package.rglob("*.py")):
@@ -46,28 +52,42 @@ def source_digest() -> str:
 
 
 def drift(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """What differs between two attempts of one run that could change its bytes: by name, what it was and what it is.
+    """What differs between two attempts of one run that could change its bytes: by name, what it
+    was and what it is.
 
-    That is commit, source, device, hardware (the CPU's model), torch's threads and `--deterministic`, and the version of
-    Python and of each package in `PACKAGES` but those that no number passes through.
+    That is commit, source, device, hardware (the CPU's model), torch's threads and
+    `--deterministic`, and the version of Python and of each package in `PACKAGES` but those that no
+    number passes through.
     """
     fields = ("commit", "source", "device", "hardware", "threads", "deterministic")
-    known = [(name, before.get(name), now.get(name)) for name in fields if name in before and name in now]
+    known = [
+        (name, before.get(name), now.get(name)) for name in fields if name in before and name in now
+    ]
     old, new = before.get("versions", {}), now.get("versions", {})
     known += [
-        (name, old.get(name), new.get(name)) for name in sorted(old.keys() & new.keys()) if name not in _BYSTANDERS
+        (name, old.get(name), new.get(name))
+        for name in sorted(old.keys() & new.keys())
+        if name not in _BYSTANDERS
     ]
-    return {name: (str(was), str(is_now)) for name, was, is_now in known if _kinds(was) != _kinds(is_now)}
+    return {
+        name: (str(was), str(is_now))
+        for name, was, is_now in known
+        if _kinds(was) != _kinds(is_now)
+    }
 
 
 def _kinds(value: Any) -> Any:
-    """The kinds of hardware of several workers, in whatever order they were named; other values as they are."""
+    """The kinds of hardware of several workers, in whatever order they were named; other values as
+    they are.
+    """
     return frozenset(value.split(" + ")) if isinstance(value, str) else value
 
 
 def drift_text(differing: dict[str, tuple[str, str]]) -> str:
     """What `drift` found, in a line; empty if nothing."""
-    return ", ".join(f"{name}: {was[:40]} then, {now[:40]} now" for name, (was, now) in differing.items())
+    return ", ".join(
+        f"{name}: {was[:40]} then, {now[:40]} now" for name, (was, now) in differing.items()
+    )
 
 
 def versions() -> dict[str, str]:
@@ -96,10 +116,14 @@ def native_bf16() -> bool:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return False
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    flags = {
+        flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()
+    }
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=20
+    ).stdout.strip()

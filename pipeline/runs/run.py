@@ -1,7 +1,9 @@
-"""A run: experiment x dataset x seed, its folder in storage, and what that folder says (torch-free).
+"""A run: experiment x dataset x seed, its folder in storage, and what that folder says
+(torch-free).
 
-Skip or continue is decided by the folder alone: `run.json` is written at the first start, `checkpoints/` while it lives,
-`progress.json` is a heartbeat, and `result.json`, written last, means that nothing is left to do.
+Skip or continue is decided by the folder alone: `run.json` is written at the first start,
+`checkpoints/` while it lives, `progress.json` is a heartbeat, and `result.json`, written last,
+means that nothing is left to do.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,20 +17,30 @@ from pipeline.storage import Storage
 
 FORMAT = "resnet-repro/run/1"
 REFUSED = "refused"
-"""The status of an attempt that met something which the user has to mend; it is never written to a run's folder."""
+"""The status of an attempt that met something which the user has to mend; it is never written to a
+run's folder.
+"""
 PREEMPTED = "preempted"
-"""The status of an attempt that saved and left because its workers were about to be taken away; nor is it."""
+"""The status of an attempt that saved and left because its workers were about to be taken away; nor
+is it.
+"""
 STOPPED = "stopped"
-"""The status of an attempt that was asked for a part of a run only, and has saved its end; nor is it."""
+"""The status of an attempt that was asked for a part of a run only, and has saved its end; nor is
+it.
+"""
 IDLE = "idle"
 """What a worker returns that the run has no place for."""
 LOST = "lost"
-"""The status of an attempt that could not save any more (its storage is away, or another has the run); nor is it."""
+"""The status of an attempt that could not save any more (its storage is away, or another has the
+run); nor is it.
+"""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of an experiment on a dataset with a seed. `dataset_key` is the dataset's name and short id."""
+    """One training of an experiment on a dataset with a seed. `dataset_key` is the dataset's name
+    and short id.
+    """
 
     experiment: Experiment
     dataset_id: str
@@ -44,7 +56,11 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """What makes it this run and no other."""
-        return {"fingerprint": self.experiment.fingerprint, "dataset": self.dataset_id, "seed": self.seed}
+        return {
+            "fingerprint": self.experiment.fingerprint,
+            "dataset": self.dataset_id,
+            "seed": self.seed,
+        }
 
     @property
     def key(self) -> str:
@@ -65,7 +81,8 @@ def check_run(storage: Storage, run: Run) -> dict[str, Any] | None:
 
 
 def start_run(storage: Storage, run: Run, threads: int) -> int:
-    """Write `run.json` at the first start; returns the threads per worker, which a run keeps for its whole life.
+    """Write `run.json` at the first start; returns the threads per worker, which a run keeps for
+    its whole life.
 
     Raises:
         InputError: the folder belongs to something else.
@@ -73,7 +90,12 @@ def start_run(storage: Storage, run: Run, threads: int) -> int:
     known = check_run(storage, run)
     if known is not None:
         return int(known["threads"])
-    about = {"format": FORMAT, "identity": run.identity, "threads": threads, "experiment": asdict(run.experiment)}
+    about = {
+        "format": FORMAT,
+        "identity": run.identity,
+        "threads": threads,
+        "experiment": asdict(run.experiment),
+    }
     storage.write(f"{run.folder}/run.json", dumps(about, indent=1).encode())
     return threads
 
@@ -95,12 +117,16 @@ def write_result(storage: Storage, run: Run, status: str, facts: dict[str, Any])
 
 
 def stored_runs(storage: Storage) -> list[Run]:
-    """Every run that has a folder in storage, by experiment, dataset and seed; what is not ours is passed over."""
+    """Every run that has a folder in storage, by experiment, dataset and seed; what is not ours is
+    passed over.
+    """
     found = []
     for row in storage.names("runs"):
         for dataset in storage.names(f"runs/{row}"):
             for seed in storage.names(f"runs/{row}/{dataset}"):
-                run = _stored_run(storage.read_if_there(f"runs/{row}/{dataset}/{seed}/run.json"), dataset)
+                run = _stored_run(
+                    storage.read_if_there(f"runs/{row}/{dataset}/{seed}/run.json"), dataset
+                )
                 if run is not None and run.folder == f"runs/{row}/{dataset}/{seed}":
                     found.append(run)
     return sorted(found, key=lambda run: (run.experiment.depth, run.folder))
@@ -109,13 +135,19 @@ def stored_runs(storage: Storage) -> list[Run]:
 def _stored_run(content: bytes | None, dataset_key: str) -> Run | None:
     try:
         about = loads(content or b"null")
-        row: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in about["experiment"].items()}
-        return Run(Experiment(**row), about["identity"]["dataset"], dataset_key, about["identity"]["seed"])
+        row: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in about["experiment"].items()
+        }
+        return Run(
+            Experiment(**row), about["identity"]["dataset"], dataset_key, about["identity"]["seed"]
+        )
     except (ValueError, TypeError, KeyError):
         return None
 
 
-def write_heartbeat(storage: Storage, run: Run, iteration: int, images_per_second: float, time_ms: int) -> None:
+def write_heartbeat(
+    storage: Storage, run: Run, iteration: int, images_per_second: float, time_ms: int
+) -> None:
     """Say how far a living run is."""
     beat = {"iteration": iteration, "images_per_second": images_per_second, "time_ms": time_ms}
     storage.write(f"{run.folder}/progress.json", dumps(beat).encode())
@@ -131,7 +163,9 @@ def read_heartbeat(storage: Storage, run: Run) -> dict[str, Any] | None:
 
 
 def _own(storage: Storage, run: Run, name: str) -> dict[str, Any] | None:
-    """A JSON file of the run's folder, None where it is not there; InputError where it is another's."""
+    """A JSON file of the run's folder, None where it is not there; InputError where it is
+    another's.
+    """
     path = f"{run.folder}/{name}"
     content = storage.read_if_there(path)
     if content is None:
@@ -143,5 +177,7 @@ def _own(storage: Storage, run: Run, name: str) -> dict[str, Any] | None:
     if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
         raise InputError(f"{storage.path(path)}: not a file of ours; move it away")
     if parsed.get("identity") != run.identity:
-        raise InputError(f"{storage.path(path)}: belongs to another run ({parsed.get('identity')}); move it away")
+        raise InputError(
+            f"{storage.path(path)}: belongs to another run ({parsed.get('identity')}); move it away"
+        )
     return parsed

@@ -1,7 +1,9 @@
-"""The train loop: one, for every row of the paper. Differences between experiments are values in the row.
+"""The train loop: one, for every row of the paper. Differences between experiments are values in
+the row.
 
-Build, restore, then step, look, measure and save until the row's iterations are done. Where the workers come from and
-who reads the results is none of its business; `Ranks` and `Storage` are all it knows of the world.
+Build, restore, then step, look, measure and save until the row's iterations are done. Where the
+workers come from and who reads the results is none of its business; `Ranks` and `Storage` are all
+it knows of the world.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,14 @@ from pipeline.errors import DivergedError, InputError
 from pipeline.recipe import metrics
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout, response_layers
-from pipeline.recipe.schedule import below_chance, evaluates_after, lr_at, measures_signals, milestone, warmup_ends
+from pipeline.recipe.schedule import (
+    below_chance,
+    evaluates_after,
+    lr_at,
+    measures_signals,
+    milestone,
+    warmup_ends,
+)
 from pipeline.runs.history import History
 from pipeline.runs.provenance import drift, drift_text
 from pipeline.runs.run import PREEMPTED, STOPPED, Run, read_result
@@ -37,31 +46,45 @@ from pipeline.training.step.train_state import Trainee
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is carried out, of which only `one_pass` and an allowed drift can change its result, in the last bits."""
+    """How a run is carried out, of which only `one_pass` and an allowed drift can change its
+    result, in the last bits.
+    """
 
     checkpoint_seconds: float = 30.0
     provenance: dict[str, Any] = field(default_factory=dict)
     """What is known of this attempt: commit, versions, threads, hardware, ..."""
     one_pass: bool = False
-    """All batch-norm groups of a worker in one pass (`pipeline.training.step.train_state`); recorded of the attempt where it is so."""
+    """All batch-norm groups of a worker in one pass (`pipeline.training.step.train_state`);
+    recorded of the attempt where it is so.
+    """
     allow_drift: bool = False
-    """Continue under another commit, version or kind of hardware than the attempt before; recorded where it is so."""
+    """Continue under another commit, version or kind of hardware than the attempt before; recorded
+    where it is so.
+    """
     decoders: int = 1
     """Threads that decode photographs for this worker."""
     until: int | None = None
-    """Stop after this iteration, saved: for the check of a part of a run (`pipeline.training.verify`)."""
+    """Stop after this iteration, saved: for the check of a part of a run
+    (`pipeline.training.verify`).
+    """
     holder: str = ""
     """The lease under which rank 0 writes (`pipeline.runs.lease`)."""
     leaving: Callable[[], bool] = bool
-    """Whether the cluster is about to take this worker away, asked every 25 iterations; by default no (`bool()`)."""
+    """Whether the cluster is about to take this worker away, asked every 25 iterations; by default
+    no (`bool()`).
+    """
 
 
-def train(run: Run, dataset: AnyDataset, storage: Storage, ranks: Ranks, settings: Settings) -> dict[str, Any]:
-    """Train a run to its end from wherever its folder stands; returns its `result.json`. Every rank calls it.
+def train(
+    run: Run, dataset: AnyDataset, storage: Storage, ranks: Ranks, settings: Settings
+) -> dict[str, Any]:
+    """Train a run to its end from wherever its folder stands; returns its `result.json`. Every rank
+    calls it.
 
-    A run whose loss becomes NaN or infinite ends with status `diverged`: trying again would repeat it. One whose workers
-    are about to be taken away saves at once and returns status `preempted`, of which nothing is left in its folder; so
-    does one that comes to `until`, with status `stopped`.
+    A run whose loss becomes NaN or infinite ends with status `diverged`: trying again would repeat
+    it. One whose workers are about to be taken away saves at once and returns status `preempted`,
+    of which nothing is left in its folder; so does one that comes to `until`, with status
+    `stopped`.
 
     Raises:
         InputError: the run would drift (see `pipeline.runs.provenance.drift`).
@@ -74,7 +97,9 @@ def train(run: Run, dataset: AnyDataset, storage: Storage, ranks: Ranks, setting
     experiment = run.experiment
     network = build_network(experiment, run.seed, dataset.row.classes)
     trainee = Trainee(experiment, network, ranks.device, settings.one_pass)
-    saver = Saver(storage, run, dataset.row.classes, ranks, settings.checkpoint_seconds, settings.holder)
+    saver = Saver(
+        storage, run, dataset.row.classes, ranks, settings.checkpoint_seconds, settings.holder
+    )
     feed = training_feed(run, dataset, ranks, settings.decoders)
     try:
         history = saver.restore(trainee)
@@ -103,8 +128,10 @@ def note_attempt(run: Run, history: History, ranks: Ranks, settings: Settings) -
     everywhere = [text for text in ranks.gather_text(drift_text(differing)) if text]
     if everywhere and not settings.allow_drift:
         raise InputError(
-            f"{run}: iteration {history.iteration:,} was made with other software or hardware ({everywhere[0]}); "
-            "continue it there, or allow what may change its bytes with --allow-drift, which marks the run"
+            f"{run}: iteration {history.iteration:,} was made with other software or hardware "
+            f"({everywhere[0]}); "
+            "continue it there, or allow what may change its bytes with --allow-drift, which marks "
+            "the run"
         )
     attempt |= {"from_iteration": history.iteration, "world_size": ranks.world_size}
     if settings.one_pass:
@@ -124,10 +151,11 @@ def iterate(
     history: History,
     settings: Settings,
 ) -> bool:
-    """From `history.iteration` to the row's last: every iteration of the paper's training happens here.
+    """From `history.iteration` to the row's last: every iteration of the paper's training happens
+    here.
 
-    Returns whether it came to the end; False where the state is saved because workers are about to be taken away, or
-    because `settings.until` is reached.
+    Returns whether it came to the end; False where the state is saved because workers are about to
+    be taken away, or because `settings.until` is reached.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
@@ -153,12 +181,16 @@ def iterate(
         if evaluates_after(experiment, history.iteration):
             history.seconds += clock.pause(ranks.device)
             values = running_values(experiment, history, window) | {metrics.LR: lr}
-            values |= scores(trainee, splits, ranks, everything=milestone(experiment, history.iteration))
+            values |= scores(
+                trainee, splits, ranks, everything=milestone(experiment, history.iteration)
+            )
             values |= speeds(experiment, clock, feed, history.iteration)
             if history.iteration == experiment.iterations:
                 history.layers.append(responses(trainee, splits["test"], history.iteration, ranks))
                 if ranks.rank == 0:
-                    history.layers += signals(trainee, feed.batch(history.iteration), history.iteration)
+                    history.layers += signals(
+                        trainee, feed.batch(history.iteration), history.iteration
+                    )
                 values |= final_tests(trainee, dataset, feed, ranks, settings.decoders)
             history.record(values, time_ms=int(1000 * time()))
             clock.resume(history.iteration)
@@ -176,15 +208,24 @@ def iterate(
 
 
 def speeds(experiment: Experiment, clock: Clock, feed: Feed, iteration: int) -> dict[str, float]:
-    """How fast training went since the last point and, of photographs, what part of the time it waited for them."""
+    """How fast training went since the last point and, of photographs, what part of the time it
+    waited for them.
+    """
     rate, waited, feed.waited = clock.rate(iteration), feed.waited, 0.0
     if experiment.family == "cifar":
         return {metrics.IMAGES_PER_SECOND: rate}
-    return {metrics.IMAGES_PER_SECOND: rate, metrics.DATA_WAIT: 100 * waited / clock.spent if clock.spent else 0.0}
+    return {
+        metrics.IMAGES_PER_SECOND: rate,
+        metrics.DATA_WAIT: 100 * waited / clock.spent if clock.spent else 0.0,
+    }
 
 
-def final_tests(trainee: Trainee, dataset: AnyDataset, feed: Feed, ranks: Ranks, threads: int) -> dict[str, float]:
-    """What comes after the last iteration: averaged statistics where the row has them, which stay, and its protocols."""
+def final_tests(
+    trainee: Trainee, dataset: AnyDataset, feed: Feed, ranks: Ranks, threads: int
+) -> dict[str, float]:
+    """What comes after the last iteration: averaged statistics where the row has them, which stay,
+    and its protocols.
+    """
     experiment, values = trainee.experiment, dict[str, float]()
     if experiment.statistics_images:
         count = experiment.statistics_images // experiment.global_batch_size
@@ -198,14 +239,18 @@ def final_tests(trainee: Trainee, dataset: AnyDataset, feed: Feed, ranks: Ranks,
 
 
 def responses(trainee: Trainee, images: Views, iteration: int, ranks: Ranks) -> metrics.LayerValues:
-    """Figure 7 for this network: the standard deviation of each 3x3 layer's response to the test images."""
+    """Figure 7 for this network: the standard deviation of each 3x3 layer's response to the test
+    images.
+    """
     layers = response_layers(layout(trainee.experiment))
     stds = response_stds(trainee.network, layers, images, trainee.experiment.precision, ranks)
     return metrics.LayerValues(iteration, metrics.RESPONSE_STD, list(layers), stds)
 
 
 def look(experiment: Experiment, history: History, window: Tensor, classes: int) -> None:
-    """Every 25 iterations: note when warm-up may end and when convergence began, and stop a run that diverged."""
+    """Every 25 iterations: note when warm-up may end and when convergence began, and stop a run
+    that diverged.
+    """
     losses, each_wrong = window.T.tolist()
     if not all(map(isfinite, losses)):
         raise DivergedError(f"the loss is no longer finite at iteration {history.iteration}")
@@ -217,7 +262,9 @@ def look(experiment: Experiment, history: History, window: Tensor, classes: int)
 
 
 def running_values(experiment: Experiment, history: History, window: Tensor) -> dict[str, float]:
-    """Running training error (percent) and loss over the last 25 iterations, or as many as there have been."""
+    """Running training error (percent) and loss over the last 25 iterations, or as many as there
+    have been.
+    """
     seen = min(history.iteration, metrics.WINDOW)
     losses, wrong = window[:seen].T.tolist()
     if not all(map(isfinite, losses)):
@@ -226,7 +273,9 @@ def running_values(experiment: Experiment, history: History, window: Tensor) -> 
     return {metrics.TRAIN_ERR: error, metrics.TRAIN_LOSS: sum(losses) / seen}
 
 
-def scores(trainee: Trainee, splits: dict[metrics.Split, Views], ranks: Ranks, everything: bool) -> dict[str, float]:
+def scores(
+    trainee: Trainee, splits: dict[metrics.Split, Views], ranks: Ranks, everything: bool
+) -> dict[str, float]:
     """Errors and losses on the splits; the training set only where `everything` is asked for."""
     names = {
         "test": (metrics.TEST_ERR, metrics.TEST_LOSS),

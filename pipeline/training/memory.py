@@ -1,7 +1,9 @@
-"""How this process keeps the memory that it has used (torch-free): about a fifth of a CPU's training rate hangs on it.
+"""How this process keeps the memory that it has used (torch-free): about a fifth of a CPU's
+training rate hangs on it.
 
-An SGD step allocates and frees the same large activations each time. The C library hands such memory back to the system
-and gets it again as pages that have to be zeroed; told to keep it, it does neither. No number changes.
+An SGD step allocates and frees the same large activations each time. The C library hands such
+memory back to the system and gets it again as pages that have to be zeroed; told to keep it, it
+does neither. No number changes.
 """
 
 import ctypes
@@ -14,7 +16,9 @@ GROW_BY = 64 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for the next allocation, for the life of this process; False where the C library is another."""
+    """Keep freed memory for the next allocation, for the life of this process; False where the C
+    library is another.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

@@ -1,7 +1,9 @@
-"""A run's folder, seen from its loop: what is restored at the start, written on the way, and written last.
+"""A run's folder, seen from its loop: what is restored at the start, written on the way, and
+written last.
 
-Saving is asynchronous: at an iteration's border the state is cloned on its device, which is all that training waits for,
-and a thread writes the clone. Storage that cannot be written is tried again while training goes on, for a while.
+Saving is asynchronous: at an iteration's border the state is cloned on its device, which is all
+that training waits for, and a thread writes the clone. Storage that cannot be written is tried
+again while training goes on, for a while.
 """
 
 import logging
@@ -40,11 +42,18 @@ logger = logging.getLogger(__name__)
 class Saver:
     """Rank 0 writes; every rank restores the same checkpoint.
 
-    `holder` names the lease under which it writes (`pipeline.runs.lease`); without one nobody else is expected.
+    `holder` names the lease under which it writes (`pipeline.runs.lease`); without one nobody else
+    is expected.
     """
 
     def __init__(
-        self, storage: Storage, run: Run, classes: int, ranks: Ranks, seconds: float, holder: str = ""
+        self,
+        storage: Storage,
+        run: Run,
+        classes: int,
+        ranks: Ranks,
+        seconds: float,
+        holder: str = "",
     ) -> None:
         self.storage, self.run, self.classes, self.ranks = storage, run, classes, ranks
         self.seconds = seconds
@@ -52,12 +61,16 @@ class Saver:
         self.stalls: list[float] = []
         """Seconds that training stood still for each checkpoint."""
         self._writer = Writer(storage, run, holder)
-        self._saving, self._beating = ThreadPoolExecutor(1, "checkpoint"), ThreadPoolExecutor(1, "heartbeat")
+        self._saving, self._beating = (
+            ThreadPoolExecutor(1, "checkpoint"),
+            ThreadPoolExecutor(1, "heartbeat"),
+        )
         self._checkpoint: Future[None] | None = None
         self._beat: Future[None] | None = None
 
     def restore(self, trainee: Trainee) -> History:
-        """Load the newest checkpoint that verifies, if there is one; rank 0 decides which it is, and becomes the writer.
+        """Load the newest checkpoint that verifies, if there is one; rank 0 decides which it is,
+        and becomes the writer.
 
         Raises:
             LostRunError: another holds the run.
@@ -66,15 +79,23 @@ class Saver:
         if self.ranks.rank == 0:
             self._writer.claim()
             newest = newest_checkpoint(self.storage, self.run)
-        chosen = torch.tensor([newest.iteration if newest else 0], dtype=torch.int64, device=self.ranks.device)
+        chosen = torch.tensor(
+            [newest.iteration if newest else 0], dtype=torch.int64, device=self.ranks.device
+        )
         iteration = int(self.ranks.sum_disjoint(chosen).item())
         if not iteration:
             return History()
         checkpoint = newest or read_checkpoint(self.storage, self.run, iteration)
         if checkpoint is None:
-            raise OSError(f"checkpoint {iteration} of {self.run} verified on rank 0 but cannot be read here")
+            raise OSError(
+                f"checkpoint {iteration} of {self.run} verified on rank 0 but cannot be read here"
+            )
         load_weights(
-            trainee.network, self.run.experiment, self.classes, checkpoint.files["weights.safetensors"], str(self.run)
+            trainee.network,
+            self.run.experiment,
+            self.classes,
+            checkpoint.files["weights.safetensors"],
+            str(self.run),
         )
         tensors, _ = read_tensors(checkpoint.files["momentum.safetensors"], str(self.run))
         trainee.momentum.copy_(tensors["momentum"])
@@ -85,7 +106,9 @@ class Saver:
         if self.ranks.rank or perf_counter() - self.beaten < HEARTBEAT_SECONDS:
             return
         self.beaten = perf_counter()
-        if self._beat is None or self._beat.done():  # one that is under way in a slow storage is not queued behind
+        if (
+            self._beat is None or self._beat.done()
+        ):  # one that is under way in a slow storage is not queued behind
             rate = clock.rate(history.iteration, running=True)
             self._beat = self._beating.submit(self._write_beat, history.iteration, rate)
 
@@ -95,9 +118,11 @@ class Saver:
             write_heartbeat(self.storage, self.run, iteration, rate, int(1000 * time()))
 
     def due(self, history: History) -> bool:
-        """Whether to save now: at milestones in any case, else when it is time and the one before is written.
+        """Whether to save now: at milestones in any case, else when it is time and the one before
+        is written.
 
-        With 0 seconds between checkpoints, that is after every iteration, and training waits for storage.
+        With 0 seconds between checkpoints, that is after every iteration, and training waits for
+        storage.
 
         Raises:
             StorageLostError, LostRunError: the one before could not be written.
@@ -112,15 +137,22 @@ class Saver:
         return self._checkpoint is None and perf_counter() - self.saved >= self.seconds
 
     def save(self, trainee: Trainee, history: History, window: Tensor) -> None:
-        """Clone the state at this iteration's border and have it written; waits for one that is still being written."""
+        """Clone the state at this iteration's border and have it written; waits for one that is
+        still being written.
+        """
         if self.ranks.rank:
             return
         self.wait()
         started = perf_counter()
-        tensors = {name: tensor.detach().clone() for name, tensor in trainee.network.state_dict().items()}
+        tensors = {
+            name: tensor.detach().clone() for name, tensor in trainee.network.state_dict().items()
+        }
         momentum, seen = trainee.momentum.clone(), window.clone()
         now = replace(
-            history, points=[*history.points], layers=[*history.layers], attempts=[{**a} for a in history.attempts]
+            history,
+            points=[*history.points],
+            layers=[*history.layers],
+            attempts=[{**a} for a in history.attempts],
         )
         if trainee.momentum.is_cuda:
             torch.cuda.synchronize(trainee.momentum.device)
@@ -139,7 +171,9 @@ class Saver:
 
     def _write(self, iteration: int, files: Callable[[], dict[str, bytes]]) -> None:
         checkpoint = Checkpoint(iteration, files())
-        self._insist(lambda: save_checkpoint(self.storage, self.run, checkpoint, self._writer.check))
+        self._insist(
+            lambda: save_checkpoint(self.storage, self.run, checkpoint, self._writer.check)
+        )
 
     def _insist(self, action: Callable[[], None]) -> None:
         """Do something with storage, again and again while it is away."""
@@ -150,11 +184,15 @@ class Saver:
             except OSError as error:
                 if monotonic() - started >= PATIENCE_SECONDS:
                     raise StorageLostError(
-                        f"{self.storage.path(self.run.folder)} could not be written for {PATIENCE_SECONDS:.0f} s "
-                        f"({first_line(error)}); make room or bring it back, then give the same command again"
+                        f"{self.storage.path(self.run.folder)} could not be written for "
+                        f"{PATIENCE_SECONDS:.0f} s "
+                        f"({first_line(error)}); make room or bring it back, then give the same "
+                        "command again"
                     ) from error
                 if not said:
-                    logger.warning("%s: not saved yet (%s); trying again", self.run, first_line(error))
+                    logger.warning(
+                        "%s: not saved yet (%s); trying again", self.run, first_line(error)
+                    )
                 said = True
                 sleep(RETRY_SECONDS)
 

@@ -1,7 +1,9 @@
-"""What can be proved of a stored run: its files against their manifests, its numbers against its row, its bytes again.
+"""What can be proved of a stored run: its files against their manifests, its numbers against its
+row, its bytes again.
 
-`examine` reads; a re-run from one checkpoint to a later one (`Stretch`), made by whoever can train, is compared by
-`first_difference`. How fast a run was and when it ran are no part of what has to be equal.
+`examine` reads; a re-run from one checkpoint to a later one (`Stretch`), made by whoever can train,
+is compared by `first_difference`. How fast a run was and when it ran are no part of what has to be
+equal.
 """
 
 from collections.abc import Iterator
@@ -29,7 +31,9 @@ TENSORS = ("weights.safetensors", "momentum.safetensors")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `what` it is, whether it is as it should be, and what was found."""
+    """One thing that was looked at: `what` it is, whether it is as it should be, and what was
+    found.
+    """
 
     what: str
     good: bool
@@ -37,7 +41,9 @@ class Finding:
 
 
 def examine(storage: Storage, run: Run) -> Iterator[Finding]:
-    """Everything that can be seen of a run without training: identity, dataset, checkpoints, history, provenance."""
+    """Everything that can be seen of a run without training: identity, dataset, checkpoints,
+    history, provenance.
+    """
     yield _identity(storage, run)
     yield _dataset(storage, run)
     sound, finding = _checkpoints(storage, run)
@@ -56,7 +62,9 @@ def _identity(storage: Storage, run: Run) -> Finding:
         return Finding("identity", False, "run.json is missing")
     state = result["status"] if result else "not ended"
     return Finding(
-        "identity", True, f"fingerprint {run.experiment.fingerprint}, as its row and its folder say; {state}"
+        "identity",
+        True,
+        f"fingerprint {run.experiment.fingerprint}, as its row and its folder say; {state}",
     )
 
 
@@ -78,7 +86,9 @@ def _dataset(storage: Storage, run: Run) -> Finding:
 
 
 def _checkpoints(storage: Storage, run: Run) -> tuple[dict[int, Checkpoint], Finding]:
-    """The checkpoints that verify and whose tensors are those of the row's network, and what was found on the way."""
+    """The checkpoints that verify and whose tensors are those of the row's network, and what was
+    found on the way.
+    """
     sound: dict[int, Checkpoint] = {}
     wrong: list[str] = []
     for iteration in sorted(iterations(storage, run)):
@@ -95,21 +105,30 @@ def _checkpoints(storage: Storage, run: Run) -> tuple[dict[int, Checkpoint], Fin
             wrong.append(f"{iteration}: history.json cannot be read ({first_line(error)})")
     result = _result(storage, run)
     if result is not None:
-        needed = [*run.experiment.lr_drops, run.experiment.iterations] if result["status"] == "finished" else []
+        needed = (
+            [*run.experiment.lr_drops, run.experiment.iterations]
+            if result["status"] == "finished"
+            else []
+        )
         damaged = {int(text.partition(":")[0]) for text in wrong}
         wrong += [f"{i}: is missing" for i in needed if i not in sound and i not in damaged]
     if wrong:
         return sound, Finding("checkpoints", False, "; ".join(wrong))
     if not sound:
         return sound, Finding("checkpoints", True, "none yet")
-    return sound, Finding("checkpoints", True, f"{', '.join(f'{i:,}' for i in sound)}: every file as its manifest says")
+    return sound, Finding(
+        "checkpoints",
+        True,
+        f"{', '.join(f'{i:,}' for i in sound)}: every file as its manifest says",
+    )
 
 
 def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
     """Parse everything in a checkpoint.
 
     Raises:
-        InputError, ValueError, KeyError, TypeError: something else lies in the place of tensors or history.
+        InputError, ValueError, KeyError, TypeError: something else lies in the place of tensors or
+            history.
     """
     where = f"checkpoint {checkpoint.iteration}"
     weights, momentum = (checkpoint.files[name] for name in TENSORS)
@@ -126,40 +145,63 @@ def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
 
 def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> Finding:
     """Each checkpoint's measurements: complete, the same in all, and those of `result.json`."""
-    histories = {i: History.from_json(checkpoint.files["history.json"]) for i, checkpoint in sound.items()}
+    histories = {
+        i: History.from_json(checkpoint.files["history.json"]) for i, checkpoint in sound.items()
+    }
     newest = histories[max(histories)]
     for iteration, history in sorted(histories.items(), reverse=True):
         measured = [(point.metric, point.iteration) for point in history.points]
         expected = expected_points(run.experiment, iteration)
         if len(measured) != len(set(measured)):
-            return Finding("history", False, f"{iteration:,}: {len(measured) - len(set(measured))} points are doubled")
+            return Finding(
+                "history",
+                False,
+                f"{iteration:,}: {len(measured) - len(set(measured))} points are doubled",
+            )
         if set(measured) != expected:
             lost, odd = expected - set(measured), set(measured) - expected
-            return Finding("history", False, f"{iteration:,}: {len(lost)} points are missing, {len(odd)} do not belong")
+            return Finding(
+                "history",
+                False,
+                f"{iteration:,}: {len(lost)} points are missing, {len(odd)} do not belong",
+            )
         if history.points != newest.points[: len(history.points)]:
             return Finding(
-                "history", False, f"{iteration:,}: its points are not the first ones of the newest checkpoint"
+                "history",
+                False,
+                f"{iteration:,}: its points are not the first ones of the newest checkpoint",
             )
     result = _result(storage, run)
     if result is not None and result["status"] == "finished":
         if result["final"] != newest.last():
-            return Finding("history", False, "final in result.json is not what the last checkpoint holds")
+            return Finding(
+                "history", False, "final in result.json is not what the last checkpoint holds"
+            )
         if not _same_attempts(result, newest.attempts):
-            return Finding("history", False, "attempts in result.json are not those of the last checkpoint")
+            return Finding(
+                "history", False, "attempts in result.json are not those of the last checkpoint"
+            )
     agrees = ", result.json agrees" if result else ""
-    return Finding("history", True, f"{len(newest.points):,} points, all that the row asks for, none twice{agrees}")
+    return Finding(
+        "history",
+        True,
+        f"{len(newest.points):,} points, all that the row asks for, none twice{agrees}",
+    )
 
 
 def _same_attempts(result: dict[str, Any], history: list[dict[str, Any]]) -> bool:
     """Whether result and last checkpoint tell of the same attempts.
 
-    How long saving took is added to the last one afterwards; an attempt that found nothing left to train is in the result
-    alone.
+    How long saving took is added to the last one afterwards; an attempt that found nothing left to
+    train is in the result alone.
     """
 
     def trained(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         some = [one for one in attempts if one["from_iteration"] < result["iterations"]]
-        return [{key: value for key, value in one.items() if key != "checkpoint_stall_ms"} for one in some]
+        return [
+            {key: value for key, value in one.items() if key != "checkpoint_stall_ms"}
+            for one in some
+        ]
 
     return trained(result["attempts"]) == trained(history)
 
@@ -170,42 +212,58 @@ def _provenance(checkpoint: Checkpoint) -> Finding:
     for before, after in pairwise(attempts):
         differing = drift_text(drift(before, after))
         if differing and "drift" not in after:
-            return Finding("provenance", False, f"attempts differ, which nobody allowed: {differing}")
+            return Finding(
+                "provenance", False, f"attempts differ, which nobody allowed: {differing}"
+            )
     drifts = [attempt["drift"] for attempt in attempts if "drift" in attempt]
-    dirty = ", from a checkout with uncommitted changes" if any(attempt.get("dirty") for attempt in attempts) else ""
+    dirty = (
+        ", from a checkout with uncommitted changes"
+        if any(attempt.get("dirty") for attempt in attempts)
+        else ""
+    )
     made = f"{len(attempts)} attempt{'s' * (len(attempts) != 1)} on {_kinds(attempts)}{dirty}"
-    return Finding("provenance", True, made + (f"; drift was allowed ({'; '.join(drifts)})" if drifts else ""))
+    return Finding(
+        "provenance", True, made + (f"; drift was allowed ({'; '.join(drifts)})" if drifts else "")
+    )
 
 
 def _kinds(attempts: list[dict[str, Any]]) -> str:
     kinds = [
-        f"{a.get('hardware', 'unknown hardware')} ({str(a.get('commit', 'unknown commit'))[:12]})" for a in attempts
+        f"{a.get('hardware', 'unknown hardware')} ({str(a.get('commit', 'unknown commit'))[:12]})"
+        for a in attempts
     ]
     return ", ".join(dict.fromkeys(kinds))
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """The part of a run that is trained again: from checkpoint `start` (0: from initialisation) to checkpoint `end`."""
+    """The part of a run that is trained again: from checkpoint `start` (0: from initialisation) to
+    checkpoint `end`.
+    """
 
     start: int
     end: int
 
     @classmethod
     def of(cls, storage: Storage, run: Run, start: int | None) -> "Stretch":
-        """From `start`, by default the last checkpoint but one, to the newest; of those that are not damaged.
+        """From `start`, by default the last checkpoint but one, to the newest; of those that are
+        not damaged.
 
         Raises:
             InputError: there is no such checkpoint, or nothing after it.
         """
-        there = sorted(i for i in iterations(storage, run) if read_checkpoint(storage, run, i) is not None)
+        there = sorted(
+            i for i in iterations(storage, run) if read_checkpoint(storage, run, i) is not None
+        )
         if not there:
             raise InputError(f"{run}: has no checkpoint yet, so there is nothing to train again")
         if start is None:
             start = there[-2] if len(there) > 1 else 0
         if start not in (0, *there[:-1]):
             choices = ", ".join(map(str, (0, *there[:-1])))
-            raise InputError(f"--from {start}: no checkpoint of {run} with another after it; there are {choices}")
+            raise InputError(
+                f"--from {start}: no checkpoint of {run} with another after it; there are {choices}"
+            )
         return cls(start, there[-1])
 
     def compared(self, storage: Storage, run: Run) -> list[int]:
@@ -224,14 +282,21 @@ class Stretch:
 
 
 def first_difference(stored: Checkpoint, again: Checkpoint) -> str:
-    """Where two checkpoints of one iteration differ first; empty if their bytes and measurements are equal."""
+    """Where two checkpoints of one iteration differ first; empty if their bytes and measurements
+    are equal.
+    """
     for name in TENSORS:
         if stored.files[name] != again.files[name]:
             return f"{name}: {_tensor_difference(stored.files[name], again.files[name])}"
-    one, two = (History.from_json(checkpoint.files["history.json"]) for checkpoint in (stored, again))
+    one, two = (
+        History.from_json(checkpoint.files["history.json"]) for checkpoint in (stored, again)
+    )
     mine, theirs = ([p for p in h.points if p.metric not in SPEEDS] for h in (one, two))
     for point, other in zip(mine, theirs, strict=False):
-        known, measured = (point.metric, point.iteration, point.value), (other.metric, other.iteration, other.value)
+        known, measured = (
+            (point.metric, point.iteration, point.value),
+            (other.metric, other.iteration, other.value),
+        )
         if known != measured:
             return f"{point.metric} at {point.iteration:,}: {point.value!r}, again {other.value!r}"
     if len(mine) != len(theirs):

@@ -1,4 +1,6 @@
-"""Measured frames made by hand: a few runs with given errors, in the schema of `analysis.measured.frames`."""
+"""Measured frames made by hand: a few runs with given errors, in the schema of
+`analysis.measured.frames`.
+"""
 
 import pandas as pd
 
@@ -39,10 +41,18 @@ def run_row(experiment: str, seed: int, **changes: object) -> dict[str, object]:
 
 def points(run_id: str, metric: str, values: dict[int, float]) -> list[dict[str, object]]:
     return [
-        {"run_id": run_id, "metric": metric, "iteration": i, "value": v, "time_ms": 1_700_000_000_000 + i}
+        {
+            "run_id": run_id,
+            "metric": metric,
+            "iteration": i,
+            "value": v,
+            "time_ms": 1_700_000_000_000 + i,
+        }
         for i, v in values.items()
     ]
 
 
 def frames_of(rows: list[dict[str, object]], measured: list[dict[str, object]]) -> Frames:
-    return pd.DataFrame(rows), pd.DataFrame(measured, columns=["run_id", "metric", "iteration", "value", "time_ms"])
+    return pd.DataFrame(rows), pd.DataFrame(
+        measured, columns=["run_id", "metric", "iteration", "value", "time_ms"]
+    )

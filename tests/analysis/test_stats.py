@@ -95,11 +95,16 @@ def test_interval_of_a_difference_from_the_t_table():
 
 
 def test_the_seeds_that_would_decide_by_hand():
-    # A mean 0.1 from its number with std 0.3: at n = 5 the half width is 2.132 * 0.3 / sqrt(5) = 0.286 <= 0.4; at 4 it is 0.353.
+    # A mean 0.1 from its number with std 0.3: at n = 5 the half width is 2.132 * 0.3 / sqrt(5) =
+    # 0.286 <= 0.4; at 4 it is 0.353.
     assert half_width(0.3, 5) == pytest.approx(0.286, abs=5e-4)
     assert seeds_to_place(0.1, 0.3, 3, -0.5, 0.5) == 4
     assert seeds_to_place(0.2, 0.3, 3, -0.5, 0.5) == 5
     assert seeds_to_place(0.5, 0.3, 3, -0.5, 0.5) is None
-    assert seeds_to_order([3.0, 4.0, 5.0], [3.5, 4.5, 5.5]) == 23  # 0.5 > t(44) * sqrt(2) / sqrt(23) = 1.680 * 0.2949
+    assert (
+        seeds_to_order([3.0, 4.0, 5.0], [3.5, 4.5, 5.5]) == 23
+    )  # 0.5 > t(44) * sqrt(2) / sqrt(23) = 1.680 * 0.2949
     assert seeds_to_order([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) is None
-    assert seen_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(2.132 * (2 / 3) ** 0.5, abs=1e-3)
+    assert seen_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(
+        2.132 * (2 / 3) ** 0.5, abs=1e-3
+    )

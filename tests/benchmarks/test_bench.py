@@ -17,7 +17,17 @@ from tests.conftest import Cli
 @pytest.mark.slow
 def test_bench_loop_times_every_contestant_and_says_how(cli: Cli, tmp_path: Path) -> None:
     done = cli(
-        "bench", "loop", "--rounds", "1", "--steps", "1", "--precision", "fp32", "--storage", tmp_path, timeout=580
+        "bench",
+        "loop",
+        "--rounds",
+        "1",
+        "--steps",
+        "1",
+        "--precision",
+        "fp32",
+        "--storage",
+        tmp_path,
+        timeout=580,
     )
     assert done.returncode == 0, done.stderr
     for what in (
@@ -33,7 +43,9 @@ def test_bench_loop_times_every_contestant_and_says_how(cli: Cli, tmp_path: Path
 
 
 def make_meeting(place: Path, name: str, seconds: float) -> Callable[[], None]:
-    """What a process of its own makes: a step that sleeps, and ends only when the other process's has begun too."""
+    """What a process of its own makes: a step that sleeps, and ends only when the other process's
+    has begun too.
+    """
 
     def step() -> None:
         (place / name).touch()
@@ -51,7 +63,10 @@ def make_failing() -> Callable[[], None]:
 
 
 def test_processes_of_a_contestant_step_at_once_and_the_slowest_counts(tmp_path: Path) -> None:
-    makes = [partial(make_meeting, tmp_path, name, seconds) for name, seconds in (("slow", 0.3), ("fast", 0.0))]
+    makes = [
+        partial(make_meeting, tmp_path, name, seconds)
+        for name, seconds in (("slow", 0.3), ("fast", 0.0))
+    ]
     with closing(OwnProcesses("two", makes, warm_steps=0)) as two:
         assert two.runs == 2
         assert two.seconds(2) >= 0.6
@@ -71,12 +86,23 @@ def test_bench_ray_needs_a_precision_that_exists(cli: Cli, tmp_path: Path) -> No
 
 
 def test_bench_profile_shares_out_the_whole_step_by_kind(cli: Cli, tmp_path: Path) -> None:
-    done = cli("bench", "profile", "resnet20", "--precision", "fp32", "--steps", "2", "--storage", tmp_path)
+    done = cli(
+        "bench", "profile", "resnet20", "--precision", "fp32", "--steps", "2", "--storage", tmp_path
+    )
     assert done.returncode == 0, done.stderr
     rows = [line.rsplit(maxsplit=2) for line in done.stdout.splitlines() if "%" in line]
     shares = {kind.strip(): float(share.rstrip("%")) for kind, share, _ in rows}
-    both_ways = {f"{kind}, {way}" for kind in ("convolution", "batch norm", "ReLU") for way in ("forward", "backward")}
-    assert set(shares) >= both_ways | {"data plane (augmentation)", "sums of gradients, SGD", BETWEEN, OTHER}
+    both_ways = {
+        f"{kind}, {way}"
+        for kind in ("convolution", "batch norm", "ReLU")
+        for way in ("forward", "backward")
+    }
+    assert set(shares) >= both_ways | {
+        "data plane (augmentation)",
+        "sums of gradients, SGD",
+        BETWEEN,
+        OTHER,
+    }
     assert sum(shares.values()) == pytest.approx(100, abs=1)
     (step,) = (line for line in done.stdout.splitlines() if "images/s" in line)
     assert sum(number(ms) for _, _, ms in rows) == pytest.approx(number(step.split()[-1]), rel=0.01)
@@ -87,7 +113,9 @@ def test_bench_tracking_says_what_it_cost(cli: Cli, tmp_path: Path) -> None:
     options = ("--iterations", "24", "--rounds", "1", "--precision", "fp32", "--storage", tmp_path)
     done = cli("bench", "tracking", *options, timeout=500)
     assert done.returncode == 0, done.stderr
-    (share,) = (line for line in done.stdout.splitlines() if "publisher's share of the CPU time" in line)
+    (share,) = (
+        line for line in done.stdout.splitlines() if "publisher's share of the CPU time" in line
+    )
     assert 0 < float(re.findall(r"([\d.]+)%", share)[0]) < 100
     assert "followed / alone" in done.stdout
 

@@ -1,4 +1,6 @@
-"""`resnet-repro bench data`: both sides show the same photographs, and the order of ImageNet's fits its memory."""
+"""`resnet-repro bench data`: both sides show the same photographs, and the order of ImageNet's fits
+its memory.
+"""
 
 from contextlib import closing
 from dataclasses import replace
@@ -57,7 +59,9 @@ def test_the_order_of_imagenet_takes_at_most_32_megabytes() -> None:
     assert seconds > 0 and 5 < megabytes <= 32
 
 
-def test_too_few_photographs_and_small_images_are_refused(cli: Cli, storage: Storage, tmp_path: Path) -> None:
+def test_too_few_photographs_and_small_images_are_refused(
+    cli: Cli, storage: Storage, tmp_path: Path
+) -> None:
     done = cli("bench", "data", "--data", "digits", "--storage", storage.uri)
     assert done.returncode == 2 and "wants photographs, such as imagenet" in done.stderr
     few = Storage(str(tmp_path / "few"))

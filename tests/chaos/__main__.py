@@ -1,7 +1,9 @@
-"""`make chaos`: a seeded campaign of kills on a real cluster of two nodes, each judged against a run nobody disturbed.
+"""`make chaos`: a seeded campaign of kills on a real cluster of two nodes, each judged against a
+run nobody disturbed.
 
-Every kill has a run of its own (one seed of one row), which is killed at a random time while it trains. The table is
-written to PLACE after each kill; a campaign that was interrupted goes on where it was when its command is given again.
+Every kill has a run of its own (one seed of one row), which is killed at a random time while it
+trains. The table is written to PLACE after each kill; a campaign that was interrupted goes on where
+it was when its command is given again.
 """
 
 import argparse
@@ -39,7 +41,9 @@ PATIENCE_SECONDS = 400.0
 
 @dataclass(frozen=True)
 class Row:
-    """One kill in the table: `killed_at` and `continued_from` are iterations, `recovery_s` until training was past them."""
+    """One kill in the table: `killed_at` and `continued_from` are iterations, `recovery_s` until
+    training was past them.
+    """
 
     kill: int
     kind: str
@@ -61,7 +65,9 @@ class Row:
 def main() -> int:
     """Run the campaign; 0 if every kill was survived without a trace."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleaning up behind us, as after Ctrl-C
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # cleaning up behind us, as after Ctrl-C
     place = options.place.resolve()
     place.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -70,7 +76,11 @@ def main() -> int:
         print(f"error: no network namespaces here: {why_not}", file=sys.stderr)
         return 2
     nodes: Nodes = Plain(place) if why_not else Namespaces(place)
-    form = f"two raylets on 127.0.0.1 ({why_not})" if why_not else "two network namespaces with their own addresses"
+    form = (
+        f"two raylets on 127.0.0.1 ({why_not})"
+        if why_not
+        else "two network namespaces with their own addresses"
+    )
     print(f"campaign {options.seed} of {options.kills} kills on {form}, in {place}", flush=True)
     kinds = _kinds(options, nodes)
     rows = _read(place)
@@ -85,29 +95,50 @@ def main() -> int:
             row = _one(number, kinds[number], options.seed, place, nodes, server)
             rows.append(row)
             _write(place, rows, form, options.seed)
-            print(f"{number + 1}/{len(kinds)} {'good' if row.good else 'BAD '} {_text(row)}", flush=True)
+            print(
+                f"{number + 1}/{len(kinds)} {'good' if row.good else 'BAD '} {_text(row)}",
+                flush=True,
+            )
     finally:
         nodes.close()
         server.kill()
     bad = [row for row in rows if not row.good]
-    print(f"\n{(place / 'chaos.md').read_text()}\n{len(rows) - len(bad)} of {len(rows)} kills left no trace")
+    print(
+        f"\n{(place / 'chaos.md').read_text()}\n{len(rows) - len(bad)} of {len(rows)} kills left "
+        "no trace"
+    )
     return 1 if bad else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="decides the kinds' order and the moments")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="decides the kinds' order and the moments"
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of " + ", ".join(KINDS))
     parser.add_argument("--place", type=Path, default=Path("results/chaos"))
-    parser.add_argument("--require-namespaces", action="store_true", help="fail where nodes cannot have own addresses")
-    parser.add_argument("--no-namespaces", action="store_true", help="two raylets on loopback in any case")
+    parser.add_argument(
+        "--require-namespaces",
+        action="store_true",
+        help="fail where nodes cannot have own addresses",
+    )
+    parser.add_argument(
+        "--no-namespaces", action="store_true", help="two raylets on loopback in any case"
+    )
     return parser.parse_args()
 
 
 def _another_campaign(place: Path, options: argparse.Namespace, rows: list[Row]) -> str:
-    """Why the table that lies in the place is not this campaign's, or is complete already; empty if it may go on."""
-    about = {"seed": options.seed, "kinds": options.kinds, "kills": options.kills, "source": source_digest()}
+    """Why the table that lies in the place is not this campaign's, or is complete already; empty if
+    it may go on.
+    """
+    about = {
+        "seed": options.seed,
+        "kinds": options.kinds,
+        "kills": options.kills,
+        "source": source_digest(),
+    }
     file = place / "campaign.json"
     if not rows:
         file.write_text(json.dumps(about))
@@ -132,7 +163,12 @@ def _one(number: int, kind: str, seed: int, place: Path, nodes: Nodes, server: S
     dice = random.Random(f"{seed} {number}")
     storage, reference = Storage(str(place / "store")), Storage(str(place / "reference"))
     dataset = digits()
-    run = Run(experiment_named("resnet20", SETTINGS, ITERATIONS), dataset.id, dataset.key, 1000 * seed + number)
+    run = Run(
+        experiment_named("resnet20", SETTINGS, ITERATIONS),
+        dataset.id,
+        dataset.key,
+        1000 * seed + number,
+    )
     for each in (storage, reference):
         write_dataset(each, dataset, {"kind": "embedded"})
     storage.delete(run.folder)  # of a campaign that was interrupted at this kill
@@ -162,13 +198,19 @@ def _one(number: int, kind: str, seed: int, place: Path, nodes: Nodes, server: S
     history = newest_history(storage, run)
     starts = [int(attempt["from_iteration"]) for attempt in history.attempts[1:]] if history else []
     if killed_at >= ITERATIONS or not (starts or kind == "mlflow"):
-        verdict = replace(verdict, survived=False)  # the blow came too late, or hit nothing: no proof of anything
+        verdict = replace(
+            verdict, survived=False
+        )  # the blow came too late, or hit nothing: no proof of anything
     recovery = progress.first_past(max([killed_at, *starts])) - killed
     continued = ", ".join(map(str, starts)) or "went on"
-    return Row(number + 1, kind, killed_at, continued, round(recovery, 1), **asdict(verdict), remark=remark)
+    return Row(
+        number + 1, kind, killed_at, continued, round(recovery, 1), **asdict(verdict), remark=remark
+    )
 
 
-def _judged(storage: Storage, reference: Storage, run: Run, server: Server, ended: int | None) -> Verdict:
+def _judged(
+    storage: Storage, reference: Storage, run: Run, server: Server, ended: int | None
+) -> Verdict:
     """The verdict, once the server answers."""
     deadline = time.monotonic() + 60
     while True:
@@ -224,14 +266,17 @@ class Progress:
         while not self._end.wait(0.1):
             with suppress(OSError):
                 beat = read_heartbeat(self._storage, self._run)
-                reached = max(newest_iteration(self._storage, self._run), beat["iteration"] if beat else 0)
+                reached = max(
+                    newest_iteration(self._storage, self._run), beat["iteration"] if beat else 0
+                )
                 if reached > self.reached:
                     self._seen.append((time.monotonic(), reached))
 
 
 def _text(row: Row) -> str:
     return (
-        f"{row.kind}: killed at {row.killed_at}, continued from {row.continued_from}, {row.recovery_s:.1f} s; "
+        f"{row.kind}: killed at {row.killed_at}, continued from {row.continued_from}, "
+        f"{row.recovery_s:.1f} s; "
         f"{row.lost} lost, {row.doubled} doubled, {'equal' if row.equal else 'NOT EQUAL'}"
     )
 
@@ -261,13 +306,16 @@ def _write(place: Path, rows: list[Row], form: str, seed: int) -> None:
     lines = [
         f"Campaign {seed}, {form}:",
         "",
-        "| # | killed | at iteration | continued from | seconds to recover | survived | lost | doubled | bytes |",
+        "| # | killed | at iteration | continued from | seconds to recover | survived | lost | "
+        "doubled | bytes |",
     ]
     lines.append("|--:|---|--:|--:|--:|---|--:|--:|---|")
     for row in rows:
         lines.append(
-            f"| {row.kill} | {row.kind}{f' ({row.remark})' if row.remark else ''} | {row.killed_at} | {row.continued_from} | {row.recovery_s:.1f} | "
-            f"{'yes' if row.survived else 'NO'} | {row.lost} | {row.doubled} | {'equal' if row.equal else 'NOT EQUAL'} |"
+            f"| {row.kill} | {row.kind}{f' ({row.remark})' if row.remark else ''} | "
+            f"{row.killed_at} | {row.continued_from} | {row.recovery_s:.1f} | "
+            f"{'yes' if row.survived else 'NO'} | {row.lost} | {row.doubled} | "
+            f"{'equal' if row.equal else 'NOT EQUAL'} |"
         )
     (place / "chaos.md").write_text("\n".join(lines) + "\n")
 

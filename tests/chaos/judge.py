@@ -1,4 +1,6 @@
-"""Whether a run came through: what it should have measured, what MLflow has of it, and its last bytes, compared."""
+"""Whether a run came through: what it should have measured, what MLflow has of it, and its last
+bytes, compared.
+"""
 
 import json
 from collections import Counter
@@ -19,7 +21,9 @@ Values = dict[tuple[str, int], float]
 
 @dataclass(frozen=True)
 class Verdict:
-    """`lost` and `doubled` count points of the expected set in MLflow; `equal` is about bytes and measured values."""
+    """`lost` and `doubled` count points of the expected set in MLflow; `equal` is about bytes and
+    measured values.
+    """
 
     survived: bool
     lost: int
@@ -31,17 +35,23 @@ class Verdict:
         return self.survived and self.equal and not self.lost and not self.doubled
 
 
-def judge(storage: Storage, reference: Storage, run: Run, server: str, ended: int | None) -> Verdict:
+def judge(
+    storage: Storage, reference: Storage, run: Run, server: str, ended: int | None
+) -> Verdict:
     """Compare a run with the one that was never disturbed; `ended` is its command's exit code."""
     result = read_result(storage, run)
     published = runs_of(server, run.key)
     finished = [found for found in published if found["info"]["status"] == "FINISHED"]
     points = [point for found in published for point in points_of(server, found)]
     return Verdict(
-        survived=ended == 0 and result is not None and result["status"] == "finished" and len(finished) == 1,
+        survived=ended == 0
+        and result is not None
+        and result["status"] == "finished"
+        and len(finished) == 1,
         lost=lost(run, points),
         doubled=doubled(run, points) + max(0, len(published) - 1),
-        equal=same_bytes(storage, reference, run) and same_values(dict(_measured(reference, run)), points),
+        equal=same_bytes(storage, reference, run)
+        and same_values(dict(_measured(reference, run)), points),
     )
 
 
@@ -53,7 +63,9 @@ def lost(run: Run, points: list[tuple[str, int, float]]) -> int:
 def doubled(run: Run, points: list[tuple[str, int, float]]) -> int:
     """Points that are there more than once, or that the row does not ask for."""
     counted = Counter((name, step) for name, step, _ in points)
-    return sum(count - 1 for count in counted.values()) + len(counted.keys() - expected_points(run.experiment))
+    return sum(count - 1 for count in counted.values()) + len(
+        counted.keys() - expected_points(run.experiment)
+    )
 
 
 def same_bytes(storage: Storage, reference: Storage, run: Run) -> bool:
@@ -61,12 +73,19 @@ def same_bytes(storage: Storage, reference: Storage, run: Run) -> bool:
     mine, whole = newest_checkpoint(storage, run), newest_checkpoint(reference, run)
     if mine is None or whole is None or mine.iteration != whole.iteration:
         return False
-    return all(mine.files[name] == whole.files[name] for name in ("weights.safetensors", "momentum.safetensors"))
+    return all(
+        mine.files[name] == whole.files[name]
+        for name in ("weights.safetensors", "momentum.safetensors")
+    )
 
 
 def same_values(whole: Values, points: list[tuple[str, int, float]]) -> bool:
     """Whether every value that MLflow has is the undisturbed run's."""
-    return all(whole.get((name, step)) == value for name, step, value in points if name != IMAGES_PER_SECOND)
+    return all(
+        whole.get((name, step)) == value
+        for name, step, value in points
+        if name != IMAGES_PER_SECOND
+    )
 
 
 def _measured(storage: Storage, run: Run) -> list[tuple[tuple[str, int], float]]:
@@ -77,8 +96,14 @@ def _measured(storage: Storage, run: Run) -> list[tuple[tuple[str, int], float]]
 
 def runs_of(server: str, key: str) -> list[dict[str, Any]]:
     """The MLflow runs with a run key, by the REST API."""
-    experiment = _ask(server, "experiments/get-by-name?experiment_name=resnet-repro")["experiment"]["experiment_id"]
-    query = {"experiment_ids": [experiment], "filter": f"tags.run_key = '{key}'", "max_results": 100}
+    experiment = _ask(server, "experiments/get-by-name?experiment_name=resnet-repro")["experiment"][
+        "experiment_id"
+    ]
+    query = {
+        "experiment_ids": [experiment],
+        "filter": f"tags.run_key = '{key}'",
+        "max_results": 100,
+    }
     return list(_ask(server, "runs/search", query).get("runs", []))
 
 
@@ -90,7 +115,9 @@ def points_of(server: str, found: dict[str, Any]) -> list[tuple[str, int, float]
         while True:
             query = f"metrics/get-history?run_id={found['info']['run_id']}&metric_key={quote(metric['key'])}&max_results=1000"
             page = _ask(server, query + (f"&page_token={quote(token)}" if token else ""))
-            points += [(metric["key"], int(p["step"]), float(p["value"])) for p in page.get("metrics", [])]
+            points += [
+                (metric["key"], int(p["step"]), float(p["value"])) for p in page.get("metrics", [])
+            ]
             token = page.get("next_page_token", "")
             if not token:
                 break

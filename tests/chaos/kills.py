@@ -1,4 +1,6 @@
-"""What dies, and what is done about it by whoever runs a cluster: nodes are started again, commands given again."""
+"""What dies, and what is done about it by whoever runs a cluster: nodes are started again, commands
+given again.
+"""
 
 import os
 import random
@@ -32,7 +34,8 @@ class Server:
         """Start it, again where it was; returns at once.
 
         Raises:
-            RuntimeError: something else listens there, such as the server of a campaign that was killed.
+            RuntimeError: something else listens there, such as the server of a campaign that was
+                killed.
         """
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -95,9 +98,27 @@ class Scene:
     def give_command(self, workers: str = "2") -> None:
         """Give the command, for the first time or again."""
         line = [sys.executable, "-m", "jobs.cli", "train", *self.row, "--seed", str(self.run.seed)]
-        line += ["--workers", workers, "--threads", "1", "--device", "cpu", "--checkpoint-seconds", "1"]
-        line += ["--storage", str(self.storage), "--tracking", self.server.uri, "--address", self.nodes.cluster]
-        self.command = self.nodes.run("a", line, self.storage.parent / f"command-{self.run.seed}.log")
+        line += [
+            "--workers",
+            workers,
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+            "--checkpoint-seconds",
+            "1",
+        ]
+        line += [
+            "--storage",
+            str(self.storage),
+            "--tracking",
+            self.server.uri,
+            "--address",
+            self.nodes.cluster,
+        ]
+        self.command = self.nodes.run(
+            "a", line, self.storage.parent / f"command-{self.run.seed}.log"
+        )
 
     def kill_command(self) -> None:
         """SIGKILL to the driver."""
@@ -109,7 +130,9 @@ class Scene:
 
 
 def worker(scene: Scene) -> None:
-    """One of the two training processes; Ray Train's controller sees it, and our loop starts the group anew."""
+    """One of the two training processes; Ray Train's controller sees it, and our loop starts the
+    group anew.
+    """
     os.kill(scene.dice.choice(scene.nodes.workers()), signal.SIGKILL)
 
 
@@ -132,7 +155,9 @@ def driver(scene: Scene) -> None:
 
 
 def head(scene: Scene) -> None:
-    """The head node with the command on it; the other node lives on for a while, then both belong to a new cluster."""
+    """The head node with the command on it; the other node lives on for a while, then both belong
+    to a new cluster.
+    """
     scene.nodes.kill("a")
     time.sleep(DOWN_SECONDS)
     scene.nodes.kill("b")
@@ -155,7 +180,9 @@ def mlflow(scene: Scene) -> None:
 
 
 def link(scene: Scene) -> str:
-    """The link of the second node, cut until the head gives the node up; its raylet then does too and is started again."""
+    """The link of the second node, cut until the head gives the node up; its raylet then does too
+    and is started again.
+    """
     watch = "import time; print('ready', flush=True); exec('while sum(n[\"Alive\"] for n in ray.nodes()) > 1: time.sleep(.1)')"
     line = scene.nodes.connected(watch + "; print('noticed', flush=True)")
     watcher = subprocess.Popen(
@@ -195,7 +222,9 @@ print(client.drain_node(spot, reason, "spot", time.time_ns() // 1_000_000 + 1000
 
 
 def preemption(scene: Scene) -> None:
-    """The second node with a warning: the run saves and leaves, and the node is killed when its time is over."""
+    """The second node with a warning: the run saves and leaves, and the node is killed when its
+    time is over.
+    """
     line = scene.nodes.connected(WARNING)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     warner = subprocess.Popen(line, text=True, env=os.environ | QUIET, **pipes)  # type: ignore[call-overload]
@@ -214,5 +243,6 @@ def preemption(scene: Scene) -> None:
 
 
 KINDS: dict[str, Callable[[Scene], str | None]] = {
-    kind.__name__: kind for kind in (worker, node, elastic, driver, head, cluster, mlflow, link, workers, preemption)
+    kind.__name__: kind
+    for kind in (worker, node, elastic, driver, head, cluster, mlflow, link, workers, preemption)
 }

@@ -1,8 +1,10 @@
-"""Two Ray nodes on one machine that can die: in network namespaces with addresses of their own, or as plain processes.
+"""Two Ray nodes on one machine that can die: in network namespaces with addresses of their own, or
+as plain processes.
 
-In the first form (root, Linux) a node has its own network, process numbers, host name and session folder, so that killing
-all its processes is what a power loss is to the others, and setting its link down is a partition. In the second both
-share 127.0.0.1, and links cannot be cut. The file system is shared in both.
+In the first form (root, Linux) a node has its own network, process numbers, host name and session
+folder, so that killing all its processes is what a power loss is to the others, and setting its
+link down is a partition. In the second both share 127.0.0.1, and links cannot be cut. The file
+system is shared in both.
 """
 
 import os
@@ -29,7 +31,9 @@ NOTICE = {
 """A node that cannot be reached is given up after about 10 s, as in cluster.yaml."""
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "COLUMNS": "200"}
-"""Without tokens, which Ray finds in the user's home where it has started there before, on some sides alone."""
+"""Without tokens, which Ray finds in the user's home where it has started there before, on some
+sides alone.
+"""
 
 
 class Nodes(ABC):
@@ -71,19 +75,41 @@ class Nodes(ABC):
         return f"{self.address('a')}:{GCS_PORT}"
 
     def start(self, *nodes: str, **changed: str) -> None:
-        """Start nodes, their environment changed; with the head among them, wait until all are there."""
+        """Start nodes, their environment changed; with the head among them, wait until all are
+        there.
+        """
         for node in nodes:
-            line = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-            line += ["--num-cpus=1", "--object-store-memory=100000000", f"--node-ip-address={self.address(node)}"]
+            line = [
+                sys.executable,
+                "-m",
+                "ray.scripts.scripts",
+                "start",
+                "--block",
+                "--disable-usage-stats",
+            ]
+            line += [
+                "--num-cpus=1",
+                "--object-store-memory=100000000",
+                f"--node-ip-address={self.address(node)}",
+            ]
             line += (
-                ["--head", f"--port={GCS_PORT}", f"--include-dashboard={str(self.dashboard).lower()}"]
+                [
+                    "--head",
+                    f"--port={GCS_PORT}",
+                    f"--include-dashboard={str(self.dashboard).lower()}",
+                ]
                 if node == "a"
                 else [f"--address={self.cluster}"]
             )
             log = open(self.place / f"node-{node}.log", "ab")  # noqa: SIM115  (the process keeps it)
             environment = os.environ | NOTICE | self.environment | changed
             self.running[node] = subprocess.Popen(
-                self.boot(node, line), stdout=log, stderr=log, start_new_session=True, env=environment, cwd=ROOT
+                self.boot(node, line),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=environment,
+                cwd=ROOT,
             )
             log.close()
             if node == "a":
@@ -112,7 +138,13 @@ class Nodes(ABC):
         """What such code prints; empty where it fails."""
         line = self.connected(code)
         done = subprocess.run(
-            line, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env=os.environ | self.environment
+            line,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=ROOT,
+            env=os.environ | self.environment,
         )
         return done.stdout.strip() if done.returncode == 0 else ""
 
@@ -144,7 +176,10 @@ class Nodes(ABC):
     def _wait_for_head(self) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection((self.address("a"), GCS_PORT), timeout=1):
+            with (
+                suppress(OSError),
+                socket.create_connection((self.address("a"), GCS_PORT), timeout=1),
+            ):
                 return
             time.sleep(0.2)
         raise RuntimeError(f"the head did not start; see {self.place}/node-a.log")
@@ -156,7 +191,9 @@ class Nodes(ABC):
             if self.ask("print(sum(node['Alive'] for node in ray.nodes()))") == str(count):
                 return
             time.sleep(0.5)
-        raise RuntimeError(f"the cluster did not come to {count} nodes; see {self.place}/node-*.log")
+        raise RuntimeError(
+            f"the cluster did not come to {count} nodes; see {self.place}/node-*.log"
+        )
 
 
 class Namespaces(Nodes):
@@ -179,10 +216,14 @@ class Namespaces(Nodes):
             _ip("-n", space, "addr add", f"{self.address(node)}/24", "dev eth0")
             _ip("-n", space, "link set lo up")
             _ip("-n", space, "link set eth0 up")
-            _ip("-n", space, "route add default via", self.host)  # else Ray takes the host name for the node's address
+            _ip(
+                "-n", space, "route add default via", self.host
+            )  # else Ray takes the host name for the node's address
             folder = place / node
             (folder / "ray").mkdir(parents=True, exist_ok=True)
-            (folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address(node)} node-{node}\n")
+            (folder / "hosts").write_text(
+                f"127.0.0.1 localhost\n{self.address(node)} node-{node}\n"
+            )
 
     def _space(self, node: str) -> str:
         return f"rr-chaos-{node}"
@@ -201,10 +242,23 @@ class Namespaces(Nodes):
         outer = self.running[node].pid
         children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
         script = f"cd {ROOT} && exec {join(line)}"
-        return ["nsenter", "-t", children[0] if children else str(outer), "-m", "-u", "-p", "-n", "bash", "-c", script]
+        return [
+            "nsenter",
+            "-t",
+            children[0] if children else str(outer),
+            "-m",
+            "-u",
+            "-p",
+            "-n",
+            "bash",
+            "-c",
+            script,
+        ]
 
     def processes(self, node: str) -> list[int]:
-        done = subprocess.run(["ip", "netns", "pids", self._space(node)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["ip", "netns", "pids", self._space(node)], capture_output=True, text=True, check=False
+        )
         return [int(pid) for pid in done.stdout.split()]
 
     def link(self, node: str, up: bool) -> None:
@@ -242,7 +296,9 @@ class Plain(Nodes):
     def processes(self, node: str) -> list[int]:
         roots = [self.running[node].pid] if node in self.running else []
         command = getattr(self, "_command", None)
-        roots += [command.pid] if node == "a" and command is not None and command.poll() is None else []
+        roots += (
+            [command.pid] if node == "a" and command is not None and command.poll() is None else []
+        )
         return [pid for root in roots for pid in (root, *descendants(root))]
 
 
@@ -253,7 +309,11 @@ def namespaces_possible() -> str:
     try:
         for line in ("ip netns add rr-chaos-try", "ip link add rr-chaos-try type bridge"):
             subprocess.run(line.split(), check=True, capture_output=True, text=True)
-        subprocess.run(["unshare", "-m", "-u", "-p", "--fork", "--mount-proc", "true"], check=True, capture_output=True)
+        subprocess.run(
+            ["unshare", "-m", "-u", "-p", "--fork", "--mount-proc", "true"],
+            check=True,
+            capture_output=True,
+        )
         subprocess.run(["nsenter", "--version"], check=True, capture_output=True)
     except FileNotFoundError as error:
         return f"{error.filename} is missing (iproute2, util-linux)"
@@ -269,7 +329,9 @@ def namespaces_possible() -> str:
 def title(pid: int) -> str:
     """What a process calls itself."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
     except OSError:
         return ""
 

@@ -34,16 +34,26 @@ def kill_all(process: subprocess.Popen[Any]) -> None:
 
 @contextmanager
 def serving(
-    line: list[str], port: int, host: str = "127.0.0.1", folder: Path | None = None, **environment: str
+    line: list[str],
+    port: int,
+    host: str = "127.0.0.1",
+    folder: Path | None = None,
+    **environment: str,
 ) -> Iterator[str]:
-    """What a command serves on a port, in a process group of its own, for the time of the context; its URI.
+    """What a command serves on a port, in a process group of its own, for the time of the context;
+    its URI.
 
     It runs in `folder` where one is named, and what it says is kept there.
     """
     log = open(folder / "server.log", "ab") if folder else open(os.devnull, "wb")  # noqa: SIM115
     with log:
         process = subprocess.Popen(
-            line, start_new_session=True, env=os.environ | environment, stdout=log, stderr=log, cwd=folder
+            line,
+            start_new_session=True,
+            env=os.environ | environment,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
         )
     try:
         _wait_for(f"http://{host}:{port}/health")
@@ -55,8 +65,23 @@ def serving(
 
 def mlflow_server(place: Path, port: int) -> AbstractContextManager[str]:
     """A server with its database and artifacts in `place`."""
-    store = ["--backend-store-uri", f"sqlite:///{place}/db", "--artifacts-destination", str(place / "artifacts")]
-    line = [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(port)]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{place}/db",
+        "--artifacts-destination",
+        str(place / "artifacts"),
+    ]
+    line = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     return serving([*line, "--workers", "1"], port, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 
 

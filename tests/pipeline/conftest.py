@@ -1,4 +1,6 @@
-"""One thread for torch: small networks are fastest so, and the same bytes come out on any machine's number of cores."""
+"""One thread for torch: small networks are fastest so, and the same bytes come out on any machine's
+number of cores.
+"""
 
 import pytest
 import torch

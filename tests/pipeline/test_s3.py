@@ -43,7 +43,11 @@ def test_written_read_named_and_deleted(bucket: Storage) -> None:
     for name in ("a/b", "a/1", "never/there"):
         bucket.delete(name)
     assert bucket.names("a") == ["2"] and bucket.names("nowhere") == []
-    assert (bucket.exists("a/2"), bucket.exists("a/1"), bucket.read_if_there("a/1")) == (True, False, None)
+    assert (bucket.exists("a/2"), bucket.exists("a/1"), bucket.read_if_there("a/1")) == (
+        True,
+        False,
+        None,
+    )
 
 
 def test_a_run_in_a_bucket_that_is_stopped_and_continued_has_the_bytes_of_one_in_a_folder(
@@ -54,7 +58,9 @@ def test_a_run_in_a_bucket_that_is_stopped_and_continued_has_the_bytes_of_one_in
     start_run(bucket, RUN, 1)
     with Lease(bucket, RUN) as lease:
         held = Settings(checkpoint_seconds=0, holder=lease.holder)
-        assert train(RUN, digits_once(), bucket, single(), replace(held, until=18)) == {"status": "stopped"}
+        assert train(RUN, digits_once(), bucket, single(), replace(held, until=18)) == {
+            "status": "stopped"
+        }
         broken = f"{folder(RUN, 18)}/weights.safetensors"
         bucket.write(broken, bucket.read(broken)[:-1])
         result = train(RUN, read_dataset(bucket, RUN.dataset_id), bucket, single(), held)
@@ -77,7 +83,9 @@ def test_a_run_in_a_bucket_has_one_holder(bucket: Storage) -> None:
         assert again.held()
 
 
-def test_shards_that_are_not_in_a_folder_are_copied_once_and_by_checksum(tmp_path: Path, bucket: Storage) -> None:
+def test_shards_that_are_not_in_a_folder_are_copied_once_and_by_checksum(
+    tmp_path: Path, bucket: Storage
+) -> None:
     images, copies = pictures(), tmp_path / "copies"
     manifest = ingested(bucket, as_parquet(tmp_path / "p", images))
     photos = staged_dataset(bucket, manifest["id"], copies)

@@ -20,7 +20,11 @@ def test_written_read_named_and_deleted(tmp_path: Path) -> None:
     storage.delete("never/there")
     assert storage.names("a") == ["2"]
     assert storage.names("nowhere") == []
-    assert (storage.exists("a"), storage.exists("a/1"), storage.read_if_there("a/1")) == (True, False, None)
+    assert (storage.exists("a"), storage.exists("a/1"), storage.read_if_there("a/1")) == (
+        True,
+        False,
+        None,
+    )
 
 
 def test_a_path_and_its_uri_are_one_place(tmp_path: Path) -> None:
@@ -28,7 +32,9 @@ def test_a_path_and_its_uri_are_one_place(tmp_path: Path) -> None:
     assert Storage(tmp_path.as_uri()).read("x") == b"1"
 
 
-def test_a_write_that_dies_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_dies_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage = Storage(str(tmp_path))
     storage.write("x", b"old")
 

@@ -1,8 +1,10 @@
-"""`make two-nodes`: the guide's way through a cluster, on two nodes with addresses of their own, as root.
+"""`make two-nodes`: the guide's way through a cluster, on two nodes with addresses of their own, as
+root.
 
-Token authentication, a shared folder, MLflow on Postgres with artifacts in S3 and a password. First the way: doctor, plan, submit a
-grid, lose a node in the middle, and come back to results, a report, and runs in the MLflow UI. Then everything that is known to go
-wrong on clusters, each of which has to end in one line with its remedy. Both are written to PLACE/two-nodes.md.
+Token authentication, a shared folder, MLflow on Postgres with artifacts in S3 and a password. First
+the way: doctor, plan, submit a grid, lose a node in the middle, and come back to results, a report,
+and runs in the MLflow UI. Then everything that is known to go wrong on clusters, each of which has
+to end in one line with its remedy. Both are written to PLACE/two-nodes.md.
 """
 
 import argparse
@@ -60,7 +62,9 @@ class Step:
 
 
 class Walk:
-    """A cluster of two nodes with all its servers, commands given on its head, and what came of them."""
+    """A cluster of two nodes with all its servers, commands given on its head, and what came of
+    them.
+    """
 
     def __init__(self, place: Path, server: TrackingServer, nodes: Namespaces) -> None:
         self.place, self.server, self.steps = place, server, list[Step]()
@@ -85,17 +89,26 @@ class Walk:
         environment = os.environ | self.nodes.environment | changed
         line = self.nodes.inside("a", [sys.executable, "-m", "jobs.cli", *words])
         return subprocess.run(
-            line, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+            line,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         )
 
     def step(self, what: str, code: int, part: str, *words: str, **changed: str) -> str:
-        """Give a command, and note whether it ends with this code and a line that says this; all that it said."""
+        """Give a command, and note whether it ends with this code and a line that says this; all
+        that it said.
+        """
         began = time.monotonic()
         done = self.call(*words, **changed)
         said = done.stdout + done.stderr
         lines = [line.strip() for line in said.splitlines() if part in line]
         good = done.returncode == code and bool(lines) and "Traceback" not in said
-        self.note(what, began, lines[-1] if lines else f"exit code {done.returncode}: {said[-600:]}", good)
+        self.note(
+            what, began, lines[-1] if lines else f"exit code {done.returncode}: {said[-600:]}", good
+        )
         return said
 
     def mistake(self, what: str, code: int, part: str, *words: str, **changed: str) -> None:
@@ -107,7 +120,9 @@ class Walk:
     def note(self, what: str, began: float, says: str, good: bool) -> None:
         step = Step(what, time.monotonic() - began, says.replace(str(self.place), "PLACE"), good)
         self.steps.append(step)
-        print(f"{'good' if good else 'BAD '} {step.seconds:5.1f} s  {what}: {step.says}", flush=True)
+        print(
+            f"{'good' if good else 'BAD '} {step.seconds:5.1f} s  {what}: {step.says}", flush=True
+        )
 
     def wait(self, what: str, there: Callable[[], bool]) -> None:
         """Until something is so.
@@ -152,7 +167,10 @@ def main() -> int:
     finally:
         nodes.close()
     bad = [step for step in walk.steps if not step.good]
-    print(f"\n{len(walk.steps) - len(bad)} of {len(walk.steps)} steps are as they should be; {place / 'two-nodes.md'}")
+    print(
+        f"\n{len(walk.steps) - len(bad)} of {len(walk.steps)} steps are as they should be; "
+        f"{place / 'two-nodes.md'}"
+    )
     return 1 if bad else 0
 
 
@@ -165,17 +183,33 @@ def the_way(walk: Walk) -> None:
     said = walk.step("doctor", 0, "there is room for 2", "submit", "doctor", *where, *examined)
     worst = [line for line in said.splitlines() if line.startswith("problem")]
     walk.note("doctor finds nothing", time.monotonic(), "; ".join(worst) or "no problem", not worst)
-    walk.step("plan", 0, "wall time", "submit", "plan", *GRID[1:], "--device", "cpu", "--threads", "1", *storage)
+    walk.step(
+        "plan",
+        0,
+        "wall time",
+        "submit",
+        "plan",
+        *GRID[1:],
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        *storage,
+    )
     grid = [*GRID, *CARRIED_OUT, *where]
     walk.step("submit the grid", 0, "submitted", "submit", "--detach", *grid)
     walk.step("submit it a second time", 0, "is running already", "submit", "--detach", *grid)
     name = job_name(grid)
-    walk.wait("both nodes train", lambda: len(list(walk.storage.glob("runs/*/*/*/progress.json"))) == 2)
+    walk.wait(
+        "both nodes train", lambda: len(list(walk.storage.glob("runs/*/*/*/progress.json"))) == 2
+    )
     began = time.monotonic()
     walk.nodes.kill("b")
     time.sleep(5)
     walk.nodes.start("b")
-    walk.note("node b is lost, and another joins 5 s later", began, "killed with all its processes", True)
+    walk.note(
+        "node b is lost, and another joins 5 s later", began, "killed with all its processes", True
+    )
     status = json.loads(walk.call("jobs", "status", name, "--json").stdout)[0]
     walk.note("jobs status", time.monotonic(), f"{status['state']}, a sign of life {status['seconds_since_life']:.0f} s ago",
               status["state"] == "RUNNING")  # fmt: skip
@@ -183,7 +217,10 @@ def the_way(walk: Walk) -> None:
     said = walk.call("jobs", "logs", name).stdout
     compared = [line for line in said.splitlines() if "planned were" in line]
     walk.note(
-        "plan and actual side by side", time.monotonic(), compared[-1] if compared else "not said", bool(compared)
+        "plan and actual side by side",
+        time.monotonic(),
+        compared[-1] if compared else "not said",
+        bool(compared),
     )
     _results(walk)
     walk.step("audit of the report", 0, "every file is what", "audit", str(walk.storage / "report"))
@@ -197,17 +234,29 @@ def _results(walk: Walk) -> None:
     results = [read_result(storage, run) or {} for run in runs]
     attempts = sum(len(result.get("attempts", [])) for result in results)
     finished = sum(result.get("status") == "finished" for result in results)
-    walk.note("results", began, f"{finished} runs finished in {attempts} attempts", finished == 4 and attempts > 4)
+    walk.note(
+        "results",
+        began,
+        f"{finished} runs finished in {attempts} attempts",
+        finished == 4 and attempts > 4,
+    )
     began = time.monotonic()
     os.environ.update(walk.server.access)
     client = MlflowClient(walk.server.uri)
     there, wrong = our_runs(client), 0
     for run in runs:
         stored = there[run.key]
-        points = [(m, p.step) for m in stored.data.metrics for p in client.get_metric_history(stored.info.run_id, m)]
+        points = [
+            (m, p.step)
+            for m in stored.data.metrics
+            for p in client.get_metric_history(stored.info.run_id, m)
+        ]
         wrong += sorted(points) != sorted(expected_points(run.experiment))
     walk.note(
-        "runs in MLflow", began, f"{len(there)}, {wrong} with points lost or doubled", len(there) == 4 and not wrong
+        "runs in MLflow",
+        began,
+        f"{len(there)}, {wrong} with points lost or doubled",
+        len(there) == 4 and not wrong,
     )
     began = time.monotonic()
     if (chromium := shutil.which("chromium")) is None:
@@ -221,11 +270,18 @@ def _results(walk: Walk) -> None:
         page = browser.new_page(http_credentials=access, viewport={"width": 1600, "height": 900})  # type: ignore[arg-type]
         experiment = client.get_experiment_by_name("resnet-repro")
         assert experiment is not None
-        page.goto(f"{walk.server.uri}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
+        page.goto(
+            f"{walk.server.uri}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        )
         link = page.get_by_role("link", name="resnet20").first
         link.wait_for(timeout=60_000)
         page.screenshot(path=walk.place / "mlflow.png")
-        walk.note("runs in the MLflow UI", began, f"Chromium shows {link.inner_text()!r}", link.is_visible())
+        walk.note(
+            "runs in the MLflow UI",
+            began,
+            f"Chromium shows {link.inner_text()!r}",
+            link.is_visible(),
+        )
         browser.close()
 
 
@@ -244,30 +300,67 @@ def mistakes(walk: Walk) -> None:
     walk.mistake("no token, jobs", 2, "wants another token", "jobs", "list", **none)
     walk.mistake("no token, cluster", 2, "wants another token", *doctor, **none)
     away = ["--tracking", f"http://{walk.nodes.host}:9"]
-    walk.mistake("no cluster there", 2, "no Ray cluster answers", *doctor[:-1], f"{walk.nodes.host}:9")
-    walk.mistake("MLflow away", 1, "cannot be reached", "doctor", *storage, *away, "--device", "cpu", *cluster)
+    walk.mistake(
+        "no cluster there", 2, "no Ray cluster answers", *doctor[:-1], f"{walk.nodes.host}:9"
+    )
+    walk.mistake(
+        "MLflow away",
+        1,
+        "cannot be reached",
+        "doctor",
+        *storage,
+        *away,
+        "--device",
+        "cpu",
+        *cluster,
+    )
     train = ["train", "resnet20", "--iterations", "5", "--device", "cpu", *storage]
-    walk.mistake("MLflow away, required", 2, "MLflow cannot be used now", *train, *away, "--require-tracking", *cluster)
+    walk.mistake(
+        "MLflow away, required",
+        2,
+        "MLflow cannot be used now",
+        *train,
+        *away,
+        "--require-tracking",
+        *cluster,
+    )
     too_many = ["--device", "gpu", "--workers", "2", "--gpus", "8"]
     walk.mistake("more GPUs than there can be", 1, "the cluster has room for 0", *doctor, *too_many)
-    walk.mistake("the same, trained", 2, "the cluster has room for 0", *train, "--device", "gpu", *where, *cluster)
+    walk.mistake(
+        "the same, trained",
+        2,
+        "the cluster has room for 0",
+        *train,
+        "--device",
+        "gpu",
+        *where,
+        *cluster,
+    )
     elsewhere = walk.place / "head-only"
     elsewhere.mkdir()
     _on_b(walk, "mount", "-t", "tmpfs", "none", str(elsewhere))
     on_head = ["--storage", str(elsewhere), "--tracking", walk.server.uri, "--device", "cpu"]
-    walk.mistake("storage that only the head has", 1, "is another place there", "doctor", *on_head, *cluster)
+    walk.mistake(
+        "storage that only the head has", 1, "is another place there", "doctor", *on_head, *cluster
+    )
     _on_b(walk, "mount", "-o", "remount,ro", str(elsewhere))
-    walk.mistake("storage that one node cannot write", 1, "cannot be written", "doctor", *on_head, *cluster)
+    walk.mistake(
+        "storage that one node cannot write", 1, "cannot be written", "doctor", *on_head, *cluster
+    )
     _on_b(walk, "mount", "-t", "tmpfs", "-o", "size=1m", "none", str(walk.place / "cache"))
     walk.mistake("a full disk on one node", 1, "GB left for the folder of copies", *doctor)
     laptop = ["submit", "train", "resnet20", "--data", str(walk.place)]
-    walk.mistake("data that only the laptop has", 2, "which the nodes do not have", *laptop, *storage)
+    walk.mistake(
+        "data that only the laptop has", 2, "which the nodes do not have", *laptop, *storage
+    )
     old = walk.place / "skew" / "torch-1.0.dist-info"
     old.mkdir(parents=True)
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
     walk.nodes.kill("b")
     walk.nodes.start("b", PYTHONPATH=str(old.parent))
-    walk.wait("node b", lambda: walk.nodes.ask("print(sum(node['Alive'] for node in ray.nodes()))") == "2")
+    walk.wait(
+        "node b", lambda: walk.nodes.ask("print(sum(node['Alive'] for node in ray.nodes()))") == "2"
+    )
     walk.mistake("another version of torch on one node", 1, "torch 1.0 (here", *doctor)
     walk.nodes.link("b", up=False)
     walk.mistake("a node that has just been cut off", 1, "does not answer", *doctor)
@@ -279,7 +372,8 @@ def _on_b(walk: Walk, *line: str) -> None:
 
 def _table(steps: list[Step]) -> str:
     lines = [
-        f"| {step.what} | {step.seconds:.1f} | {step.says[:300].replace('|', '/')} | {'' if step.good else 'BAD'} |"
+        f"| {step.what} | {step.seconds:.1f} | {step.says[:300].replace('|', '/')} | "
+        f"{'' if step.good else 'BAD'} |"
         for step in steps
     ]
     return "\n".join(["| what | seconds | it says | |", "|---|--:|---|---|", *lines]) + "\n"

@@ -1,4 +1,5 @@
-"""What a run is fed with and tested on, from whichever kind of dataset it has: small images in memory, or photographs.
+"""What a run is fed with and tested on, from whichever kind of dataset it has: small images in
+memory, or photographs.
 
 The one place that knows both kinds; the train loop sees batches and views.
 """
@@ -15,7 +16,12 @@ from pipeline.data.sampling import Batch, batch_at
 from pipeline.recipe import metrics
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import Run
-from pipeline.training.feeding.image_batches import TrainImages, held_out, single_views, training_split
+from pipeline.training.feeding.image_batches import (
+    TrainImages,
+    held_out,
+    single_views,
+    training_split,
+)
 from pipeline.training.feeding.photo_batches import CentralViews, PhotoFeed
 from pipeline.training.measuring.evaluate import Views
 from pipeline.training.step.process_group import Ranks
@@ -30,7 +36,9 @@ class Feed(Protocol):
     """Seconds that training stood still for images."""
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Views [n, 3, side, side] and labels [n] of this worker's share of iteration `iteration` (from 0)."""
+        """Views [n, 3, side, side] and labels [n] of this worker's share of iteration `iteration`
+        (from 0).
+        """
         ...
 
     def close(self) -> None: ...
@@ -69,15 +77,23 @@ def training_feed(run: Run, dataset: AnyDataset, ranks: Ranks, threads: int) -> 
 def evaluation_splits(
     row: Experiment, dataset: AnyDataset, device: torch.device, threads: int
 ) -> dict[metrics.Split, Views]:
-    """The splits a run is scored on: `test`, `val` where images are held out, and the training set as it is."""
+    """The splits a run is scored on: `test`, `val` where images are held out, and the training set
+    as it is.
+    """
     if isinstance(dataset, Photos):
         keep, all_of = len(dataset.train) - row.holdout, len(dataset.train)
         parts: dict[metrics.Split, Views] = {
-            "test": CentralViews(row, dataset, dataset.test, range(len(dataset.test)), device, threads)
+            "test": CentralViews(
+                row, dataset, dataset.test, range(len(dataset.test)), device, threads
+            )
         }
         if row.holdout:
-            parts["val"] = CentralViews(row, dataset, dataset.train, range(keep, all_of), device, threads)
-        return parts | {"train": CentralViews(row, dataset, dataset.train, range(keep), device, threads)}
+            parts["val"] = CentralViews(
+                row, dataset, dataset.train, range(keep, all_of), device, threads
+            )
+        return parts | {
+            "train": CentralViews(row, dataset, dataset.train, range(keep), device, threads)
+        }
     views: dict[metrics.Split, Views] = {"test": single_views(row, dataset, dataset.test, device)}
     val = held_out(row, dataset)
     if val is not None:

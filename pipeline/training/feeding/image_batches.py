@@ -1,7 +1,7 @@
 """Images on their way into the network, a batch at a time on the training device (Sec. 4.2).
 
-The per-pixel mean is subtracted first and zeros are padded after it; a crop or flip then moves both. A view of an image
-depends on the image and its own random words alone.
+The per-pixel mean is subtracted first and zeros are padded after it; a crop or flip then moves
+both. A view of an image depends on the image and its own random words alone.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,9 @@ TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class TrainImages:
-    """The training set on a device as one padded uint8 tensor, handing out augmented, normalised batches."""
+    """The training set on a device as one padded uint8 tensor, handing out augmented, normalised
+    batches.
+    """
 
     def __init__(self, experiment: Experiment, dataset: Dataset, device: torch.device) -> None:
         train = training_split(experiment, dataset)
@@ -42,7 +44,8 @@ class TrainImages:
         device, side = self.pixels.device, self.row.side
         rows, columns = (torch.from_numpy(index).to(device) for index in self._window(batch))
         ids = torch.from_numpy(batch.ids).to(device)
-        # Pixels are rows of three values in one long table: taking rows is several times faster than indexing by axes.
+        # Pixels are rows of three values in one long table: taking rows is several times faster
+        # than indexing by axes.
         width = side + 2 * self.pad
         place = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
         table = (ids[:, None] * width**2 + place).flatten()
@@ -66,7 +69,9 @@ class TrainImages:
 
 
 def training_split(experiment: Experiment, dataset: Dataset) -> Images:
-    """What a row trains on: everything, or all but the last `holdout` images in canonical (hash) order."""
+    """What a row trains on: everything, or all but the last `holdout` images in canonical (hash)
+    order.
+    """
     keep = len(dataset.train) - experiment.holdout
     return Images(dataset.train.pixels[:keep], dataset.train.labels[:keep])
 
@@ -82,12 +87,15 @@ def held_out(experiment: Experiment, dataset: Dataset) -> Images | None:
 def normalisation(kind: Normalisation, train: Images) -> tuple[Tensor, Tensor]:
     """(offset [side, side, 3] in pixel values, scale [3]): a network sees (pixel - offset) * scale.
 
-    Means are taken in integer sums over the training images. Values end up in [-1, 1] (the paper does not say; batch norm
-    takes the scale out again), or with unit deviation per channel for `channel_mean_std`.
+    Means are taken in integer sums over the training images. Values end up in [-1, 1] (the paper
+    does not say; batch norm takes the scale out again), or with unit deviation per channel for
+    `channel_mean_std`.
     """
     shape = train.pixels.shape[1:]
     if kind == "torchvision":
-        return 255 * torch.tensor(TORCHVISION_MEAN).expand(shape).clone(), 1 / (255 * torch.tensor(TORCHVISION_STD))
+        return 255 * torch.tensor(TORCHVISION_MEAN).expand(shape).clone(), 1 / (
+            255 * torch.tensor(TORCHVISION_STD)
+        )
     sums = train.pixels.sum(axis=0, dtype=np.int64)
     if kind == "none":
         return torch.zeros(shape), torch.full((3,), 1 / 255)
@@ -97,13 +105,19 @@ def normalisation(kind: Normalisation, train: Images) -> tuple[Tensor, Tensor]:
     mean = sums.sum(axis=(0, 1)) / count
     square_sums = np.zeros(3, dtype=np.int64)
     for start in range(0, len(train), 1000):
-        square_sums += (train.pixels[start : start + 1000].astype(np.int64) ** 2).sum(axis=(0, 1, 2))
+        square_sums += (train.pixels[start : start + 1000].astype(np.int64) ** 2).sum(
+            axis=(0, 1, 2)
+        )
     std = np.sqrt(square_sums / count - mean**2)
     return torch.from_numpy(mean).float().expand(shape).clone(), torch.from_numpy(1 / std).float()
 
 
-def single_views(experiment: Experiment, dataset: Dataset, images: Images, device: torch.device) -> "OriginalImages":
-    """Images as they are tested: the single original view, normalised with the training set's constants."""
+def single_views(
+    experiment: Experiment, dataset: Dataset, images: Images, device: torch.device
+) -> "OriginalImages":
+    """Images as they are tested: the single original view, normalised with the training set's
+    constants.
+    """
     offset, scale = normalisation(experiment.normalisation, training_split(experiment, dataset))
     return OriginalImages(images, offset, scale, device)
 

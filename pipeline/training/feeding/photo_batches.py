@@ -1,8 +1,9 @@
-"""Photographs on their way into the network: decoded in threads ahead of training, normalised on the device (Sec. 3.4).
+"""Photographs on their way into the network: decoded in threads ahead of training, normalised on
+the device (Sec. 3.4).
 
-For a GPU, threads hand over uint8 squares that are normalised there; for the CPU they normalise them too, one at a time while
-they are in its cache. A view depends on the photograph and its own random words alone, so neither the threads' number nor
-their order shows.
+For a GPU, threads hand over uint8 squares that are normalised there; for the CPU they normalise
+them too, one at a time while they are in its cache. A view depends on the photograph and its own
+random words alone, so neither the threads' number nor their order shows.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -37,19 +38,31 @@ class Normaliser:
 
     @classmethod
     def of(cls, row: Experiment, photos: Photos, device: torch.device, side: int) -> "Normaliser":
-        """A row's for squares of `side` pixels; values end up about within [-1, 1], or with unit deviation per channel."""
+        """A row's for squares of `side` pixels; values end up about within [-1, 1], or with unit
+        deviation per channel.
+        """
         scale: NDArray[np.floating] = np.full(3, 1 / 255)
         offset = photos.mean(side)
         if row.normalisation == "none":
             offset = np.zeros_like(offset)
         if row.normalisation == "channel_mean_std":
-            offset, scale = np.broadcast_to(photos.channel_mean, offset.shape), 1 / photos.channel_std
+            offset, scale = (
+                np.broadcast_to(photos.channel_mean, offset.shape),
+                1 / photos.channel_std,
+            )
         if row.normalisation == "torchvision":
-            offset = np.broadcast_to(255 * np.array(TORCHVISION_MEAN, dtype=np.float32), offset.shape)
+            offset = np.broadcast_to(
+                255 * np.array(TORCHVISION_MEAN, dtype=np.float32), offset.shape
+            )
             scale = 1 / (255 * np.array(TORCHVISION_STD))
-        return cls(torch.tensor(offset, device=device), torch.tensor(scale, device=device, dtype=torch.float32))
+        return cls(
+            torch.tensor(offset, device=device),
+            torch.tensor(scale, device=device, dtype=torch.float32),
+        )
 
-    def __call__(self, pixels: NDArray[np.uint8], shift: NDArray[np.float32] | None = None) -> Tensor:
+    def __call__(
+        self, pixels: NDArray[np.uint8], shift: NDArray[np.float32] | None = None
+    ) -> Tensor:
         """Pixels [n, height, width, 3] as views [n, 3, height, width] (channels last in memory)."""
         given = torch.from_numpy(pixels)  # a new array in any case, so torch may have it
         if self.offset.is_cuda:
@@ -60,11 +73,18 @@ class Normaliser:
             views.add_(torch.from_numpy(shift).to(views.device)[:, None, None, :])
         return views.permute(0, 3, 1, 2)
 
-    def into(self, view: NDArray[np.float32], pixels: NDArray[np.uint8], shift: NDArray[np.float32] | None) -> None:
+    def into(
+        self,
+        view: NDArray[np.float32],
+        pixels: NDArray[np.uint8],
+        shift: NDArray[np.float32] | None,
+    ) -> None:
         """The same of one square on the CPU: pixels [side, side, 3] and a shift [3] into `view`."""
         side = len(view)
         np.subtract(pixels, self.offset.numpy(), out=view, dtype=np.float32)
-        lines = view.reshape(side, 3 * side)  # numpy is several times slower where its innermost axis is of three
+        lines = view.reshape(
+            side, 3 * side
+        )  # numpy is several times slower where its innermost axis is of three
         np.multiply(lines, np.tile(self.scale.numpy(), side), out=lines)
         if shift is not None:
             np.add(lines, np.tile(shift, side), out=lines)
@@ -72,7 +92,9 @@ class Normaliser:
 
 @dataclass(frozen=True)
 class Coming:
-    """A batch that threads fill: `views` [n, crop, crop, 3] are uint8, or on the CPU normalised float32."""
+    """A batch that threads fill: `views` [n, crop, crop, 3] are uint8, or on the CPU normalised
+    float32.
+    """
 
     batch: Batch
     shift: NDArray[np.float32] | None
@@ -104,7 +126,9 @@ class PhotoFeed:
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Views [n, 3, crop, crop] and labels [n] of an iteration; those after it are begun."""
-        for number in [known for known in self.coming if not iteration <= known <= iteration + AHEAD]:
+        for number in [
+            known for known in self.coming if not iteration <= known <= iteration + AHEAD
+        ]:
             for task in self.coming.pop(number).tasks:
                 task.cancel()
         for number in range(iteration, max(iteration, min(iteration + AHEAD, self.last)) + 1):
@@ -123,7 +147,9 @@ class PhotoFeed:
     def _begin(self, batch: Batch) -> Coming:
         size, side, shift = len(batch.ids), self.row.crop, None
         if self.row.augmentation != "none" and self.row.colour:
-            shift = colour_shift(words_of(self.seed, batch.epochs, "colour", batch.ids), self.row.colour)
+            shift = colour_shift(
+                words_of(self.seed, batch.epochs, "colour", batch.ids), self.row.colour
+            )
         views = np.empty((size, side, side, 3), dtype=np.float32 if self.here else np.uint8)
 
         def fill(start: int) -> None:
@@ -131,11 +157,15 @@ class PhotoFeed:
                 content = self.split.encoded(batch.ids[place])
                 pixels = training_view(content, batch.words[place], self.row)
                 if self.here:
-                    self.normalise.into(views[place], pixels, None if shift is None else shift[place])
+                    self.normalise.into(
+                        views[place], pixels, None if shift is None else shift[place]
+                    )
                 else:
                     views[place] = pixels
 
-        return Coming(batch, shift, views, [self.pool.submit(fill, start) for start in range(0, size, STRIDE)])
+        return Coming(
+            batch, shift, views, [self.pool.submit(fill, start) for start in range(0, size, STRIDE)]
+        )
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -148,7 +178,13 @@ class CentralViews:
     batch_size = 100
 
     def __init__(
-        self, row: Experiment, photos: Photos, split: PhotoSplit, ids: range, device: torch.device, threads: int
+        self,
+        row: Experiment,
+        photos: Photos,
+        split: PhotoSplit,
+        ids: range,
+        device: torch.device,
+        threads: int,
     ) -> None:
         self.row, self.split, self.ids, self.threads = row, split, ids, threads
         self.normalise = Normaliser.of(row, photos, device, row.crop)
@@ -157,21 +193,29 @@ class CentralViews:
         return len(self.ids)
 
     def batches(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Number, views [n, 3, crop, crop] and labels [n] of batches; the next is decoded while one is looked at."""
+        """Number, views [n, 3, crop, crop] and labels [n] of batches; the next is decoded while one
+        is looked at.
+        """
 
         def view(sample: int) -> NDArray[np.uint8]:
             image = decode(self.split.encoded(sample))
             return centre(image.size, self.row.test_side, self.row.crop).of(image)
 
-        for number, ids, pixels in decoded_ahead(numbers, self.ids, self.batch_size, view, self.threads):
-            labels = torch.from_numpy(self.split.labels[ids].astype(np.int64)).to(self.normalise.offset.device)
+        for number, ids, pixels in decoded_ahead(
+            numbers, self.ids, self.batch_size, view, self.threads
+        ):
+            labels = torch.from_numpy(self.split.labels[ids].astype(np.int64)).to(
+                self.normalise.offset.device
+            )
             yield number, self.normalise(np.stack(pixels)), labels
 
 
 def decoded_ahead(
     numbers: Iterable[int], ids: range, size: int, view: Callable[[int], Any], threads: int
 ) -> Iterator[tuple[int, NDArray[np.int64], list[Any]]]:
-    """Batch numbers with their samples' ids and what `view` makes of each, in threads that are one batch ahead."""
+    """Batch numbers with their samples' ids and what `view` makes of each, in threads that are one
+    batch ahead.
+    """
     with ThreadPoolExecutor(threads, "decode") as pool:
         waiting: list[tuple[int, NDArray[np.int64], list[Future[Any]]]] = []
         for number in numbers:

@@ -9,12 +9,16 @@ import torch
 class Clock:
     """Seconds spent in SGD steps, evaluation and saving left out."""
 
-    def __init__(self, images: int, iteration: int, now: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self, images: int, iteration: int, now: Callable[[], float] = perf_counter
+    ) -> None:
         self._images, self._iteration, self._now = images, iteration, now
         self._started, self._spent = now(), 0.0
 
     def pause(self, device: torch.device) -> float:
-        """Stop counting; returns the seconds since it last started. Waits for the device, as the reader must anyway."""
+        """Stop counting; returns the seconds since it last started. Waits for the device, as the
+        reader must anyway.
+        """
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         passed = self._now() - self._started

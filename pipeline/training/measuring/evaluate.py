@@ -1,7 +1,8 @@
-"""Exact evaluation: each image counts once on any number of workers, and the same bytes come out (Sec. 4.2).
+"""Exact evaluation: each image counts once on any number of workers, and the same bytes come out
+(Sec. 4.2).
 
-Batches have fixed borders and go to ranks in turn; per-batch counts and loss sums are gathered and added in one order.
-The view is the single original image; batch norm uses running statistics.
+Batches have fixed borders and go to ranks in turn; per-batch counts and loss sums are gathered and
+added in one order. The view is the single original image; batch norm uses running statistics.
 """
 
 from collections.abc import Iterable, Iterator
@@ -49,7 +50,9 @@ def batch_count(images: Views) -> int:
 
 
 def own_batches(images: Views, ranks: Ranks) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The batches of a split that fall to this rank: number, views [n, 3, side, side] and labels [n]."""
+    """The batches of a split that fall to this rank: number, views [n, 3, side, side] and labels
+    [n].
+    """
     return images.batches(range(ranks.rank, batch_count(images), ranks.world_size))
 
 

@@ -1,9 +1,12 @@
-"""How the paper tests finished ImageNet networks: centre crop, ten crops, and fully convolutional at several scales.
+"""How the paper tests finished ImageNet networks: centre crop, ten crops, and fully convolutional
+at several scales.
 
-Ten crops (Tables 2 and 3): "the standard 10-crop testing [21]"; softmax scores are averaged, as the authors' released code
-does. Multi-scale (Table 4): "the fully-convolutional form as in [41, 13], and average the scores at multiple scales (images
-are resized such that the shorter side is in {224, 256, 384, 480, 640})"; here softmax at each place, mean over places, then
-over scales, without mirror images, which the paper does not mention. Each photograph counts once on any number of workers.
+Ten crops (Tables 2 and 3): "the standard 10-crop testing [21]"; softmax scores are averaged, as the
+authors' released code does. Multi-scale (Table 4): "the fully-convolutional form as in [41, 13],
+and average the scores at multiple scales (images are resized such that the shorter side is in {224,
+256, 384, 480, 640})"; here softmax at each place, mean over places, then over scales, without
+mirror images, which the paper does not mention. Each photograph counts once on any number of
+workers.
 """
 
 from collections.abc import Iterator
@@ -39,13 +42,19 @@ class Errors:
 
 
 class Scorer:
-    """A protocol's softmax scores of photographs: its views, made on the CPU, and what a network says of them."""
+    """A protocol's softmax scores of photographs: its views, made on the CPU, and what a network
+    says of them.
+    """
 
-    def __init__(self, protocol: Protocol, row: Experiment, photos: Photos, device: torch.device) -> None:
+    def __init__(
+        self, protocol: Protocol, row: Experiment, photos: Photos, device: torch.device
+    ) -> None:
         self.protocol, self.row = protocol, row
         self.looks = (row.crop, row.test_side, row.test_sides)
         """What its views depend on, besides the photograph."""
-        self.normalise = Normaliser.of(row, photos, device, 1 if protocol == "multi_scale" else row.crop)
+        self.normalise = Normaliser.of(
+            row, photos, device, 1 if protocol == "multi_scale" else row.crop
+        )
         self.places = layout(row, image_size=row.crop).blocks[-1].convs[-1].size_out
         """Side of the last map for a crop: what the global average pool sees."""
 
@@ -57,7 +66,9 @@ class Scorer:
             case "center_crop":
                 return [centre(image.size, row.test_side, row.crop).of(image)]
             case "ten_crop":
-                views = [window.of(image) for window in ten_windows(image.size, row.test_side, row.crop)]
+                views = [
+                    window.of(image) for window in ten_windows(image.size, row.test_side, row.crop)
+                ]
                 return views + [view[:, ::-1] for view in views]
             case "multi_scale":
                 return [whole(image, side) for side in row.test_sides]
@@ -68,12 +79,18 @@ class Scorer:
         found: dict[int, Tensor] = {}
         for chosen in _alike(flat):
             x = self.normalise(np.stack([flat[number] for number in chosen]))
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.row.precision == "bf16"):
+            with torch.autocast(
+                x.device.type, torch.bfloat16, enabled=self.row.precision == "bf16"
+            ):
                 logits = network.dense(x, self.places)
             mean = logits.float().softmax(1).double().mean((2, 3))
             found |= dict(zip(chosen, mean, strict=True))
         each = len(views[0])
-        return torch.stack([found[number] for number in range(len(flat))]).unflatten(0, (-1, each)).mean(1)
+        return (
+            torch.stack([found[number] for number in range(len(flat))])
+            .unflatten(0, (-1, each))
+            .mean(1)
+        )
 
 
 def _alike(views: list[NDArray[np.uint8]]) -> Iterator[list[int]]:
@@ -96,9 +113,11 @@ def errors_of(
     ranks: Ranks,
     threads: int,
 ) -> Errors:
-    """A network's errors on the test split under a protocol; of several, those of the mean of their scores (Table 5).
+    """A network's errors on the test split under a protocol; of several, those of the mean of their
+    scores (Table 5).
 
-    Photographs of fixed borders go to the ranks in turn, and what is counted is added up: exact on any number of workers.
+    Photographs of fixed borders go to the ranks in turn, and what is counted is added up: exact on
+    any number of workers.
     """
     for network in networks:
         network.eval()
@@ -127,9 +146,11 @@ def errors_of(
 
 
 def misses(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many of `scores` [n, classes] have another class first, and how many have not theirs among five: float64 [2].
+    """How many of `scores` [n, classes] have another class first, and how many have not theirs
+    among five: float64 [2].
 
-    Of classes that score alike the one with the lower number comes first; a score that is no number is a miss.
+    Of classes that score alike the one with the lower number comes first; a score that is no number
+    is a miss.
     """
     own = scores.gather(1, labels[:, None])
     numbers = torch.arange(scores.shape[1], device=scores.device)

@@ -1,8 +1,10 @@
-"""Standard deviations of the layers' responses: what Figure 7 shows (Sec. 4.2, "Analysis of Layer Responses").
+"""Standard deviations of the layers' responses: what Figure 7 shows (Sec. 4.2, "Analysis of Layer
+Responses").
 
-"The responses are the outputs of each 3x3 layer, after BN and before other nonlinearity (ReLU/addition)." The paper does
-not say on which images, or over what the deviation is taken. Our reading: the test images in their single original view,
-running statistics, one deviation over all images, channels and places of a layer's output.
+"The responses are the outputs of each 3x3 layer, after BN and before other nonlinearity
+(ReLU/addition)." The paper does not say on which images, or over what the deviation is taken. Our
+reading: the test images in their single original view, running statistics, one deviation over all
+images, channels and places of a layer's output.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,12 +23,16 @@ from pipeline.training.step.process_group import Ranks
 def response_stds(
     network: ResNet, layers: Sequence[str], images: Views, precision: Precision, ranks: Ranks
 ) -> list[float]:
-    """The standard deviation of each layer's response over a split, in the order of `layers` (names of convolutions).
+    """The standard deviation of each layer's response over a split, in the order of `layers` (names
+    of convolutions).
 
-    Sums are taken in float64 batch by batch, and added in one order: the same bytes on any number of workers.
+    Sums are taken in float64 batch by batch, and added in one order: the same bytes on any number
+    of workers.
     """
     network.eval()
-    sums = torch.zeros(batch_count(images), len(layers), 3, dtype=torch.float64, device=ranks.device)
+    sums = torch.zeros(
+        batch_count(images), len(layers), 3, dtype=torch.float64, device=ranks.device
+    )
     with responses_watched(network, layers) as seen:
         for number, x, _ in own_batches(images, ranks):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -39,7 +45,8 @@ def response_stds(
 
 @contextmanager
 def responses_watched(network: ResNet, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Count, sum and sum of squares (float64) of each layer's newest response, by its convolution's name.
+    """Count, sum and sum of squares (float64) of each layer's newest response, by its convolution's
+    name.
 
     A layer's response is what comes out of its norm, or of the convolution where there is none.
     """
@@ -62,6 +69,8 @@ def responses_watched(network: ResNet, layers: Sequence[str]) -> Iterator[dict[s
 
 
 def norm_of(convolution: str) -> str:
-    """The module after a convolution of the main path: `layer1.0.conv2` is followed by `layer1.0.bn2`."""
+    """The module after a convolution of the main path: `layer1.0.conv2` is followed by
+    `layer1.0.bn2`.
+    """
     block, _, own = convolution.rpartition(".")
     return f"{block}.{own.replace('conv', 'bn')}" if block else own.replace("conv", "bn")

@@ -1,10 +1,12 @@
-"""How signals travel: each layer's forward variance and gradient norm, at the start of training and at its milestones.
+"""How signals travel: each layer's forward variance and gradient norm, at the start of training and
+at its milestones.
 
-Sec. 1 and 4.1: batch norm "ensures forward propagated signals to have non-zero variances", and "the backward propagated
-gradients exhibit healthy norms". The paper shows no figure of it and does not say how it was measured. Our reading: the
-first batch-norm group of the mini-batch that is trained on next, in training mode; the variance of a layer's response (as
-Figure 7 has it) over images, channels and places; the Euclidean norm of the loss's gradient by the layer's weights.
-Nothing that is trained is touched.
+Sec. 1 and 4.1: batch norm "ensures forward propagated signals to have non-zero variances", and "the
+backward propagated gradients exhibit healthy norms". The paper shows no figure of it and does not
+say how it was measured. Our reading: the first batch-norm group of the mini-batch that is trained
+on next, in training mode; the variance of a layer's response (as Figure 7 has it) over images,
+channels and places; the Euclidean norm of the loss's gradient by the layer's weights. Nothing that
+is trained is touched.
 """
 
 from dataclasses import replace
@@ -19,7 +21,9 @@ from pipeline.training.step.train_state import Trainee
 
 
 def signals(trainee: Trainee, batch: tuple[Tensor, Tensor], iteration: int) -> list[LayerValues]:
-    """Both quantities for every convolution of the main path, on the first group of `batch` (images, labels)."""
+    """Both quantities for every convolution of the main path, on the first group of `batch`
+    (images, labels).
+    """
     experiment, network = trainee.experiment, trainee.network
     layers = list(main_path(layout(experiment)))
     x, labels = (part[: experiment.bn_group] for part in batch)
@@ -31,8 +35,12 @@ def signals(trainee: Trainee, batch: tuple[Tensor, Tensor], iteration: int) -> l
         trainee.group_totals(x, labels)
     count, total, squares = torch.stack([seen[name] for name in layers]).T
     variances = (squares / count - (total / count) ** 2).clamp(min=0)
-    # The group's loss is divided by the number of groups, so that groups add up to the batch: undone here.
-    norms = [_gradient(network.get_parameter(f"{name}.weight")).norm() * experiment.groups for name in layers]
+    # The group's loss is divided by the number of groups, so that groups add up to the batch:
+    # undone here.
+    norms = [
+        _gradient(network.get_parameter(f"{name}.weight")).norm() * experiment.groups
+        for name in layers
+    ]
     forward = LayerValues(iteration, FORWARD_VARIANCE, layers, variances.tolist())
     return [forward, replace(forward, quantity=GRADIENT_NORM, values=torch.stack(norms).tolist())]
 

@@ -1,7 +1,9 @@
-"""The workers of one run, and sums over them in an order that does not depend on how many there are.
+"""The workers of one run, and sums over them in an order that does not depend on how many there
+are.
 
-Group gradients are added in one binary tree in group order: each rank its own subtree, then ranks pairwise. DDP is not
-used, because its bucket layout changes after its first step and with it the order of summation.
+Group gradients are added in one binary tree in group order: each rank its own subtree, then ranks
+pairwise. DDP is not used, because its bucket layout changes after its first step and with it the
+order of summation.
 """
 
 import socket
@@ -18,14 +20,17 @@ TEXT_BYTES = 1000
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the workers of a run: `rank` of `world_size` (a power of two), computing on `device`."""
+    """This process among the workers of a run: `rank` of `world_size` (a power of two), computing
+    on `device`.
+    """
 
     rank: int
     world_size: int
     device: torch.device
 
     def sum_tree(self, parts: Iterable[Tensor]) -> Tensor:
-        """The sum over all groups of all ranks of equally shaped tensors, the same bytes on every rank.
+        """The sum over all groups of all ranks of equally shaped tensors, the same bytes on every
+        rank.
 
         `parts` are this rank's groups in order (a power of two of them); their memory is reused.
         """
@@ -44,7 +49,9 @@ class Ranks:
         return theirs
 
     def sum_disjoint(self, values: Tensor) -> Tensor:
-        """The sum over ranks of tensors in which at most one rank holds a non-zero at each place: exact in any order."""
+        """The sum over ranks of tensors in which at most one rank holds a non-zero at each place:
+        exact in any order.
+        """
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
@@ -65,7 +72,9 @@ class Ranks:
 
 
 def sum_subtree(parts: Iterable[Tensor]) -> Tensor:
-    """The pairwise sum ((a+b)+(c+d))+... of a power of two of tensors, holding only log2 of them at a time."""
+    """The pairwise sum ((a+b)+(c+d))+... of a power of two of tensors, holding only log2 of them at
+    a time.
+    """
     stack: list[tuple[int, Tensor]] = []
     for part in parts:
         size, total = 1, part
@@ -74,7 +83,9 @@ def sum_subtree(parts: Iterable[Tensor]) -> Tensor:
             size *= 2
         stack.append((size, total))
     if len(stack) != 1:
-        raise ValueError(f"a binary tree needs a power of two of parts, not {sum(size for size, _ in stack)}")
+        raise ValueError(
+            f"a binary tree needs a power of two of parts, not {sum(size for size, _ in stack)}"
+        )
     return stack[0][1]
 
 
@@ -84,8 +95,12 @@ def single(device: torch.device | None = None) -> Ranks:
 
 
 def listen(host: str) -> socket.socket:
-    """A socket that listens on `host` alone, at a free port: where the workers of a run meet. Rank 0's to open."""
-    return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    """A socket that listens on `host` alone, at a free port: where the workers of a run meet. Rank
+    0's to open.
+    """
+    return socket.create_server(
+        (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+    )
 
 
 def join(
@@ -96,14 +111,17 @@ def join(
     listener: socket.socket | None = None,
     timeout_s: float = 300,
 ) -> Ranks:
-    """Meet the other workers at `address` (host, port of rank 0): NCCL between GPUs, gloo otherwise.
+    """Meet the other workers at `address` (host, port of rank 0): NCCL between GPUs, gloo
+    otherwise.
 
     Rank 0 hands over its `listener`; without one it opens the port on all its addresses.
     """
     if world_size > 1:
         timeout = timedelta(seconds=timeout_s)
         handed_over = None if listener is None else listener.detach()
-        store = dist.TCPStore(*address, world_size, rank == 0, timeout, master_listen_fd=handed_over)
+        store = dist.TCPStore(
+            *address, world_size, rank == 0, timeout, master_listen_fd=handed_over
+        )
         dist.init_process_group(
             backend="nccl" if device.type == "cuda" else "gloo",
             store=store,

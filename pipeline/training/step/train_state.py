@@ -1,10 +1,13 @@
-"""One SGD iteration of a row: batch-norm groups one by one, their sums in a fixed tree, one update (Sec. 3.4, 4.2).
+"""One SGD iteration of a row: batch-norm groups one by one, their sums in a fixed tree, one update
+(Sec. 3.4, 4.2).
 
-Everything that is summed over groups (gradients, batch statistics, loss, wrong predictions) is one vector, so that an
-iteration needs one exchange. Weights are views into one vector too: SGD is a few operations, whatever the depth.
+Everything that is summed over groups (gradients, batch statistics, loss, wrong predictions) is one
+vector, so that an iteration needs one exchange. Weights are views into one vector too: SGD is a few
+operations, whatever the depth.
 
-That is exact: the same bytes for any number of workers. `one_pass` is the alternative for GPUs (untested on one): all
-groups of a worker in one forward and backward pass, the same sums up to the order of addition. It is off by default.
+That is exact: the same bytes for any number of workers. `one_pass` is the alternative for GPUs
+(untested on one): all groups of a worker in one forward and backward pass, the same sums up to the
+order of addition. It is off by default.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,30 +24,39 @@ from pipeline.training.step.process_group import Ranks
 class Trainee:
     """A network in training: its weights, momentum and running statistics as flat fp32 vectors.
 
-    `totals` layout: gradients [weights], group means and unbiased variances [2 x channels], loss, wrong predictions.
+    `totals` layout: gradients [weights], group means and unbiased variances [2 x channels], loss,
+    wrong predictions.
     """
 
-    def __init__(self, experiment: Experiment, network: ResNet, device: torch.device, one_pass: bool = False) -> None:
+    def __init__(
+        self, experiment: Experiment, network: ResNet, device: torch.device, one_pass: bool = False
+    ) -> None:
         self.experiment = experiment
         self.one_pass = one_pass
         self.network = network.to(device)
         self.parameters = list(self.network.parameters())
-        self.norms = [module for module in self.network.modules() if isinstance(module, GroupBatchNorm2d)]
+        self.norms = [
+            module for module in self.network.modules() if isinstance(module, GroupBatchNorm2d)
+        ]
         for norm in self.norms:
             norm.group_size = experiment.bn_group if one_pass else None
         self.weights = _flatten(self.parameters)
         self.momentum = torch.zeros_like(self.weights)
         self.gradients = torch.zeros_like(self.weights)
-        for parameter, gradient in zip(self.parameters, _views(self.gradients, self.parameters), strict=True):
+        for parameter, gradient in zip(
+            self.parameters, _views(self.gradients, self.parameters), strict=True
+        ):
             parameter.grad = gradient
         self.statistics = _flatten_buffers(self.norms, device, "group_mean", "group_var")
         self.running = _flatten_buffers(self.norms, device, "running_mean", "running_var")
         self.decay = _decay(experiment, self.parameters)
 
     def group_totals(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Forward and backward of one batch-norm group, or of several in one pass: their share of every sum, a new vector.
+        """Forward and backward of one batch-norm group, or of several in one pass: their share of
+        every sum, a new vector.
 
-        The loss is a group's mean divided by the number of groups, so that the tree's sum is the batch's mean.
+        The loss is a group's mean divided by the number of groups, so that the tree's sum is the
+        batch's mean.
         """
         here = len(labels) // self.experiment.bn_group
         self.gradients.zero_()
@@ -57,10 +69,14 @@ class Trainee:
         return torch.cat([self.gradients, statistics, scalars])
 
     def step(self, batch: tuple[Tensor, Tensor], lr: float, ranks: Ranks) -> Tensor:
-        """One iteration on this rank's images; returns [loss, wrong predictions] over the whole batch, on the device."""
+        """One iteration on this rank's images; returns [loss, wrong predictions] over the whole
+        batch, on the device.
+        """
         self.network.train()
         # One context around all groups, so that each weight is rounded to bf16 once an iteration.
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
+        with torch.autocast(
+            ranks.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
+        ):
             totals = ranks.sum_tree(self._groups(*batch))
         gradients, statistics, scalars = totals.split([len(self.weights), len(self.statistics), 2])
         self._update_running(statistics)
@@ -69,21 +85,27 @@ class Trainee:
 
     @torch.no_grad()
     def average_statistics(self, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks) -> None:
-        """Replace the running statistics by the plain averages over all groups of some iterations' batches.
+        """Replace the running statistics by the plain averages over all groups of some iterations'
+        batches.
 
-        "strictly computed using average (not moving average) on a sufficiently large training batch after the training
-        procedure": so the authors of their released networks, of group means and here of unbiased group variances.
+        "strictly computed using average (not moving average) on a sufficiently large training batch
+        after the training procedure": so the authors of their released networks, of group means and
+        here of unbiased group variances.
         """
         self.network.train()
         total, count = torch.zeros_like(self.running, dtype=torch.float64), 0
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
+        with torch.autocast(
+            ranks.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
+        ):
             for x, _ in batches:
                 total += ranks.sum_tree(self._statistics(x))
                 count += self.experiment.groups
         self.running.copy_(total / count)
 
     def _statistics(self, x: Tensor) -> Iterator[Tensor]:
-        """The statistics of each batch-norm group of a worker's images, or of several in one pass; a new vector each."""
+        """The statistics of each batch-norm group of a worker's images, or of several in one pass;
+        a new vector each.
+        """
         size = len(x) if self.one_pass else self.experiment.bn_group
         for start in range(0, len(x), size):
             self.network(x[start : start + size])
@@ -95,17 +117,25 @@ class Trainee:
             yield self.group_totals(x[start : start + size], labels[start : start + size])
 
     def _update_running(self, sums: Tensor) -> None:
-        """One update from the mean over all groups, once an iteration: every rank holds the same running statistics."""
+        """One update from the mean over all groups, once an iteration: every rank holds the same
+        running statistics.
+        """
         self.running.lerp_(sums / self.experiment.groups, self.experiment.bn_momentum)
 
 
 def sgd_update(
-    experiment: Experiment, weights: Tensor, momentum: Tensor, gradients: Tensor, decay: Tensor, lr: float
+    experiment: Experiment,
+    weights: Tensor,
+    momentum: Tensor,
+    gradients: Tensor,
+    decay: Tensor,
+    lr: float,
 ) -> None:
     """One step of SGD with momentum m and weight decay, in place; `gradients` is used up.
 
-    Caffe's form, which the authors used, keeps the rate inside the buffer: v = m v + lr g, w -= v. Torch's keeps it out:
-    v = m v + g, w -= lr v. They agree at a constant rate and differ for a while after each drop.
+    Caffe's form, which the authors used, keeps the rate inside the buffer: v = m v + lr g, w -= v.
+    Torch's keeps it out: v = m v + g, w -= lr v. They agree at a constant rate and differ for a
+    while after each drop.
     """
     gradients.addcmul_(weights, decay)
     momentum.mul_(experiment.momentum)
@@ -118,8 +148,12 @@ def sgd_update(
 
 
 def _flatten(parameters: list[nn.Parameter]) -> Tensor:
-    """Lay parameters out in one vector, convolutions channels last, and make each a view of its part."""
-    flat = torch.empty(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+    """Lay parameters out in one vector, convolutions channels last, and make each a view of its
+    part.
+    """
+    flat = torch.empty(
+        sum(parameter.numel() for parameter in parameters), device=parameters[0].device
+    )
     for parameter, view in zip(parameters, _views(flat, parameters), strict=True):
         view.copy_(parameter.data)
         parameter.data = view
@@ -154,6 +188,11 @@ def _flatten_buffers(norms: list[GroupBatchNorm2d], device: torch.device, *names
 def _decay(experiment: Experiment, parameters: list[nn.Parameter]) -> Tensor:
     """Weight decay of each element: on convolution and classifier weights only, or on everything."""
     everything = experiment.weight_decay_scope == "all"
-    rates = [experiment.weight_decay * (everything or parameter.dim() > 1) for parameter in parameters]
-    parts = [torch.full((p.numel(),), rate, device=p.device) for p, rate in zip(parameters, rates, strict=True)]
+    rates = [
+        experiment.weight_decay * (everything or parameter.dim() > 1) for parameter in parameters
+    ]
+    parts = [
+        torch.full((p.numel(),), rate, device=p.device)
+        for p, rate in zip(parameters, rates, strict=True)
+    ]
     return torch.cat(parts)

@@ -1,7 +1,8 @@
 """Weights as safetensors that know which architecture they are for.
 
-A file of ours carries its architecture in the header. A foreign file in torchvision's layout is described by its tensor
-names and shapes; what shapes cannot tell (plain or option A, v1 or v1.5) is never guessed. Pickles are never loaded.
+A file of ours carries its architecture in the header. A foreign file in torchvision's layout is
+described by its tensor names and shapes; what shapes cannot tell (plain or option A, v1 or v1.5) is
+never guessed. Pickles are never loaded.
 """
 
 from collections.abc import Mapping
@@ -29,7 +30,9 @@ def architecture(experiment: Experiment, classes: int) -> dict[str, Any]:
         "block": experiment.block,
         "shortcut": experiment.shortcut,
         "norm": experiment.norm,
-        "bottleneck_stride": experiment.bottleneck_stride if experiment.block == "bottleneck" else None,
+        "bottleneck_stride": experiment.bottleneck_stride
+        if experiment.block == "bottleneck"
+        else None,
         "classes": classes,
     }
 
@@ -37,16 +40,25 @@ def architecture(experiment: Experiment, classes: int) -> dict[str, Any]:
 def weights_bytes(state: Mapping[str, Tensor], experiment: Experiment, classes: int) -> bytes:
     """A network's state dict (contiguous, on the CPU) with its architecture in the header."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    about = {"format": FORMAT, "experiment": experiment.name, "architecture": architecture(experiment, classes)}
-    # One entry, because safetensors writes several in an order that changes from process to process.
+    about = {
+        "format": FORMAT,
+        "experiment": experiment.name,
+        "architecture": architecture(experiment, classes),
+    }
+    # One entry, because safetensors writes several in an order that changes from process to
+    # process.
     return save(tensors, metadata={HEADER: dumps(about, sort_keys=True)})
 
 
-def load_weights(network: nn.Module, experiment: Experiment, classes: int, content: bytes, where: str) -> None:
-    """Load a safetensors file's bytes into a network of `experiment`; `where` names the file in messages.
+def load_weights(
+    network: nn.Module, experiment: Experiment, classes: int, content: bytes, where: str
+) -> None:
+    """Load a safetensors file's bytes into a network of `experiment`; `where` names the file in
+    messages.
 
     Raises:
-        InputError: not safetensors, or the weights are for another architecture (says which field differs).
+        InputError: not safetensors, or the weights are for another architecture (says which field
+            differs).
     """
     tensors, header = read_tensors(content, where)
     wanted = architecture(experiment, classes)
@@ -56,7 +68,8 @@ def load_weights(network: nn.Module, experiment: Experiment, classes: int, conte
         theirs = found.get(field, mine)
         if theirs != mine:
             raise InputError(
-                f"{where}: these weights are {_say(field, theirs)}, {experiment.name} is {_say(field, mine)}"
+                f"{where}: these weights are {_say(field, theirs)}, {experiment.name} is "
+                f"{_say(field, mine)}"
             )
     problem = _first_mismatch(network, tensors)
     if problem:
@@ -65,7 +78,8 @@ def load_weights(network: nn.Module, experiment: Experiment, classes: int, conte
 
 
 def torch_file_bytes(content: bytes, where: str) -> bytes:
-    """A file that torch saved, of named tensors alone, as safetensors; nothing in it is run (`weights_only`).
+    """A file that torch saved, of named tensors alone, as safetensors; nothing in it is run
+    (`weights_only`).
 
     Raises:
         InputError: it holds anything else.
@@ -95,9 +109,14 @@ def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[st
 
 
 def _described(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The architecture of a foreign file as far as names and shapes tell; 'unknown' where they cannot."""
+    """The architecture of a foreign file as far as names and shapes tell; 'unknown' where they
+    cannot.
+    """
     stages = sorted({name.split(".")[0] for name in tensors if name.startswith("layer")})
-    blocks = [len({name.split(".")[1] for name in tensors if name.startswith(f"{stage}.")}) for stage in stages]
+    blocks = [
+        len({name.split(".")[1] for name in tensors if name.startswith(f"{stage}.")})
+        for stage in stages
+    ]
     bottleneck = any(".conv3." in name for name in tensors)
     projections = len({name.split(".downsample")[0] for name in tensors if ".downsample." in name})
     if not projections:
@@ -131,7 +150,10 @@ def _say(field: str, value: Any) -> str:
     if field == "shortcut":
         return {"none": "plain (no shortcuts)"}.get(value, f"option {value}")
     if field == "bottleneck_stride":
-        return {"1x1": "stride in the first 1x1 (the paper)", "3x3": 'stride in the 3x3 ("v1.5")'}.get(
-            value, str(value)
-        )
-    return {"depth": f"{value} layers deep", "classes": f"for {value} classes"}.get(field, f"{field} {value}")
+        return {
+            "1x1": "stride in the first 1x1 (the paper)",
+            "3x3": 'stride in the 3x3 ("v1.5")',
+        }.get(value, str(value))
+    return {"depth": f"{value} layers deep", "classes": f"for {value} classes"}.get(
+        field, f"{field} {value}"
+    )

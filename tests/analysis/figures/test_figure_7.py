@@ -16,7 +16,9 @@ ROWS = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
 
 def study_of(build, responses: dict[str, list[float]], seeds: int = 3, **changes: object) -> Study:
     """Finished runs of rows whose layers respond so; each further seed 0.01 higher."""
-    runs, metrics = build({name: [9.0 + 0.1 * seed for seed in range(seeds)] for name in responses}, **changes)
+    runs, metrics = build(
+        {name: [9.0 + 0.1 * seed for seed in range(seeds)] for name in responses}, **changes
+    )
     rows = [
         {"run_id": run.run_id, "iteration": run.iterations, "quantity": RESPONSE_STD, "layer": layer,
          "name": f"conv{layer}", "value": value + 0.01 * run.seed}
@@ -78,5 +80,11 @@ def test_the_papers_digitised_responses():
         "plain20": 19, "plain56": 55, "resnet20": 19, "resnet56": 55, "resnet110": 109,
     }  # fmt: skip
     means = top.groupby("experiment")["std"].mean().to_dict()
-    expected = {"plain20": 1.82, "plain56": 1.52, "resnet20": 1.62, "resnet56": 1.13, "resnet110": 0.99}
+    expected = {
+        "plain20": 1.82,
+        "plain56": 1.52,
+        "resnet20": 1.62,
+        "resnet56": 1.13,
+        "resnet110": 0.99,
+    }
     assert means == pytest.approx(expected, abs=0.006)

@@ -1,4 +1,6 @@
-"""Figures 1 and 6: the curves are the runs, the axes the paper's, and the captions say what differs."""
+"""Figures 1 and 6: the curves are the runs, the axes the paper's, and the captions say what
+differs.
+"""
 
 from itertools import pairwise
 from math import inf
@@ -17,7 +19,12 @@ from pipeline.recipe.metrics import TEST_ERR
 
 PLAIN = {"plain20": [9.0, 10.0], "plain56": [13.0, 13.5]}
 TRAIN = {"plain20": [1.0, 2.0], "plain56": [5.0, 6.0]}
-DIGITS = {"dataset": "digits", "comparable": False, "iterations": 800, "overrides": {"iterations": 800}}
+DIGITS = {
+    "dataset": "digits",
+    "comparable": False,
+    "iterations": 800,
+    "overrides": {"iterations": 800},
+}
 
 
 def study_of(frames):
@@ -66,7 +73,9 @@ def test_figure_1_has_the_papers_axes_and_curves(build):
 
 
 def test_figure_6_marks_training_dashed_and_test_bold(build):
-    frames = build({"resnet20": [8.7], "resnet110": [6.5]}, train={"resnet20": [0.7], "resnet110": [0.1]})
+    frames = build(
+        {"resnet20": [8.7], "resnet110": [6.5]}, train={"resnet20": [0.7], "resnet110": [0.1]}
+    )
     left, middle, right = figures.figure_6(study_of(frames)).axes
     assert [text.get_text() for text in left.texts] == ["not run"]
     assert right.get_xlim() == (35_000, 64_000)
@@ -103,7 +112,10 @@ def test_captions_name_seeds_and_absent_rows(build):
     caption = captions.caption_6(study_of(build({"plain20": [9.7], "resnet20": [8.7, 8.8]})))
     assert "mean over 2 seeds" in caption
     assert "one run for plain20" in caption
-    assert "Absent, for want of a finished run: plain32, plain44, plain56, plain110, resnet32" in caption
+    assert (
+        "Absent, for want of a finished run: plain32, plain44, plain56, plain110, resnet32"
+        in caption
+    )
 
 
 @pytest.mark.parametrize(("error", "displayed"), [(90.0, False), (15.0, True)])
@@ -117,7 +129,13 @@ def test_plain_110_is_hidden_only_above_60_percent(build, error, displayed):
 
 @pytest.mark.parametrize(
     ("wanted", "top"),
-    [([6.5, 6.9, 7.1, 7.5, 8.7], 20.0), ([0.0, 0.0, 0.1], 20.0), ([19.9, 20.0, 20.0], 20.0), ([5.0], 20.0), ([], 20.0)],
+    [
+        ([6.5, 6.9, 7.1, 7.5, 8.7], 20.0),
+        ([0.0, 0.0, 0.1], 20.0),
+        ([19.9, 20.0, 20.0], 20.0),
+        ([5.0], 20.0),
+        ([], 20.0),
+    ],
 )
 def test_labels_are_apart_in_order_and_inside(wanted, top):
     places = figures.spread(wanted, gap=1.2, top=top)
@@ -146,8 +164,16 @@ def test_colours_are_one_per_depth_of_the_paper():
 
 
 DICHROMACY = {
-    "red-blind": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "green-blind": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "red-blind": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "green-blind": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
 }
 """Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as such eyes see it."""
 

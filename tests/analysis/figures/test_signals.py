@@ -1,4 +1,6 @@
-"""The figure of signals: what its curves are made of, what it says of runs that diverged, and claim I4."""
+"""The figure of signals: what its curves are made of, what it says of runs that diverged, and claim
+I4.
+"""
 
 import pandas as pd
 import pytest
@@ -12,7 +14,9 @@ from analysis.verdicts import claims
 from pipeline.recipe.metrics import FORWARD_VARIANCE, GRADIENT_NORM
 
 
-def layer_rows(run_id: str, quantity: str, iteration: int, values: list[float]) -> list[dict[str, object]]:
+def layer_rows(
+    run_id: str, quantity: str, iteration: int, values: list[float]
+) -> list[dict[str, object]]:
     return [
         {
             "run_id": run_id,
@@ -26,7 +30,9 @@ def layer_rows(run_id: str, quantity: str, iteration: int, values: list[float]) 
     ]
 
 
-def study_of(build, forward: list[list[float]], backward: list[list[float]], **changes: object) -> Study:
+def study_of(
+    build, forward: list[list[float]], backward: list[list[float]], **changes: object
+) -> Study:
     """Runs of plain56 with these signals in three layers, the same at the start and at the end."""
     runs, metrics = build({"plain56": [13.0 + seed for seed in range(len(forward))]}, **changes)
     rows = []
@@ -65,7 +71,9 @@ HEALTHY, VANISHED = [1.0, 0.9, 0.5], [1.0, 1e-5, 0.5]
         ([HEALTHY] * 2, [HEALTHY] * 2, "undecided"),
     ],
 )
-def test_claim_i4_is_about_the_weakest_layer_of_every_run(build, forward, backward, expected: str) -> None:
+def test_claim_i4_is_about_the_weakest_layer_of_every_run(
+    build, forward, backward, expected: str
+) -> None:
     assert verdict(study_of(build, forward, backward)) == expected
 
 

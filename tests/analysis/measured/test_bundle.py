@@ -1,4 +1,6 @@
-"""Bundles: the same bytes from the same frames, refused if anything was changed on the way, merged without doubles."""
+"""Bundles: the same bytes from the same frames, refused if anything was changed on the way, merged
+without doubles.
+"""
 
 import io
 import zipfile
@@ -72,10 +74,14 @@ def test_results_of_several_clusters_become_one_report(build):
     plain, resnet, both = (check(*build(rows)) for rows in (PLAIN, RESNET, PLAIN | RESNET))
     joined = merged([("here", plain), ("theirs.zip", resnet)])
     assert report_files(joined) == report_files(both)
-    assert len(merged([("here", plain), ("theirs.zip", both)]).runs) == 6  # what both have counts once
+    assert (
+        len(merged([("here", plain), ("theirs.zip", both)]).runs) == 6
+    )  # what both have counts once
 
 
 def test_two_that_claim_the_same_run_with_other_numbers_are_refused(build):
     mine, theirs = check(*build(PLAIN)), check(*build({"plain20": [9.6, 9.7, 9.9]}))
-    with pytest.raises(InputError, match=r"theirs.zip and here both claim run plain20:2.*differs; leave one out"):
+    with pytest.raises(
+        InputError, match=r"theirs.zip and here both claim run plain20:2.*differs; leave one out"
+    ):
         merged([("here", mine), ("theirs.zip", theirs)])

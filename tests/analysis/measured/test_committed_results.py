@@ -24,22 +24,36 @@ def study() -> Study:
 def test_readmes_table_is_what_was_measured(study: Study) -> None:
     table = table_6(study)
     measured = {
-        row.experiment: text for row, text in zip(table.itertuples(), printed(table)["error (%)"], strict=True) if row.n
+        row.experiment: text
+        for row, text in zip(table.itertuples(), printed(table)["error (%)"], strict=True)
+        if row.n
     }
     assert set(measured) == {"plain20", "plain56", "resnet20", "resnet56"}
     in_readme = dict(
-        re.findall(r"^\| ((?:plain|ResNet)-\d+) \| ([^|]+?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+        re.findall(
+            r"^\| ((?:plain|ResNet)-\d+) \| ([^|]+?) \|",
+            (ROOT / "README.md").read_text(),
+            re.MULTILINE,
+        )
     )
     assert {name.lower().replace("-", ""): error for name, error in in_readme.items()} == measured
 
 
 def test_readmes_verdicts_are_those_of_the_results(study: Study) -> None:
     reproduced = {one.id for one in claims.judge_claims(study) if one.verdict == "reproduced"}
-    said = re.search(r"claims? ((?:[CI]\d+[, and]*)+) are \*reproduced\*", (ROOT / "README.md").read_text())
+    said = re.search(
+        r"claims? ((?:[CI]\d+[, and]*)+) are \*reproduced\*", (ROOT / "README.md").read_text()
+    )
     assert said and set(re.findall(r"[CI]\d+", said[1])) == reproduced
 
 
 def test_they_are_small_and_make_a_report() -> None:
     assert sum(file.stat().st_size for file in KEPT.iterdir()) < 5_000_000
     files = report_files(load(KEPT))
-    assert {"index.html", "table_6.csv", "figure_1.png", "figure_7.png", "signals.png"} <= files.keys()
+    assert {
+        "index.html",
+        "table_6.csv",
+        "figure_1.png",
+        "figure_7.png",
+        "signals.png",
+    } <= files.keys()

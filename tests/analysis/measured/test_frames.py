@@ -9,7 +9,9 @@ from pipeline.errors import InputError
 
 @pytest.fixture
 def good(build):
-    return build({"plain20": [9.5, 9.7], "plain56": [13.0]}, train={"plain20": [1.0, 1.1], "plain56": [5.0]})
+    return build(
+        {"plain20": [9.5, 9.7], "plain56": [13.0]}, train={"plain20": [1.0, 1.1], "plain56": [5.0]}
+    )
 
 
 def test_frames_survive_parquet(good, tmp_path):
@@ -49,13 +51,19 @@ def _with(column, value, row=0):
     ("change", "message"),
     [
         (lambda r, m: (r.drop(columns="seed"), m), "runs.parquet: missing column seed"),
-        (lambda r, m: (r, m.drop(columns=["value", "metric"])), "metrics.parquet: missing column metric, value"),
+        (
+            lambda r, m: (r, m.drop(columns=["value", "metric"])),
+            "metrics.parquet: missing column metric, value",
+        ),
         (_with("run_id", None), "runs.parquet: column run_id has 1 null value(s)"),
         (_with("params", None), "runs.parquet: column params has 1 null value(s)"),
         (_with("seed", "one"), "runs.parquet: column seed is not integer throughout"),
         (_with("iterations", 1.5), "runs.parquet: column iterations is not integer throughout"),
         (_with("comparable", "no"), "runs.parquet: column comparable is not boolean throughout"),
-        (_with("experiment", "../../evil"), "runs.parquet: '../../evil' is no name of an experiment"),
+        (
+            _with("experiment", "../../evil"),
+            "runs.parquet: '../../evil' is no name of an experiment",
+        ),
         (_with("status", "DONE"), "runs.parquet: unknown status 'DONE'"),
         (
             lambda r, m: (r.assign(mlflow_url="javascript:alert(1)"), m),
@@ -63,10 +71,19 @@ def _with(column, value, row=0):
         ),
         (_with("overrides", "[1]"), "are not a JSON object: '[1]'"),
         (_with("overrides", "bf16"), "are not a JSON object: 'bf16'"),
-        (lambda r, m: (pd.concat([r, r.iloc[[0]]]), m), "runs.parquet: 2 rows share a key, such as run_id=plain20:0"),
+        (
+            lambda r, m: (pd.concat([r, r.iloc[[0]]]), m),
+            "runs.parquet: 2 rows share a key, such as run_id=plain20:0",
+        ),
         (lambda r, m: (r, pd.concat([m, m.iloc[[0]]])), "metrics.parquet: 2 rows share a key"),
-        (_with("seed", 1), "rows share a key, such as dataset_id=c1fa, overrides={}, experiment=plain20, seed=1"),
-        (lambda r, m: (r.iloc[1:], m), "metrics.parquet: 1 run(s) not in runs.parquet, such as plain20:0"),
+        (
+            _with("seed", 1),
+            "rows share a key, such as dataset_id=c1fa, overrides={}, experiment=plain20, seed=1",
+        ),
+        (
+            lambda r, m: (r.iloc[1:], m),
+            "metrics.parquet: 1 run(s) not in runs.parquet, such as plain20:0",
+        ),
     ],
 )
 def test_bad_frames_end_in_one_line(good, change, message):
@@ -91,6 +108,7 @@ def test_runs_of_two_recipes_never_share_a_cell(good):
     runs, metrics = good
     mixed = runs.assign(fingerprint=["a" * 16, "b" * 16, "a" * 16])
     with pytest.raises(
-        InputError, match=r"plain20 on dataset c1fa has runs of 2 recipes \(a{16}, b{16}\); report on each"
+        InputError,
+        match=r"plain20 on dataset c1fa has runs of 2 recipes \(a{16}, b{16}\); report on each",
     ):
         check(mixed, metrics)

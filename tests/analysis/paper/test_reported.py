@@ -39,10 +39,21 @@ def test_each_resnet_of_the_table_is_a_row_that_we_train():
 
 def test_curves_are_those_of_figures_1_and_6():
     shown = set(reported.curves().groupby(["panel", "experiment", "split"]).groups)
-    plain, resnet = ("plain20", "plain32", "plain44", "plain56"), ("resnet20", "resnet32", "resnet44", "resnet56")
+    plain, resnet = (
+        ("plain20", "plain32", "plain44", "plain56"),
+        ("resnet20", "resnet32", "resnet44", "resnet56"),
+    )
     expected = {("fig6_left", name, split) for name in plain for split in ("train", "test")}
-    expected |= {("fig6_middle", name, split) for name in (*resnet, "resnet110") for split in ("train", "test")}
-    expected |= {("fig6_right", name, split) for name in ("resnet110", "resnet1202") for split in ("train", "test")}
+    expected |= {
+        ("fig6_middle", name, split)
+        for name in (*resnet, "resnet110")
+        for split in ("train", "test")
+    }
+    expected |= {
+        ("fig6_right", name, split)
+        for name in ("resnet110", "resnet1202")
+        for split in ("train", "test")
+    }
     expected |= {("fig1_left", name, "train") for name in ("plain20", "plain56")}
     expected |= {("fig1_right", name, "test") for name in ("plain20", "plain56")}
     assert shown == expected
@@ -60,30 +71,48 @@ def test_curves_lie_within_the_figures():
 @pytest.mark.parametrize("name", RESNETS)
 def test_table_6_is_the_end_of_the_curves(name):
     panel = "fig6_right" if name == "resnet1202" else "fig6_middle"
-    assert reported.curve(panel, name, "test").error.iloc[-1] == pytest.approx(RESNETS[name].reference, abs=0.15)
+    assert reported.curve(panel, name, "test").error.iloc[-1] == pytest.approx(
+        RESNETS[name].reference, abs=0.15
+    )
 
 
 def test_figure_1_shows_the_runs_of_figure_6():
     for name in ("plain20", "plain56"):
-        first, sixth = (reported.curve(panel, name, "test") for panel in ("fig1_right", "fig6_left"))
+        first, sixth = (
+            reported.curve(panel, name, "test") for panel in ("fig1_right", "fig6_left")
+        )
         both = first.merge(sixth, on="iteration")
         assert len(both) == len(first)
         assert (both.error_x - both.error_y).abs().max() < 0.1
 
 
 def test_finals_of_the_plain_networks():
-    finals = {name: reported.plain_final(name) for name in ("plain20", "plain32", "plain44", "plain56")}
+    finals = {
+        name: reported.plain_final(name) for name in ("plain20", "plain32", "plain44", "plain56")
+    }
     assert finals == {"plain20": 9.69, "plain32": 10.11, "plain44": 11.47, "plain56": 13.26}
-    assert reported.plain_final("plain110") != reported.plain_final("plain110")  # NaN: the paper gives none
+    assert reported.plain_final("plain110") != reported.plain_final(
+        "plain110"
+    )  # NaN: the paper gives none
 
 
 def test_claims_are_worded_once_and_judged_once():
-    ids = [*(f"C{i}" for i in range(1, 14)), *(f"I{i}" for i in range(1, 18)), "D1", "D2", "D3", "D4", "L1"]
+    ids = [
+        *(f"C{i}" for i in range(1, 14)),
+        *(f"I{i}" for i in range(1, 18)),
+        "D1",
+        "D2",
+        "D3",
+        "D4",
+        "L1",
+    ]
     assert list(reported.claims()) == ids and len(ids) == 35
     for family, judged in claims.BY_FAMILY.items():
         others = set(claims.not_judged(family))
         assert set(judged) | others == set(ids) and not set(judged) & others
-    assert all(name in EXPERIMENTS for names in claims.claim_experiments().values() for name in names)
+    assert all(
+        name in EXPERIMENTS for names in claims.claim_experiments().values() for name in names
+    )
 
 
 def test_digitised_values_in_the_claims_are_those_of_the_curves():
@@ -99,7 +128,9 @@ def test_digitised_values_in_the_claims_are_those_of_the_curves():
 def test_bounds_of_claim_7_are_the_numbers_of_table_6():
     error, params = claims.CLAIMS["C7"].parts
     mean = RESNETS["resnet110"].mean
-    highway = next(row.params for row in reported.table_6() if (row.method, row.layers) == ("Highway", 19))
+    highway = next(
+        row.params for row in reported.table_6() if (row.method, row.layers) == ("Highway", 19)
+    )
     assert isinstance(error, Within)
     assert isinstance(params, Within)
     assert (error.above, error.below) == pytest.approx((mean - 0.5, mean + 0.5))
@@ -108,7 +139,12 @@ def test_bounds_of_claim_7_are_the_numbers_of_table_6():
 
 def test_every_error_of_the_papers_own_networks_is_there():
     cells = reported.cells()
-    assert cells.table.value_counts().to_dict() == {"table_3": 14, "table_4": 10, "table_6": 6, "table_2": 4}
+    assert cells.table.value_counts().to_dict() == {
+        "table_3": 14,
+        "table_4": 10,
+        "table_6": 6,
+        "table_2": 4,
+    }
     assert set(cells.experiment) <= set(EXPERIMENTS) and cells.value.between(3, 30).all()
     top1 = cells[cells.metric == "10crop/top1_err"].set_index(["table", "experiment"]).value
     for name in ("plain34", "resnet34-a"):  # printed in both tables

@@ -1,4 +1,6 @@
-"""Each artifact says which runs it rests on, and an audit names every file that is not what the report's data gives."""
+"""Each artifact says which runs it rests on, and an audit names every file that is not what the
+report's data gives.
+"""
 
 import json
 
@@ -13,7 +15,9 @@ from tests.conftest import Cli
 
 @pytest.fixture
 def report(build, tmp_path):
-    write_report(build({"plain20": [9.6, 9.7, 9.8], "plain56": [13.0, 13.2, 13.4]}), tmp_path / "report")
+    write_report(
+        build({"plain20": [9.6, 9.7, 9.8], "plain56": [13.0, 13.2, 13.4]}), tmp_path / "report"
+    )
     return tmp_path / "report"
 
 
@@ -37,7 +41,10 @@ def test_an_artifact_names_its_runs(report):
     ]  # fmt: skip
     assert about["dataset_id"] == "c1fa" and about["comparable"] is True
     first = about["runs"][0]
-    assert first["commit"] == "0123456789abcdef" and first["versions"] == {"python": "3.11", "torch": "2.0"}
+    assert first["commit"] == "0123456789abcdef" and first["versions"] == {
+        "python": "3.11",
+        "torch": "2.0",
+    }
     assert first["mlflow_run_id"] == "mlflow-plain20-0" and first["dirty"] is False
     assert json.loads((report / "figure_7.origin.json").read_bytes())["runs"] == about["runs"]
 
@@ -46,10 +53,14 @@ def test_a_report_as_it_was_made_passes(report):
     assert audit(report, report_files) == []
 
 
-@pytest.mark.parametrize("name", ["table_6.csv", "figure_1.svg", "index.html", "claims.origin.json"])
+@pytest.mark.parametrize(
+    "name", ["table_6.csv", "figure_1.svg", "index.html", "claims.origin.json"]
+)
 def test_a_changed_file_is_named_even_if_its_checksum_was_changed_too(report, name):
     content = (report / name).read_bytes()
-    (report / name).write_bytes(content.replace(b"13", b"12", 1) if b"13" in content else content + b" ")
+    (report / name).write_bytes(
+        content.replace(b"13", b"12", 1) if b"13" in content else content + b" "
+    )
     assert audit(report, report_files) == [f"{name} was changed after the report was made"]
     resealed(report, name)
     assert audit(report, report_files) == [f"{name} is not what the report's data gives"]
@@ -62,11 +73,14 @@ def test_missing_files_and_changed_data_are_named(report):
     frame = pd.read_parquet(path)
     frame.loc[frame.iteration == 64_000, "value"] -= 1.0
     frame.to_parquet(path, index=False)
-    assert "data/metrics.parquet was changed after the report was made" in audit(report, report_files)
-    resealed(report, "data/metrics.parquet")
-    assert {"table_6.csv is not what the report's data gives", "index.html is not what the report's data gives"} <= set(
-        audit(report, report_files)
+    assert "data/metrics.parquet was changed after the report was made" in audit(
+        report, report_files
     )
+    resealed(report, "data/metrics.parquet")
+    assert {
+        "table_6.csv is not what the report's data gives",
+        "index.html is not what the report's data gives",
+    } <= set(audit(report, report_files))
 
 
 def test_another_environment_is_said(report):
@@ -76,7 +90,9 @@ def test_another_environment_is_said(report):
     (report / "figure_1.svg").write_bytes(b"<svg/>")
     resealed(report, "figure_1.svg")
     (line,) = audit(report, report_files)
-    assert line == "figure_1.svg is not what the report's data gives (it was made with matplotlib 1.0)"
+    assert (
+        line == "figure_1.svg is not what the report's data gives (it was made with matplotlib 1.0)"
+    )
 
 
 def test_what_is_no_report_is_refused(tmp_path):

@@ -23,7 +23,12 @@ from tests.analysis.measured_runs import frames_of, points, run_row
 
 SPREAD = (-0.03, 0.0, 0.03)
 TRAIN = {"plain18": 31.5, "plain34": 32.6, "resnet18": 29.9, "resnet34-a": 25.0}
-EARLY = {"plain18": (53.6, 50.7), "plain34": (58.7, 55.2), "resnet18": (49.7, 47.5), "resnet34-a": (47.4, 44.9)}
+EARLY = {
+    "plain18": (53.6, 50.7),
+    "plain34": (58.7, 55.2),
+    "resnet18": (49.7, 47.5),
+    "resnet34-a": (47.4, 44.9),
+}
 IMAGENET = {"dataset": "imagenet", "dataset_id": "1a9e"}
 
 
@@ -34,18 +39,28 @@ def papers_numbers() -> dict[str, dict[str, float]]:
         for row in reported.protocol_table(about.number).itertuples():
             for first, value in ((1, row.top1), (5, row.top5)):
                 if row.experiment and value == value:
-                    found.setdefault(row.experiment, {})[protocol_err(about.protocol, first)] = value
+                    found.setdefault(row.experiment, {})[protocol_err(about.protocol, first)] = (
+                        value
+                    )
     return found
 
 
-def invented(shift: dict[str, float] | None = None, seeds: tuple[float, ...] = SPREAD, **changes: object):
+def invented(
+    shift: dict[str, float] | None = None, seeds: tuple[float, ...] = SPREAD, **changes: object
+):
     """Finished runs with the paper's numbers, a little apart by seed; `shift` moves rows by points."""
     rows, measured = [], []
     for name, errors in papers_numbers().items():
         for seed, off in enumerate(seeds):
             end = EXPERIMENTS[name].iterations
             row = run_row(
-                name, seed, **(IMAGENET | {"iterations": end, "params": layout(EXPERIMENTS[name]).params} | changes)
+                name,
+                seed,
+                **(
+                    IMAGENET
+                    | {"iterations": end, "params": layout(EXPERIMENTS[name]).params}
+                    | changes
+                ),
             )
             rows.append(row)
             moved = off + (shift or {}).get(name, 0.0)
@@ -53,10 +68,14 @@ def invented(shift: dict[str, float] | None = None, seeds: tuple[float, ...] = S
                 measured += points(row["run_id"], metric, {end: value + moved})
             fall = EARLY.get(name, (50.0, 45.0))
             measured += points(
-                row["run_id"], TEST_ERR, {50_000: fall[0] + off, 100_000: fall[1] + off, end: 28 + moved}
+                row["run_id"],
+                TEST_ERR,
+                {50_000: fall[0] + off, 100_000: fall[1] + off, end: 28 + moved},
             )
             train = TRAIN.get(name, 24.0) + off
-            measured += points(row["run_id"], TRAIN_ERR, {200_000: train + 6, 580_000: train, end: train})
+            measured += points(
+                row["run_id"], TRAIN_ERR, {200_000: train + 6, 580_000: train, end: train}
+            )
             measured += points(row["run_id"], TRAIN_CLEAN_ERR, {end: train})
     return frames_of(rows, measured)
 
@@ -77,7 +96,11 @@ def test_tables_hold_every_number_that_the_paper_prints() -> None:
 
 def test_runs_with_the_papers_numbers_reproduce_every_cell() -> None:
     study = study_of(invented())
-    assert study.comparable and study.family == "imagenet" and study.title == "ImageNet, the paper's recipe"
+    assert (
+        study.comparable
+        and study.family == "imagenet"
+        and study.title == "ImageNet, the paper's recipe"
+    )
     tables = {table.name: table for table in study_tables(study)}
     assert list(tables) == ["table_2", "table_3", "table_4", "table_5"]
     for name in ("table_2", "table_3", "table_4"):
@@ -86,15 +109,25 @@ def test_runs_with_the_papers_numbers_reproduce_every_cell() -> None:
     shown = tables["table_3"].printed.set_index("method")
     assert shown.loc["ResNet-152", "top-5 (%)"] == "5.71 ± 0.03 (3)"
     assert shown.loc["ResNet-152", "difference, top-5"] in ("+0.00", "−0.00")
-    assert shown.loc["GoogLeNet", "paper, top-1"] == "–" and shown.loc["GoogLeNet", "remarks"] == "quoted by the paper"
+    assert (
+        shown.loc["GoogLeNet", "paper, top-1"] == "–"
+        and shown.loc["GoogLeNet", "remarks"] == "quoted by the paper"
+    )
 
 
 def test_a_wrong_number_is_contradicted_and_another_dataset_is_not_compared() -> None:
     wrong = study_of(invented({"resnet50": 2.0}))
-    raw = protocol_tables.protocol_table(wrong, protocol_tables.TABLES[1]).set_index(["experiment", "measure"])
-    assert raw.verdict["resnet50", "top1"] == "contradicted" and raw.verdict["resnet101", "top1"] == "reproduced"
+    raw = protocol_tables.protocol_table(wrong, protocol_tables.TABLES[1]).set_index(
+        ["experiment", "measure"]
+    )
+    assert (
+        raw.verdict["resnet50", "top1"] == "contradicted"
+        and raw.verdict["resnet101", "top1"] == "reproduced"
+    )
     other = study_of(invented(comparable=False))
-    assert not other.comparable and "not read from the official archives" in other.why_not_comparable
+    assert (
+        not other.comparable and "not read from the official archives" in other.why_not_comparable
+    )
     raw = protocol_tables.protocol_table(other, protocol_tables.TABLES[0])
     assert set(raw.verdict) == {"not run"} and raw.difference.isna().all()
     assert protocol_tables.printed(raw)["difference, top-1"].tolist() == ["not comparable"] * 4
@@ -116,7 +149,9 @@ def test_claims_on_the_papers_numbers() -> None:
         ("I10", {"resnet34-c": 3.0}), ("I10", {"resnet34-b": -5.0, "resnet34-c": -6.0}), ("I11", {"resnet152": 3.0}), ("I13", {"resnet152": 1.0}),
     ],
 )  # fmt: skip
-def test_a_claim_is_contradicted_where_the_runs_say_the_opposite(claim: str, shift: dict[str, float]) -> None:
+def test_a_claim_is_contradicted_where_the_runs_say_the_opposite(
+    claim: str, shift: dict[str, float]
+) -> None:
     verdicts = {one.id: one.verdict for one in judge_claims(study_of(invented(shift)))}
     assert verdicts[claim] == "contradicted"
 
@@ -130,7 +165,11 @@ def test_early_points_are_the_first_at_or_after_their_share_of_training() -> Non
 
 def test_one_seed_decides_nothing_but_what_the_layer_lists_say() -> None:
     verdicts = {one.id: one.verdict for one in judge_claims(study_of(invented(seeds=(0.0,))))}
-    assert {name for name, verdict in verdicts.items() if verdict == "reproduced"} == {"I12", "I14", "I15"}
+    assert {name for name, verdict in verdicts.items() if verdict == "reproduced"} == {
+        "I12",
+        "I14",
+        "I15",
+    }
     assert verdicts["I1"] == "undecided"
 
 
@@ -145,15 +184,23 @@ def test_figure_4_has_the_papers_axes_and_curves() -> None:
         bold = [line for line in curves if line.get_linewidth() == 2.0]
         assert {line.get_ydata()[-1] for line in bold} == {28.0}
     caption = figure_4.caption_4(study)
-    assert "not a clean one-crop evaluation" in caption and "axes are not the paper's" not in caption
+    assert (
+        "not a clean one-crop evaluation" in caption and "axes are not the paper's" not in caption
+    )
     theirs = reported.figure_4()
-    late = theirs[(theirs.experiment == "resnet34-a") & (theirs.split == "val") & (theirs.iteration >= 500_000)]
+    late = theirs[
+        (theirs.experiment == "resnet34-a")
+        & (theirs.split == "val")
+        & (theirs.iteration >= 500_000)
+    ]
     assert late.error.mean() == pytest.approx(28.3, abs=0.06)
 
 
 def test_a_page_of_a_few_iterations_says_how_it_differs() -> None:
     frames = invented(comparable=False, overrides='{"iterations": 600, "crop": 64}', iterations=600)
-    frames[1].loc[frames[1].iteration == frames[1].groupby("run_id").iteration.transform("max"), "iteration"] = 600
+    frames[1].loc[
+        frames[1].iteration == frames[1].groupby("run_id").iteration.transform("max"), "iteration"
+    ] = 600
     study = study_of((frames[0], frames[1][frames[1].iteration <= 600]))
     assert "the x-axis ends at 600 iterations instead of 600,000" in figure_4.caption_4(study)
     assert "crop=64" in study.title
@@ -186,9 +233,16 @@ def test_peers_stand_in_tables_3_and_4_and_ensembles_in_table_5() -> None:
         evaluated(),
         evaluated(protocol="multi_scale", top1_err=20.0),
         evaluated(
-            evaluation="e2", kind="ensemble", name="50 + 101", members=pair, protocol="multi_scale", top5_err=4.2
+            evaluation="e2",
+            kind="ensemble",
+            name="50 + 101",
+            members=pair,
+            protocol="multi_scale",
+            top5_err=4.2,
         ),
-        evaluated(evaluation="e3", kind="ensemble", name="of other runs", members=dumps(["elsewhere"])),
+        evaluated(
+            evaluation="e3", kind="ensemble", name="of other runs", members=dumps(["elsewhere"])
+        ),
         evaluated(evaluation="e4", name="on other data", dataset_id="0000"),
     ]
     frames = check(runs, metrics, evaluations=pd.DataFrame(rows))
@@ -197,8 +251,14 @@ def test_peers_stand_in_tables_3_and_4_and_ensembles_in_table_5() -> None:
     assert tables["table_3"].loc["torchvision", "top-1 (%)"] == "22.00 (1)"
     assert tables["table_3"].loc["torchvision", "remarks"] == "peer, evaluated here"
     assert tables["table_4"].loc["torchvision", "top-1 (%)"] == "20.00 (1)"
-    assert "torchvision" not in tables["table_2"].index and "on other data" not in tables["table_3"].index
-    assert tables["table_5"].loc["50 + 101", "top-5 (%)"] == "4.20" and "of other runs" not in tables["table_5"].index
+    assert (
+        "torchvision" not in tables["table_2"].index
+        and "on other data" not in tables["table_3"].index
+    )
+    assert (
+        tables["table_5"].loc["50 + 101", "top-5 (%)"] == "4.20"
+        and "of other runs" not in tables["table_5"].index
+    )
     assert (
         "28 cells reproduced of 28 run" in report_files(frames)["index.html"].decode()
     )  # a peer is no cell of the paper's

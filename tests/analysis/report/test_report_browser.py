@@ -1,4 +1,6 @@
-"""The report in Chromium, from disk and without JavaScript: a cell of Table 6 leads to its run, at a desk and on a phone."""
+"""The report in Chromium, from disk and without JavaScript: a cell of Table 6 leads to its run, at
+a desk and on a phone.
+"""
 
 import os
 import shutil
@@ -11,7 +13,10 @@ from playwright.sync_api import Page, expect, sync_playwright
 from analysis.report.report import write_report
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
+]
 WIDTHS = {"desk": 1280, "phone": 390}
 
 
@@ -32,7 +37,11 @@ def test_a_cell_leads_to_its_run(build, tmp_path: Path, page: Page) -> None:
     write_report(build(test, train={name: [1.0, 1.1, 1.2] for name in test}), tmp_path)
     page.goto((tmp_path / "index.html").as_uri())
     expect(page.get_by_role("heading", name="CIFAR-10, the paper's recipe")).to_be_visible()
-    row = page.get_by_role("region", name="Table 6").get_by_role("row").filter(has_text="8.80 ± 0.10 (3)")
+    row = (
+        page.get_by_role("region", name="Table 6")
+        .get_by_role("row")
+        .filter(has_text="8.80 ± 0.10 (3)")
+    )
     expect(row).to_contain_text("reproduced")
     row.get_by_role("link").click()
     runs = page.get_by_role("region", name="Runs", exact=True)
@@ -44,6 +53,8 @@ def test_a_cell_leads_to_its_run(build, tmp_path: Path, page: Page) -> None:
     expect(page.get_by_role("img", name="Error in percent over iterations")).to_be_visible()
     width = page.viewport_size["width"] if page.viewport_size else 0
     body = page.locator("body").bounding_box()
-    assert body is not None and body["width"] <= width  # tables scroll in themselves, the page does not
+    assert (
+        body is not None and body["width"] <= width
+    )  # tables scroll in themselves, the page does not
     page.get_by_role("link", name="CIFAR-10, the paper's recipe").click()
     expect(page.get_by_role("heading", name="Table 6")).to_be_visible()

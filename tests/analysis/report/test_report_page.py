@@ -61,12 +61,21 @@ class Page(HTMLParser):
 @pytest.fixture
 def paper(build):
     test = {"plain20": [9.6, 9.7, 9.8], "plain56": [13.0, 13.2, 13.4], "resnet110": [6.4, 6.6, 6.8]}
-    return build(test, train={"plain20": [1.2, 1.3, 1.4], "plain56": [5.7, 5.8, 5.9], "resnet110": [0.1, 0.1, 0.1]})
+    return build(
+        test,
+        train={
+            "plain20": [1.2, 1.3, 1.4],
+            "plain56": [5.7, 5.8, 5.9],
+            "resnet110": [0.1, 0.1, 0.1],
+        },
+    )
 
 
 @pytest.fixture
 def digits(build):
-    return build({"plain20": [4.0], "plain56": [6.0]}, train={"plain20": [1.0], "plain56": [3.0]}, **DIGITS)
+    return build(
+        {"plain20": [4.0], "plain56": [6.0]}, train={"plain20": [1.0], "plain56": [3.0]}, **DIGITS
+    )
 
 
 def both(first, second):
@@ -74,7 +83,11 @@ def both(first, second):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def written(*frames, out: Path) -> str:
@@ -87,7 +100,11 @@ def test_one_study_is_one_folder(paper, tmp_path):
     write_report(paper, tmp_path / "out")
     index = tmp_path / "out" / "index.html"
     assert index.is_file()
-    runs = {f"runs/{name}-seed-{seed}.html" for name in ("plain20", "plain56", "resnet110") for seed in range(3)}
+    runs = {
+        f"runs/{name}-seed-{seed}.html"
+        for name in ("plain20", "plain56", "resnet110")
+        for seed in range(3)
+    }
     assert set(contents(tmp_path)) == {f"out/{name}" for name in ONE_STUDY | SEAL | runs}
 
 
@@ -123,7 +140,9 @@ def test_the_page_needs_nothing_else(paper, tmp_path):
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
     assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
     files = [
-        attrs["href"] for tag, attrs in page.tags if tag == "a" and not attrs["href"].startswith("https://arxiv.org/")
+        attrs["href"]
+        for tag, attrs in page.tags
+        if tag == "a" and not attrs["href"].startswith("https://arxiv.org/")
     ]
     anchors = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     assert {"#runs-plain20", "runs/plain20-seed-0.html"} <= set(files)
@@ -133,13 +152,23 @@ def test_the_page_needs_nothing_else(paper, tmp_path):
 def test_a_run_has_a_page_of_its_own(paper, digits, tmp_path):
     write_report(paper, tmp_path)
     page = Page((tmp_path / "runs" / "plain56-seed-1.html").read_text())
-    for words in ("plain56, seed 1", "13.20 %", "mlflow-plain56-1", "0123456789", "depth 56", "test/top1_err"):
+    for words in (
+        "plain56, seed 1",
+        "13.20 %",
+        "mlflow-plain56-1",
+        "0123456789",
+        "depth 56",
+        "test/top1_err",
+    ):
         assert words in page.text, words
     lines = [attrs["points"].split() for tag, attrs in page.tags if tag == "polyline"]
     assert [len(line) for line in lines] == [8, 8]
     assert ("a", {"href": "../index.html"}) in page.tags
     write_report(digits, tmp_path)  # a report that has fewer runs leaves no page of the others
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"plain20-seed-0.html", "plain56-seed-0.html"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "plain20-seed-0.html",
+        "plain56-seed-0.html",
+    }
 
 
 def test_tables_hold_raw_numbers(paper, tmp_path):
@@ -154,9 +183,13 @@ def test_tables_hold_raw_numbers(paper, tmp_path):
 
 def test_several_studies_are_kept_apart(paper, digits, tmp_path):
     index = Page(written(*both(paper, digits), out=tmp_path))
-    links = [attrs["href"] for tag, attrs in index.tags if tag == "a" and "index.html" in attrs["href"]]
+    links = [
+        attrs["href"] for tag, attrs in index.tags if tag == "a" and "index.html" in attrs["href"]
+    ]
     assert len(links) == 2
-    assert {name for name in contents(tmp_path) if "/runs/" not in name} == {"index.html"} | SEAL | {
+    assert {name for name in contents(tmp_path) if "/runs/" not in name} == {
+        "index.html"
+    } | SEAL | {
         f"{link.removesuffix('/index.html')}/{name}" for link in links for name in ONE_STUDY
     }
     official, other = (Page((tmp_path / link).read_text()) for link in links)
@@ -181,7 +214,11 @@ def test_a_second_study_leaves_no_old_page_of_the_first(paper, digits, tmp_path)
 def test_failed_runs_are_listed_with_their_reason_and_escaped(paper, tmp_path):
     runs, metrics = paper
     runs = runs.astype({"reason": object})
-    runs.loc[0, ["status", "reason", "dirty"]] = ["DIVERGED", "loss is NaN <script>alert(1)</script> | at 312", True]
+    runs.loc[0, ["status", "reason", "dirty"]] = [
+        "DIVERGED",
+        "loss is NaN <script>alert(1)</script> | at 312",
+        True,
+    ]
     metrics = metrics[~((metrics.run_id == runs.run_id[1]) & (metrics.iteration == 64_000))]
     html = written(runs, metrics, out=tmp_path)
     page = Page(html)
@@ -196,7 +233,9 @@ def test_failed_runs_are_listed_with_their_reason_and_escaped(paper, tmp_path):
 @pytest.mark.parametrize("status", [None, "RUNNING", "FAILED"])
 def test_nothing_finished_is_one_line_and_no_file(paper, tmp_path, status):
     runs, metrics = paper
-    runs, metrics = (runs.assign(status=status), metrics) if status else (runs.iloc[:0], metrics.iloc[:0])
+    runs, metrics = (
+        (runs.assign(status=status), metrics) if status else (runs.iloc[:0], metrics.iloc[:0])
+    )
     with pytest.raises(InputError) as raised:
         write_report((runs, metrics), tmp_path / "out")
     assert "no finished runs" in str(raised.value)
@@ -222,7 +261,9 @@ def test_a_file_in_the_way_is_one_line(paper, tmp_path):
 
 def test_what_marks_a_run_is_shown_and_its_page_in_mlflow_linked(build, tmp_path):
     there = "https://mlflow.example/tracking/#/experiments/1/runs/mlflow-plain20-0"
-    marked = build({"plain20": [9.5]}, mlflow_url=there, drift="torch: 2.14.1 then, 2.15.0 now", one_pass=True)
+    marked = build(
+        {"plain20": [9.5]}, mlflow_url=there, drift="torch: 2.14.1 then, 2.15.0 now", one_pass=True
+    )
     write_report(marked, tmp_path)
     run = Page((tmp_path / "runs" / "plain20-seed-0.html").read_text())
     assert there in {attrs.get("href") for tag, attrs in run.tags if tag == "a"}

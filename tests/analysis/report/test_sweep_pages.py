@@ -19,7 +19,13 @@ DIGITS = dict(dataset="digits", dataset_id="d1", comparable=False)
 
 def cell(position: int, setting: str, unchanged: bool = False) -> dict[str, object]:
     row = experiment_named("resnet20", [setting] if setting else [], 800)
-    about = {"sweep": "5eed", "name": "lr", "dataset_id": "d1", "base": dumps(BASE), "experiment": "resnet20"}
+    about = {
+        "sweep": "5eed",
+        "name": "lr",
+        "dataset_id": "d1",
+        "base": dumps(BASE),
+        "experiment": "resnet20",
+    }
     return about | {
         "position": position, "change": setting, "unchanged": unchanged, "fingerprint": row.fingerprint
     }  # fmt: skip
@@ -29,7 +35,11 @@ def cell(position: int, setting: str, unchanged: bool = False) -> dict[str, obje
 def frames(build) -> Frames:
     """Three values of the learning rate, two seeds each, and none for the fourth."""
     parts = []
-    for setting, errors in (("lr=0.05", [10.0, 11.0]), ("lr=0.1", [9.0, 9.5]), ("lr=0.2", [8.0, 8.5])):
+    for setting, errors in (
+        ("lr=0.05", [10.0, 11.0]),
+        ("lr=0.1", [9.0, 9.5]),
+        ("lr=0.2", [8.0, 8.5]),
+    ):
         row = experiment_named("resnet20", [setting], 800)
         runs, metrics = build(
             {"resnet20": errors},
@@ -41,7 +51,12 @@ def frames(build) -> Frames:
         )
         parts.append((runs, metrics))
     runs, metrics = (pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True))
-    cells = [cell(0, "lr=0.05"), cell(1, "lr=0.1", unchanged=True), cell(2, "lr=0.2"), cell(3, "lr=0.4")]
+    cells = [
+        cell(0, "lr=0.05"),
+        cell(1, "lr=0.1", unchanged=True),
+        cell(2, "lr=0.2"),
+        cell(3, "lr=0.4"),
+    ]
     return check(runs, metrics, None, pd.DataFrame(cells))
 
 
@@ -63,7 +78,9 @@ def test_runs_for_a_sweep_alone_make_no_study(frames: Frames) -> None:
     assert study.title == "digits, iterations=800" and len(study.runs) == 2
 
 
-def test_a_run_asked_for_on_its_own_makes_a_study_whatever_sweeps_have_it_too(frames: Frames) -> None:
+def test_a_run_asked_for_on_its_own_makes_a_study_whatever_sweeps_have_it_too(
+    frames: Frames,
+) -> None:
     both = frames._replace(runs=frames.runs.assign(alone=True))
     assert len(split_studies(both)) == 3
 
@@ -77,7 +94,9 @@ def test_a_change_that_another_row_has_anyway_makes_no_study_and_enters_none(bui
         if (name, changes["shortcut"]) != ("resnet20", "A")
     ]
     parts.append(build({"resnet20": [8.0]}, **DIGITS))
-    (study,) = split_studies(check(*(pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True))))
+    (study,) = split_studies(
+        check(*(pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True)))
+    )
     assert study.overrides == {} and study.runs.experiment.tolist() == ["resnet20"]
 
 

@@ -23,7 +23,10 @@ def test_a_decided_study_has_no_open_questions(build):
 def test_undecided_cells_and_claims_are_open_and_missing_rows_are_not(build):
     test = PLAIN | {"plain20": [9.2, 9.8, 10.4]}
     (cell,) = asked(check(*build(test, train=TRAIN)))
-    assert cell.startswith("Table 6, plain-20: 90 % interval of the difference") and "seeds would" in cell
+    assert (
+        cell.startswith("Table 6, plain-20: 90 % interval of the difference")
+        and "seeds would" in cell
+    )
 
 
 def test_several_looks_have_their_share_of_the_level(build):
@@ -33,7 +36,9 @@ def test_several_looks_have_their_share_of_the_level(build):
     claim = next(one for one in judge_claims(study) if one.id == "C1")
     assert claim.verdict == "undecided"  # of three seeds each, p = 1/20 is the smallest there is
     found = asked(frames)
-    assert any("96.7 % interval" in text for text in found) or [text[:2] for text in found] == ["C1"]
+    assert any("96.7 % interval" in text for text in found) or [text[:2] for text in found] == [
+        "C1"
+    ]
     five = {name: [values[0] + step / 10 for step in range(5)] for name, values in PLAIN.items()}
     train = {name: [values[0] + step / 10 for step in range(5)] for name, values in TRAIN.items()}
     (study,) = split_studies(check(*build(five, train=train, looks=True)))

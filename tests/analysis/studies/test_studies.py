@@ -27,7 +27,12 @@ def test_dataset_and_recipe_make_a_study(build):
     paper = build({"plain20": [9.5]})
     bf16 = build({"plain20": [9.6]}, overrides={"precision": "bf16"})
     digits = build(
-        {"plain20": [4.0]}, overrides=SHORT, iterations=800, dataset="digits", dataset_id="d1", comparable=False
+        {"plain20": [4.0]},
+        overrides=SHORT,
+        iterations=800,
+        dataset="digits",
+        dataset_id="d1",
+        comparable=False,
     )
     studies = split_studies(together(digits, bf16, paper))
     assert [study.title for study in studies] == [
@@ -46,11 +51,18 @@ def test_dataset_and_recipe_make_a_study(build):
     ("overrides", "why", "phrases"),
     [
         ({}, "", []),
-        ({"precision": "bf16"}, "not the paper's recipe: precision=bf16", ["precision bf16 instead of fp32"]),
+        (
+            {"precision": "bf16"},
+            "not the paper's recipe: precision=bf16",
+            ["precision bf16 instead of fp32"],
+        ),
         (
             SHORT,
             "not the paper's recipe: iterations=800",
-            ["iterations 800 instead of 64,000 (learning rate drops and evaluations moved in proportion)"],
+            [
+                "iterations 800 instead of 64,000 (learning rate drops and evaluations moved in "
+                "proportion)"
+            ],
         ),
         (
             SHORT | {"lr_drops": [700]},
@@ -70,10 +82,19 @@ def test_what_deviates_in_words(build, overrides, why, phrases):
 
 
 def test_another_dataset_and_an_unverified_copy_are_told_apart(build):
-    digits = only(build({"plain20": [9.5]}, dataset="digits", comparable=False, overrides={"precision": "bf16"}))
-    assert digits.why_not_comparable == "dataset is digits, not CIFAR-10; not the paper's recipe: precision=bf16"
+    digits = only(
+        build(
+            {"plain20": [9.5]}, dataset="digits", comparable=False, overrides={"precision": "bf16"}
+        )
+    )
+    assert (
+        digits.why_not_comparable
+        == "dataset is digits, not CIFAR-10; not the paper's recipe: precision=bf16"
+    )
     copy = only(build({"plain20": [9.5]}, comparable=False))
-    assert copy.why_not_comparable == "dataset is cifar10, not verified against the official archive"
+    assert (
+        copy.why_not_comparable == "dataset is cifar10, not verified against the official archive"
+    )
 
 
 def test_same_pixels_are_official_once_one_copy_is(build):
@@ -83,13 +104,19 @@ def test_same_pixels_are_official_once_one_copy_is(build):
 
 
 def test_runs_come_in_the_papers_order(build):
-    study = only(build({"resnet110": [6.6], "plain110": [90.0], "resnet20": [8.7], "plain20": [9.7]}))
+    study = only(
+        build({"resnet110": [6.6], "plain110": [90.0], "resnet20": [8.7], "plain20": [9.7]})
+    )
     assert study.runs.experiment.tolist() == ["plain20", "plain110", "resnet20", "resnet110"]
 
 
 def test_final_numbers_are_those_of_the_last_iteration():
     measured = points("a", TEST_ERR, {32_000: 5.0, 63_000: 6.0, 64_000: 9.5})
-    measured += points("a", TRAIN_ERR, {33_000: 4.0, 48_000: 3.0, 49_000: 2.0, 50_000: 1.5, 57_000: 1.0, 64_000: 0.5})
+    measured += points(
+        "a",
+        TRAIN_ERR,
+        {33_000: 4.0, 48_000: 3.0, 49_000: 2.0, 50_000: 1.5, 57_000: 1.0, 64_000: 0.5},
+    )
     row = measure(only(frames_of([run_row("plain20", 0, run_id="a")], measured))).iloc[0]
     assert row.state == "measured"
     assert row.test == 9.5
@@ -123,10 +150,17 @@ def test_a_run_that_did_not_finish_is_not_measured_whatever_it_logged(status, st
 
 
 def test_a_row_that_has_the_asked_value_anyway_is_in_the_study_that_asks_for_it(build):
-    everywhere = build({"resnet20": [9.0]}, overrides={"warmup_lr": 0.01}, dataset_id="d1", comparable=False)
-    own = build({"resnet110": [7.0]}, dataset_id="d1", comparable=False)  # its row warms up at 0.01 already
+    everywhere = build(
+        {"resnet20": [9.0]}, overrides={"warmup_lr": 0.01}, dataset_id="d1", comparable=False
+    )
+    own = build(
+        {"resnet110": [7.0]}, dataset_id="d1", comparable=False
+    )  # its row warms up at 0.01 already
     (study,) = split_studies(together(everywhere, own))
-    assert study.title == "cifar10, warmup_lr=0.01" and set(study.runs.experiment) == {"resnet20", "resnet110"}
+    assert study.title == "cifar10, warmup_lr=0.01" and set(study.runs.experiment) == {
+        "resnet20",
+        "resnet110",
+    }
     of_the_paper = together(
         *(
             build({name: [8.0]}, overrides=changes)

@@ -27,7 +27,22 @@ def test_rows_are_the_papers_and_then_the_plain_networks(build):
         table.method.tolist()
         == ["Maxout", "NIN", "DSN", "FitNet", "Highway", "Highway"] + ["ResNet"] * 6 + ["plain"] * 5
     )
-    assert table.layers.dropna().tolist() == [19, 19, 32, 20, 32, 44, 56, 110, 1202, 20, 32, 44, 56, 110]
+    assert table.layers.dropna().tolist() == [
+        19,
+        19,
+        32,
+        20,
+        32,
+        44,
+        56,
+        110,
+        1202,
+        20,
+        32,
+        44,
+        56,
+        110,
+    ]
     assert table.paper.tolist() == pytest.approx(
         [
             9.38,
@@ -75,7 +90,10 @@ def test_plain_networks_are_compared_with_the_digitised_end_of_figure_6(build):
     assert "digitised" in plain.paper_note
     deepest = row_of(frames, "plain110")
     assert isnan(deepest.difference)
-    assert (deepest.paper_printed, deepest.reason) == ("> 60", "the paper gives no number, only > 60 %")
+    assert (deepest.paper_printed, deepest.reason) == (
+        "> 60",
+        "the paper gives no number, only > 60 %",
+    )
 
 
 def test_only_finished_runs_with_a_final_error_are_averaged():
@@ -83,7 +101,11 @@ def test_only_finished_runs_with_a_final_error_are_averaged():
     for seed, status in ((2, "DIVERGED"), (3, "KILLED"), (4, "RUNNING")):
         rows[seed]["status"] = status
     errors = {0: 8.0, 1: 9.0, 2: 99.0, 3: 99.0, 4: 99.0, 5: float("nan")}
-    measured = [point for seed, error in errors.items() for point in points(str(seed), TEST_ERR, {64_000: error})]
+    measured = [
+        point
+        for seed, error in errors.items()
+        for point in points(str(seed), TEST_ERR, {64_000: error})
+    ]
     row = row_of(frames_of(rows, measured), "resnet20")
     assert (row.n, row["mean"]) == (2, 8.5)
     assert (row.failed, row.unfinished, row.no_final_error) == (2, 1, 1)
@@ -96,8 +118,14 @@ def test_only_finished_runs_with_a_final_error_are_averaged():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"dataset": "digits", "comparable": False}, "not comparable: dataset is digits, not CIFAR-10"),
-        ({"overrides": {"precision": "bf16"}}, "not comparable: not the paper's recipe: precision=bf16"),
+        (
+            {"dataset": "digits", "comparable": False},
+            "not comparable: dataset is digits, not CIFAR-10",
+        ),
+        (
+            {"overrides": {"precision": "bf16"}},
+            "not comparable: not the paper's recipe: precision=bf16",
+        ),
     ],
 )
 def test_nothing_is_compared_across_datasets_or_recipes(build, changes, reason):
@@ -111,7 +139,12 @@ def test_nothing_is_compared_across_datasets_or_recipes(build, changes, reason):
 
 def test_rows_without_runs_keep_the_papers_numbers(build):
     row = row_of(build({"resnet20": [8.5]}), "resnet56")
-    assert (row.n, row.paper_printed, row.paper_params, row.reason) == (0, "6.97", "0.85M", "no finished run")
+    assert (row.n, row.paper_printed, row.paper_params, row.reason) == (
+        0,
+        "6.97",
+        "0.85M",
+        "no finished run",
+    )
     assert isnan(row["mean"])
 
 
@@ -121,18 +154,23 @@ def test_markdown_is_rounded_and_aligned_with_the_header(build):
     assert len(lines) == 2 + 17
     assert {line.count("|") for line in lines} == {11}
     assert (
-        "| ResNet | 110 | 1.7M | 6.50 ± 0.50 (3) | 5.26–7.74 | 6.00–7.00 | 6.43 (6.61±0.16) | −0.11 | undecided |  |"
-        in lines
+        "| ResNet | 110 | 1.7M | 6.50 ± 0.50 (3) | 5.26–7.74 | 6.00–7.00 | 6.43 (6.61±0.16) | "
+        "−0.11 | undecided |  |" in lines
     )
     assert "| FitNet | 19 | 2.5M | – | – | – | 8.39 | – | – | quoted by the paper |" in lines
 
 
 def test_latex_has_a_cell_for_each_column_and_nothing_it_would_misread(build):
     text = tables.to_latex(
-        tables.printed(table_of(build({"resnet110": [6.004, 6.5, 7.0]}))), "Table 6: a & b_c", tables.NUMERIC
+        tables.printed(table_of(build({"resnet110": [6.004, 6.5, 7.0]}))),
+        "Table 6: a & b_c",
+        tables.NUMERIC,
     )
     body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
     assert len(body) == 17 and {line.count("&") for line in body} == {9}
     assert r"\caption{Table 6: a \& b\_c}" in text and r"\begin{tabular}{lrrrrrrrll}" in text
-    assert r"ResNet & 110 & 1.7M & 6.50 $\pm$ 0.50 (3) & 5.26--7.74 & 6.00--7.00 & 6.43 (6.61$\pm$0.16)" in text
+    assert (
+        r"ResNet & 110 & 1.7M & 6.50 $\pm$ 0.50 (3) & 5.26--7.74 & 6.00--7.00 & 6.43 (6.61$\pm$0.16)"
+        in text
+    )
     assert not re.search(r"(?<!\\)[%#~^]", text.partition("\n")[2]) and text.isascii()

@@ -17,9 +17,18 @@ def test_a_cell_by_hand():
     cell = judge_cell([8.70, 8.80, 8.90], 8.75, 0.5)
     # std 0.1, t(2) = 2.920: 0.05 ± 2.920 * 0.1 / sqrt(3)
     assert (cell.n, cell.mean, cell.best, cell.worst) == (3, pytest.approx(8.8), 8.7, 8.9)
-    assert (cell.low, cell.high) == (pytest.approx(0.05 - 0.1686, abs=1e-4), pytest.approx(0.05 + 0.1686, abs=1e-4))
-    assert (cell.low95, cell.high95) == (pytest.approx(8.8 - 0.2484, abs=1e-4), pytest.approx(8.8 + 0.2484, abs=1e-4))
-    assert cell.verdict == "reproduced" and cell.why == "90 % interval of the difference −0.12 to +0.22, within ±0.5"
+    assert (cell.low, cell.high) == (
+        pytest.approx(0.05 - 0.1686, abs=1e-4),
+        pytest.approx(0.05 + 0.1686, abs=1e-4),
+    )
+    assert (cell.low95, cell.high95) == (
+        pytest.approx(8.8 - 0.2484, abs=1e-4),
+        pytest.approx(8.8 + 0.2484, abs=1e-4),
+    )
+    assert (
+        cell.verdict == "reproduced"
+        and cell.why == "90 % interval of the difference −0.12 to +0.22, within ±0.5"
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,8 +39,16 @@ def test_a_cell_by_hand():
         ([8.8, 8.8], "undecided", "2 finished seeds; at least 3 are needed"),
         ([9.6, 9.7, 9.8], "contradicted", "outside ±0.5"),
         ([7.6, 7.7, 7.8], "contradicted", "outside ±0.5"),
-        ([8.9, 9.2, 9.4], "undecided", "3 seeds could have shown a difference of up to 0.08 to be within it; about"),
-        ([8.0, 9.0, 10.0], "undecided", "3 seeds could have shown no difference, however small, to be within it"),
+        (
+            [8.9, 9.2, 9.4],
+            "undecided",
+            "3 seeds could have shown a difference of up to 0.08 to be within it; about",
+        ),
+        (
+            [8.0, 9.0, 10.0],
+            "undecided",
+            "3 seeds could have shown no difference, however small, to be within it",
+        ),
         ([9.2, 9.25, 9.3], "undecided", "more than 100 seeds would be needed"),
     ],
 )
@@ -49,13 +66,18 @@ def test_what_is_not_compared_has_no_interval_of_a_difference():
 
 
 def test_margins_are_half_a_point_but_where_the_paper_was_digitised():
-    assert margin_of("resnet20", "test/top1_err") == 0.5 and margin_of("plain56", "test/top1_err") == 0.55
+    assert (
+        margin_of("resnet20", "test/top1_err") == 0.5
+        and margin_of("plain56", "test/top1_err") == 0.55
+    )
 
 
 def share(verdict: str, truth: float, n: int, level: Fraction = LEVEL) -> float:
     """How often seeds drawn around `truth` get a verdict against the paper's 6.61."""
     draws = np.random.default_rng(7).normal(truth, STD, (DRAWS, n))
-    return sum(judge_cell(list(seeds), 6.61, 0.5, level).verdict == verdict for seeds in draws) / DRAWS
+    return (
+        sum(judge_cell(list(seeds), 6.61, 0.5, level).verdict == verdict for seeds in draws) / DRAWS
+    )
 
 
 def at_most(rate: float, level: float = 0.05) -> bool:
@@ -82,7 +104,8 @@ def test_several_looks_are_wrong_at_most_as_often_as_one(truth):
     level = LEVEL / len(LOOKS)
     draws = np.random.default_rng(8).normal(truth, STD, (DRAWS, LOOKS[-1]))
     wrong = sum(
-        any(judge_cell(list(seeds[:n]), 6.61, 0.5, level).verdict == "reproduced" for n in LOOKS) for seeds in draws
+        any(judge_cell(list(seeds[:n]), 6.61, 0.5, level).verdict == "reproduced" for n in LOOKS)
+        for seeds in draws
     )
     assert at_most(wrong / DRAWS)
 
@@ -96,7 +119,12 @@ def test_equal_rows_are_called_ordered_at_most_as_often_as_stated(sizes):
 
 def test_a_chain_with_one_equal_pair_holds_at_most_as_often_as_stated():
     rng = np.random.default_rng(10)
-    means = (9.0, 8.0, 8.0, 7.0)  # three steps, of which the middle one is none: an intersection-union test
+    means = (
+        9.0,
+        8.0,
+        8.0,
+        7.0,
+    )  # three steps, of which the middle one is none: an intersection-union test
     holds = 0
     for _ in range(DRAWS):
         rows = [list(rng.normal(mean, STD, 5)) for mean in means]

@@ -70,8 +70,8 @@ def test_overlapping_seeds_leave_a_chain_undecided(build):
     judgement = verdict(build(PLAIN | {"plain32": [9.65, 10.1, 10.2]}), "C2")
     assert judgement.verdict == "undecided"
     assert (
-        "plain32 > plain20 (p = 0.150; could have seen a difference of 0.46, about 5 seeds would decide)"
-        in judgement.reason
+        "plain32 > plain20 (p = 0.150; could have seen a difference of 0.46, about 5 seeds would "
+        "decide)" in judgement.reason
     )
 
 
@@ -86,7 +86,9 @@ def test_fewer_than_three_seeds_decide_nothing(build, seeds):
 
 def test_one_row_with_too_few_seeds_is_enough_to_stay_undecided(build):
     many = {"plain20": spread(9.7, 7), "plain56": spread(13.2, 2)}
-    judgement = verdict(build(many, train={"plain20": spread(1.3, 7), "plain56": spread(5.8, 2)}), "C1")
+    judgement = verdict(
+        build(many, train={"plain20": spread(1.3, 7), "plain56": spread(5.8, 2)}), "C1"
+    )
     assert judgement.verdict == "undecided"
     assert "plain56 has 2" in judgement.reason
 
@@ -101,7 +103,9 @@ def test_missing_rows_are_named_with_what_became_of_them(build):
 
 def test_a_finished_run_without_a_final_error_does_not_count(build):
     runs, metrics = build(PLAIN)
-    metrics.loc[(metrics.run_id == runs.run_id[0]) & (metrics.iteration == 64_000), "value"] = float("nan")
+    metrics.loc[(metrics.run_id == runs.run_id[0]) & (metrics.iteration == 64_000), "value"] = (
+        float("nan")
+    )
     judgement = verdict((runs, metrics), "C2")
     assert judgement.verdict == "undecided"
     assert "plain20 has 2" in judgement.reason
@@ -117,7 +121,11 @@ def test_running_training_error_stands_in_for_the_clean_one(build):
 def test_both_sides_use_the_same_training_error(build):
     runs, metrics = build(PLAIN, train=PLAIN_TRAIN)
     lacking = (metrics.run_id == runs.run_id[0]) & (metrics.metric == "train_clean/top1_err")
-    assert verdict((runs, metrics[~lacking]), "C1").numbers.comparison[0].startswith("training error (running")
+    assert (
+        verdict((runs, metrics[~lacking]), "C1")
+        .numbers.comparison[0]
+        .startswith("training error (running")
+    )
 
 
 def test_without_any_training_error_claim_1_is_not_settled(build):
@@ -128,10 +136,17 @@ def test_without_any_training_error_claim_1_is_not_settled(build):
 
 @pytest.mark.parametrize(
     ("errors", "expected"),
-    [([90, 90, 90], "reproduced"), ([12, 13, 14], "contradicted"), ([55, 90, 62], "undecided"), ([90], "undecided")],
+    [
+        ([90, 90, 90], "reproduced"),
+        ([12, 13, 14], "contradicted"),
+        ([55, 90, 62], "undecided"),
+        ([90], "undecided"),
+    ],
 )
 def test_claim_4_plain_110_stays_above_60(build, errors, expected):
-    assert verdict(build({"plain110": errors}, train={"plain110": errors}), "C4").verdict == expected
+    assert (
+        verdict(build({"plain110": errors}, train={"plain110": errors}), "C4").verdict == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +167,11 @@ def test_claim_7_mean_of_resnet_110(build, errors, expected):
 @pytest.mark.parametrize(
     ("starts", "final", "expected"),
     [
-        ([1_500, 2_000, None], 6.6, "reproduced"),  # an epoch is 391 iterations; one run never converged
+        (
+            [1_500, 2_000, None],
+            6.6,
+            "reproduced",
+        ),  # an epoch is 391 iterations; one run never converged
         ([1_500, 2_000, 1_800], 9.9, "contradicted"),
         ([100, 150, 375], 6.6, "contradicted"),
         ([100, 150, 400], 6.6, "undecided"),
@@ -169,7 +188,11 @@ def test_claim_8_slow_start_without_warm_up(build, starts, final, expected):
 
 @pytest.mark.parametrize(
     ("ends", "expected"),
-    [([375, 400, 450], "reproduced"), ([2000, 2100, 2050], "contradicted"), ([400, 400, None], "undecided")],
+    [
+        ([375, 400, 450], "reproduced"),
+        ([2000, 2100, 2050], "contradicted"),
+        ([400, 400, None], "undecided"),
+    ],
 )
 def test_claim_9_end_of_warm_up(build, ends, expected):
     runs, metrics = build({"resnet110": RESNET["resnet110"]})
@@ -177,7 +200,8 @@ def test_claim_9_end_of_warm_up(build, ends, expected):
 
 
 @pytest.mark.parametrize(
-    ("train", "expected"), [([0.02, 0.03, 0.04], "reproduced"), ([2, 2.1, 2.2], "contradicted"), ([0.02], "undecided")]
+    ("train", "expected"),
+    [([0.02, 0.03, 0.04], "reproduced"), ([2, 2.1, 2.2], "contradicted"), ([0.02], "undecided")],
 )
 def test_claim_10_resnet_1202_fits_its_training_set(build, train, expected):
     frames = build({"resnet1202": [7.9] * len(train)}, train={"resnet1202": train})
@@ -201,10 +225,18 @@ def test_claim_11_resnet_1202_overfits(build, deeper, train, expected):
 
 
 def test_on_another_dataset_orderings_are_judged_and_numbers_are_not(build):
-    frames = build(PLAIN | RESNET, train=PLAIN_TRAIN | {name: [0.1] * 3 for name in RESNET}, **DIGITS)
+    frames = build(
+        PLAIN | RESNET, train=PLAIN_TRAIN | {name: [0.1] * 3 for name in RESNET}, **DIGITS
+    )
     (study,) = split_studies(check(*frames))
     verdicts = {one.id: one for one in judge_claims(study)}
-    assert {name for name, one in verdicts.items() if one.verdict == "reproduced"} == {"C1", "C2", "C3", "C5", "C6"}
+    assert {name for name, one in verdicts.items() if one.verdict == "reproduced"} == {
+        "C1",
+        "C2",
+        "C3",
+        "C5",
+        "C6",
+    }
     for name in ("C4", "C7", "C8", "C9", "C10"):
         assert verdicts[name].verdict == "not run"
         assert "about CIFAR-10 with the paper's recipe" in verdicts[name].reason

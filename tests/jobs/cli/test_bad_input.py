@@ -1,4 +1,6 @@
-"""What a user can get wrong on the command line ends in one clear line and exit code 2, before anything starts."""
+"""What a user can get wrong on the command line ends in one clear line and exit code 2, before
+anything starts.
+"""
 
 import json
 from io import BytesIO
@@ -37,7 +39,10 @@ SHORT = ("--iterations", "8", "--set", "eval_every=8")
         (("train", "resnet20", "--tracking", "sqlite://x.db"), "wanted is http://HOST:PORT"),
         (("train", "resnet20", "--tracking", "http://:5000"), "wanted is http://HOST:PORT"),
         (("train", "resnet20", "--threads", "0"), "greater than or equal to 1"),
-        (("train", "resnet20", "--set", "augmentation=scale_crop_flip_colour"), "not for cifar rows"),
+        (
+            ("train", "resnet20", "--set", "augmentation=scale_crop_flip_colour"),
+            "not for cifar rows",
+        ),
         (("train", "resnet20", "--storage", "ftp://host/x"), "not a folder or URI"),
         (("grid", "table7"), "did you mean table6"),
         (("grid",), "Missing argument"),
@@ -48,8 +53,14 @@ SHORT = ("--iterations", "8", "--set", "eval_every=8")
         (("ui",), "does not exist"),
     ],
 )
-def test_one_line_and_exit_code_2(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
-    own = () if arguments[0] in ("experiments",) or "--storage" in arguments else ("--storage", str(tmp_path / "s"))
+def test_one_line_and_exit_code_2(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    own = (
+        ()
+        if arguments[0] in ("experiments",) or "--storage" in arguments
+        else ("--storage", str(tmp_path / "s"))
+    )
     done = cli(*arguments, *own)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -63,17 +74,24 @@ def test_storage_that_cannot_be_written(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"not an archive", b""])
-def test_a_truncated_or_foreign_archive_has_the_wrong_checksum(cli: Cli, tmp_path: Path, content: bytes) -> None:
+def test_a_truncated_or_foreign_archive_has_the_wrong_checksum(
+    cli: Cli, tmp_path: Path, content: bytes
+) -> None:
     archive = tmp_path / "cifar-10-binary.tar.gz"
     archive.write_bytes(content)
-    done = cli("data", "prepare", "cifar10", "--from", str(archive), "--storage", str(tmp_path / "s"))
+    done = cli(
+        "data", "prepare", "cifar10", "--from", str(archive), "--storage", str(tmp_path / "s")
+    )
     assert done.returncode == 2 and "md5" in done.stderr
     assert not (tmp_path / "s" / "datasets").exists()
 
 
 @pytest.mark.parametrize(
     ("side", "label", "says"),
-    [(32, 10, "label 10, labels go from 0 to 9"), (31, 3, "an image of shape (31, 31, 3), not (32, 32, 3)")],
+    [
+        (32, 10, "label 10, labels go from 0 to 9"),
+        (31, 3, "an image of shape (31, 31, 3), not (32, 32, 3)"),
+    ],
 )
 def test_a_label_out_of_range_and_an_image_of_the_wrong_shape(
     cli: Cli, tmp_path: Path, side: int, label: int, says: str
@@ -92,7 +110,16 @@ def test_a_label_out_of_range_and_an_image_of_the_wrong_shape(
 
 @pytest.mark.ray
 def test_more_than_the_cluster_can_ever_have_is_refused_at_once(cli: Cli, tmp_path: Path) -> None:
-    done = cli("train", "resnet20", "--threads", "4096", *SHORT, "--storage", str(tmp_path / "s"), timeout=90)
+    done = cli(
+        "train",
+        "resnet20",
+        "--threads",
+        "4096",
+        *SHORT,
+        "--storage",
+        str(tmp_path / "s"),
+        timeout=90,
+    )
     assert done.returncode == 2 and "4096 CPU each" in done.stderr and "at the most" in done.stderr
 
 
@@ -101,14 +128,25 @@ def test_weights_of_another_architecture(cli: Cli, tmp_path: Path) -> None:
     from pipeline.training.step.weights import weights_bytes
 
     plain = experiment_named("plain20")
-    (tmp_path / "w.safetensors").write_bytes(weights_bytes(build_network(plain, 0).state_dict(), plain, 10))
-    done = cli("evaluate", str(tmp_path / "w.safetensors"), "--as", "resnet20", "--storage", str(tmp_path / "s"))
+    (tmp_path / "w.safetensors").write_bytes(
+        weights_bytes(build_network(plain, 0).state_dict(), plain, 10)
+    )
+    done = cli(
+        "evaluate",
+        str(tmp_path / "w.safetensors"),
+        "--as",
+        "resnet20",
+        "--storage",
+        str(tmp_path / "s"),
+    )
     assert done.returncode == 2 and "plain" in done.stderr and "option A" in done.stderr
 
 
 def test_a_pickle_is_refused(cli: Cli, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pt")
-    done = cli("evaluate", str(tmp_path / "w.pt"), "--as", "resnet20", "--storage", str(tmp_path / "s"))
+    done = cli(
+        "evaluate", str(tmp_path / "w.pt"), "--as", "resnet20", "--storage", str(tmp_path / "s")
+    )
     assert done.returncode == 2 and "not a safetensors file" in done.stderr
 
 
@@ -117,15 +155,22 @@ def test_a_checkpoint_that_is_not_ours(cli: Cli, storage: Storage, digits_datase
     row = experiment_named("resnet20", ["eval_every=8"], 8)
     key = digits_dataset.id
     run = Run(row, key, f"digits-{key[:8]}", 0)
-    storage.write(f"{run.folder}/checkpoints/00000004/manifest.json", json.dumps({"format": "someone else's"}).encode())
+    storage.write(
+        f"{run.folder}/checkpoints/00000004/manifest.json",
+        json.dumps({"format": "someone else's"}).encode(),
+    )
     done = cli("train", "resnet20", *SHORT, "--storage", storage.uri)
     assert done.returncode == 2, done.stderr
     assert "not a checkpoint of ours" in done.stderr
 
 
 @pytest.mark.ray
-def test_a_run_json_that_is_not_ours_and_a_damaged_dataset(cli: Cli, storage: Storage, digits_dataset: Dataset) -> None:
-    run = Run(experiment_named("resnet20", ["eval_every=8"], 8), digits_dataset.id, digits_dataset.key, 0)
+def test_a_run_json_that_is_not_ours_and_a_damaged_dataset(
+    cli: Cli, storage: Storage, digits_dataset: Dataset
+) -> None:
+    run = Run(
+        experiment_named("resnet20", ["eval_every=8"], 8), digits_dataset.id, digits_dataset.key, 0
+    )
     storage.write(f"{run.folder}/run.json", b"{}")
     done = cli("train", "resnet20", *SHORT, "--storage", storage.uri)
     assert done.returncode == 2 and "run.json: not a file of ours" in done.stderr

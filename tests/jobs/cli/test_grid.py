@@ -1,4 +1,6 @@
-"""`resnet-repro grid` from rows to a verdict: real Ray Tune and Train, a real MLflow server, and the report."""
+"""`resnet-repro grid` from rows to a verdict: real Ray Tune and Train, a real MLflow server, and
+the report.
+"""
 
 from pathlib import Path
 
@@ -19,7 +21,18 @@ from tests.pipeline.training.small_runs import digits_once
 
 pytestmark = pytest.mark.ray
 
-GRID = ("plain20", "resnet20", "--seeds", "2", "--iterations", "20", "--set", "depth=8", "--set", "eval_every=5")
+GRID = (
+    "plain20",
+    "resnet20",
+    "--seeds",
+    "2",
+    "--iterations",
+    "20",
+    "--set",
+    "depth=8",
+    "--set",
+    "eval_every=5",
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +65,10 @@ def test_mlflow_holds_each_point_once_under_its_parent(grid: Path, server: str) 
         assert run.data.params["lr"] == "0.1" and run.data.tags["commit"]
         steps = [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)]
         assert steps == [5, 10, 15, 20]
-        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"result.json", "model"}
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+            "result.json",
+            "model",
+        }
 
 
 def test_mlflow_is_a_place_to_look(grid: Path, server: str, cli: Cli) -> None:
@@ -69,14 +85,18 @@ def test_mlflow_is_a_place_to_look(grid: Path, server: str, cli: Cli) -> None:
         assert metrics[f"{TEST_ERR}/mean"] == pytest.approx(table.loc[name, "mean"])
         assert metrics[f"{TEST_ERR}/std"] == pytest.approx(table.loc[name, "std"])
         assert metrics[f"{TEST_ERR}/n"] == 2
-    seeds = client.search_runs([experiment.experiment_id], "tags.kind = 'run' and tags.experiment = 'resnet20'")
+    seeds = client.search_runs(
+        [experiment.experiment_id], "tags.kind = 'run' and tags.experiment = 'resnet20'"
+    )
     assert sorted(run.info.run_name for run in seeds) == [
         f"resnet20 seed {i} (20 iterations, depth=8, eval_every=5)" for i in (0, 1)
     ]
     assert all(len(run.data.metrics) <= 25 for run in seeds)
 
 
-def test_final_models_are_registered_and_score_what_their_cards_say(grid: Path, server: str, cli: Cli) -> None:
+def test_final_models_are_registered_and_score_what_their_cards_say(
+    grid: Path, server: str, cli: Cli
+) -> None:
     client = MlflowClient(server)
     versions = client.search_model_versions("name = 'resnet20-digits'")
     assert sorted(version.tags["seed"] for version in versions) == ["0", "1"]
@@ -85,14 +105,19 @@ def test_final_models_are_registered_and_score_what_their_cards_say(grid: Path, 
     files = Path(client.download_artifacts(version.run_id, "model", str(grid)))
     assert (files / "README.md").read_text() == version.description
     options = ("--as", "resnet20", "--data", "digits", "--set", "depth=8", "--storage", grid)
-    assert f"{version.tags['test_err']} % of 360" in cli("evaluate", files / "weights.safetensors", *options).stdout
+    assert (
+        f"{version.tags['test_err']} % of 360"
+        in cli("evaluate", files / "weights.safetensors", *options).stdout
+    )
 
 
 @pytest.mark.slow
 def test_a_sweep_is_reported_apart_from_the_reproduction(cli: Cli, grid: Path, server: str) -> None:
     options = (*GRID[1:], "--set", "lr=0.05,0.1", "--storage", str(grid), "--tracking", server)
     done = cli("grid", *options, timeout=400)
-    assert done.returncode == 0 and "4 runs, 2 finished before" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "4 runs, 2 finished before" in done.stdout, (
+        done.stdout + done.stderr
+    )
     (page,) = (grid / "report").glob("sweep-lr-*/index.html")
     assert "Apart from the reproduction" in page.read_text()
     table = pd.read_csv(page.parent / "sweep.csv")
@@ -104,18 +129,28 @@ def test_a_sweep_is_reported_apart_from_the_reproduction(cli: Cli, grid: Path, s
     assert (of_study.n, of_study["mean"]) == (2, pytest.approx(table["mean"][1]))
 
 
-def test_the_same_command_again_trains_nothing_and_doubles_nothing(cli: Cli, grid: Path, server: str) -> None:
+def test_the_same_command_again_trains_nothing_and_doubles_nothing(
+    cli: Cli, grid: Path, server: str
+) -> None:
     before = load(grid / "export")
     done = cli("grid", *GRID, "--storage", str(grid), "--tracking", server)
     assert done.returncode == 0 and "4 runs, 4 finished before" in done.stdout
     pd.testing.assert_frame_equal(before[1], load(grid / "export")[1])
 
 
-def test_the_report_comes_from_the_exported_files_alone_too(cli: Cli, grid: Path, server: str, tmp_path: Path) -> None:
-    told = cli("report", "--storage", str(grid), "--tracking", server, "--out", str(tmp_path / "told"))
+def test_the_report_comes_from_the_exported_files_alone_too(
+    cli: Cli, grid: Path, server: str, tmp_path: Path
+) -> None:
+    told = cli(
+        "report", "--storage", str(grid), "--tracking", server, "--out", str(tmp_path / "told")
+    )
     offline = cli("report", "--from", str(grid / "export"), "--out", str(tmp_path / "offline"))
     assert told.returncode == offline.returncode == 0, told.stderr + offline.stderr
-    made = [file.relative_to(tmp_path / "told") for file in (tmp_path / "told").rglob("*") if file.is_file()]
+    made = [
+        file.relative_to(tmp_path / "told")
+        for file in (tmp_path / "told").rglob("*")
+        if file.is_file()
+    ]
     assert len([name for name in made if name.name == "table_6.csv"]) == 1
     for name in made:
         assert (tmp_path / "told" / name).read_bytes() == (tmp_path / "offline" / name).read_bytes()
@@ -123,7 +158,16 @@ def test_the_report_comes_from_the_exported_files_alone_too(cli: Cli, grid: Path
 
 @pytest.mark.slow
 def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_path: Path) -> None:
-    rows = ("plain20", "resnet20", "--iterations", "20", "--set", "depth=8", "--set", "eval_every=20")
+    rows = (
+        "plain20",
+        "resnet20",
+        "--iterations",
+        "20",
+        "--set",
+        "depth=8",
+        "--set",
+        "eval_every=20",
+    )
     bad = ("--set", "norm=none", "--set", "lr=1e6")
     for _ in range(2):  # the second time there is nothing left to train, and as much to say
         done = cli("grid", *rows, *bad, "--storage", tmp_path, timeout=400)
@@ -134,9 +178,17 @@ def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_
 
 @pytest.mark.slow
 def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_path: Path) -> None:
-    """Both rows become the same network, so that no number of seeds can part them; most runs are there already."""
+    """Both rows become the same network, so that no number of seeds can part them; most runs are
+    there already.
+    """
     settings = ("depth=8", "eval_every=4")
-    options = ("--iterations", "8", *(word for one in settings for word in ("--set", one)), "--storage", tmp_path)
+    options = (
+        "--iterations",
+        "8",
+        *(word for one in settings for word in ("--set", one)),
+        "--storage",
+        tmp_path,
+    )
     place, dataset = Storage(str(tmp_path)), digits_once()
     write_dataset(place, dataset, {"kind": "embedded"})
     for name in ("plain20", "plain56"):
@@ -147,11 +199,16 @@ def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_pa
     done = cli("grid", "plain20", "plain56", "--until-decided", *options, timeout=580)
     assert done.returncode == 0, done.stdout + done.stderr
     said = [line for line in done.stdout.splitlines() if line.startswith("undecided with")]
-    assert [line.split(":")[0] for line in said] == ["undecided with 3 seeds", "undecided with 5 seeds"]
+    assert [line.split(":")[0] for line in said] == [
+        "undecided with 3 seeds",
+        "undecided with 5 seeds",
+    ]
     assert all("C1" in line for line in said)
     page = (tmp_path / "report" / "index.html").read_text()
     assert "looked at with 3, 5, 10 seeds" in page and "at 1.67 %" in page
-    assert pd.read_csv(tmp_path / "report" / "table_6.csv").set_index("experiment").n["plain56"] == 10
+    assert (
+        pd.read_csv(tmp_path / "report" / "table_6.csv").set_index("experiment").n["plain56"] == 10
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""Help teaches by examples that work, shells complete names, NO_COLOR is kept, and scripts get JSON."""
+"""Help teaches by examples that work, shells complete names, NO_COLOR is kept, and scripts get
+JSON.
+"""
 
 import json
 import os
@@ -49,7 +51,9 @@ def parse(arguments: str) -> None:
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_has_examples_that_parse(path: tuple[str, ...]) -> None:
-    found = [example for example in examples(LEAVES[path].help) if example.startswith(" ".join(path))]
+    found = [
+        example for example in examples(LEAVES[path].help) if example.startswith(" ".join(path))
+    ]
     assert found
     for example in found:
         parse(example)
@@ -59,7 +63,9 @@ def test_every_command_has_examples_that_parse(path: tuple[str, ...]) -> None:
 def test_every_command_of_the_documents_parses(file: str) -> None:
     text = (ROOT / file).read_text().replace("\\\n", "")
     lines = re.findall(r"^ {4}(?:\S*/)?resnet-repro +(.*)$", text, re.MULTILINE)
-    named = [line for line in examples(text) if not re.search(r"[A-Z]{3}|^--", line)]  # no placeholder in it
+    named = [
+        line for line in examples(text) if not re.search(r"[A-Z]{3}|^--", line)
+    ]  # no placeholder in it
     for line in lines + named:
         parse(line)
     assert not re.search(r"\b(TABLE|TODO|FIXME|XXX)\b", text)
@@ -109,7 +115,9 @@ def test_no_color_is_kept() -> None:
     assert not COLOUR.search(on_a_terminal("--help", NO_COLOR="1"))
 
 
-@pytest.mark.parametrize("command", [("experiments",), ("grids",), ("status",), ("data", "list")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("experiments",), ("grids",), ("status",), ("data", "list")], ids=" ".join
+)
 def test_scripts_get_json(command: tuple[str, ...], cli: Cli, tmp_path: Path) -> None:
     storage = () if command[0] in ("experiments", "grids") else ("--storage", tmp_path)
     done = cli(*command, "--json", *storage)

@@ -1,4 +1,6 @@
-"""Cluster files against the schemas that Ray, KubeRay and Kubernetes publish, made strict; and the Dockerfile's lint."""
+"""Cluster files against the schemas that Ray, KubeRay and Kubernetes publish, made strict; and the
+Dockerfile's lint.
+"""
 
 import copy
 import gzip
@@ -36,7 +38,9 @@ def written(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
 
 
 def strict(schema: Any) -> Any:
-    """The schema with objects closed to names it does not know, as a server that prunes would silently drop them."""
+    """The schema with objects closed to names it does not know, as a server that prunes would
+    silently drop them.
+    """
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -68,12 +72,16 @@ def test_kuberay_accepts_what_is_written(written: dict[str, list[dict[str, Any]]
     "misspell",
     [
         lambda job: job["spec"].update(shutdownAfterJobFinish=True),
-        lambda job: job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"].update(contaners=[]),
+        lambda job: job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"].update(
+            contaners=[]
+        ),
         lambda job: job["spec"].update(backoffLimit="three"),
         lambda job: job["spec"]["rayClusterSpec"].pop("headGroupSpec"),
     ],
 )
-def test_a_misspelt_manifest_is_caught(written: dict[str, list[dict[str, Any]]], misspell: Any) -> None:
+def test_a_misspelt_manifest_is_caught(
+    written: dict[str, list[dict[str, Any]]], misspell: Any
+) -> None:
     job = copy.deepcopy(written["rayjob"][0])
     misspell(job)
     with pytest.raises(jsonschema.ValidationError):
@@ -85,7 +93,14 @@ def test_kubernetes_accepts_mlflow_and_postgres(written: dict[str, list[dict[str
     for document in written["mlflow"]:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
         kinds.append(document["kind"])
-    assert kinds == ["PersistentVolumeClaim", "StatefulSet", "Service", "Deployment", "Service", "NetworkPolicy"]
+    assert kinds == [
+        "PersistentVolumeClaim",
+        "StatefulSet",
+        "Service",
+        "Deployment",
+        "Service",
+        "NetworkPolicy",
+    ]
     broken = copy.deepcopy(written["mlflow"][3])
     broken["spec"]["template"]["spec"]["contaners"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -96,7 +111,9 @@ def test_a_job_retries_resumes_and_ends(written: dict[str, list[dict[str, Any]]]
     (job,) = written["rayjob"]
     spec = job["spec"]
     assert spec["backoffLimit"] > 0 and spec["submitterConfig"]["backoffLimit"] == 0
-    assert spec["activeDeadlineSeconds"] * (spec["backoffLimit"] + 1) == 168 * 3600  # --hours, all tries together
+    assert (
+        spec["activeDeadlineSeconds"] * (spec["backoffLimit"] + 1) == 168 * 3600
+    )  # --hours, all tries together
     assert spec["preRunningDeadlineSeconds"] > 0 and spec["shutdownAfterJobFinishes"]
     assert spec["entrypoint"] == f"resnet-repro {' '.join(GRID)} --tracking http://mlflow:5000"
     cluster = spec["rayClusterSpec"]
@@ -104,27 +121,48 @@ def test_a_job_retries_resumes_and_ends(written: dict[str, list[dict[str, Any]]]
     head = cluster["headGroupSpec"]["template"]["spec"]
     worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
     for pod in (head, worker):
-        assert any(volume.get("emptyDir", {}).get("medium") == "Memory" for volume in pod["volumes"])
-        assert {"name": "shared-memory", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
-    assert "nvidia.com/gpu" not in json.dumps(head) and not head["nodeSelector"]  # drivers keep off GPUs and spot nodes
+        assert any(
+            volume.get("emptyDir", {}).get("medium") == "Memory" for volume in pod["volumes"]
+        )
+        assert {"name": "shared-memory", "mountPath": "/dev/shm"} in pod["containers"][0][
+            "volumeMounts"
+        ]
+    assert (
+        "nvidia.com/gpu" not in json.dumps(head) and not head["nodeSelector"]
+    )  # drivers keep off GPUs and spot nodes
     assert worker["nodeSelector"] == {"eks.amazonaws.com/capacityType": "SPOT"}
 
 
 def test_secrets_are_named_and_never_written(written: dict[str, list[dict[str, Any]]]) -> None:
     postgres, mlflow = written["mlflow"][1], written["mlflow"][3]
     (password,) = (
-        e for e in postgres["spec"]["template"]["spec"]["containers"][0]["env"] if e["name"].endswith("PASSWORD")
+        e
+        for e in postgres["spec"]["template"]["spec"]["containers"][0]["env"]
+        if e["name"].endswith("PASSWORD")
     )
-    assert password["valueFrom"]["secretKeyRef"] == {"name": "mlflow-server", "key": "POSTGRES_PASSWORD"}
+    assert password["valueFrom"]["secretKeyRef"] == {
+        "name": "mlflow-server",
+        "key": "POSTGRES_PASSWORD",
+    }
     ray = json.dumps(written["rayjob"] + written["raycluster"])
-    assert "mlflow-server" not in ray and "POSTGRES" not in ray  # whoever trains does not see the server's own secrets
+    assert (
+        "mlflow-server" not in ray and "POSTGRES" not in ray
+    )  # whoever trains does not see the server's own secrets
     assert written["raycluster"][0]["metadata"]["name"] not in (
         "resnet-repro",
         "mlflow-server",
     )  # the operator's Secret for its token
     (server,) = mlflow["spec"]["template"]["spec"]["containers"]
-    hosts = next(word for word in server["args"] if word.startswith("--allowed-hosts=")).partition("=")[2].split(",")
-    assert {"mlflow", "mlflow:5000"} <= set(hosts) and "*" not in hosts and "--app-name=basic-auth" in server["args"]
+    hosts = (
+        next(word for word in server["args"] if word.startswith("--allowed-hosts="))
+        .partition("=")[2]
+        .split(",")
+    )
+    assert (
+        {"mlflow", "mlflow:5000"} <= set(hosts)
+        and "*" not in hosts
+        and "--app-name=basic-auth" in server["args"]
+    )
     assert not any("postgresql" in word for word in server["args"])
 
 
@@ -134,8 +172,16 @@ def test_rays_launcher_accepts_its_files(path: str) -> None:
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     jsonschema.validate(config, schema)
     validate_config(prepare_config(copy.deepcopy(config)))
-    assert set(config["file_mounts"].values()) >= {"pipeline", "jobs", "analysis", "pyproject.toml", "constraints.txt"}
-    assert "." not in config["file_mounts"].values()  # its launcher would read .venv and results too
+    assert set(config["file_mounts"].values()) >= {
+        "pipeline",
+        "jobs",
+        "analysis",
+        "pyproject.toml",
+        "constraints.txt",
+    }
+    assert (
+        "." not in config["file_mounts"].values()
+    )  # its launcher would read .venv and results too
     started = " ".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"])
     assert started.count("RAY_AUTH_MODE=token") == 2 and "--dashboard-host=127.0.0.1" in started
     with pytest.raises(jsonschema.ValidationError):
@@ -146,14 +192,20 @@ def test_spot_nodes_train_and_the_head_does_not() -> None:
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     head = config["available_node_types"][config["head_node_type"]]
     assert head["resources"] == {"CPU": 0} and "InstanceMarketOptions" not in head["node_config"]
-    spot = [n for n in config["available_node_types"].values() if "InstanceMarketOptions" in n["node_config"]]
+    spot = [
+        n
+        for n in config["available_node_types"].values()
+        if "InstanceMarketOptions" in n["node_config"]
+    ]
     assert spot and all(kind["max_workers"] > 0 for kind in spot)
 
 
 def test_the_dockerfile_is_without_reproach() -> None:
     lint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     assert lint is not None
-    done = subprocess.run([lint, str(ROOT / "deploy/Dockerfile")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [lint, str(ROOT / "deploy/Dockerfile")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -172,5 +224,7 @@ def test_what_is_wrong_is_said_before_a_file_is_written(
     cli: Cli, tmp_path: Path, changed: tuple[str, ...], says: str
 ) -> None:
     done = cli("manifests", "--out", tmp_path / "m", *LINE, *changed)
-    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (
+        done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    )
     assert not (tmp_path / "m").exists()

@@ -1,4 +1,6 @@
-"""Photographs as a user meets them: read by Ray tasks, trained by two workers, killed, continued, and tested."""
+"""Photographs as a user meets them: read by Ray tasks, trained by two workers, killed, continued,
+and tested.
+"""
 
 import json
 import os
@@ -49,24 +51,36 @@ def place(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_prepared_photographs_are_listed_verified_and_read_once(cli: Cli, place: Path) -> None:
     assert "any size" in cli("data", "list", "--storage", place).stdout
-    assert "every shard, image and label is right" in cli("data", "verify", "imagenet", "--storage", place).stdout
+    assert (
+        "every shard, image and label is right"
+        in cli("data", "verify", "imagenet", "--storage", place).stdout
+    )
     before = {path: path.stat().st_mtime_ns for path in (place / "photographs").rglob("*")}
-    again = cli("data", "prepare", "imagenet", "--from", place.parent / "source", "--storage", place)
+    again = cli(
+        "data", "prepare", "imagenet", "--from", place.parent / "source", "--storage", place
+    )
     assert again.returncode == 0 and "12 training photographs" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in (place / "photographs").rglob("*")} == before
 
 
 @pytest.mark.slow
-def test_killed_and_continued_a_run_ends_with_the_same_bytes(cli: Cli, place: Path, tmp_path: Path) -> None:
+def test_killed_and_continued_a_run_ends_with_the_same_bytes(
+    cli: Cli, place: Path, tmp_path: Path
+) -> None:
     for name in ("datasets", "photographs"):
         shutil.copytree(place / name, tmp_path / name)
     line = [sys.executable, "-m", "jobs.cli", *TRAIN, "--storage", str(tmp_path)]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*/*/*/checkpoints/*3/manifest.json")) and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("runs/*/*/*/checkpoints/*3/manifest.json"))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     kill_all(process)
-    reached = [int(path.parent.name) for path in tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")]
+    reached = [
+        int(path.parent.name) for path in tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")
+    ]
     assert reached and 0 < max(reached) < 12
     storage, whole = Storage(str(tmp_path)), Storage(str(place))
     (run,) = stored_runs(storage)
@@ -87,14 +101,31 @@ def test_protocols_give_on_two_workers_what_the_run_measured(cli: Cli, place: Pa
     result = read_result(Storage(str(place)), run)
     assert result is not None
     here = cli("evaluate", "resnet18", "--protocol", "all", "--json", "--storage", place)
-    shared = cli("evaluate", "resnet18", "--protocol", "multi_scale", "--workers", "2", "--json", "--storage", place)
+    shared = cli(
+        "evaluate",
+        "resnet18",
+        "--protocol",
+        "multi_scale",
+        "--workers",
+        "2",
+        "--json",
+        "--storage",
+        place,
+    )
     assert (here.returncode, shared.returncode) == (0, 0), here.stderr + shared.stderr
     rows = json.loads(here.stdout) + json.loads(shared.stdout)
-    assert [row["protocol"] for row in rows] == ["center_crop", "ten_crop", "multi_scale", "multi_scale"]
+    assert [row["protocol"] for row in rows] == [
+        "center_crop",
+        "ten_crop",
+        "multi_scale",
+        "multi_scale",
+    ]
     for row in rows:
         assert row["count"] == 6
         for first in (1, 5):
-            assert row[f"top{first}_err"] == result["final"][f"test_{row['protocol']}/top{first}_err"]
+            assert (
+                row[f"top{first}_err"] == result["final"][f"test_{row['protocol']}/top{first}_err"]
+            )
 
 
 def test_the_report_has_imagenets_tables_not_comparable(cli: Cli, place: Path) -> None:
@@ -112,14 +143,18 @@ def test_the_report_has_imagenets_tables_not_comparable(cli: Cli, place: Path) -
     both = cli(*pair, "--storage", place)
     assert both.returncode == 0 and "ensemble of 2, ten_crop" in both.stdout, both.stderr
     network = build_network(run.experiment, seed=9)
-    (place / "theirs.safetensors").write_bytes(weights_bytes(network.state_dict(), run.experiment, 1000))
+    (place / "theirs.safetensors").write_bytes(
+        weights_bytes(network.state_dict(), run.experiment, 1000)
+    )
     theirs = ("evaluate", place / "theirs.safetensors", "--as", "resnet18", "--set", "crop=32", "--set", "scale=32,40",
               "--protocol", "all", "--data", "imagenet", "--keep", "a peer")  # fmt: skip
     assert cli(*theirs, "--storage", place).returncode == 0
     done = cli("report", "--storage", place)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(place / "report" / "table_2.csv").set_index("experiment")
-    assert table.n["resnet18"] == 1 and table.n["plain34"] == 0 and set(table.verdict) == {"not run"}
+    assert (
+        table.n["resnet18"] == 1 and table.n["plain34"] == 0 and set(table.verdict) == {"not run"}
+    )
     assert (place / "report" / "figure_4.svg").exists()
     assert "not comparable" in (place / "report" / "table_2.md").read_text()
     assert "| a peer |" in (place / "report" / "table_4.md").read_text()
@@ -139,14 +174,23 @@ def test_what_does_not_fit_is_one_line(cli: Cli, place: Path, tmp_path: Path) ->
         ),
         (("data", "prepare", "imagenet"), "name their folder with --from"),
         (("data", "prepare", "imagenet", "--from", tmp_path / "nowhere"), "no such folder"),
-        (("data", "prepare", "imagenet", "--from", source, "--shorter-side", "100"), "at least the 224 pixels"),
+        (
+            ("data", "prepare", "imagenet", "--from", source, "--shorter-side", "100"),
+            "at least the 224 pixels",
+        ),
         (
             ("train", "resnet20", "--data", "imagenet"),
             "resnet20 does not suit --data imagenet, which is of photographs",
         ),
-        (("train", "resnet18", "--data", "digits"), "resnet18 does not suit --data digits, which is of small images"),
+        (
+            ("train", "resnet18", "--data", "digits"),
+            "resnet18 does not suit --data digits, which is of small images",
+        ),
         (("evaluate", "resnet18", "--keep", "itself"), "was measured when it ended"),
-        (("evaluate", "resnet18", "--protocol", "one_crop"), "--protocol one_crop: wanted is one of center_crop"),
+        (
+            ("evaluate", "resnet18", "--protocol", "one_crop"),
+            "--protocol one_crop: wanted is one of center_crop",
+        ),
     ):
         done = cli(*arguments, "--storage", place)
         assert done.returncode == 2, (arguments, done.stdout, done.stderr)
@@ -154,7 +198,9 @@ def test_what_does_not_fit_is_one_line(cli: Cli, place: Path, tmp_path: Path) ->
     assert len(os.listdir(place / "datasets")) == 2  # ours, and digits
 
 
-def test_too_little_room_is_said_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_is_said_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = as_parquet(tmp_path / "source", pictures())
     storage = Storage(str(tmp_path / "storage"))
     (tmp_path / "storage").mkdir()
@@ -171,14 +217,24 @@ def test_an_ingest_that_is_killed_goes_on(cli: Cli, tmp_path: Path) -> None:
     source = as_tars(tmp_path / "source", many)
     line = [sys.executable, "-m", "jobs.cli", "data", "prepare", "imagenet", "--from", str(source)]
     process = subprocess.Popen(
-        [*line, "--storage", str(tmp_path / "s")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*line, "--storage", str(tmp_path / "s")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("s/photographs/records/*/*.safetensors")) and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("s/photographs/records/*/*.safetensors"))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     kill_all(process)
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s/photographs/records/*/*.safetensors")}
+    kept = {
+        path: path.stat().st_mtime_ns
+        for path in tmp_path.glob("s/photographs/records/*/*.safetensors")
+    }
     assert kept and not (tmp_path / "s" / "datasets").exists()
     done = cli(*line[3:], "--storage", tmp_path / "s")
     assert done.returncode == 0 and "300 training photographs" in done.stdout, done.stderr
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was read is not read again
+    assert {
+        path: path.stat().st_mtime_ns for path in kept
+    } == kept  # what was read is not read again

@@ -41,11 +41,24 @@ def test_the_whole_paper_on_a_described_cluster(cli: Cli, tmp_path: Path, gpus: 
 
 
 def test_a_budget_is_kept(cli: Cli, tmp_path: Path) -> None:
-    line = ("plan", "paper", "--data", "cifar10", "--seeds", "3", "--gpus", "1xH100", "--budget", "6")
+    line = (
+        "plan",
+        "paper",
+        "--data",
+        "cifar10",
+        "--seeds",
+        "3",
+        "--gpus",
+        "1xH100",
+        "--budget",
+        "6",
+    )
     done = cli(*line, "--storage", tmp_path / "none")
     assert done.returncode == 0, done.stderr
     (says,) = [text for text in done.stdout.splitlines() if text.startswith("budget")]
-    assert "cells, figures and claims: " in says and "--seeds 3" in says and "resnet1202" not in says
+    assert (
+        "cells, figures and claims: " in says and "--seeds 3" in says and "resnet1202" not in says
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,14 +74,22 @@ def test_a_budget_is_kept(cli: Cli, tmp_path: Path) -> None:
         (("tabel6",), "unknown grid or experiment tabel6"),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(cli: Cli, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_planned_is_one_line(
+    cli: Cli, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
     done = cli("plan", *words, "--storage", tmp_path / "s")
-    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (
+        done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    )
 
 
 def test_what_a_grid_took_stands_beside_its_plan(storage: Storage) -> None:
     runs = [small_run(seed) for seed in range(3)]
-    made = Plan(Cluster(1, "CPU"), [Estimate(run, 10.0, 1.0, Rate(1.0, 0.1, "probed")) for run in runs], fixed=20.0)
+    made = Plan(
+        Cluster(1, "CPU"),
+        [Estimate(run, 10.0, 1.0, Rate(1.0, 0.1, "probed")) for run in runs],
+        fixed=20.0,
+    )
     assert compare(storage, runs, 60.0) == ""
     path = keep(storage, made, {"probe": {}})
     assert compare(storage, runs[:2], 60.0) == ""  # another grid
@@ -80,13 +101,28 @@ def test_what_a_grid_took_stands_beside_its_plan(storage: Storage) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_grid_is_planned_carried_out_and_planned_again(cli: Cli, tmp_path: Path) -> None:
-    rows = ("plain20", "resnet20", "--iterations", "30", "--set", "depth=8", "--storage", tmp_path / "s")
+    rows = (
+        "plain20",
+        "resnet20",
+        "--iterations",
+        "30",
+        "--set",
+        "depth=8",
+        "--storage",
+        tmp_path / "s",
+    )
     line = ("plan", *rows, "--probe-seconds", "40")
     first = cli(*line, "--json")
     assert first.returncode == 0, first.stderr
     (made,) = json.loads(first.stdout)
-    assert made["left"] == 2 and 0 < made["low"] < made["seconds"] < made["high"] and Path(made["kept"]).exists()
-    assert [path.name for path in (tmp_path / "s").iterdir()] == ["plans"]  # the probe leaves nothing behind
+    assert (
+        made["left"] == 2
+        and 0 < made["low"] < made["seconds"] < made["high"]
+        and Path(made["kept"]).exists()
+    )
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [
+        "plans"
+    ]  # the probe leaves nothing behind
     done = cli("grid", *rows)
     assert done.returncode == 0 and "planned were" in done.stdout, done.stdout + done.stderr
     assert json.loads(Path(made["kept"]).read_text())["took"] > 0

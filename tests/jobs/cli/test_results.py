@@ -1,4 +1,6 @@
-"""`resnet-repro results`: what one storage has measured is reported on by another, and bad bundles leave nothing behind."""
+"""`resnet-repro results`: what one storage has measured is reported on by another, and bad bundles
+leave nothing behind.
+"""
 
 from pathlib import Path
 
@@ -36,7 +38,11 @@ def test_results_of_two_clusters_make_one_report(cli: Cli, tmp_path: Path) -> No
     cut = tmp_path / "cut.zip"
     cut.write_bytes(bundle.read_bytes()[:-100])
     refused = cli("results", "import", bundle, cut, "--storage", tmp_path / "mine")
-    assert refused.returncode == 2 and "cut off" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert (
+        refused.returncode == 2
+        and "cut off" in refused.stderr
+        and len(refused.stderr.splitlines()) == 1
+    )
     assert not (tmp_path / "mine" / "imports").exists()
     for _ in range(2):  # again changes nothing
         taken = cli("results", "import", bundle, "--storage", tmp_path / "mine")
@@ -50,8 +56,13 @@ def test_results_of_two_clusters_make_one_report(cli: Cli, tmp_path: Path) -> No
 
 def test_imports_alone_make_a_report(cli: Cli, tmp_path: Path) -> None:
     trained(tmp_path / "theirs", 0)
-    assert cli("results", "export", tmp_path / "t.zip", "--storage", tmp_path / "theirs").returncode == 0
-    assert cli("results", "import", tmp_path / "t.zip", "--storage", tmp_path / "new").returncode == 0
+    assert (
+        cli("results", "export", tmp_path / "t.zip", "--storage", tmp_path / "theirs").returncode
+        == 0
+    )
+    assert (
+        cli("results", "import", tmp_path / "t.zip", "--storage", tmp_path / "new").returncode == 0
+    )
     reported = cli("report", "--storage", tmp_path / "new")
     assert reported.returncode == 0, reported.stderr
     assert (tmp_path / "new" / "report" / "index.html").exists()

@@ -1,4 +1,6 @@
-"""What a storage holds, as `status` tells it; what `clean` deletes and what never; what `--dry-run` writes: nothing."""
+"""What a storage holds, as `status` tells it; what `clean` deletes and what never; what `--dry-run`
+writes: nothing.
+"""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +25,9 @@ SEEDS = {"finished": 0, "running": 1, "stopped": 2, "not started": 3}
 
 @pytest.fixture
 def four_runs(storage: Storage, digits_dataset: Dataset) -> Iterator[dict[str, Run]]:
-    """A finished run with all its checkpoints, one that is held, one that is not in spite of its heartbeat, and none."""
+    """A finished run with all its checkpoints, one that is held, one that is not in spite of its
+    heartbeat, and none.
+    """
     runs = {state: small_run(seed) for state, seed in SEEDS.items()}
     now = int(1000 * time())
     train(runs["finished"], digits_dataset, storage, single(), Settings(checkpoint_seconds=0))
@@ -36,7 +40,9 @@ def four_runs(storage: Storage, digits_dataset: Dataset) -> Iterator[dict[str, R
         yield runs
 
 
-def test_status_says_what_the_folders_say(cli: Cli, storage: Storage, four_runs: dict[str, Run]) -> None:
+def test_status_says_what_the_folders_say(
+    cli: Cli, storage: Storage, four_runs: dict[str, Run]
+) -> None:
     done = cli("status", "--storage", storage.uri, "--json")
     facts = {fact["seed"]: fact for fact in json.loads(done.stdout)}
     assert {fact["state"]: seed for seed, fact in facts.items()} == SEEDS
@@ -50,7 +56,9 @@ def test_stored_runs_are_the_runs(storage: Storage, four_runs: dict[str, Run]) -
     assert stored_runs(storage) == sorted(four_runs.values(), key=lambda run: run.seed)
 
 
-def test_clean_lists_first_and_keeps_what_counts(cli: Cli, storage: Storage, four_runs: dict[str, Run]) -> None:
+def test_clean_lists_first_and_keeps_what_counts(
+    cli: Cli, storage: Storage, four_runs: dict[str, Run]
+) -> None:
     run = four_runs["finished"]
     storage.write("ray/left-behind/state", b"x")
     before = iterations(storage, run)
@@ -66,13 +74,17 @@ def test_clean_lists_first_and_keeps_what_counts(cli: Cli, storage: Storage, fou
     assert "nothing to clean" in cli("clean", "--storage", storage.uri, "--yes").stdout
 
 
-def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(cli: Cli, tmp_path: Path, digits_dataset: Dataset) -> None:
+def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(
+    cli: Cli, tmp_path: Path, digits_dataset: Dataset
+) -> None:
     options = ("--iterations", "400", "--set", "precision=bf16", "--storage", tmp_path / "new")
     done = cli("train", "resnet20", "--dry-run", *options)
     assert done.returncode == 0, done.stderr
     row = experiment_named("resnet20", ["precision=bf16"], 400)
     run = Run(row, digits_dataset.id, digits_dataset.key, 0)
-    assert "iterations          400 (paper: 64,000)" in done.stdout and row.fingerprint in done.stdout
+    assert (
+        "iterations          400 (paper: 64,000)" in done.stdout and row.fingerprint in done.stdout
+    )
     assert str(tmp_path / "new" / run.folder) in done.stdout
     assert not (tmp_path / "new").exists()
 
@@ -80,7 +92,11 @@ def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(cli: Cli, tmp_path:
 def test_a_dry_run_of_a_grid_shows_where_its_rows_differ(cli: Cli, tmp_path: Path) -> None:
     done = cli("grid", "plain20", "resnet56", "--seeds", "2", "--dry-run", "--storage", tmp_path)
     assert done.returncode == 0 and done.stdout.count("seed-") == 4
-    rows = [line.split() for line in done.stdout.splitlines() if line.strip().startswith(("plain20", "resnet56"))]
+    rows = [
+        line.split()
+        for line in done.stdout.splitlines()
+        if line.strip().startswith(("plain20", "resnet56"))
+    ]
     assert [(row[0], row[2:]) for row in rows] == [
         ("plain20", ["depth=20,", "shortcut=none"]), ("resnet56", ["depth=56,", "shortcut=A"]),
     ]  # fmt: skip

@@ -1,4 +1,6 @@
-"""`resnet-repro train` on real Ray: the same bytes with 1 and 2 workers, and after SIGKILL at a random moment."""
+"""`resnet-repro train` on real Ray: the same bytes with 1 and 2 workers, and after SIGKILL at a
+random moment.
+"""
 
 import os
 import random
@@ -28,7 +30,9 @@ DATASET = "186de2c683d404c1"
 
 
 def tiny_run() -> Run:
-    return Run(experiment_named("resnet20", SETTINGS, ITERATIONS), DATASET, f"digits-{DATASET[:8]}", 0)
+    return Run(
+        experiment_named("resnet20", SETTINGS, ITERATIONS), DATASET, f"digits-{DATASET[:8]}", 0
+    )
 
 
 def command(storage: Path, workers: int) -> list[str]:
@@ -51,7 +55,9 @@ def ended(storage: Path) -> tuple[Checkpoint, list[tuple[int, str, float]]]:
     place, run = Storage(str(storage)), tiny_run()
     checkpoint, history = newest_checkpoint(place, run), newest_history(place, run)
     assert checkpoint is not None and history is not None and checkpoint.iteration == ITERATIONS
-    points = [(p.iteration, p.metric, p.value) for p in history.points if p.metric != IMAGES_PER_SECOND]
+    points = [
+        (p.iteration, p.metric, p.value) for p in history.points if p.metric != IMAGES_PER_SECOND
+    ]
     return checkpoint, points
 
 
@@ -70,7 +76,9 @@ def uninterrupted(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_two_workers_end_with_the_bytes_of_one(cli: Cli, uninterrupted: Path, tmp_path: Path) -> None:
+def test_two_workers_end_with_the_bytes_of_one(
+    cli: Cli, uninterrupted: Path, tmp_path: Path
+) -> None:
     done = cli(*command(tmp_path, workers=2))
     assert done.returncode == 0, done.stderr
     assert_same(uninterrupted, tmp_path)
@@ -90,7 +98,9 @@ def test_killed_at_a_random_moment_and_continued_on_fewer_workers_ends_with_the_
 ) -> None:
     place, run = Storage(str(tmp_path)), tiny_run()
     line = [sys.executable, "-m", "jobs.cli", *command(tmp_path, workers=2)]
-    process = subprocess.Popen(line, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        line, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not iterations(place, run) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -98,7 +108,9 @@ def test_killed_at_a_random_moment_and_continued_on_fewer_workers_ends_with_the_
     time.sleep(moment)
     kill_all(process)
     reached = max(iterations(place, run))
-    assert read_result(place, run) is None and 0 < reached < ITERATIONS, f"killed after {moment} s at {reached}"
+    assert read_result(place, run) is None and 0 < reached < ITERATIONS, (
+        f"killed after {moment} s at {reached}"
+    )
     for left in list((tmp_path / "ray").iterdir()):  # a snapshot that was cut while Ray wrote it
         (left / "checkpoint_manager_snapshot.json").write_bytes(b"")
     done = cli(*command(tmp_path, workers=1))
@@ -109,13 +121,17 @@ def test_killed_at_a_random_moment_and_continued_on_fewer_workers_ends_with_the_
 
 
 @pytest.mark.slow
-def test_elastic_and_deterministic_it_ends_with_the_same_bytes(cli: Cli, uninterrupted: Path, tmp_path: Path) -> None:
+def test_elastic_and_deterministic_it_ends_with_the_same_bytes(
+    cli: Cli, uninterrupted: Path, tmp_path: Path
+) -> None:
     line = command(tmp_path, workers=1)
     line[line.index("--workers") + 1] = "1:4"
     done = cli(*line, "--deterministic")
     assert done.returncode == 0, done.stderr
     result = read_result(Storage(str(tmp_path)), tiny_run())
-    assert result is not None and result["attempts"][0]["world_size"] == 2  # both CPUs, and both groups of images
+    assert (
+        result is not None and result["attempts"][0]["world_size"] == 2
+    )  # both CPUs, and both groups of images
     assert result["attempts"][0]["deterministic"] is True
     assert_same(uninterrupted, tmp_path)
 
@@ -130,17 +146,25 @@ def test_a_second_copy_of_a_command_says_who_holds_the_run(cli: Cli, tmp_path: P
     )
     try:
         deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json")) and time.monotonic() < deadline:
+        while (
+            not list(tmp_path.glob("runs/*/*/*/checkpoints/*/manifest.json"))
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
         second = cli(*line)
         assert second.returncode == 2
-        assert f"is being trained by process {first.pid} on {os.uname().nodename}" in second.stderr.splitlines()[-1]
+        assert (
+            f"is being trained by process {first.pid} on {os.uname().nodename}"
+            in second.stderr.splitlines()[-1]
+        )
         assert first.poll() is None
         client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
         experiment = client.get_experiment_by_name("resnet-repro")
         assert experiment is not None
         (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
-        assert run.info.status == "RUNNING" and "reason" not in run.data.tags  # the refused command says nothing of it
+        assert (
+            run.info.status == "RUNNING" and "reason" not in run.data.tags
+        )  # the refused command says nothing of it
         first.send_signal(signal.SIGINT)
         _, said = first.communicate(timeout=60)
         assert first.returncode == 130, said.decode()

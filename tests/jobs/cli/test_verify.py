@@ -1,4 +1,6 @@
-"""`resnet-repro verify` as a user calls it: exit code 0 for a sound run, 1 with the first difference for another."""
+"""`resnet-repro verify` as a user calls it: exit code 0 for a sound run, 1 with the first
+difference for another.
+"""
 
 import json
 from dataclasses import replace
@@ -24,7 +26,13 @@ def finished(storage: Storage) -> Storage:
     torch.set_num_threads(1)
     start_run(storage, RUN, 1)
     for until in (27, None):
-        train(RUN, digits_once(), storage, single(), replace(Settings(checkpoint_seconds=1e9), until=until))
+        train(
+            RUN,
+            digits_once(),
+            storage,
+            single(),
+            replace(Settings(checkpoint_seconds=1e9), until=until),
+        )
     torch.set_num_threads(threads)
     return storage
 
@@ -39,9 +47,14 @@ def test_a_sound_run_is_verified_and_a_changed_weight_is_named(cli: Cli, finishe
     assert finished.names("verify") == []
     change(finished, 30, "weights.safetensors", nudged)
     for _ in range(2):  # what was trained again before is not taken for a new proof
-        changed = cli("verify", RUN.folder, "--storage", finished.uri, "--from", "23", "--device", "cpu")
+        changed = cli(
+            "verify", RUN.folder, "--storage", finished.uri, "--from", "23", "--device", "cpu"
+        )
         assert changed.returncode == 1
-        assert "WRONG" in changed.stdout and "23 to 30: 30 differs in weights.safetensors: " in changed.stdout
+        assert (
+            "WRONG" in changed.stdout
+            and "23 to 30: 30 differs in weights.safetensors: " in changed.stdout
+        )
         assert changed.stdout.splitlines()[-1] == "not verified"
     assert "verify/" in cli("clean", "--yes", "--storage", finished.uri).stdout
     assert finished.names("verify") == []
@@ -49,10 +62,18 @@ def test_a_sound_run_is_verified_and_a_changed_weight_is_named(cli: Cli, finishe
 
 def test_files_alone_are_read_and_nothing_is_written(cli: Cli, finished: Storage) -> None:
     before = finished.size("")
-    done = cli("verify", finished.path(RUN.folder), "--files-only", "--json", "--storage", finished.uri)
+    done = cli(
+        "verify", finished.path(RUN.folder), "--files-only", "--json", "--storage", finished.uri
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert [finding["what"] for finding in found] == ["identity", "dataset", "checkpoints", "history", "provenance"]
+    assert [finding["what"] for finding in found] == [
+        "identity",
+        "dataset",
+        "checkpoints",
+        "history",
+        "provenance",
+    ]
     assert all(finding["good"] for finding in found) and finished.size("") == before
 
 

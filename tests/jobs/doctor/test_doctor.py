@@ -1,4 +1,6 @@
-"""`resnet-repro doctor`: what follows from facts, what a server says to a node, and the command on this machine."""
+"""`resnet-repro doctor`: what follows from facts, what a server says to a node, and the command on
+this machine.
+"""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +23,22 @@ from tests.jobs.conftest import free_port
 from tests.pipeline.training.small_runs import digits_once
 
 GB = 10**9
-HERE = Facts("here", "", False, 1000.0, versions(), source_digest(), "EPYC", True, 0, 0, "", "", "", seconds=2.0)
+HERE = Facts(
+    "here",
+    "",
+    False,
+    1000.0,
+    versions(),
+    source_digest(),
+    "EPYC",
+    True,
+    0,
+    0,
+    "",
+    "",
+    "",
+    seconds=2.0,
+)
 ASKED = Question("/mnt/shared", ".probe", "http://10.0.0.9:5000", "0123456789abcdef")
 
 
@@ -39,7 +56,9 @@ def node(**changes: Any) -> Facts:
     return replace(good, **changes)
 
 
-def judged(*facts: Facts, silent: tuple[str, ...] = (), unseen: dict[str, str] | None = None) -> list[Finding]:
+def judged(
+    *facts: Facts, silent: tuple[str, ...] = (), unseen: dict[str, str] | None = None
+) -> list[Finding]:
     """Findings that are not fine."""
     return [one for one in judge(facts, silent, unseen or {}, HERE, ASKED) if one.level != "fine"]
 
@@ -47,16 +66,38 @@ def judged(*facts: Facts, silent: tuple[str, ...] = (), unseen: dict[str, str] |
 def test_nothing_is_found_of_good_nodes() -> None:
     found = judge([node(), node(host="node-c")], [], {}, HERE, ASKED)
     assert [one.level for one in found] == ["fine"] * 6
-    assert {one.subject for one in found} == {"versions", "storage", "MLflow", "data", "disk", "clocks"}
+    assert {one.subject for one in found} == {
+        "versions",
+        "storage",
+        "MLflow",
+        "data",
+        "disk",
+        "clocks",
+    }
 
 
 @pytest.mark.parametrize(
     ("changes", "level", "says", "remedy"),
     [
-        ({"versions": {**versions(), "torch": "1.0"}}, "problem", "torch 1.0 (here", "pip install --constraint"),
-        ({"versions": {**versions(), "mlflow": "1.0"}}, "warning", "mlflow 1.0 (here", "pip install --constraint"),
+        (
+            {"versions": {**versions(), "torch": "1.0"}},
+            "problem",
+            "torch 1.0 (here",
+            "pip install --constraint",
+        ),
+        (
+            {"versions": {**versions(), "mlflow": "1.0"}},
+            "warning",
+            "mlflow 1.0 (here",
+            "pip install --constraint",
+        ),
         ({"source": "another"}, "problem", "this package's code another", "of this commit"),
-        ({"writes": "Permission denied"}, "problem", "cannot be written (Permission denied)", "mount the same folder"),
+        (
+            {"writes": "Permission denied"},
+            "problem",
+            "cannot be written (Permission denied)",
+            "mount the same folder",
+        ),
         ({"reads": "No such file"}, "problem", "is another place there", "s3://bucket/place"),
         (
             {"tracking": "cannot be reached (refused): start it", "head": True},
@@ -64,9 +105,19 @@ def test_nothing_is_found_of_good_nodes() -> None:
             "cannot be reached",
             "start it",
         ),
-        ({"tracking": "cannot be reached (refused): start it"}, "warning", "cannot be reached", "start it"),
+        (
+            {"tracking": "cannot be reached (refused): start it"},
+            "warning",
+            "cannot be reached",
+            "start it",
+        ),
         ({"data": "3 of 9 files are missing"}, "problem", "3 of 9 files", "data prepare"),
-        ({"free": {"Ray's session folder /tmp": GB // 2}}, "problem", "0.5 GB left for Ray's session", "make room"),
+        (
+            {"free": {"Ray's session folder /tmp": GB // 2}},
+            "problem",
+            "0.5 GB left for Ray's session",
+            "make room",
+        ),
         ({"free": {"Ray's session folder /tmp": 5 * GB}}, "warning", "5.0 GB left", "make room"),
         ({"shared_memory": GB // 16}, "warning", "0.1 GB left in /dev/shm", "--shm-size"),
         ({"time": 2000.0}, "warning", "998 s away", "chrony"),
@@ -78,12 +129,19 @@ def test_what_is_wrong_with_a_node_is_one_line_with_its_remedy(
     changes: dict[str, Any], level: str, says: str, remedy: str
 ) -> None:
     (found,) = judged(node(host="node-a", address="10.0.0.1"), node(**changes))
-    assert found.level == level and says in found.says and remedy in found.remedy and "\n" not in found.says
+    assert (
+        found.level == level
+        and says in found.says
+        and remedy in found.remedy
+        and "\n" not in found.says
+    )
     assert "node-b (10.0.0.2)" in found.says
 
 
 def test_nodes_that_do_not_answer_or_write_elsewhere_are_named() -> None:
-    silent, elsewhere = judged(node(), silent=("node-c (10.0.0.3)",), unseen={"10.0.0.2": "does not arrive here"})
+    silent, elsewhere = judged(
+        node(), silent=("node-c (10.0.0.3)",), unseen={"10.0.0.2": "does not arrive here"}
+    )
     assert silent.subject == "node node-c (10.0.0.3)" and "restart Ray there" in silent.remedy
     assert "is another place there: does not arrive here" in elsewhere.says
     (kinds,) = judged(node(), node(hardware="Xeon"))
@@ -132,7 +190,9 @@ def answering() -> Iterator[Any]:
         (500, b"", "answers 500"),
     ],
 )
-def test_what_an_mlflow_server_answers_is_understood(answering: Any, status: int, body: bytes, says: str) -> None:
+def test_what_an_mlflow_server_answers_is_understood(
+    answering: Any, status: int, body: bytes, says: str
+) -> None:
     server, handler, seen = answering
     handler.status, handler.body = status, body
     found = tracking_trouble(f"http://someone:pa55@127.0.0.1:{server.server_port}")
@@ -167,8 +227,14 @@ def test_the_command_examines_this_machine(cli: Cli, tmp_path: Path) -> None:
     done = cli(*line, "--json")
     assert done.returncode == 1, done.stdout + done.stderr
     found = {one["subject"]: (one["level"], one["says"]) for one in json.loads(done.stdout)}
-    assert {subject for subject, (level, _) in found.items() if level == "problem"} == {"MLflow", "resources"}
-    assert "cannot be reached" in found["MLflow"][1] and "the cluster has room for" in found["resources"][1]
+    assert {subject for subject, (level, _) in found.items() if level == "problem"} == {
+        "MLflow",
+        "resources",
+    }
+    assert (
+        "cannot be reached" in found["MLflow"][1]
+        and "the cluster has room for" in found["resources"][1]
+    )
     assert {"versions", "storage", "data", "clocks"} <= found.keys()
     assert not list(place.glob(".doctor*"))
     assert cli("doctor", "--storage", place, "--data", "cifar10").returncode == 2

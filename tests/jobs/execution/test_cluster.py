@@ -27,11 +27,20 @@ def test_nodes_that_ray_up_may_start_are_counted(head: Path) -> None:
     config = {"available_node_types": KINDS, "head_node_type": "head", "max_workers": 5}
     (head / cluster.BOOTSTRAP).write_text(yaml.safe_dump(config))
     several = cluster.nodes()
-    assert [node.get("GPU", 0) for node in several] == [0, 1, 1, 1, 1, 0]  # five besides the head, at the most
+    assert [node.get("GPU", 0) for node in several] == [
+        0,
+        1,
+        1,
+        1,
+        1,
+        0,
+    ]  # five besides the head, at the most
     cluster.check_fits(several, 4, {"CPU": 1, "GPU": 1})
 
 
-@pytest.mark.parametrize("text", [None, "", "- 1", "available_node_types: {}", "{", "max_workers: many"])
+@pytest.mark.parametrize(
+    "text", [None, "", "- 1", "available_node_types: {}", "{", "max_workers: many"]
+)
 def test_without_them_there_is_what_is_there(head: Path, text: str | None) -> None:
     if text is not None:
         (head / cluster.BOOTSTRAP).write_text(text)

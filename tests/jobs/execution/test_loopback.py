@@ -47,7 +47,18 @@ def listening(pids: set[int]) -> set[str]:
 
 @pytest.mark.ray
 def test_a_run_of_two_workers_listens_on_loopback_alone(tmp_path: Path) -> None:
-    options = ["--workers", "2", "--threads", "1", "--iterations", "200", "--set", "depth=8", "--storage", tmp_path]
+    options = [
+        "--workers",
+        "2",
+        "--threads",
+        "1",
+        "--iterations",
+        "200",
+        "--set",
+        "depth=8",
+        "--storage",
+        tmp_path,
+    ]
     line = [sys.executable, "-m", "jobs.cli", "train", "resnet20", *map(str, options)]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     seen: set[str] = set()

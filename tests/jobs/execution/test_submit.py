@@ -19,18 +19,35 @@ from pipeline.runs.run import read_result, stored_runs
 from pipeline.storage import Storage
 from tests.jobs.conftest import free_port, kill_all
 
-TRAIN = ("train", "resnet20", "--set", "depth=8", "--set", "eval_every=10", "--device", "cpu", "--threads", "1")
+TRAIN = (
+    "train",
+    "resnet20",
+    "--set",
+    "depth=8",
+    "--set",
+    "eval_every=10",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+)
 Submit = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
-    """`cluster("submit", ...)`: the command line against a head of its own, with the cluster's token."""
+    """`cluster("submit", ...)`: the command line against a head of its own, with the cluster's
+    token.
+    """
     place = tmp_path_factory.mktemp("cluster")
     token = place / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
-    with_token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    with_token = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     environment = {
         **os.environ,
         **with_token,
@@ -38,21 +55,43 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # as where a venv is active
     dashboard = free_port()
-    line = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", free_port(), "--num-cpus", 2]
-    line += ["--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard]
+    line = [
+        Path(sys.executable).with_name("ray"),
+        "start",
+        "--head",
+        "--block",
+        "--port",
+        free_port(),
+        "--num-cpus",
+        2,
+    ]
+    line += [
+        "--node-ip-address",
+        "127.0.0.1",
+        "--dashboard-host",
+        "127.0.0.1",
+        "--dashboard-port",
+        dashboard,
+    ]
     line += ["--dashboard-agent-listen-port", free_port(), "--dashboard-agent-grpc-port", free_port(),
              "--ray-client-server-port", free_port(), "--disable-usage-stats"]  # fmt: skip
     with open(place / "head.log", "w") as log:
-        head = subprocess.Popen([*map(str, line)], env=environment, stdout=log, stderr=log, start_new_session=True)
+        head = subprocess.Popen(
+            [*map(str, line)], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
 
-    def call(*arguments: str | Path, timeout: float = 180, **changed: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        *arguments: str | Path, timeout: float = 180, **changed: str
+    ) -> subprocess.CompletedProcess[str]:
         words = [*map(str, arguments)]
         at = 2 if words[0] in ("jobs", "bench") else 1
         words[at:at] = ["--dashboard", f"http://127.0.0.1:{dashboard}"]
         own = {**os.environ, **with_token, "COLUMNS": "200", **changed}
         own.pop("RAY_ADDRESS", None)
         program = [sys.executable, "-m", "jobs.cli", *words]
-        return subprocess.run(program, env=own, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(
+            program, env=own, capture_output=True, text=True, timeout=timeout, check=False
+        )
 
     try:
         deadline = time.monotonic() + 90
@@ -65,7 +104,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
 
 
 @pytest.mark.ray
-def test_a_submitted_run_ends_like_any_other_and_is_found_again(cluster: Submit, tmp_path: Path) -> None:
+def test_a_submitted_run_ends_like_any_other_and_is_found_again(
+    cluster: Submit, tmp_path: Path
+) -> None:
     command = (*TRAIN, "--iterations", "20", "--storage", tmp_path / "s")
     done = cluster("submit", "--need", "ONLY_THERE", *command)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -76,17 +117,36 @@ def test_a_submitted_run_ends_like_any_other_and_is_found_again(cluster: Submit,
     result = read_result(Storage(str(tmp_path / "s")), run)
     assert result is not None and result["attempts"][0]["commit"] == source_commit()["commit"]
     again = cluster("submit", *command)
-    assert again.returncode == 0 and f"{name}.2: submitted" in again.stdout and "finished," in again.stdout
+    assert (
+        again.returncode == 0
+        and f"{name}.2: submitted" in again.stdout
+        and "finished," in again.stdout
+    )
     listed = json.loads(cluster("jobs", "list", "--json").stdout)
-    assert [job["state"] for job in listed if job["job"].startswith(name)] == ["SUCCEEDED", "SUCCEEDED"]
-    told = json.dumps(listed) + cluster("jobs", "logs", name).stdout + cluster("jobs", "status", name).stdout
+    assert [job["state"] for job in listed if job["job"].startswith(name)] == [
+        "SUCCEEDED",
+        "SUCCEEDED",
+    ]
+    told = (
+        json.dumps(listed)
+        + cluster("jobs", "logs", name).stdout
+        + cluster("jobs", "status", name).stdout
+    )
     assert "a secret of the cluster's" not in told and "succeeded" in told
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) -> None:
-    command = (*TRAIN, "--iterations", "3000", "--checkpoint-seconds", "0.5", "--storage", tmp_path / "s")
+    command = (
+        *TRAIN,
+        "--iterations",
+        "3000",
+        "--checkpoint-seconds",
+        "0.5",
+        "--storage",
+        tmp_path / "s",
+    )
     name = job_name([*map(str, command)])
     sent = cluster("submit", "--detach", *command)
     assert sent.returncode == 0 and f"{name}.1: submitted" in sent.stdout
@@ -119,21 +179,42 @@ def test_what_goes_wrong_is_one_line(cluster: Submit, tmp_path: Path) -> None:
     here = ("--storage", tmp_path / "s")
     for arguments, changed, says in (
         (("submit", "train", "resnet20"), {}, "--storage (not given) is on this machine"),
-        (("submit", "train", "resnet20", "--storage", "results"), {}, "--storage results is on this machine"),
-        (("submit", "train", "resnet20", "--data", tmp_path / "images", *here), {}, "which the nodes do not have"),
+        (
+            ("submit", "train", "resnet20", "--storage", "results"),
+            {},
+            "--storage results is on this machine",
+        ),
+        (
+            ("submit", "train", "resnet20", "--data", tmp_path / "images", *here),
+            {},
+            "which the nodes do not have",
+        ),
         (("submit", "ui", *here), {}, "wanted is one of train, grid"),
-        (("submit", "report", "--tracking", "http://me:word@10.0.0.5:5000", *here), {}, "would be stored with the job"),
+        (
+            ("submit", "report", "--tracking", "http://me:word@10.0.0.5:5000", *here),
+            {},
+            "would be stored with the job",
+        ),
         (("submit", "train", "resnet20", "--sed", "1", *here), {}, "No such option: --sed"),
         (("jobs", "logs", "nothing"), {}, "the cluster knows no such job"),
-        (("jobs", "list"), {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64}, "wants another token"),
+        (
+            ("jobs", "list"),
+            {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64},
+            "wants another token",
+        ),
     ):
         done = cluster(*arguments, **changed)
         assert done.returncode == 2, (arguments, done.stdout, done.stderr)
         assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     lacking = cluster("submit", "--need", "NOBODY_SET_THIS", *TRAIN, "--iterations", "20", *here)
-    assert lacking.returncode != 0 and "NOBODY_SET_THIS: is not set where this cluster was started" in lacking.stdout
+    assert (
+        lacking.returncode != 0
+        and "NOBODY_SET_THIS: is not set where this cluster was started" in lacking.stdout
+    )
     refused = cluster("submit", "train", "resnet20", "--data", "cifar10", *here)
-    assert refused.returncode == 2 and "not prepared in" in refused.stdout  # the job's own line and exit code
+    assert (
+        refused.returncode == 2 and "not prepared in" in refused.stdout
+    )  # the job's own line and exit code
 
 
 def test_nobody_there_is_one_line(cli: Callable[..., subprocess.CompletedProcess[str]]) -> None:

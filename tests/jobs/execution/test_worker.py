@@ -1,4 +1,6 @@
-"""What a worker decides on its node: where copies are kept, which of its group's places train, and how torch is set."""
+"""What a worker decides on its node: where copies are kept, which of its group's places train, and
+how torch is set.
+"""
 
 import subprocess
 import sys
@@ -14,9 +16,15 @@ from pipeline.errors import InputError
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"RESNET_REPRO_CACHE": "/scratch/copies", "XDG_CACHE_HOME": "/xdg", "HOME": "/home/me"}, "/scratch/copies"),
+        (
+            {"RESNET_REPRO_CACHE": "/scratch/copies", "XDG_CACHE_HOME": "/xdg", "HOME": "/home/me"},
+            "/scratch/copies",
+        ),
         ({"XDG_CACHE_HOME": "/xdg", "HOME": "/home/me"}, "/xdg/resnet-repro"),
-        ({"RESNET_REPRO_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/resnet-repro"),
+        (
+            {"RESNET_REPRO_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"},
+            "/home/me/.cache/resnet-repro",
+        ),
     ],
 )
 def test_the_cache_is_the_users_own(
@@ -31,13 +39,27 @@ def test_the_cache_is_the_users_own(
 
 @pytest.mark.parametrize(
     ("workers", "groups", "places"),
-    [(1, 2, 1), (2, 2, 2), (3, 2, 2), (3, 8, 2), (4, 8, 4), (7, 8, 4), (8, 8, 8), (16, 8, 8), (5, 4, 4)],
+    [
+        (1, 2, 1),
+        (2, 2, 2),
+        (3, 2, 2),
+        (3, 8, 2),
+        (4, 8, 4),
+        (7, 8, 4),
+        (8, 8, 8),
+        (16, 8, 8),
+        (5, 4, 4),
+    ],
 )
-def test_the_largest_power_of_two_that_the_groups_allow_trains(workers: int, groups: int, places: int) -> None:
+def test_the_largest_power_of_two_that_the_groups_allow_trains(
+    workers: int, groups: int, places: int
+) -> None:
     assert places_of(workers, groups) == places
 
 
-@pytest.mark.parametrize(("text", "asked"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("2:2", (2, 2))])
+@pytest.mark.parametrize(
+    ("text", "asked"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("2:2", (2, 2))]
+)
 def test_a_number_of_workers_or_a_range(text: str, asked: tuple[int, int]) -> None:
     assert workers_of(text) == asked
 
@@ -63,5 +85,12 @@ print(torch.is_deterministic_algorithms_warn_only_enabled(), os.environ["CUBLAS_
 
 
 def test_full_precision_and_deterministic_algorithms_are_what_torch_is_set_to() -> None:
-    done = subprocess.run([sys.executable, "-c", SETTINGS], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.split("\n")[:4] == ["False False", "False", "True True False", "False :4096:8"]
+    done = subprocess.run(
+        [sys.executable, "-c", SETTINGS], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split("\n")[:4] == [
+        "False False",
+        "False",
+        "True True False",
+        "False :4096:8",
+    ]

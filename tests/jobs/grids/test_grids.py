@@ -15,7 +15,14 @@ def test_figure_and_table_grids_are_the_papers_rows() -> None:
     named = grids()
     assert named["figure1"] == ("plain20", "plain56")
     assert len(named["figure6"]) == 11
-    assert named["table6"] == ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202")
+    assert named["table6"] == (
+        "resnet20",
+        "resnet32",
+        "resnet44",
+        "resnet56",
+        "resnet110",
+        "resnet1202",
+    )
 
 
 @pytest.mark.parametrize("claim", sorted(claim_experiments()))
@@ -24,11 +31,17 @@ def test_every_claims_rows_are_in_the_paper_grid(claim: str) -> None:
 
 
 def test_the_paper_grid_is_every_cifar_row_of_the_paper() -> None:
-    own = {name for name, row in EXPERIMENTS.items() if row.family == "cifar" and row.artifacts != ("signals",)}
+    own = {
+        name
+        for name, row in EXPERIMENTS.items()
+        if row.family == "cifar" and row.artifacts != ("signals",)
+    }
     assert set(grids()["paper"]) == own
 
 
-def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without_batch_norm() -> None:
+def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without_batch_norm() -> (
+    None
+):
     rows = [EXPERIMENTS[name] for name in grids()["signals"]]
     assert len({(row.shortcut, row.initialisation, row.norm) for row in rows}) == len(rows) == 12
     assert {row.depth for row in rows} == {56}
@@ -58,7 +71,9 @@ FOUR_OF_8 = [{"CPU": 8.0}] * 4
         (FOUR_OF_8, 100, 1, 1),
     ],
 )
-def test_threads_fill_the_cpus_only_when_runs_are_few(nodes: list[Node], runs: int, workers: int, threads: int) -> None:
+def test_threads_fill_the_cpus_only_when_runs_are_few(
+    nodes: list[Node], runs: int, workers: int, threads: int
+) -> None:
     assert threads_per_worker(nodes, runs, workers) == threads
 
 
@@ -73,13 +88,25 @@ def test_slots_follow_from_cpus_gpus_and_the_heads_memory() -> None:
 @pytest.mark.parametrize(
     ("nodes", "workers", "each", "says"),
     [
-        (FOUR_OF_8, 1, {"CPU": 16}, "16 CPU each: the cluster has room for 0, a node has 8 CPU at the most"),
+        (
+            FOUR_OF_8,
+            1,
+            {"CPU": 16},
+            "16 CPU each: the cluster has room for 0, a node has 8 CPU at the most",
+        ),
         (FOUR_OF_8, 8, {"CPU": 5}, "room for 4"),
-        ([{"CPU": 8.0, "GPU": 1.0}], 2, {"CPU": 1, "GPU": 1}, "room for 1, a node has 8 CPU and 1 GPU"),
+        (
+            [{"CPU": 8.0, "GPU": 1.0}],
+            2,
+            {"CPU": 1, "GPU": 1},
+            "room for 1, a node has 8 CPU and 1 GPU",
+        ),
         ([], 1, {"CPU": 1}, "room for 0, a node has 0 CPU"),
     ],
 )
-def test_what_can_never_fit_is_refused(nodes: list[Node], workers: int, each: Node, says: str) -> None:
+def test_what_can_never_fit_is_refused(
+    nodes: list[Node], workers: int, each: Node, says: str
+) -> None:
     with pytest.raises(InputError, match=says):
         check_fits(nodes, workers, each)
 

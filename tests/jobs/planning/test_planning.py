@@ -1,4 +1,6 @@
-"""What a plan is computed from: exact amounts, rates, placement against its lower bound, and what a budget covers."""
+"""What a plan is computed from: exact amounts, rates, placement against its lower bound, and what a
+budget covers.
+"""
 
 import random
 from collections import Counter
@@ -47,21 +49,35 @@ def test_amounts_are_what_a_run_computes(
 
 def test_an_iterations_operations_are_the_papers_multiply_adds() -> None:
     row = EXPERIMENTS["resnet50"]
-    assert iteration_flops(row) == pytest.approx(6 * 3.8e9 * 256, rel=0.03)  # Table 1: 3.8e9 multiply-adds an image
-    assert convolutions(EXPERIMENTS["resnet20"]) == 19 and convolutions(row) == 49  # and a fully connected layer
+    assert iteration_flops(row) == pytest.approx(
+        6 * 3.8e9 * 256, rel=0.03
+    )  # Table 1: 3.8e9 multiply-adds an image
+    assert (
+        convolutions(EXPERIMENTS["resnet20"]) == 19 and convolutions(row) == 49
+    )  # and a fully connected layer
 
 
 def test_a_row_between_two_probed_ones_lies_between_them() -> None:
     rows = [EXPERIMENTS[name] for name in ("resnet20", "resnet32", "resnet56", "resnet110")]
     shallow, middle, deep, deepest = rows
-    known = {shallow.fingerprint: Rate(1.0, 0.01, "probed"), deep.fingerprint: Rate(3.0, 0.03, "probed")}
+    known = {
+        shallow.fingerprint: Rate(1.0, 0.01, "probed"),
+        deep.fingerprint: Rate(3.0, 0.03, "probed"),
+    }
     found = rates(rows, known)
-    part = (iteration_flops(middle) - iteration_flops(shallow)) / (iteration_flops(deep) - iteration_flops(shallow))
+    part = (iteration_flops(middle) - iteration_flops(shallow)) / (
+        iteration_flops(deep) - iteration_flops(shallow)
+    )
     assert found[middle.fingerprint].step == pytest.approx(1 + 2 * part)
-    assert found[middle.fingerprint].source == "in proportion" and found[deep.fingerprint].source == "probed"
+    assert (
+        found[middle.fingerprint].source == "in proportion"
+        and found[deep.fingerprint].source == "probed"
+    )
     assert found[deepest.fingerprint].step > 5.0
     alone = rates([shallow, deep], {shallow.fingerprint: Rate(1.0, 0.01, "probed")})
-    assert alone[deep.fingerprint].step == pytest.approx(iteration_flops(deep) / iteration_flops(shallow))
+    assert alone[deep.fingerprint].step == pytest.approx(
+        iteration_flops(deep) / iteration_flops(shallow)
+    )
     with pytest.raises(InputError, match="too few to time a row of each kind"):
         rates([EXPERIMENTS["resnet50"]], known)
 
@@ -76,22 +92,37 @@ def test_rows_of_one_network_share_what_is_known() -> None:
 def test_a_placement_is_feasible_and_not_below_its_bound(seed: int) -> None:
     draw = random.Random(seed)
     units = draw.choice([2, 8, 16])
-    trials = [Trial(str(n), draw.uniform(1, 100), draw.choice([0.25, 0.5, 1, 2])) for n in range(draw.randrange(1, 40))]
+    trials = [
+        Trial(str(n), draw.uniform(1, 100), draw.choice([0.25, 0.5, 1, 2]))
+        for n in range(draw.randrange(1, 40))
+    ]
     placed = place(trials, units)
-    assert sorted(trial.name for _, trial in placed.starts) == sorted(trial.name for trial in trials)
+    assert sorted(trial.name for _, trial in placed.starts) == sorted(
+        trial.name for trial in trials
+    )
     for moment, _ in placed.starts:
-        used = sum(trial.units for start, trial in placed.starts if start <= moment < start + trial.seconds)
+        used = sum(
+            trial.units for start, trial in placed.starts if start <= moment < start + trial.seconds
+        )
         assert used <= units + 1e-6
     bound = lower_bound(trials, units)
-    assert bound <= placed.makespan + 1e-9 <= 2 * bound + 1e-6  # list scheduling is within twice the optimum
+    assert (
+        bound <= placed.makespan + 1e-9 <= 2 * bound + 1e-6
+    )  # list scheduling is within twice the optimum
     assert bool(gap(trials, units, placed)) == (placed.makespan > 1.005 * bound)
 
 
 def test_longest_first_is_what_a_known_example_says() -> None:
-    trials = [Trial(name, seconds) for name, seconds in (("a", 3), ("b", 3), ("c", 2), ("d", 2), ("e", 2))]
+    trials = [
+        Trial(name, seconds) for name, seconds in (("a", 3), ("b", 3), ("c", 2), ("d", 2), ("e", 2))
+    ]
     placed = place(trials, 2)
-    assert placed.makespan == 7 and lower_bound(trials, 2) == 6  # the classic case in which longest first loses
-    assert placed.last is not None and placed.last.name == "e" and "14% idle" in gap(trials, 2, placed)
+    assert (
+        placed.makespan == 7 and lower_bound(trials, 2) == 6
+    )  # the classic case in which longest first loses
+    assert (
+        placed.last is not None and placed.last.name == "e" and "14% idle" in gap(trials, 2, placed)
+    )
     with pytest.raises(ValueError, match="more than the 2"):
         place([Trial("wide", 1, 4)], 2)
 
@@ -115,16 +146,23 @@ def test_a_described_gpu_is_slower_shared_and_faster_with_more_workers() -> None
     row, card = EXPERIMENTS["resnet50"], CARDS["A100"]
     assert published(row, card, 8, 1).step < published(row, card, 4, 1).step / 1.8
     bf16 = published(replace(row, precision="bf16"), card, 1, 1)
-    assert row.global_batch_size / bf16.step == pytest.approx(2470, rel=0.05)  # what NVIDIA publishes for an A100
+    assert row.global_batch_size / bf16.step == pytest.approx(
+        2470, rel=0.05
+    )  # what NVIDIA publishes for an A100
     eight = published(replace(row, precision="bf16"), card, 8, 1)
     assert row.global_batch_size / eight.step == pytest.approx(16621, rel=0.05)
-    small = replace(EXPERIMENTS["resnet20"], precision="bf16")  # launches bound it, so that sharing is free
+    small = replace(
+        EXPERIMENTS["resnet20"], precision="bf16"
+    )  # launches bound it, so that sharing is free
     assert published(small, card, 1, 4).step == published(small, card, 1, 1).step
     assert published(row, card, 1, 2).step == pytest.approx(2 * published(row, card, 1, 1).step)
 
 
 def test_a_budget_buys_whole_claims_first() -> None:
-    cost = {name: [1.0, 1.0, 1.0] for name in ("plain20", "plain56", "resnet20", "resnet110", "resnet1202")}
+    cost = {
+        name: [1.0, 1.0, 1.0]
+        for name in ("plain20", "plain56", "resnet20", "resnet110", "resnet1202")
+    }
     cost["resnet1202"] = [50.0, 50.0, 50.0]
     enough = choose(cost, 1000)
     assert set(enough.rows) == set(cost) and enough.seeds == 3 and enough.cost == pytest.approx(162)
@@ -133,6 +171,8 @@ def test_a_budget_buys_whole_claims_first() -> None:
     assert {"C1", "figure_1"} <= set(some.covered)
     assert choose(cost, 0.5).rows == ()
     done = cost | {"plain20": [0.0, 0.0, 0.0], "plain56": [0.0, 0.0, 1.0]}
-    assert "C1" in choose(done, 1.0).covered and choose(done, 1.0).seeds == 3  # the claim lacks one seed of one row
+    assert (
+        "C1" in choose(done, 1.0).covered and choose(done, 1.0).seeds == 3
+    )  # the claim lacks one seed of one row
     assert "C1" in coverage(["plain20", "plain56"], 3) and "C1" not in coverage(["plain20"], 3)
     assert coverage(["plain20", "plain56"], 2) == ("figure_1",)  # too few for a verdict

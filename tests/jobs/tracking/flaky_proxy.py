@@ -1,4 +1,6 @@
-"""A proxy in front of a server that misbehaves as servers do: slow, with errors, cut off, answering nonsense, or never."""
+"""A proxy in front of a server that misbehaves as servers do: slow, with errors, cut off, answering
+nonsense, or never.
+"""
 
 import random
 import socket
@@ -18,7 +20,9 @@ SLOW_SECONDS, SILENT_SECONDS = 0.3, 3.0
 
 
 class FlakyProxy(ThreadingHTTPServer):
-    """Answers a share of the requests with a fault drawn by a seeded generator; the others are the server's own."""
+    """Answers a share of the requests with a fault drawn by a seeded generator; the others are the
+    server's own.
+    """
 
     daemon_threads = True
 
@@ -54,10 +58,16 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("cut before", "silent"):
             return self._hang_up()
         if fault.startswith("error"):
-            return self._answer(int(fault.split()[1]), b'{"error_code": "INTERNAL_ERROR", "message": "flaky"}')
+            return self._answer(
+                int(fault.split()[1]), b'{"error_code": "INTERNAL_ERROR", "message": "flaky"}'
+            )
         time.sleep(SLOW_SECONDS if fault == "slow" else 0)
         behind = HTTPConnection(self.server.behind, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() not in ("host", "connection")
+        }
         behind.request(self.command, self.path, body, headers | {"Host": self.server.behind})
         answer = behind.getresponse()
         content = answer.read()
@@ -66,7 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._hang_up()
         if fault == "nonsense":
             return self._answer(200, b"<html>not what you asked for")
-        return self._answer(answer.status, content, answer.headers.get("Content-Type", "application/json"))
+        return self._answer(
+            answer.status, content, answer.headers.get("Content-Type", "application/json")
+        )
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 

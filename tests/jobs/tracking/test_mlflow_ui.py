@@ -1,4 +1,5 @@
-"""What a person sees in `resnet-repro ui`: Chromium drives the MLflow UI of a store that a real grid filled.
+"""What a person sees in `resnet-repro ui`: Chromium drives the MLflow UI of a store that a real
+grid filled.
 
 Every assertion is about what is on the screen. A picture of each step is kept in the folder that
 RESNET_REPRO_SCREENSHOTS names, or in pytest's.
@@ -26,7 +27,18 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
 ]
 
-GRID = ("plain20", "resnet20", "--seeds", "2", "--iterations", "8", "--set", "depth=8", "--set", "eval_every=2")
+GRID = (
+    "plain20",
+    "resnet20",
+    "--seeds",
+    "2",
+    "--iterations",
+    "8",
+    "--set",
+    "depth=8",
+    "--set",
+    "eval_every=2",
+)
 POINTS = 4
 RESNET, PLAIN = "^resnet20 on digits", "^plain20 on digits"
 SEED = "^resnet20 seed "
@@ -65,7 +77,9 @@ def page(ui: str, browser: Browser) -> Iterator[Page]:
     """The runs of our MLflow experiment, as a first visit reaches them from the front page."""
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(60_000)
-    page.add_locator_handler(page.get_by_role("button", name="Got it"), lambda button: button.click())  # tours
+    page.add_locator_handler(
+        page.get_by_role("button", name="Got it"), lambda button: button.click()
+    )  # tours
     page.goto(ui)
     page.get_by_text("Model training", exact=True).first.click()
     page.get_by_role("link", name="resnet-repro", exact=True).click()
@@ -92,7 +106,9 @@ def corner(link: Locator) -> tuple[float, float]:
 
 
 def names(page: Page) -> list[str]:
-    """The names in the table of runs from top to bottom, read in full in a column that is made wide enough."""
+    """The names in the table of runs from top to bottom, read in full in a column that is made wide
+    enough.
+    """
     page.get_by_role("columnheader", name="Run Name").locator(".ag-header-cell-resize").dblclick()
     links = page.locator('[col-id="attributes.`Run Name`"] a')
     for text in links.locator("span").all():  # none is cut off
@@ -113,7 +129,9 @@ def test_the_table_of_runs_shows_seeds_under_their_row(page: Page, pictures: Pat
     children = shown[parent + 1 : parent + 3]
     assert len(shown) == 5 and all(re.search(SEED, name) for name in children)
     assert {name.split()[2] for name in children} == {"0", "1"}
-    assert all(corner(seed)[0] > corner(run(page, RESNET))[0] for seed in run(page, SEED).all()), "not indented"
+    assert all(corner(seed)[0] > corner(run(page, RESNET))[0] for seed in run(page, SEED).all()), (
+        "not indented"
+    )
 
 
 def test_a_run_has_a_chart_of_its_test_error(page: Page, pictures: Path) -> None:
@@ -122,7 +140,9 @@ def test_a_run_has_a_chart_of_its_test_error(page: Page, pictures: Path) -> None
     expect(page.get_by_role("heading", name=re.compile(SEED + r"0\b"))).to_be_visible()
     page.get_by_role("tab", name="Model metrics").click()
     page.get_by_placeholder("Search metric charts").fill(TEST_ERR)
-    group, _, title = TEST_ERR.partition("/")  # as the page shows a name; the legend cuts long ones off
+    group, _, title = TEST_ERR.partition(
+        "/"
+    )  # as the page shows a name; the legend cuts long ones off
     expect(page.get_by_text(re.compile(rf"^{group}\s*\(1\)$"))).to_be_visible()
     expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
     chart = page.locator(".js-plotly-plot")

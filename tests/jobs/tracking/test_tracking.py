@@ -1,4 +1,6 @@
-"""Tracking never hurts training: a server that is away, a run that is interrupted, and a URI that means no store."""
+"""Tracking never hurts training: a server that is away, a run that is interrupted, and a URI that
+means no store.
+"""
 
 import os
 import signal
@@ -29,7 +31,18 @@ from tests.conftest import Cli
 from tests.jobs.conftest import free_port, mlflow_server
 from tests.pipeline.training.small_runs import digits_once, small_run
 
-SHORT = ("train", "resnet20", "--set", "depth=8", "--set", "eval_every=5", "--device", "cpu", "--threads", "1")
+SHORT = (
+    "train",
+    "resnet20",
+    "--set",
+    "depth=8",
+    "--set",
+    "eval_every=5",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+)
 
 
 def the_run(uri: str) -> MlflowRun:
@@ -42,9 +55,19 @@ def the_run(uri: str) -> MlflowRun:
 
 
 @pytest.mark.ray
-def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(cli: Cli, tmp_path: Path) -> None:
+def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(
+    cli: Cli, tmp_path: Path
+) -> None:
     port = free_port()
-    command = (*SHORT, "--iterations", "20", "--storage", tmp_path, "--tracking", f"http://127.0.0.1:{port}")
+    command = (
+        *SHORT,
+        "--iterations",
+        "20",
+        "--storage",
+        tmp_path,
+        "--tracking",
+        f"http://127.0.0.1:{port}",
+    )
     refused = cli(*command, "--require-tracking")
     assert refused.returncode == 2 and "MLflow cannot be used now" in refused.stderr
     assert not (tmp_path / "runs").exists()
@@ -63,8 +86,16 @@ def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(cli: Cli,
         run, client = the_run(uri), MlflowClient(uri)
         assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "FINISHED")
         assert run.data.tags[ASKED] == ALONE  # what it was asked for came along
-        assert [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)] == [5, 10, 15, 20]
-        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"result.json", "model"}
+        assert [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)] == [
+            5,
+            10,
+            15,
+            20,
+        ]
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+            "result.json",
+            "model",
+        }
         exported = export(uri.replace("http://", "http://me:secret@"), tmp_path / "exported").runs
         place = f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"  # and no password
         assert exported.mlflow_url.tolist() == [place]
@@ -73,19 +104,35 @@ def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(cli: Cli,
 
 
 def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storage) -> None:
-    run, store, said = small_run(iterations=60, lr_drops=(30, 45), eval_every=5), f"sqlite:///{storage.uri}/ml.db", []
+    run, store, said = (
+        small_run(iterations=60, lr_drops=(30, 45), eval_every=5),
+        f"sqlite:///{storage.uri}/ml.db",
+        [],
+    )
     start_run(storage, run, 1)
-    left = train(run, digits_once(), storage, single(), Settings(checkpoint_seconds=1e9, leaving=lambda: True))
+    left = train(
+        run,
+        digits_once(),
+        storage,
+        single(),
+        Settings(checkpoint_seconds=1e9, leaving=lambda: True),
+    )
     assert left["status"] == "preempted"
     with Lease(storage, run):
         assert publish_stored(store, storage, said.append) == 0
-    assert publish_stored(store, storage, said.append) == 1 and publish_stored(store, storage, said.append) == 0
+    assert (
+        publish_stored(store, storage, said.append) == 1
+        and publish_stored(store, storage, said.append) == 0
+    )
     there = the_run(store)
     assert (there.info.status, there.data.tags["outcome"]) == ("KILLED", "KILLED")
     history = MlflowClient(store).get_metric_history(there.info.run_id, TEST_ERR)
     assert [point.step for point in history] == [5, 10, 15, 20, 25]
     train(run, digits_once(), storage, single(), Settings(checkpoint_seconds=1e9))
-    assert publish_stored(store, storage, said.append) == 1 and publish_stored(store, storage, said.append) == 0
+    assert (
+        publish_stored(store, storage, said.append) == 1
+        and publish_stored(store, storage, said.append) == 0
+    )
     there = the_run(store)
     assert (there.info.status, there.data.tags["outcome"]) == ("FINISHED", "FINISHED")
     assert "reason" not in there.data.tags
@@ -109,8 +156,12 @@ def test_an_interrupted_run_says_so_and_is_continued(cli: Cli, tmp_path: Path) -
     )
     store = f"sqlite:///{tmp_path}/mlflow.db"
     line = [sys.executable, "-m", "jobs.cli", *SHORT, *options]
-    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # where a shell has us ignore Ctrl-C
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.default_int_handler
+    )  # where a shell has us ignore Ctrl-C
+    process = subprocess.Popen(
+        line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     deadline = time.monotonic() + 120
     while not _has_points(store) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -127,9 +178,13 @@ def test_an_interrupted_run_says_so_and_is_continued(cli: Cli, tmp_path: Path) -
 
 
 def _has_points(store: str) -> bool:
-    """Whether a measurement is in the database; only looks, as two that open it with MLflow at first both make it."""
+    """Whether a measurement is in the database; only looks, as two that open it with MLflow at
+    first both make it.
+    """
     try:
-        with closing(sqlite3.connect(f"file:{store.removeprefix('sqlite:///')}?mode=ro", uri=True)) as database:
+        with closing(
+            sqlite3.connect(f"file:{store.removeprefix('sqlite:///')}?mode=ro", uri=True)
+        ) as database:
             return bool(database.execute("select count(*) from metrics").fetchone()[0])
     except sqlite3.OperationalError:  # not there yet, or being made
         return False
@@ -140,7 +195,9 @@ def test_a_relative_database_is_the_same_file_from_everywhere() -> None:
     assert tracking_uri("sqlite:////data/runs.db") == "sqlite:////data/runs.db"
 
 
-@pytest.mark.parametrize("uri", ["http://:5000", "http://host:port", "sqlite://runs.db", "sqlite:///", "runs.db"])
+@pytest.mark.parametrize(
+    "uri", ["http://:5000", "http://host:port", "sqlite://runs.db", "sqlite:///", "runs.db"]
+)
 def test_a_uri_that_means_no_store_is_refused(uri: str) -> None:
     with pytest.raises(InputError, match="wanted is http://HOST:PORT"):
         tracking_uri(uri)

@@ -1,4 +1,6 @@
-"""A tracking server that is slow, wrong, silent or locked: training never waits for it, and everything arrives once."""
+"""A tracking server that is slow, wrong, silent or locked: training never waits for it, and
+everything arrives once.
+"""
 
 import sqlite3
 import time
@@ -35,7 +37,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def followed(storage: Storage, run: Run, tracking: str) -> tuple[bool, float]:
-    """Train a run with a publisher beside it; whether all was published, and how long the training took."""
+    """Train a run with a publisher beside it; whether all was published, and how long the training
+    took.
+    """
     start_run(storage, run, 1)
     beside = Publisher(tracking, storage, run, {})
     beside.start()
@@ -47,7 +51,11 @@ def followed(storage: Storage, run: Run, tracking: str) -> tuple[bool, float]:
 
 def assert_all_there_once(uri: str, run: Run) -> None:
     client, there = MlflowClient(uri), the_run(uri)
-    points = [(m, p.step) for m in there.data.metrics for p in client.get_metric_history(there.info.run_id, m)]
+    points = [
+        (m, p.step)
+        for m in there.data.metrics
+        for p in client.get_metric_history(there.info.run_id, m)
+    ]
     assert sorted(points) == sorted(expected_points(run.experiment))
     assert (there.info.status, there.data.tags["outcome"], there.data.tags["complete"]) == (
         "FINISHED",
@@ -92,7 +100,11 @@ def test_a_server_with_every_fault_at_once(server: str, storage: Storage) -> Non
     ours = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
     assert sorted(run.data.tags["seed"] for run in ours) == ["0", "1", "2"]
     for there in ours:
-        points = [(m, p.step) for m in there.data.metrics for p in client.get_metric_history(there.info.run_id, m)]
+        points = [
+            (m, p.step)
+            for m in there.data.metrics
+            for p in client.get_metric_history(there.info.run_id, m)
+        ]
         assert sorted(points) == sorted(expected_points(runs[0].experiment))
     parents = client.search_runs([experiment.experiment_id], "tags.kind = 'experiment'")
     assert len(parents) == 1 and parents[0].data.metrics["test/top1_err/n"] == 3
@@ -106,7 +118,9 @@ def test_a_silent_server_does_not_hold_a_run_up(storage: Storage) -> None:
         assert not published and time.monotonic() - started - seconds < 12
 
 
-def test_a_locked_database_gets_everything_when_it_is_free(storage: Storage, tmp_path: Path) -> None:
+def test_a_locked_database_gets_everything_when_it_is_free(
+    storage: Storage, tmp_path: Path
+) -> None:
     run, file = small_run(), tmp_path / "ml.db"
     uri = f"sqlite:///{file}"
     open_store(uri, storage)

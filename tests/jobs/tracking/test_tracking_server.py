@@ -1,4 +1,6 @@
-"""A grid against MLflow on Postgres with artifacts in S3 and a password; and no secret where anybody could read it."""
+"""A grid against MLflow on Postgres with artifacts in S3 and a password; and no secret where
+anybody could read it.
+"""
 
 import os
 import subprocess
@@ -19,9 +21,25 @@ from tests.object_store import ACCESS
 from tests.postgres import binaries
 from tests.tracking_server import TrackingServer, tracking_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.skipif(binaries() is None, reason="no Postgres here")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.skipif(binaries() is None, reason="no Postgres here"),
+]
 
-GRID = ("grid", "plain20", "resnet20", "--seeds", "2", "--iterations", "8", "--set", "depth=8", "--set", "eval_every=4")
+GRID = (
+    "grid",
+    "plain20",
+    "resnet20",
+    "--seeds",
+    "2",
+    "--iterations",
+    "8",
+    "--set",
+    "depth=8",
+    "--set",
+    "eval_every=4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +53,23 @@ def call(
     team: TrackingServer, place: Path, *words: str, tracking: str = "", **changed: str
 ) -> subprocess.CompletedProcess[str]:
     """A command with the server's user in its environment; the secret of a store besides."""
-    line = [sys.executable, "-m", "jobs.cli", *words, "--storage", str(place), "--tracking", tracking or team.uri]
-    own = {**os.environ, "COLUMNS": "200", **team.access, "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-store", **changed}
+    line = [
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        *words,
+        "--storage",
+        str(place),
+        "--tracking",
+        tracking or team.uri,
+    ]
+    own = {
+        **os.environ,
+        "COLUMNS": "200",
+        **team.access,
+        "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-store",
+        **changed,
+    }
     return subprocess.run(line, env=own, capture_output=True, text=True, timeout=400, check=False)
 
 
@@ -80,7 +113,11 @@ def test_no_secret_is_said_stored_or_tagged(
     assert again.returncode == 0, again.stderr
     secrets = [team.word, "a-secret-of-the-store", urlsplit(team.database).password or "none"]
     texts = {"output": said + again.stdout + again.stderr}
-    texts |= {str(path): path.read_bytes().decode("latin-1") for path in place.rglob("*") if path.is_file()}
+    texts |= {
+        str(path): path.read_bytes().decode("latin-1")
+        for path in place.rglob("*")
+        if path.is_file()
+    }
     assert len(texts) > 20
     with psycopg.connect(team.database) as database, database.cursor() as cursor:
         for table in ("tags", "params", "experiment_tags", "runs"):
@@ -105,7 +142,9 @@ def test_nobody_is_let_in_without_the_password(
         team.uri.replace("127.0.0.1", "localhost")
     )  # a name it was not told of
     wrong = {"MLFLOW_TRACKING_PASSWORD": "not the word"}
-    done = call(team, tmp_path, "train", "resnet20", "--iterations", "4", "--require-tracking", **wrong)
+    done = call(
+        team, tmp_path, "train", "resnet20", "--iterations", "4", "--require-tracking", **wrong
+    )
     assert done.returncode == 2 and "MLflow cannot be used now" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.glob("runs"))

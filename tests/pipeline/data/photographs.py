@@ -1,4 +1,6 @@
-"""A few small photographs in each layout that is read: drawn, so that tests need no file of anybody's."""
+"""A few small photographs in each layout that is read: drawn, so that tests need no file of
+anybody's.
+"""
 
 import tarfile
 from io import BytesIO
@@ -31,22 +33,36 @@ def pictures(each: int = 4, classes: int = len(WNIDS)) -> dict[str, list[tuple[s
     """Name, label and bytes of each image of both splits; among them a grey one and one in CMYK."""
     modes = {1: "L", 2: "CMYK"}
     train = [
-        (f"{WNIDS[label % len(WNIDS)]}_{n}.JPEG", label, photograph(10 * label + n, SIZES[n % 4], modes.get(n, "RGB")))
+        (
+            f"{WNIDS[label % len(WNIDS)]}_{n}.JPEG",
+            label,
+            photograph(10 * label + n, SIZES[n % 4], modes.get(n, "RGB")),
+        )
         for label in range(classes)
         for n in range(each)
     ]
     test = [
-        (f"ILSVRC2012_val_{n + 1:08d}.JPEG", n % classes, photograph(500 + n, SIZES[n % 4])) for n in range(2 * classes)
+        (f"ILSVRC2012_val_{n + 1:08d}.JPEG", n % classes, photograph(500 + n, SIZES[n % 4]))
+        for n in range(2 * classes)
     ]
     return {"train": train, "test": test}
 
 
-def as_parquet(place: Path, images: dict[str, list[tuple[str, int, bytes]]], row_group: int = 5) -> Path:
+def as_parquet(
+    place: Path, images: dict[str, list[tuple[str, int, bytes]]], row_group: int = 5
+) -> Path:
     """The Hugging Face layout."""
     place.mkdir(parents=True, exist_ok=True)
     for split, prefix in (("train", "train"), ("test", "validation")):
-        rows = [{"image": {"bytes": content, "path": name}, "label": label} for name, label, content in images[split]]
-        pq.write_table(pa.Table.from_pylist(rows[::-1]), place / f"{prefix}-0.parquet", row_group_size=row_group)
+        rows = [
+            {"image": {"bytes": content, "path": name}, "label": label}
+            for name, label, content in images[split]
+        ]
+        pq.write_table(
+            pa.Table.from_pylist(rows[::-1]),
+            place / f"{prefix}-0.parquet",
+            row_group_size=row_group,
+        )
     return place
 
 
@@ -76,23 +92,49 @@ def as_tars(place: Path, images: dict[str, list[tuple[str, int, bytes]]]) -> Pat
     of_class: dict[str, dict[str, bytes]] = {}
     for name, label, content in images["train"]:
         of_class.setdefault(f"{WNIDS[label]}.tar", {})[name] = content
-    (place / "ILSVRC2012_img_train.tar").write_bytes(tar_bytes({n: tar_bytes(f) for n, f in of_class.items()}))
-    (place / "ILSVRC2012_img_val.tar").write_bytes(tar_bytes({name: content for name, _, content in images["test"]}))
+    (place / "ILSVRC2012_img_train.tar").write_bytes(
+        tar_bytes({n: tar_bytes(f) for n, f in of_class.items()})
+    )
+    (place / "ILSVRC2012_img_val.tar").write_bytes(
+        tar_bytes({name: content for name, _, content in images["test"]})
+    )
     numbers = {label: len(WNIDS) - label for label in range(len(WNIDS))}
-    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
-    synsets = [(numbers[label], wnid, wnid, "", 0) for label, wnid in enumerate(WNIDS)] + [(9, "n0", "entity", "", 3)]
+    kind = [
+        ("ILSVRC2012_ID", "O"),
+        ("WNID", "O"),
+        ("words", "O"),
+        ("gloss", "O"),
+        ("num_children", "O"),
+    ]
+    synsets = [(numbers[label], wnid, wnid, "", 0) for label, wnid in enumerate(WNIDS)] + [
+        (9, "n0", "entity", "", 3)
+    ]
     meta = BytesIO()
     savemat(meta, {"synsets": np.array(synsets, dtype=kind)})
     truth = "".join(f"{numbers[label]}\n" for _, label, _ in images["test"])
-    files = {"d/data/meta.mat": meta.getvalue(), "d/data/ILSVRC2012_validation_ground_truth.txt": truth.encode()}
+    files = {
+        "d/data/meta.mat": meta.getvalue(),
+        "d/data/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
+    }
     (place / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(tar_bytes(files, "w:gz"))
     return place
 
 
-def ingested(storage: Storage, path: Path, reading: Reading = Reading(), name: str = "photos") -> dict:  # noqa: B008
+def ingested(
+    storage: Storage, path: Path, reading: Reading | None = None, name: str = "photos"
+) -> dict:
     """A source read part by part in this process; its manifest."""
+    reading = reading or Reading()
     listing = list_source(path)
     key = reading.key(listing, str(path))
     for number, part in enumerate(listing.parts):
         ingest_part(storage, key, number, part, listing.classes, reading)
-    return finish(storage, name, key, listing, reading, {"kind": listing.layout, "path": str(path)}, official=False)
+    return finish(
+        storage,
+        name,
+        key,
+        listing,
+        reading,
+        {"kind": listing.layout, "path": str(path)},
+        official=False,
+    )

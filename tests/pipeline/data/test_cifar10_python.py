@@ -1,4 +1,6 @@
-"""The official python archive: the same images as the binary one, and a pickle that can do nothing but rebuild arrays."""
+"""The official python archive: the same images as the binary one, and a pickle that can do nothing
+but rebuild arrays.
+"""
 
 import os
 import pickle
@@ -16,7 +18,15 @@ from pipeline.data.sources import parquet_folder
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.conftest import Cli
-from tests.pipeline.data.test_sources import EXPECTED, LABELS, PIXELS, archive, members, records, write
+from tests.pipeline.data.test_sources import (
+    EXPECTED,
+    LABELS,
+    PIXELS,
+    archive,
+    members,
+    records,
+    write,
+)
 
 
 def batches() -> dict[str, dict]:
@@ -70,7 +80,9 @@ class Evil:
 def test_a_pickle_that_names_anything_else_is_refused_and_not_run(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     for action, argument, name in ((os.system, f"touch {touched}", "system"), (eval, "1", "eval")):
-        with pytest.raises(InputError, match=f"data_batch_2 is not a batch of images .its pickle names .*{name}"):
+        with pytest.raises(
+            InputError, match=f"data_batch_2 is not a batch of images .its pickle names .*{name}"
+        ):
             python_members(pickled(batches() | {"data_batch_2": Evil(action, argument)}), "here")
     assert not touched.exists()
 
@@ -84,7 +96,10 @@ def test_a_pickle_that_names_anything_else_is_refused_and_not_run(tmp_path: Path
         ({b"data": PIXELS[:3].reshape(3, -1), b"labels": [1, 2]}, "holds uint8 .3, 3072., not"),
         ({b"data": PIXELS[:3].reshape(3, -1).astype(float), b"labels": [1, 2, 3]}, "holds float64"),
         ({b"data": PIXELS[:3].reshape(3, -1), b"labels": [1, 2, 10]}, "has label 10"),
-        ({b"data": PIXELS[:3].reshape(3, -1), b"labels": [1, 2, -1]}, "labels that are no class numbers"),
+        (
+            {b"data": PIXELS[:3].reshape(3, -1), b"labels": [1, 2, -1]},
+            "labels that are no class numbers",
+        ),
     ],
 )
 def test_a_damaged_batch_is_one_line(content: object, says: str) -> None:
@@ -114,14 +129,18 @@ def copy_in(storage: Storage, folder: Path, last: int) -> str:
     return dataset.id
 
 
-def test_a_parquet_copy_becomes_comparable_by_the_official_archive(official: Path, tmp_path: Path) -> None:
+def test_a_parquet_copy_becomes_comparable_by_the_official_archive(
+    official: Path, tmp_path: Path
+) -> None:
     from pipeline.data.lookup import verify_against
 
     storage = Storage(str(tmp_path / "storage"))
     copy = copy_in(storage, tmp_path / "copy", 18)
     verify_against(storage, "copy", official)
     manifest = read_manifest(storage, copy)
-    assert manifest is not None and manifest["row"]["comparable"] and manifest["row"]["name"] == "copy"
+    assert (
+        manifest is not None and manifest["row"]["comparable"] and manifest["row"]["name"] == "copy"
+    )
 
 
 def test_a_copy_that_differs_stays_as_it_is(official: Path, tmp_path: Path) -> None:
@@ -139,5 +158,7 @@ def test_an_archive_that_is_not_official_verifies_nothing(cli: Cli, tmp_path: Pa
     storage = Storage(str(tmp_path / "storage"))
     copy_in(storage, tmp_path / "copy", 18)
     (tmp_path / "other.tar.gz").write_bytes(archive(members()))
-    done = cli("data", "verify", "copy", "--against", tmp_path / "other.tar.gz", "--storage", storage.uri)
+    done = cli(
+        "data", "verify", "copy", "--against", tmp_path / "other.tar.gz", "--storage", storage.uri
+    )
     assert done.returncode == 2 and "the official archives have" in done.stderr

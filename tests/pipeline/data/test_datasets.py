@@ -54,7 +54,9 @@ def test_digits_are_the_scans_doubled() -> None:
     assert both.shape[1:] == (16, 16, 3)
     assert np.array_equal(both, both[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2))
     scans = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
-    assert sorted(image.tobytes() for image in both[:, ::2, ::2, 0]) == sorted(scan.tobytes() for scan in scans)
+    assert sorted(image.tobytes() for image in both[:, ::2, ::2, 0]) == sorted(
+        scan.tobytes() for scan in scans
+    )
 
 
 def test_the_same_images_in_another_order_are_the_same_dataset() -> None:
@@ -68,7 +70,9 @@ def test_the_same_images_in_another_order_are_the_same_dataset() -> None:
 def test_equal_images_with_different_labels_have_one_order() -> None:
     pixels = np.zeros((3, 16, 16, 3), dtype=np.uint8)
     ids = {
-        canonical_dataset(DIGITS, Images(pixels, np.array(labels, dtype=np.uint8)), digits_once().test).id
+        canonical_dataset(
+            DIGITS, Images(pixels, np.array(labels, dtype=np.uint8)), digits_once().test
+        ).id
         for labels in ([0, 1, 2], [2, 0, 1], [1, 2, 0])
     }
     assert len(ids) == 1
@@ -88,9 +92,18 @@ def test_a_label_a_pixel_and_the_split_are_part_of_the_id() -> None:
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (Images(np.zeros((0, 16, 16, 3), np.uint8), np.zeros(0, np.uint8)), "train split has no images"),
-        (Images(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.uint8)), r"train images are \(8, 8, 3\), not"),
-        (Images(np.zeros((3, 16, 16, 3), np.uint8), np.array([0, 10, 1], np.uint8)), "train image 1 has label 10"),
+        (
+            Images(np.zeros((0, 16, 16, 3), np.uint8), np.zeros(0, np.uint8)),
+            "train split has no images",
+        ),
+        (
+            Images(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.uint8)),
+            r"train images are \(8, 8, 3\), not",
+        ),
+        (
+            Images(np.zeros((3, 16, 16, 3), np.uint8), np.array([0, 10, 1], np.uint8)),
+            "train image 1 has label 10",
+        ),
     ],
 )
 def test_what_is_no_dataset_is_refused(images: Images, said: str) -> None:
@@ -119,7 +132,8 @@ def test_a_second_source_of_the_same_images_is_remembered_once(place: Storage) -
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda c: c[:-1], lambda c: c[:5000] + bytes([c[5000] ^ 1]) + c[5001:], lambda c: b""]
+    "damage",
+    [lambda c: c[:-1], lambda c: c[:5000] + bytes([c[5000] ^ 1]) + c[5001:], lambda c: b""],
 )
 def test_a_damaged_file_is_not_read(place: Storage, damage: object) -> None:
     dataset: Dataset = digits_once()

@@ -1,4 +1,6 @@
-"""A download is there whole or not at all, and what is there already is not fetched again (a server on loopback)."""
+"""A download is there whole or not at all, and what is there already is not fetched again (a server
+on loopback).
+"""
 
 from collections.abc import Iterator
 from hashlib import md5
@@ -47,7 +49,9 @@ def site() -> Iterator[str]:
 def test_fetched_once(site: str, tmp_path: Path) -> None:
     shown: list[tuple[int, int]] = []
     for _ in range(2):
-        target = download(f"{site}/whole", CHECKSUM, tmp_path / "a" / "file", lambda *now: shown.append(now))
+        target = download(
+            f"{site}/whole", CHECKSUM, tmp_path / "a" / "file", lambda *now: shown.append(now)
+        )
         assert target.read_bytes() == CONTENT
     assert Handler.asked == ["/whole"]
     assert shown[-1] == (len(CONTENT), len(CONTENT))
@@ -55,7 +59,9 @@ def test_fetched_once(site: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "says"), [("short", "cut short or changed"), ("gone", "404")])
-def test_cut_short_or_missing_leaves_nothing(site: str, tmp_path: Path, page: str, says: str) -> None:
+def test_cut_short_or_missing_leaves_nothing(
+    site: str, tmp_path: Path, page: str, says: str
+) -> None:
     with pytest.raises(InputError, match=says) as error:
         download(f"{site}/{page}", CHECKSUM, tmp_path / "file")
     assert "--from PATH" in str(error.value) and "\n" not in str(error.value)

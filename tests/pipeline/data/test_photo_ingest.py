@@ -1,4 +1,6 @@
-"""Photographs in storage: one dataset whatever the layout, any image by its id, and every way to be wrong in one line."""
+"""Photographs in storage: one dataset whatever the layout, any image by its id, and every way to be
+wrong in one line.
+"""
 
 from pathlib import Path
 
@@ -41,7 +43,11 @@ def test_every_layout_gives_the_same_dataset(tmp_path: Path) -> None:
         storage = Storage(str(tmp_path / "storage" / name))
         manifest = ingested(storage, write(tmp_path / name, images))
         photos = open_photos(storage, manifest["id"], None)
-        found[name] = (manifest["id"], photos.mean_sums.tobytes(), [photos.train.encoded(i) for i in range(12)])
+        found[name] = (
+            manifest["id"],
+            photos.mean_sums.tobytes(),
+            [photos.train.encoded(i) for i in range(12)],
+        )
         assert (len(photos.train), len(photos.test)) == (12, 6)
         assert not manifest["row"]["comparable"]
         verify_photos(storage, manifest, silent)
@@ -54,15 +60,23 @@ def test_an_image_is_found_by_its_id_with_its_label(tmp_path: Path, place: Stora
     for split, name in ((photos.train, "train"), (photos.test, "test")):
         known = {content: label for _, label, content in images[name]}
         stored = [split.encoded(i) for i in range(len(split))]
-        assert {content: int(label) for content, label in zip(stored, split.labels, strict=True)} == known
+        assert {
+            content: int(label) for content, label in zip(stored, split.labels, strict=True)
+        } == known
         digests = [pixel_digest(np.asarray(decode(content))) for content in stored]
         assert digests == sorted(digests)
 
 
-def test_the_mean_image_is_that_of_the_training_images_centres(tmp_path: Path, place: Storage) -> None:
+def test_the_mean_image_is_that_of_the_training_images_centres(
+    tmp_path: Path, place: Storage
+) -> None:
     images = pictures()
     photos = open_photos(place, ingested(place, as_parquet(tmp_path / "p", images))["id"], None)
-    views = [centre(image.size, 256, 224).of(image) for _, _, content in images["train"] for image in [decode(content)]]
+    views = [
+        centre(image.size, 256, 224).of(image)
+        for _, _, content in images["train"]
+        for image in [decode(content)]
+    ]
     assert np.allclose(photos.mean(224), np.mean(views, axis=0), atol=1e-4)
     assert photos.mean(96).shape == (96, 96, 3)
     assert np.allclose(photos.mean(96), np.mean(views, axis=(0, 1, 2)), atol=1e-3)
@@ -74,19 +88,29 @@ def test_grey_and_cmyk_become_rgb() -> None:
     assert np.asarray(decode(photograph(1, (40, 30), "CMYK"))).shape == (30, 40, 3)
 
 
-def test_what_was_interrupted_goes_on_with_the_parts_that_have_no_record(tmp_path: Path, place: Storage) -> None:
+def test_what_was_interrupted_goes_on_with_the_parts_that_have_no_record(
+    tmp_path: Path, place: Storage
+) -> None:
     source = as_parquet(tmp_path / "p", pictures())
     first = ingested(place, source)
     listing = list_source(source)
     key = Reading().key(listing, str(source))
     place.write(record_path(key, 0), b"half a rec")
-    assert [read_record(place, key, n, Reading()) is None for n in range(len(listing.parts))] == [True, False]
+    assert [read_record(place, key, n, Reading()) is None for n in range(len(listing.parts))] == [
+        True,
+        False,
+    ]
     assert ingested(place, source) == first
 
 
-def test_scaling_down_makes_another_dataset_and_never_enlarges(tmp_path: Path, place: Storage) -> None:
+def test_scaling_down_makes_another_dataset_and_never_enlarges(
+    tmp_path: Path, place: Storage
+) -> None:
     source = as_parquet(tmp_path / "p", pictures())
-    whole, smaller = ingested(place, source), ingested(place, source, Reading(longest_short_side=224))
+    whole, smaller = (
+        ingested(place, source),
+        ingested(place, source, Reading(longest_short_side=224)),
+    )
     assert whole["id"] != smaller["id"] and smaller["longest_short_side"] == 224
     photos = open_photos(place, smaller["id"], None)
     sides = sorted({min(decode(photos.train.encoded(i)).size) for i in range(12)})
@@ -151,20 +175,29 @@ def without(files: dict[str, bytes], name: str) -> dict[str, bytes]:
 def test_what_is_wrong_with_a_tar_is_said(tmp_path: Path) -> None:
     path = as_tars(tmp_path / "t", pictures())
     train, val, devkit = (
-        path / n for n in (photo_sources.TRAIN_TAR, photo_sources.VALIDATION_TAR, photo_sources.DEVKIT)
+        path / n
+        for n in (photo_sources.TRAIN_TAR, photo_sources.VALIDATION_TAR, photo_sources.DEVKIT)
     )
     whole = {file: file.read_bytes() for file in (train, val, devkit)}
     classes = {f"{wnid}.tar": tar_bytes({"a.JPEG": photograph(1, (50, 50))}) for wnid in WNIDS}
     named = list(pictures()["test"])
     for file, content, says in (
-        (train, tar_bytes(without(classes, f"{WNIDS[1]}.tar")), f"{train}: class {WNIDS[1]} is missing"),
+        (
+            train,
+            tar_bytes(without(classes, f"{WNIDS[1]}.tar")),
+            f"{train}: class {WNIDS[1]} is missing",
+        ),
         (train, whole[train][:3000], f"{train}: not a whole tar file|cut off"),
         (
             train,
             tar_bytes({"../../etc/passwd": b"x", **classes}),
             "has a file named '../../etc/passwd', which leads out",
         ),
-        (val, tar_bytes({name: content for name, _, content in named[1:]}), "holds 5 images, .* has labels of 6"),
+        (
+            val,
+            tar_bytes({name: content for name, _, content in named[1:]}),
+            "holds 5 images, .* has labels of 6",
+        ),
         (val, whole[val][:-11_000], "not a whole tar file|cut off within"),
         (devkit, tar_bytes({"d/readme": b"x"}, "w:gz"), "not ILSVRC-2012's development kit"),
         (devkit, whole[devkit][:200], "not ILSVRC-2012's development kit"),
@@ -216,11 +249,16 @@ def test_folders_say_which_class_is_missing(tmp_path: Path) -> None:
         list_source(tmp_path)
 
 
-def test_leaving_out_more_or_less_never_touches_a_dataset_that_is_there(tmp_path: Path, place: Storage) -> None:
+def test_leaving_out_more_or_less_never_touches_a_dataset_that_is_there(
+    tmp_path: Path, place: Storage
+) -> None:
     source, known = as_tars(tmp_path / "t", pictures()), {}
     for excluded in ((), ("n01440764_0.JPEG",), ("n01443537_1.JPEG",), ()):
         manifest = ingested(place, source, Reading(excluded=excluded))
-        assert (manifest["train_images"], len(manifest["left_out"])) == (12 - len(excluded), len(excluded))
+        assert (manifest["train_images"], len(manifest["left_out"])) == (
+            12 - len(excluded),
+            len(excluded),
+        )
         known[manifest["id"]] = manifest
     assert len(known) == 3
     for manifest in known.values():
@@ -239,10 +277,15 @@ def test_a_shard_that_is_gone_or_damaged_is_made_again(tmp_path: Path, place: St
     check_files(place, manifest, silent)
 
 
-def test_the_same_photographs_in_another_layout_leave_one_set_of_shards(tmp_path: Path, place: Storage) -> None:
+def test_the_same_photographs_in_another_layout_leave_one_set_of_shards(
+    tmp_path: Path, place: Storage
+) -> None:
     first = ingested(place, as_parquet(tmp_path / "p", pictures()))
     second = ingested(place, as_folders(tmp_path / "f", pictures()))
-    assert second["id"] == first["id"] and [source["kind"] for source in second["sources"]] == ["parquet", "folders"]
+    assert second["id"] == first["id"] and [source["kind"] for source in second["sources"]] == [
+        "parquet",
+        "folders",
+    ]
     shards = {name for name in place.names("photographs") if name.endswith(".arrow")}
     assert shards == {Path(shard["path"]).name for shard in second["shards"]}
     verify_photos(place, second, silent)
@@ -253,7 +296,11 @@ def test_a_tar_that_is_cut_where_a_file_ends_is_not_taken_for_whole(tmp_path: Pa
     val = path / photo_sources.VALIDATION_TAR
     whole, members = val.read_bytes(), tar_members(val)
     border = members[3].offset - 512
-    for content in (whole[:border], whole[: border + 200], whole[:border] + b"x" * 512 + whole[border + 512 :]):
+    for content in (
+        whole[:border],
+        whole[: border + 200],
+        whole[:border] + b"x" * 512 + whole[border + 512 :],
+    ):
         val.write_bytes(content)
         with pytest.raises(InputError, match=rf"cut off or damaged after {members[2].name}"):
             list_source(path)
@@ -275,5 +322,7 @@ def test_layouts_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     plain = pa.table({"image": [b"x"], "label": [0]})
     pq.write_table(plain, parquet / "train-00000-of-00002.parquet")
     pq.write_table(plain, parquet / "train-00001-of-00002.parquet")
-    with pytest.raises(InputError, match="wanted are an image with `bytes` and an integer label, not binary, int64"):
+    with pytest.raises(
+        InputError, match="wanted are an image with `bytes` and an integer label, not binary, int64"
+    ):
         list_source(parquet)

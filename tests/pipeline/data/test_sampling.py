@@ -1,4 +1,6 @@
-"""Order and draws are functions of integers: golden values, exact epochs, and any split of the work."""
+"""Order and draws are functions of integers: golden values, exact epochs, and any split of the
+work.
+"""
 
 from collections import Counter
 
@@ -31,20 +33,32 @@ def test_below_by_hand() -> None:
 
 
 def test_a_samples_words_do_not_depend_on_how_many_samples_there_are() -> None:
-    assert np.array_equal(raw_words(5, 2, "augmentation", 1000)[:10], raw_words(5, 2, "augmentation", 10))
+    assert np.array_equal(
+        raw_words(5, 2, "augmentation", 1000)[:10], raw_words(5, 2, "augmentation", 10)
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63 + 5])
 def test_a_samples_words_can_be_made_without_those_before_it(seed: int) -> None:
     ids, epochs = np.array([0, 3, 999, 17, 17]), np.array([2, 0, 2, 2, 5])
     alone = words_of(seed, epochs, "colour", ids)
-    assert np.array_equal(alone, [raw_words(seed, e, "colour", 1000)[i] for i, e in zip(ids, epochs, strict=True)])
-    far = np.random.Philox(key=np.array([seed, 2 << 48], dtype=np.uint64), counter=1_281_166).random_raw(4)
-    assert np.array_equal(words_of(seed, np.array([0]), "augmentation", np.array([1_281_166]))[0], far)
+    assert np.array_equal(
+        alone, [raw_words(seed, e, "colour", 1000)[i] for i, e in zip(ids, epochs, strict=True)]
+    )
+    far = np.random.Philox(
+        key=np.array([seed, 2 << 48], dtype=np.uint64), counter=1_281_166
+    ).random_raw(4)
+    assert np.array_equal(
+        words_of(seed, np.array([0]), "augmentation", np.array([1_281_166]))[0], far
+    )
 
 
 def test_seed_epoch_and_purpose_each_give_other_words() -> None:
-    streams = [raw_words(0, 0, "order", 8), raw_words(1, 0, "order", 8), raw_words(0, 1, "order", 8)]
+    streams = [
+        raw_words(0, 0, "order", 8),
+        raw_words(1, 0, "order", 8),
+        raw_words(0, 1, "order", 8),
+    ]
     streams.append(raw_words(0, 0, "augmentation", 8))
     assert len({stream.tobytes() for stream in streams}) == 4
 
@@ -63,20 +77,32 @@ def test_a_batch_runs_on_over_the_border_of_an_epoch() -> None:
 
 def test_a_set_smaller_than_a_batch_is_seen_several_times_in_it() -> None:
     batch = batch_at(0, 3, 0, 8, 0, 8)
-    assert np.array_equal(batch.ids, np.concatenate([permutation(0, epoch, 3) for epoch in range(3)])[:8])
+    assert np.array_equal(
+        batch.ids, np.concatenate([permutation(0, epoch, 3) for epoch in range(3)])[:8]
+    )
     first, again = batch.words[batch.ids == 0][:2]
     assert first.tolist() != again.tolist()
 
 
 def test_64k_iterations_see_each_image_163_or_164_times() -> None:
-    """64,000 x 128 / 50,000 = 163.84 epochs; here 64 x 128 / 50, the same ratio with a thousandth of the images."""
-    seen = Counter(int(i) for iteration in range(64) for i in batch_at(0, 50, iteration, 128, 0, 128).ids)
+    """64,000 x 128 / 50,000 = 163.84 epochs; here 64 x 128 / 50, the same ratio with a thousandth
+    of the images.
+    """
+    seen = Counter(
+        int(i) for iteration in range(64) for i in batch_at(0, 50, iteration, 128, 0, 128).ids
+    )
     assert 64_000 * 128 / 50_000 == 64 * 128 / 50 == 163.84
     assert Counter(seen.values()) == {164: 42, 163: 8}
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(0, 40), st.integers(1, 5), st.sampled_from([1, 2, 4, 8]))
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 60),
+    st.integers(0, 40),
+    st.integers(1, 5),
+    st.sampled_from([1, 2, 4, 8]),
+)
 def test_workers_parts_together_are_the_single_workers_batch(
     seed: int, count: int, iteration: int, share: int, workers: int
 ) -> None:
@@ -89,11 +115,15 @@ def test_workers_parts_together_are_the_single_workers_batch(
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**63), st.integers(1, 50), st.integers(1, 70), st.integers(1, 12))
-def test_iterations_are_slices_of_the_endless_concatenation(seed: int, count: int, size: int, iterations: int) -> None:
+def test_iterations_are_slices_of_the_endless_concatenation(
+    seed: int, count: int, size: int, iterations: int
+) -> None:
     epochs = -(-size * iterations // count)
     order = np.concatenate([permutation(seed, epoch, count) for epoch in range(epochs)])
     for i in range(iterations):
-        assert np.array_equal(batch_at(seed, count, i, size, 0, size).ids, order[i * size : (i + 1) * size])
+        assert np.array_equal(
+            batch_at(seed, count, i, size, 0, size).ids, order[i * size : (i + 1) * size]
+        )
 
 
 def test_crop_offsets_are_uniform() -> None:
@@ -101,4 +131,6 @@ def test_crop_offsets_are_uniform() -> None:
         draws = below(raw_words(0, 0, "augmentation", 9_000)[:, word], 9)
         counts = np.bincount(draws, minlength=9)
         assert len(counts) == 9
-        assert ((counts - 1000) ** 2 / 1000).sum() < 26.1  # chi-square, 8 degrees of freedom, p = 0.001
+        assert (
+            (counts - 1000) ** 2 / 1000
+        ).sum() < 26.1  # chi-square, 8 degrees of freedom, p = 0.001

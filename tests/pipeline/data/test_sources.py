@@ -21,7 +21,9 @@ FILES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bi
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)
 LABELS = RNG.integers(0, 10, 18).astype(np.uint8)
-EXPECTED = canonical_dataset(CIFAR10, Images(PIXELS[:15], LABELS[:15]), Images(PIXELS[15:], LABELS[15:]))
+EXPECTED = canonical_dataset(
+    CIFAR10, Images(PIXELS[:15], LABELS[:15]), Images(PIXELS[15:], LABELS[15:])
+)
 
 
 def members() -> dict[str, bytes]:
@@ -94,7 +96,10 @@ def png(image: np.ndarray, form: str = "PNG") -> bytes:
 
 
 def records(first: int, last: int, column: str = "img") -> list[dict]:
-    return [{column: {"bytes": png(PIXELS[i]), "path": None}, "label": int(LABELS[i])} for i in range(first, last)]
+    return [
+        {column: {"bytes": png(PIXELS[i]), "path": None}, "label": int(LABELS[i])}
+        for i in range(first, last)
+    ]
 
 
 def write(folder: Path, name: str, rows: list[dict]) -> Path:
@@ -109,7 +114,9 @@ def test_parquet_with_the_same_images_is_the_same_dataset(column: str, tmp_path:
     write(tmp_path, "train-00001-of-00002.parquet", records(7, 15, column))
     write(tmp_path / "plain_text", "test-00000-of-00001.parquet", records(15, 18, column))
     shown: list[tuple[int, int]] = []
-    dataset: Dataset = parquet_folder(tmp_path, "mine", lambda done, total: shown.append((done, total)))
+    dataset: Dataset = parquet_folder(
+        tmp_path, "mine", lambda done, total: shown.append((done, total))
+    )
     assert dataset.id == EXPECTED.id
     assert (dataset.row.name, dataset.row.comparable) == ("mine", False)
     assert shown[-1] == (18, 18)
@@ -126,8 +133,14 @@ def changed(**changes: object) -> list[dict]:
     [
         ([{"img": row["img"]} for row in records(0, 2)], "columns are img; wanted are img"),
         ([{"picture": 1, "label": 2}], "columns are picture, label"),
-        (changed(img={"bytes": png(PIXELS[0][:16]), "path": None}), r"row 2: an image of shape \(16, 32, 3\)"),
-        (changed(img={"bytes": png(PIXELS[0][:, :, 0]), "path": None}), r"row 2: an image of shape \(32, 32\)"),
+        (
+            changed(img={"bytes": png(PIXELS[0][:16]), "path": None}),
+            r"row 2: an image of shape \(16, 32, 3\)",
+        ),
+        (
+            changed(img={"bytes": png(PIXELS[0][:, :, 0]), "path": None}),
+            r"row 2: an image of shape \(32, 32\)",
+        ),
         (changed(label=10), "row 2: label 10"),
         (changed(label=-1), "row 2: label -1"),
         (changed(label=None), "row 2: label None"),
@@ -157,7 +170,9 @@ def zeroed_inside(content: bytes) -> bytes:
     return content[:100] + bytes(3000) + content[3100:]
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[:-100], lambda c: c[:2], lambda c: b"", zeroed_inside])
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-100], lambda c: c[:2], lambda c: b"", zeroed_inside]
+)
 def test_a_damaged_parquet_file_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     file = write(tmp_path, "train.parquet", records(0, 15))
     write(tmp_path, "test.parquet", records(15, 18))

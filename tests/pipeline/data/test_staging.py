@@ -1,4 +1,6 @@
-"""A node takes a dataset from remote storage once, whatever happens to its copy, and a copy is never needed."""
+"""A node takes a dataset from remote storage once, whatever happens to its copy, and a copy is
+never needed.
+"""
 
 import multiprocessing
 import os
@@ -25,7 +27,9 @@ ID = "186de2c683d404c1"
 
 
 class RemoteStorage(Storage):
-    """A folder behind a file system that is not pyarrow's local one, as an object store is; notes and delays transfers."""
+    """A folder behind a file system that is not pyarrow's local one, as an object store is; notes
+    and delays transfers.
+    """
 
     def __init__(self, folder: Path, delay: float = 0.0) -> None:
         super().__init__(str(folder))
@@ -60,7 +64,9 @@ def assert_digits(dataset: Dataset) -> None:
     digits = digits_once()
     assert (dataset.id, dataset.row) == (digits.id, digits.row)
     for split, expected in ((dataset.train, digits.train), (dataset.test, digits.test)):
-        assert np.array_equal(split.pixels, expected.pixels) and np.array_equal(split.labels, expected.labels)
+        assert np.array_equal(split.pixels, expected.pixels) and np.array_equal(
+            split.labels, expected.labels
+        )
 
 
 def test_local_storage_is_read_in_place(storage: Storage, folder: Path) -> None:
@@ -74,12 +80,16 @@ def test_the_second_run_reads_the_copy_of_the_first(
     for _ in range(2):
         assert_digits(staged_dataset(remote, ID, folder))
     assert remote.transfers == 1
-    assert (folder / images_path(ID)).read_bytes() == Path(remote.path(images_path(ID))).read_bytes()
+    assert (folder / images_path(ID)).read_bytes() == Path(
+        remote.path(images_path(ID))
+    ).read_bytes()
     assert not caplog.messages
 
 
 def stage_with_others(bucket: Path, folder: Path, together: Barrier) -> None:
-    """A worker of a node, in a process of its own; storage takes its time, so that the others come meanwhile."""
+    """A worker of a node, in a process of its own; storage takes its time, so that the others come
+    meanwhile.
+    """
     together.wait(60)
     assert len(staged_dataset(RemoteStorage(bucket, delay=1.0), ID, folder).train) == 1437
 
@@ -97,10 +107,14 @@ def test_two_workers_at_once_make_one_transfer(remote: RemoteStorage, folder: Pa
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda c: c[:-1], lambda c: c[:5000] + bytes([c[5000] ^ 1]) + c[5001:], lambda c: b""]
+    "damage",
+    [lambda c: c[:-1], lambda c: c[:5000] + bytes([c[5000] ^ 1]) + c[5001:], lambda c: b""],
 )
 def test_a_damaged_copy_is_replaced(
-    remote: RemoteStorage, folder: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+    remote: RemoteStorage,
+    folder: Path,
+    damage: Callable[[bytes], bytes],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     staged_dataset(remote, ID, folder)
     copy = folder / images_path(ID)
@@ -111,7 +125,9 @@ def test_a_damaged_copy_is_replaced(
     assert not caplog.messages
 
 
-def test_a_copy_of_other_bytes_than_the_manifest_names_is_replaced(remote: RemoteStorage, folder: Path) -> None:
+def test_a_copy_of_other_bytes_than_the_manifest_names_is_replaced(
+    remote: RemoteStorage, folder: Path
+) -> None:
     digits = digits_once()
     flipped = Dataset(digits.row, digits.test, digits.train, digits.id)
     write_dataset(Storage(str(folder)), flipped, {})
@@ -120,7 +136,9 @@ def test_a_copy_of_other_bytes_than_the_manifest_names_is_replaced(remote: Remot
     assert remote.transfers == 1
 
 
-def test_what_is_damaged_in_storage_is_refused_and_not_kept(remote: RemoteStorage, folder: Path) -> None:
+def test_what_is_damaged_in_storage_is_refused_and_not_kept(
+    remote: RemoteStorage, folder: Path
+) -> None:
     Path(remote.path(images_path(ID))).write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"damaged \(checksum differs\)"):
         staged_dataset(remote, ID, folder)
@@ -168,7 +186,10 @@ def test_a_copy_that_does_not_fit_costs_a_warning_and_leaves_nothing(
 
 
 def test_another_transfer_is_not_waited_for_without_end(
-    remote: RemoteStorage, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    remote: RemoteStorage,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(staging, "WAIT_SECONDS", 0.1)
     lock = folder / f"{images_path(ID)}.lock"
@@ -180,6 +201,8 @@ def test_another_transfer_is_not_waited_for_without_end(
     assert "could not be acquired" in said
 
 
-def test_without_a_folder_storage_is_read(remote: RemoteStorage, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_folder_storage_is_read(
+    remote: RemoteStorage, caplog: pytest.LogCaptureFixture
+) -> None:
     assert_digits(staged_dataset(remote, ID, None))
     assert remote.transfers == 1 and not caplog.messages

@@ -45,7 +45,11 @@ def test_cifar_rows_follow_section_4_2(name: str) -> None:
     assert (row.global_batch_size, row.bn_group, row.groups) == (128, 64, 2)
     assert (row.lr, row.momentum, row.weight_decay) == (0.1, 0.9, 1e-4)
     assert row.shortcut == ("none" if "plain" in name else "A")
-    assert (row.augmentation, row.normalisation, row.precision) == ("pad_crop_flip", "per_pixel_mean", "fp32")
+    assert (row.augmentation, row.normalisation, row.precision) == (
+        "pad_crop_flip",
+        "per_pixel_mean",
+        "fp32",
+    )
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -59,12 +63,16 @@ def test_imagenet_rows_follow_section_3_4(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_rows_for_the_signals_differ_from_their_network_in_norm_and_initialisation_alone(name: str) -> None:
+def test_rows_for_the_signals_differ_from_their_network_in_norm_and_initialisation_alone(
+    name: str,
+) -> None:
     row, base = EXPERIMENTS[name], EXPERIMENTS[name.partition("-")[0]]
     same = dict(name=base.name, artifacts=base.artifacts, norm="batch", initialisation="he_fan_in")
     assert replace(row, **same) == base
     assert (row.norm == "none") == ("-nobn" in name)
-    assert row.initialisation == {"gaussian": "gaussian_0.01", "xavier": "xavier"}.get(name.split("-")[-1], "he_fan_in")
+    assert row.initialisation == {"gaussian": "gaussian_0.01", "xavier": "xavier"}.get(
+        name.split("-")[-1], "he_fan_in"
+    )
 
 
 def test_footnotes_three_to_five_are_rows() -> None:
@@ -123,11 +131,18 @@ def test_a_row_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("iterations", "drops", "eval_every"), [(4, (2, 3), 1), (640, (320, 480), 10), (128_000, (64_000, 96_000), 2_000)]
+    ("iterations", "drops", "eval_every"),
+    [(4, (2, 3), 1), (640, (320, 480), 10), (128_000, (64_000, 96_000), 2_000)],
 )
-def test_scaled_to_moves_drops_and_evaluations_along(iterations: int, drops: tuple, eval_every: int) -> None:
+def test_scaled_to_moves_drops_and_evaluations_along(
+    iterations: int, drops: tuple, eval_every: int
+) -> None:
     scaled = RESNET20.scaled_to(iterations)
-    assert (scaled.iterations, scaled.lr_drops, scaled.eval_every) == (iterations, drops, eval_every)
+    assert (scaled.iterations, scaled.lr_drops, scaled.eval_every) == (
+        iterations,
+        drops,
+        eval_every,
+    )
 
 
 def test_scaling_to_its_own_length_is_the_same_row() -> None:
@@ -204,12 +219,19 @@ def test_a_wrong_setting_says_what_would_be_right(setting: str, said: str) -> No
     [
         ("resnet21", [], None, "unknown experiment resnet21; did you mean .*resnet20"),
         ("resnet20", [], 3, "at least 4 iterations"),
-        ("resnet20", ["depth=21"], None, "resnet20: depth must be 6n[+]2 with basic blocks, not 21"),
+        (
+            "resnet20",
+            ["depth=21"],
+            None,
+            "resnet20: depth must be 6n[+]2 with basic blocks, not 21",
+        ),
         ("resnet50", ["depth=52"], None, "depth 52 with bottleneck blocks is not in Table 1"),
         ("resnet20", ["bn_group=48"], None, "power of two"),
     ],
 )
-def test_an_untrainable_request_is_one_line(name: str, settings: list, iterations: int | None, said: str) -> None:
+def test_an_untrainable_request_is_one_line(
+    name: str, settings: list, iterations: int | None, said: str
+) -> None:
     with pytest.raises(InputError, match=said) as error:
         experiment_named(name, settings, iterations)
     assert "\n" not in str(error.value)

@@ -21,8 +21,22 @@ IMAGENET_GIGA = {
     "plain18": 1.795, "resnet18": 1.795, "plain34": 3.644, "resnet34-a": 3.644, "resnet34-b": 3.664,
     "resnet34-c": 3.831, "resnet50": 3.858, "resnet101": 7.570, "resnet152": 11.282,
 }  # fmt: skip
-CIFAR_PARAMS_A = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
-CIFAR_PARAMS_B = {20: 272_474, 32: 466_906, 44: 661_338, 56: 855_770, 110: 1_730_714, 1202: 19_424_026}
+CIFAR_PARAMS_A = {
+    20: 269_722,
+    32: 464_154,
+    44: 658_586,
+    56: 853_018,
+    110: 1_727_962,
+    1202: 19_421_274,
+}
+CIFAR_PARAMS_B = {
+    20: 272_474,
+    32: 466_906,
+    44: 661_338,
+    56: 855_770,
+    110: 1_730_714,
+    1202: 19_424_026,
+}
 
 
 @pytest.mark.parametrize("name", IMAGENET_PARAMS)
@@ -58,14 +72,19 @@ def test_cifar_parameters_by_shortcut(depth: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "millions"), [(20, 40.55), (32, 68.86), (44, 97.17), (56, 125.49), (110, 252.89), (1202, 2829.24)]
+    ("depth", "millions"),
+    [(20, 40.55), (32, 68.86), (44, 97.17), (56, 125.49), (110, 252.89), (1202, 2829.24)],
 )
 def test_cifar_multiply_adds(depth: int, millions: float) -> None:
-    assert round(layout(replace(EXPERIMENTS["resnet20"], depth=depth)).multiply_adds / 1e6, 2) == millions
+    assert (
+        round(layout(replace(EXPERIMENTS["resnet20"], depth=depth)).multiply_adds / 1e6, 2)
+        == millions
+    )
 
 
 @pytest.mark.parametrize(
-    ("depth", "printed"), [(20, "0.27"), (32, "0.46"), (44, "0.66"), (56, "0.85"), (110, "1.7"), (1202, "19.4")]
+    ("depth", "printed"),
+    [(20, "0.27"), (32, "0.46"), (44, "0.66"), (56, "0.85"), (110, "1.7"), (1202, "19.4")],
 )
 def test_parameters_round_to_what_table_6_prints(depth: int, printed: str) -> None:
     millions = layout(replace(EXPERIMENTS["resnet20"], depth=depth)).params / 1e6
@@ -78,13 +97,19 @@ def test_depth_is_the_number_in_the_name() -> None:
 
 
 def test_plain_and_option_a_have_equal_cost() -> None:
-    for plain, residual in [("plain20", "resnet20"), ("plain110", "resnet110"), ("plain34", "resnet34-a")]:
+    for plain, residual in [
+        ("plain20", "resnet20"),
+        ("plain110", "resnet110"),
+        ("plain34", "resnet34-a"),
+    ]:
         one, other = layout(EXPERIMENTS[plain]), layout(EXPERIMENTS[residual])
         assert (one.params, one.multiply_adds) == (other.params, other.multiply_adds)
 
 
 def test_option_b_has_three_projections_in_34_layers_and_option_c_thirteen_more() -> None:
-    kinds = {o: Counter(b.shortcut for b in layout(EXPERIMENTS[f"resnet34-{o}"]).blocks) for o in "abc"}
+    kinds = {
+        o: Counter(b.shortcut for b in layout(EXPERIMENTS[f"resnet34-{o}"]).blocks) for o in "abc"
+    }
     assert kinds["a"] == {"identity": 13, "pad": 3}
     assert kinds["b"] == {"identity": 13, "projection": 3}
     assert kinds["c"] == {"projection": 16}
@@ -92,7 +117,9 @@ def test_option_b_has_three_projections_in_34_layers_and_option_c_thirteen_more(
 
 def test_cifar_nets_have_3n_shortcuts_of_which_two_change_shape() -> None:
     for n, depth in [(3, 20), (18, 110), (200, 1202)]:
-        kinds = Counter(b.shortcut for b in layout(replace(EXPERIMENTS["resnet20"], depth=depth)).blocks)
+        kinds = Counter(
+            b.shortcut for b in layout(replace(EXPERIMENTS["resnet20"], depth=depth)).blocks
+        )
         assert kinds == {"identity": 3 * n - 2, "pad": 2}
 
 
@@ -110,7 +137,9 @@ def test_resnet101_has_91_convolutions_up_to_conv4() -> None:
     assert 1 + sum(len(block.convs) for stage in plan.stages[:3] for block in stage) == 91
 
 
-@pytest.mark.parametrize(("name", "sides"), [("resnet20", [32, 16, 8]), ("resnet50", [56, 28, 14, 7])])
+@pytest.mark.parametrize(
+    ("name", "sides"), [("resnet20", [32, 16, 8]), ("resnet50", [56, 28, 14, 7])]
+)
 def test_output_sizes_of_the_stages(name: str, sides: list[int]) -> None:
     plan = layout(EXPERIMENTS[name])
     assert [stage[-1].convs[-1].size_out for stage in plan.stages] == sides
@@ -125,7 +154,10 @@ def test_an_odd_side_is_halved_upwards() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "size"),
     [
-        *((name, {}, 32) for name in ("plain20", "resnet20", "resnet32", "resnet44", "resnet56", "plain56")),
+        *(
+            (name, {}, 32)
+            for name in ("plain20", "resnet20", "resnet32", "resnet44", "resnet56", "plain56")
+        ),
         ("resnet20", dict(shortcut="C"), 32),
         ("resnet20", dict(shortcut="B"), 17),
         ("resnet20", dict(norm="none"), 32),
@@ -140,9 +172,16 @@ def test_the_module_is_the_layer_list(name: str, changes: dict, size: int) -> No
     seen = {}
 
     def look(module: nn.Conv2d, inputs: tuple, output: torch.Tensor) -> None:
-        seen[names[module]] = (tuple(module.weight.shape), module.stride, inputs[0].shape[-1], tuple(output.shape[1:]))
+        seen[names[module]] = (
+            tuple(module.weight.shape),
+            module.stride,
+            inputs[0].shape[-1],
+            tuple(output.shape[1:]),
+        )
 
-    names = {module: name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    names = {
+        module: name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
+    }
     for module in names:
         module.register_forward_hook(look)
     with torch.no_grad():

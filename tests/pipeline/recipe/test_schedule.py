@@ -1,4 +1,6 @@
-"""When the learning rate falls, warm-up ends and errors are taken, at every border (Sec. 4.2, footnote 5)."""
+"""When the learning rate falls, warm-up ends and errors are taken, at every border (Sec. 4.2,
+footnote 5).
+"""
 
 from dataclasses import replace
 
@@ -18,7 +20,9 @@ def test_the_rate_is_divided_by_ten_at_32k_and_48k(iteration: int, lr: float) ->
     assert lr_at(RESNET20, iteration, None) == pytest.approx(lr, rel=1e-12)
 
 
-@pytest.mark.parametrize(("iteration", "lr"), [(149_999, 0.1), (150_000, 0.01), (299_999, 0.01), (300_000, 0.001)])
+@pytest.mark.parametrize(
+    ("iteration", "lr"), [(149_999, 0.1), (150_000, 0.01), (299_999, 0.01), (300_000, 0.001)]
+)
 def test_imagenet_drops(iteration: int, lr: float) -> None:
     assert lr_at(EXPERIMENTS["resnet50"], iteration, None) == pytest.approx(lr, rel=1e-12)
 

@@ -1,4 +1,6 @@
-"""The newest checkpoint that verifies wins; anything damaged is passed over, anything foreign is refused."""
+"""The newest checkpoint that verifies wins; anything damaged is passed over, anything foreign is
+refused.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +12,14 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import TEST_ERR
-from pipeline.runs.checkpoint import Checkpoint, folder, iterations, newest_checkpoint, newest_history, save_checkpoint
+from pipeline.runs.checkpoint import (
+    Checkpoint,
+    folder,
+    iterations,
+    newest_checkpoint,
+    newest_history,
+    save_checkpoint,
+)
 from pipeline.runs.history import History
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
@@ -22,7 +31,11 @@ RUN = Run(ROW, "0123456789abcdef", "tiny-01234567", 3)
 def checkpoint(iteration: int) -> Checkpoint:
     history = History(iteration=iteration)
     history.record({TEST_ERR: iteration / 3}, time_ms=1)
-    files = {"weights": bytes([iteration]) * 500, "momentum": b"", "history.json": history.to_json()}
+    files = {
+        "weights": bytes([iteration]) * 500,
+        "momentum": b"",
+        "history.json": history.to_json(),
+    }
     return Checkpoint(iteration, files)
 
 
@@ -46,7 +59,8 @@ def test_the_newest_is_read_back_whole(place: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda c: c[:-1], lambda c: c + b"x", lambda c: c[:9] + b"!" + c[10:], lambda c: b"", None]
+    "damage",
+    [lambda c: c[:-1], lambda c: c + b"x", lambda c: c[:9] + b"!" + c[10:], lambda c: b"", None],
 )
 def test_a_damaged_or_missing_file_falls_back_to_the_older_one(
     place: Storage, damage: Callable[[bytes], bytes] | None

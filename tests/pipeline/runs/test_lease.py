@@ -1,4 +1,6 @@
-"""One holder per run: a second one is refused, a stale or dead one is taken over, an older one may not write any more."""
+"""One holder per run: a second one is refused, a stale or dead one is taken over, an older one may
+not write any more.
+"""
 
 import subprocess
 import sys
@@ -27,7 +29,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def elsewhere(storage: Storage) -> None:
     """As if the holder were on a machine that cannot be looked at."""
-    storage.write(PATH, dumps(loads(storage.read(PATH)) | {"machine": "another", "host": "node7"}).encode())
+    storage.write(
+        PATH, dumps(loads(storage.read(PATH)) | {"machine": "another", "host": "node7"}).encode()
+    )
 
 
 def test_a_run_is_held_while_the_context_lasts_and_free_afterwards(storage: Storage) -> None:
@@ -40,7 +44,9 @@ def test_a_run_is_held_while_the_context_lasts_and_free_afterwards(storage: Stor
 
 def test_a_second_command_is_told_who_holds_the_run(storage: Storage) -> None:
     with Lease(storage, RUN) as first:
-        with pytest.raises(InputError, match=r"is being trained by process \d+ on .*, started 0 min"):
+        with pytest.raises(
+            InputError, match=r"is being trained by process \d+ on .*, started 0 min"
+        ):
             Lease(storage, RUN).__enter__()
         assert first.held()
 

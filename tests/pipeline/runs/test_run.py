@@ -10,7 +10,14 @@ from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import LR, TEST_ERR
 from pipeline.runs.history import History
-from pipeline.runs.run import Run, read_heartbeat, read_result, start_run, write_heartbeat, write_result
+from pipeline.runs.run import (
+    Run,
+    read_heartbeat,
+    read_result,
+    start_run,
+    write_heartbeat,
+    write_result,
+)
 from pipeline.storage import Storage
 
 ROW = EXPERIMENTS["resnet20"]
@@ -69,7 +76,11 @@ def test_another_runs_files_are_refused(place: Storage) -> None:
 def test_heartbeat_round_trip_and_a_torn_one_is_none(place: Storage) -> None:
     assert read_heartbeat(place, RUN) is None
     write_heartbeat(place, RUN, 40, 123.5, 1_700_000_000_000)
-    assert read_heartbeat(place, RUN) == {"iteration": 40, "images_per_second": 123.5, "time_ms": 1_700_000_000_000}
+    assert read_heartbeat(place, RUN) == {
+        "iteration": 40,
+        "images_per_second": 123.5,
+        "time_ms": 1_700_000_000_000,
+    }
     place.write(f"{RUN.folder}/progress.json", b'{"iterat')
     assert read_heartbeat(place, RUN) is None
 

@@ -1,4 +1,6 @@
-"""A run trained by several processes of this machine, and a record of the images that entered their networks."""
+"""A run trained by several processes of this machine, and a record of the images that entered their
+networks.
+"""
 
 import multiprocessing
 import socket
@@ -21,13 +23,17 @@ LOADED_ONCE = ["torch", "sklearn.datasets", "pipeline.training.loop", "pipeline.
 
 def several_groups(groups: int) -> dict:
     """Ten iterations of `groups` batch-norm groups of 8 images."""
-    return dict(global_batch_size=8 * groups, bn_group=8, iterations=10, lr_drops=(5, 8), eval_every=5)
+    return dict(
+        global_batch_size=8 * groups, bn_group=8, iterations=10, lr_drops=(5, 8), eval_every=5
+    )
 
 
 def trained_by(
     world_size: int, place: Path, run: Run | None = None, settings: Settings | None = None
 ) -> list[list[str]]:
-    """Train eight groups on `world_size` workers with `place` as storage; the views' digests in order, by rank."""
+    """Train eight groups on `world_size` workers with `place` as storage; the views' digests in
+    order, by rank.
+    """
     run, settings = run or small_run(**several_groups(8)), settings or Settings()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -46,14 +52,19 @@ def trained_by(
     return [(place / f"seen-{rank}").read_text().split() for rank in range(world_size)]
 
 
-def work(rank: int, world_size: int, address: tuple[str, int], place: Path, run: Run, settings: Settings) -> None:
+def work(
+    rank: int, world_size: int, address: tuple[str, int], place: Path, run: Run, settings: Settings
+) -> None:
     """One worker."""
     torch.set_num_threads(1)
     storage, small = Storage(str(place)), digits_once()
     dataset = small if run.dataset_id == small.id else staged_dataset(storage, run.dataset_id, None)
     mine = ranks.join(rank, world_size, torch.device("cpu"), address, timeout_s=60)
     try:
-        with closing(training_feed(run, dataset, mine, threads=2)) as feed, open(place / f"seen-{rank}", "w") as seen:
+        with (
+            closing(training_feed(run, dataset, mine, threads=2)) as feed,
+            open(place / f"seen-{rank}", "w") as seen,
+        ):
             for iteration in range(run.experiment.iterations):
                 for view, label in zip(*feed.batch(iteration), strict=True):
                     content = view.contiguous().numpy().tobytes() + label.numpy().tobytes()

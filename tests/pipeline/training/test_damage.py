@@ -1,4 +1,6 @@
-"""Damage that a run survives: broken checkpoints, full, read-only and vanished storage, pickles in the place of state."""
+"""Damage that a run survives: broken checkpoints, full, read-only and vanished storage, pickles in
+the place of state.
+"""
 
 import os
 import pickle
@@ -58,9 +60,17 @@ def unfinished(finished: Storage, place: Path) -> Storage:
 def damages() -> Iterator[tuple[str, str, Callable[[bytes], bytes | None]]]:
     for name in FILES:
         for tenth in range(10):
-            yield f"{name} cut at {tenth}/10", name, lambda content, t=tenth: content[: len(content) * t // 10]
+            yield (
+                f"{name} cut at {tenth}/10",
+                name,
+                lambda content, t=tenth: content[: len(content) * t // 10],
+            )
         for place in (0, 0.5, 0.99):
-            yield f"{name} with a flipped bit at {place}", name, lambda content, p=place: flipped(content, p)
+            yield (
+                f"{name} with a flipped bit at {place}",
+                name,
+                lambda content, p=place: flipped(content, p),
+            )
         yield f"{name} missing", name, lambda content: None
 
 
@@ -69,7 +79,9 @@ def flipped(content: bytes, place: float) -> bytes:
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
-@pytest.mark.parametrize(("name", "damage"), [d[1:] for d in damages()], ids=[d[0] for d in damages()])
+@pytest.mark.parametrize(
+    ("name", "damage"), [d[1:] for d in damages()], ids=[d[0] for d in damages()]
+)
 def test_a_damaged_checkpoint_is_passed_over_or_refused_in_a_line_and_nothing_older_is_lost(
     finished: Storage, tmp_path: Path, name: str, damage: Callable[[bytes], bytes | None]
 ) -> None:
@@ -85,15 +97,21 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused_in_a_line_and_nothing_ol
     try:
         found = newest_checkpoint(storage, run, said.append)
         assert said == [] if (name, content) == ("manifest.json", None) else "is damaged" in said[0]
-    except InputError as error:  # a manifest that is not ours any more: nobody's work is skipped over in silence
+    except (
+        InputError
+    ) as error:  # a manifest that is not ours any more: nobody's work is skipped over in silence
         assert name == "manifest.json" and "\n" not in str(error) and "move it away" in str(error)
-        assert content is not None and len(content) == len(finished.read(path))  # it can still be read
+        assert content is not None and len(content) == len(
+            finished.read(path)
+        )  # it can still be read
         storage.delete(folder(run, newest))
         found = newest_checkpoint(storage, run)
     assert found is not None and found.iteration == min(run.experiment.lr_drops)
 
 
-def test_a_run_with_a_damaged_newest_checkpoint_ends_with_the_same_bytes(finished: Storage, tmp_path: Path) -> None:
+def test_a_run_with_a_damaged_newest_checkpoint_ends_with_the_same_bytes(
+    finished: Storage, tmp_path: Path
+) -> None:
     storage, run = unfinished(finished, tmp_path), small_run()
     path = f"{folder(run, max(iterations(storage, run)))}/momentum.safetensors"
     storage.write(path, storage.read(path)[:-1])
@@ -102,7 +120,9 @@ def test_a_run_with_a_damaged_newest_checkpoint_ends_with_the_same_bytes(finishe
     assert outcome(storage, run) == outcome(finished, run)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a full disk is a small tmpfs, which root alone can mount")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="a full disk is a small tmpfs, which root alone can mount"
+)
 def test_a_full_disk_stops_a_run_in_a_line_and_more_room_continues_it(
     finished: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +134,9 @@ def test_a_full_disk_stops_a_run_in_a_line_and_more_room_continues_it(
         storage = Storage(str(disk))
         filler = disk / "filler"
         filler.write_bytes(b"x" * 700_000)
-        with pytest.raises(StorageLostError, match=r"No space left on device.*give the same command again"):
+        with pytest.raises(
+            StorageLostError, match=r"No space left on device.*give the same command again"
+        ):
             train(run, digits_once(), storage, single(), EVERY)
         before = newest_checkpoint(storage, run)
         assert not list(disk.rglob("*.partial"))
@@ -163,7 +185,9 @@ def test_storage_that_disappears_during_the_run(
         here.rename(away)
         if comes_back:
             sleep(1.5)
-            while away.exists():  # what was written in between, as below a mount point, is hidden when it is back
+            while (
+                away.exists()
+            ):  # what was written in between, as below a mount point, is hidden when it is back
                 shutil.rmtree(here, ignore_errors=True)
                 with suppress(OSError):
                     away.rename(here)
@@ -175,7 +199,9 @@ def test_storage_that_disappears_during_the_run(
         if comes_back:
             assert train(run, digits_once(), storage, single(), settings)["status"] == "finished"
         else:
-            with pytest.raises(StorageLostError, match=r"lease.json is gone.*give the same command again"):
+            with pytest.raises(
+                StorageLostError, match=r"lease.json is gone.*give the same command again"
+            ):
                 train(run, digits_once(), storage, single(), settings)
         thread.join()
     if not comes_back:
@@ -213,7 +239,9 @@ class Mark:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_pickle_where_state_is_expected_is_never_loaded(finished: Storage, tmp_path: Path, name: str) -> None:
+def test_a_pickle_where_state_is_expected_is_never_loaded(
+    finished: Storage, tmp_path: Path, name: str
+) -> None:
     mark, run = tmp_path / "mark", small_run()
     storage = unfinished(finished, tmp_path / "storage")
     storage.write(f"{folder(run, max(iterations(storage, run)))}/{name}", pickle.dumps(Mark(mark)))

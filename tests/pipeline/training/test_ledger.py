@@ -44,7 +44,10 @@ def test_bottlenecks_halve_their_map_in_the_first_1x1() -> None:
 
 @by_name
 def test_training_is_64k_iterations_with_drops_at_32k_and_48k(row: Experiment) -> None:
-    rates = [lr_at(row, iteration, warmup_end=400) for iteration in (1_000, 31_999, 32_000, 47_999, 48_000, 63_999)]
+    rates = [
+        lr_at(row, iteration, warmup_end=400)
+        for iteration in (1_000, 31_999, 32_000, 47_999, 48_000, 63_999)
+    ]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert row.iterations == 64_000
 
@@ -85,7 +88,9 @@ def test_weights_decay_and_norms_and_biases_do_not(row: Experiment) -> None:
     small = replace(row, depth=8)
     trainee = Trainee(small, build_network(small, 0), CPU)
     decayed = int((trainee.decay > 0).sum())
-    assert decayed == sum(p.numel() for name, p in trainee.network.named_parameters() if p.dim() > 1)
+    assert decayed == sum(
+        p.numel() for name, p in trainee.network.named_parameters() if p.dim() > 1
+    )
     assert decayed < len(trainee.weights)
 
 
@@ -98,17 +103,26 @@ def test_sgd_keeps_the_rate_in_its_buffer_as_caffe_does(row: Experiment) -> None
     before = trainee.weights.clone()
     x, labels = torch.zeros(128, 3, 8, 8), torch.zeros(128, dtype=torch.int64)
     trainee.step((x, labels), 0.0, single())
-    torch.testing.assert_close(before - trainee.weights, torch.full_like(before, 0.9))  # moves at a rate of zero
+    torch.testing.assert_close(
+        before - trainee.weights, torch.full_like(before, 0.9)
+    )  # moves at a rate of zero
 
 
 def test_batch_norm_groups_do_not_follow_the_hardware() -> None:
     assert {(row.bn_group, row.groups) for row in CIFAR} == {(64, 2)}
-    assert {(row.bn_group, row.groups) for row in EXPERIMENTS.values() if row.family == "imagenet"} == {(32, 8)}
+    assert {
+        (row.bn_group, row.groups) for row in EXPERIMENTS.values() if row.family == "imagenet"
+    } == {(32, 8)}
 
 
 @pytest.mark.parametrize(
     ("name", "params"),
-    [("resnet20", 269_722), ("resnet56", 853_018), ("resnet110", 1_727_962), ("resnet1202", 19_421_274)],
+    [
+        ("resnet20", 269_722),
+        ("resnet56", 853_018),
+        ("resnet110", 1_727_962),
+        ("resnet1202", 19_421_274),
+    ],
 )
 def test_parameter_counts_did_not_drift(name: str, params: int) -> None:
     assert layout(EXPERIMENTS[name]).params == params
@@ -119,7 +133,11 @@ def test_the_final_iterate_is_reported_not_the_best(tmp_path: Path) -> None:
     final = train(run, digits_once(), storage, single(), Settings(checkpoint_seconds=1e9))["final"]
     end = newest_checkpoint(storage, run)
     assert end is not None
-    curve = [point.value for point in History.from_json(end.files["history.json"]).points if point.metric == TEST_ERR]
+    curve = [
+        point.value
+        for point in History.from_json(end.files["history.json"]).points
+        if point.metric == TEST_ERR
+    ]
     assert len(curve) == 10
     assert final[TEST_ERR] == curve[-1]
 
@@ -146,15 +164,21 @@ def test_the_shorter_side_is_drawn_from_256_to_480_and_224_are_cropped(row: Expe
     assert (row.scale, row.crop, row.augmentation) == ((256, 480), 224, "scale_crop_flip_colour")
     lowest, highest = np.zeros((1, 4), np.uint64), np.full((1, 4), 2**64 - 1, np.uint64)
     content = photograph(0, (480, 480))
-    same = replace(row, scale=(480, 480))  # at 480 nothing is resized, so a view is a cut of the photograph
+    same = replace(
+        row, scale=(480, 480)
+    )  # at 480 nothing is resized, so a view is a cut of the photograph
     whole = np.asarray(decode(content))
     assert np.array_equal(training_view(content, lowest[0], same), whole[:224, :224])
     assert np.array_equal(training_view(content, highest[0], same), whole[256:, 256:][:, ::-1])
-    assert np.array_equal(training_view(content, highest[0], row), whole[256:, 256:][:, ::-1])  # 480 is drawn too
+    assert np.array_equal(
+        training_view(content, highest[0], row), whole[256:, 256:][:, ::-1]
+    )  # 480 is drawn too
 
 
 @by_photographs
-def test_colour_is_alexnets_and_the_input_is_centred_per_pixel_without_a_deviation(row: Experiment) -> None:
+def test_colour_is_alexnets_and_the_input_is_centred_per_pixel_without_a_deviation(
+    row: Experiment,
+) -> None:
     assert (row.colour, row.normalisation) == (0.1, "per_pixel_mean")
 
 
@@ -171,6 +195,11 @@ def test_finished_networks_are_tested_by_ten_crops_and_at_five_scales(row: Exper
 
 @by_photographs
 def test_imagenets_recipe_shares_sgd_decay_and_initialisation_with_cifar(row: Experiment) -> None:
-    assert (row.sgd, row.momentum, row.weight_decay, row.weight_decay_scope) == ("caffe", 0.9, 1e-4, "conv_fc")
+    assert (row.sgd, row.momentum, row.weight_decay, row.weight_decay_scope) == (
+        "caffe",
+        0.9,
+        1e-4,
+        "conv_fc",
+    )
     assert (row.initialisation, row.lr, row.warmup_lr, row.holdout) == ("he_fan_in", 0.1, None, 0)
     assert (row.bottleneck_stride, row.decoding) == ("1x1", "exact")

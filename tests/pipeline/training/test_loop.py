@@ -1,4 +1,6 @@
-"""A run is a function of (row, dataset, seed): whatever died on the way and however many workers there were."""
+"""A run is a function of (row, dataset, seed): whatever died on the way and however many workers
+there were.
+"""
 
 from dataclasses import replace
 from math import isnan
@@ -55,7 +57,9 @@ def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
     assert end is not None
     assert end.iteration == run.experiment.iterations
     history = History.from_json(end.files["history.json"])
-    measured: list = [(p.iteration, p.metric, p.value) for p in history.points if p.metric != IMAGES_PER_SECOND]
+    measured: list = [
+        (p.iteration, p.metric, p.value) for p in history.points if p.metric != IMAGES_PER_SECOND
+    ]
     measured += [(v.iteration, v.quantity, v.values) for v in history.layers]
     return end.files["weights.safetensors"], end.files["momentum.safetensors"], measured
 
@@ -69,7 +73,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 @pytest.mark.parametrize(
     "dies_writing",
-    ["00000001/weights", "00000007/manifest.json", "00000015/momentum", "00000026/history.json", "result.json"],
+    [
+        "00000001/weights",
+        "00000007/manifest.json",
+        "00000015/momentum",
+        "00000026/history.json",
+        "result.json",
+    ],
 )
 def test_a_killed_and_continued_run_is_the_uninterrupted_one(
     dies_writing: str, tmp_path: Path, uninterrupted: Storage
@@ -82,10 +92,18 @@ def test_a_killed_and_continued_run_is_the_uninterrupted_one(
     assert state(storage, run) == state(uninterrupted, run)
 
 
-def test_a_damaged_checkpoint_costs_time_not_exactness(tmp_path: Path, uninterrupted: Storage) -> None:
+def test_a_damaged_checkpoint_costs_time_not_exactness(
+    tmp_path: Path, uninterrupted: Storage
+) -> None:
     run, storage = small_run(), Storage(str(tmp_path))
     with pytest.raises(Killed):
-        train(run, digits_once(), DyingStorage(str(tmp_path), "00000012/manifest"), single(), EVERY_STEP)
+        train(
+            run,
+            digits_once(),
+            DyingStorage(str(tmp_path), "00000012/manifest"),
+            single(),
+            EVERY_STEP,
+        )
     damaged = f"{folder(run, 11)}/weights.safetensors"
     storage.write(damaged, storage.read(damaged)[:-1])
     result = train(run, digits_once(), storage, single(), NEVER)
@@ -99,7 +117,9 @@ def test_killed_inside_the_window_of_a_warmup_ends_it_at_the_same_iteration(tmp_
     result = train(run, digits_once(), whole, single(), NEVER)
     assert result["warmup_end"] in (25, 50)
     with pytest.raises(Killed):
-        train(run, digits_once(), DyingStorage(storage.uri, "00000013/manifest"), single(), EVERY_STEP)
+        train(
+            run, digits_once(), DyingStorage(storage.uri, "00000013/manifest"), single(), EVERY_STEP
+        )
     assert train(run, digits_once(), storage, single(), NEVER)["warmup_end"] == result["warmup_end"]
     assert state(storage, run) == state(whole, run)
 
@@ -119,7 +139,11 @@ def test_what_is_measured_when(uninterrupted: Storage) -> None:
     for quantity in (FORWARD_VARIANCE, GRADIENT_NORM):
         assert [i for i, metric in taken if metric == quantity] == [0, 15, 23, 30]
     assert [i for i, metric in taken if metric == TEST_ERR] == [10, 15, 20, 23, 30]
-    assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [15, 23, 30]  # the drops and the end
+    assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [
+        15,
+        23,
+        30,
+    ]  # the drops and the end
     assert VAL_ERR not in {metric for _, metric in taken}
     assert iterations(uninterrupted, run) == [15, 23, 30]
 
@@ -144,12 +168,18 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path) -> N
     assert result["iterations"] < 30
     assert not any(isnan(value) for value in result["final"].values())
     assert read_result(storage, run) == result
-    assert {values["iteration"] for values in result["layers"]} == {0}  # how the signals stood is still known
+    assert {values["iteration"] for values in result["layers"]} == {
+        0
+    }  # how the signals stood is still known
 
 
 @pytest.fixture(scope="module")
-def by_workers(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Storage, list[list[str]]]]:
-    """Eight batch-norm groups trained by 1, 2, 4 and 8 processes: the storage, and what each rank saw."""
+def by_workers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[int, tuple[Storage, list[list[str]]]]:
+    """Eight batch-norm groups trained by 1, 2, 4 and 8 processes: the storage, and what each rank
+    saw.
+    """
     found = {}
     for world_size in (1, 2, 4, 8):
         place = tmp_path_factory.mktemp(f"workers{world_size}")
@@ -167,7 +197,9 @@ def test_any_number_of_workers_ends_with_the_same_bytes(world_size: int, by_work
 def test_any_number_of_workers_sees_the_same_images(world_size: int, by_workers: dict) -> None:
     share = 64 // world_size
     seen = by_workers[world_size][1]
-    joined = [view for i in range(10) for rank in seen for view in rank[i * share : (i + 1) * share]]
+    joined = [
+        view for i in range(10) for rank in seen for view in rank[i * share : (i + 1) * share]
+    ]
     assert joined == by_workers[1][1][0]
     assert len(set(joined)) > 600
 
@@ -198,7 +230,9 @@ def test_two_workers_in_one_pass_each_agree_with_the_exact_step_and_say_so(tmp_p
         torch.testing.assert_close(load(content_too), load(content), rtol=1e-4, atol=1e-6)
 
 
-def test_a_run_whose_workers_are_about_to_go_saves_at_once_and_continues_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_whose_workers_are_about_to_go_saves_at_once_and_continues_to_the_same_bytes(
+    tmp_path: Path,
+) -> None:
     run = small_run(iterations=60, lr_drops=(30, 45), eval_every=20)
     whole, storage = Storage(str(tmp_path / "whole")), Storage(str(tmp_path))
     train(run, digits_once(), whole, single(), NEVER)
@@ -212,17 +246,36 @@ def test_a_run_whose_workers_are_about_to_go_saves_at_once_and_continues_to_the_
 
 
 def test_a_run_is_not_continued_with_other_software_unless_that_is_allowed(tmp_path: Path) -> None:
-    run, storage = small_run(iterations=60, lr_drops=(30, 45), eval_every=20), Storage(str(tmp_path))
-    here = {"commit": "a" * 40, "hardware": "one CPU", "versions": {"torch": "2.14.1", "mlflow": "3.17"}}
-    train(run, digits_once(), storage, single(), replace(NEVER, provenance=here, leaving=lambda: True))
+    run, storage = (
+        small_run(iterations=60, lr_drops=(30, 45), eval_every=20),
+        Storage(str(tmp_path)),
+    )
+    here = {
+        "commit": "a" * 40,
+        "hardware": "one CPU",
+        "versions": {"torch": "2.14.1", "mlflow": "3.17"},
+    }
+    train(
+        run, digits_once(), storage, single(), replace(NEVER, provenance=here, leaving=lambda: True)
+    )
     there = here | {"hardware": "another CPU", "versions": {"torch": "2.15.0", "mlflow": "4.0"}}
-    with pytest.raises(InputError, match=r"hardware: one CPU then, another CPU now, torch: 2.14.1 then.*--allow-drift"):
+    with pytest.raises(
+        InputError,
+        match=r"hardware: one CPU then, another CPU now, torch: 2.14.1 then.*--allow-drift",
+    ):
         train(run, digits_once(), storage, single(), replace(NEVER, provenance=there))
-    result = train(run, digits_once(), storage, single(), replace(NEVER, provenance=there, allow_drift=True))
+    result = train(
+        run, digits_once(), storage, single(), replace(NEVER, provenance=there, allow_drift=True)
+    )
     assert "drift" not in result["attempts"][0]
-    assert result["attempts"][1]["drift"] == "hardware: one CPU then, another CPU now, torch: 2.14.1 then, 2.15.0 now"
+    assert (
+        result["attempts"][1]["drift"]
+        == "hardware: one CPU then, another CPU now, torch: 2.14.1 then, 2.15.0 now"
+    )
 
 
 def test_saving_records_how_long_training_stood_still(tmp_path: Path) -> None:
-    result = train(small_run(), digits_once(), Storage(str(tmp_path)), single(), Settings(checkpoint_seconds=0))
+    result = train(
+        small_run(), digits_once(), Storage(str(tmp_path)), single(), Settings(checkpoint_seconds=0)
+    )
     assert result["attempts"][0]["checkpoint_stall_ms"] > 0

@@ -58,7 +58,11 @@ def test_a_run_measures_all_that_its_row_asks_for(whole: tuple[Storage, Photos])
     run, history = run_on(photos), newest_history(storage, run_on(photos))
     assert history is not None
     assert {(p.metric, p.iteration) for p in history.points} == expected_points(run.experiment)
-    assert {"test_center_crop/top1_err", "test_ten_crop/top5_err", "test_multi_scale/top1_err"} < set(history.last())
+    assert {
+        "test_center_crop/top1_err",
+        "test_ten_crop/top5_err",
+        "test_multi_scale/top1_err",
+    } < set(history.last())
     result = read_result(storage, run)
     assert result is not None and result["final"][TEST_ERR] <= 100
     findings = list(examine(storage, run))
@@ -66,17 +70,25 @@ def test_a_run_measures_all_that_its_row_asks_for(whole: tuple[Storage, Photos])
     assert len(findings) == 5
 
 
-@pytest.mark.parametrize("dies_writing", ["00000002/momentum", "00000006/manifest.json", "result.json"])
-def test_killed_and_continued_it_is_the_same(whole: tuple[Storage, Photos], tmp_path: Path, dies_writing: str) -> None:
+@pytest.mark.parametrize(
+    "dies_writing", ["00000002/momentum", "00000006/manifest.json", "result.json"]
+)
+def test_killed_and_continued_it_is_the_same(
+    whole: tuple[Storage, Photos], tmp_path: Path, dies_writing: str
+) -> None:
     photos, place = whole[1], str(tmp_path / "storage")
     run = run_on(photos)
     with pytest.raises(Killed):
-        train(run, photos, DyingStorage(place, dies_writing), single(), Settings(checkpoint_seconds=0))
+        train(
+            run, photos, DyingStorage(place, dies_writing), single(), Settings(checkpoint_seconds=0)
+        )
     train(run, photos, Storage(place), single(), Settings(decoders=3))
     assert state(Storage(place), run) == state(whole[0], run)
 
 
-def test_two_workers_end_with_the_bytes_of_one(whole: tuple[Storage, Photos], tmp_path: Path) -> None:
+def test_two_workers_end_with_the_bytes_of_one(
+    whole: tuple[Storage, Photos], tmp_path: Path
+) -> None:
     storage = Storage(str(tmp_path))
     photos = photographs_in(storage, tmp_path)
     run = run_on(photos)
@@ -88,7 +100,14 @@ def test_two_workers_end_with_the_bytes_of_one(whole: tuple[Storage, Photos], tm
 def test_a_handful_of_photographs_is_learnt_by_heart(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path / "storage"))
     photos = photographs_in(storage, tmp_path)
-    changes = dict(augmentation="none", iterations=100, lr_drops=(70, 85), eval_every=100, lr=0.02, protocols=())
+    changes = dict(
+        augmentation="none",
+        iterations=100,
+        lr_drops=(70, 85),
+        eval_every=100,
+        lr=0.02,
+        protocols=(),
+    )
     result = train(run_on(photos, **changes), photos, storage, single(), Settings(decoders=2))
     assert result["final"][TRAIN_CLEAN_ERR] == 0
 
@@ -101,31 +120,50 @@ def test_averaged_statistics_are_plain_means_over_all_groups(whole: tuple[Storag
     for one_pass in (False, True):
         trainee = Trainee(run.experiment, build_network(run.experiment, 0), CPU, one_pass)
         trainee.average_statistics((feed.batch(i) for i in range(2)), single())
-        norms = [module for module in trainee.network.modules() if isinstance(module, GroupBatchNorm2d)]
+        norms = [
+            module for module in trainee.network.modules() if isinstance(module, GroupBatchNorm2d)
+        ]
         found.append(norms[0].running_mean.clone()), found.append(norms[0].running_var.clone())
     network = build_network(run.experiment, 0)
     with torch.no_grad():
-        groups = [network.conv1(feed.batch(i)[0][start : start + 4]) for i in range(2) for start in (0, 4)]
+        groups = [
+            network.conv1(feed.batch(i)[0][start : start + 4]) for i in range(2) for start in (0, 4)
+        ]
     means = torch.stack([group.mean((0, 2, 3)) for group in groups]).mean(0)
-    variances = torch.stack([group.transpose(0, 1).flatten(1).var(1) for group in groups]).mean(0)  # unbiased
+    variances = torch.stack([group.transpose(0, 1).flatten(1).var(1) for group in groups]).mean(
+        0
+    )  # unbiased
     feed.close()
     for mean, variance in (found[:2], found[2:]):
-        assert torch.allclose(mean, means, atol=1e-6) and torch.allclose(variance, variances, rtol=1e-4)
+        assert torch.allclose(mean, means, atol=1e-6) and torch.allclose(
+            variance, variances, rtol=1e-4
+        )
 
 
-def test_more_images_for_the_statistics_than_were_trained_on(whole: tuple[Storage, Photos], tmp_path: Path) -> None:
+def test_more_images_for_the_statistics_than_were_trained_on(
+    whole: tuple[Storage, Photos], tmp_path: Path
+) -> None:
     photos = whole[1]
     run = run_on(
-        photos, iterations=2, lr_drops=(1,), eval_every=1, statistics_images=8 * 20, protocols=("center_crop",)
+        photos,
+        iterations=2,
+        lr_drops=(1,),
+        eval_every=1,
+        statistics_images=8 * 20,
+        protocols=("center_crop",),
     )
     assert train(run, photos, Storage(str(tmp_path)), single(), Settings())["status"] == "finished"
 
 
-def test_the_final_weights_hold_the_averaged_statistics(whole: tuple[Storage, Photos], tmp_path: Path) -> None:
+def test_the_final_weights_hold_the_averaged_statistics(
+    whole: tuple[Storage, Photos], tmp_path: Path
+) -> None:
     storage, photos = whole
     running = run_on(photos, statistics_images=0, protocols=())
     train(running, photos, storage, single(), Settings())
     averaged, plain = state(storage, run_on(photos)), state(storage, running)
-    assert averaged[0] != plain[0] and averaged[1] == plain[1]  # other statistics after the same steps
+    assert (
+        averaged[0] != plain[0] and averaged[1] == plain[1]
+    )  # other statistics after the same steps
     along = [point for point in averaged[2] if not point[0].startswith("test_")]
     assert along == plain[2]  # Figure 4's points come from the running ones

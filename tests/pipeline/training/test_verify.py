@@ -1,4 +1,6 @@
-"""What `verify` sees: files, history, provenance, and the first byte that differs when a part is trained again."""
+"""What `verify` sees: files, history, provenance, and the first byte that differs when a part is
+trained again.
+"""
 
 import pickle
 from collections.abc import Callable
@@ -39,14 +41,21 @@ def wrong(storage: Storage) -> dict[str, str]:
     return {finding.what: finding.found for finding in examine(storage, RUN) if not finding.good}
 
 
-def change(storage: Storage, iteration: int, name: str, edit: Callable[[bytes], bytes], hide: bool = True) -> None:
-    """Change a file of a checkpoint, and its manifest with it so that nobody can tell by the checksum."""
+def change(
+    storage: Storage, iteration: int, name: str, edit: Callable[[bytes], bytes], hide: bool = True
+) -> None:
+    """Change a file of a checkpoint, and its manifest with it so that nobody can tell by the
+    checksum.
+    """
     place = folder(RUN, iteration)
     content = edit(storage.read(f"{place}/{name}"))
     storage.write(f"{place}/{name}", content)
     if hide:
         manifest = loads(storage.read(f"{place}/manifest.json"))
-        manifest["files"][name] = {"size": len(content), "checksum": blake2b(content, digest_size=32).hexdigest()}
+        manifest["files"][name] = {
+            "size": len(content),
+            "checksum": blake2b(content, digest_size=32).hexdigest(),
+        }
         storage.write(f"{place}/manifest.json", dumps(manifest).encode())
 
 
@@ -59,7 +68,13 @@ def nudged(content: bytes) -> bytes:
 
 def test_a_sound_run_is_found_sound(finished: Storage) -> None:
     found = list(examine(finished, RUN))
-    assert [finding.what for finding in found] == ["identity", "dataset", "checkpoints", "history", "provenance"]
+    assert [finding.what for finding in found] == [
+        "identity",
+        "dataset",
+        "checkpoints",
+        "history",
+        "provenance",
+    ]
     assert all(finding.good for finding in found)
     assert "15, 20, 23, 27, 30" in found[2].found and "result.json agrees" in found[3].found
     assert found[4].found == "3 attempts on one CPU (aaaaaaaaaaaa)"
@@ -70,7 +85,9 @@ def test_what_a_run_measures_is_what_its_row_asks_for(finished: Storage) -> None
     assert checkpoint is not None
     points = History.from_json(checkpoint.files["history.json"]).points
     assert {(p.metric, p.iteration) for p in points} == expected_points(RUN.experiment)
-    assert len(points) == 5 * 6 + 3 * 2  # at 10, 15, 20, 23 and 30; clean training errors at three of them
+    assert (
+        len(points) == 5 * 6 + 3 * 2
+    )  # at 10, 15, 20, 23 and 30; clean training errors at three of them
     held = small_run(holdout=100, iterations=6, lr_drops=(3, 5), eval_every=2)
     history = train(held, digits_once(), Storage(f"{finished.uri}-held"), single(), RARELY)["final"]
     assert set(history) == {metric for metric, _ in expected_points(held.experiment)}
@@ -97,9 +114,19 @@ def with_a_better_end(content: bytes) -> bytes:
     [
         ("history.json", without_a_point, "history", "1 points are missing"),
         ("history.json", with_a_point_twice, "history", "1 points are doubled"),
-        ("history.json", with_a_better_end, "history", "final in result.json is not what the last checkpoint holds"),
+        (
+            "history.json",
+            with_a_better_end,
+            "history",
+            "final in result.json is not what the last checkpoint holds",
+        ),
         ("history.json", lambda content: b"[]", "checkpoints", "history.json cannot be read"),
-        ("weights.safetensors", lambda content: content[:-4], "checkpoints", "not a safetensors file"),
+        (
+            "weights.safetensors",
+            lambda content: content[:-4],
+            "checkpoints",
+            "not a safetensors file",
+        ),
     ],
 )
 def test_a_change_that_the_manifest_hides_is_seen(
@@ -124,7 +151,9 @@ def test_damage_is_named(finished: Storage) -> None:
         Stretch.of(finished, RUN, 27)
 
 
-def test_a_pickle_in_a_checkpoint_is_named_and_not_loaded(finished: Storage, tmp_path: Path) -> None:
+def test_a_pickle_in_a_checkpoint_is_named_and_not_loaded(
+    finished: Storage, tmp_path: Path
+) -> None:
     for name in ("weights.safetensors", "momentum.safetensors", "history.json"):
         change(finished, 30, name, lambda content: pickle.dumps(Mark(tmp_path / "mark")))
         assert "checkpoints" in wrong(finished)
@@ -135,10 +164,15 @@ def test_attempts_that_differ_without_leave_are_named(storage: Storage) -> None:
     run = small_run(iterations=30)
     start_run(storage, run, 1)
     train(run, digits_once(), storage, single(), replace(RARELY, leaving=lambda: True))
-    there = replace(RARELY, provenance={"hardware": "another CPU", "commit": "a" * 40}, allow_drift=True)
+    there = replace(
+        RARELY, provenance={"hardware": "another CPU", "commit": "a" * 40}, allow_drift=True
+    )
     train(run, digits_once(), storage, single(), there)
     (provenance,) = (finding for finding in examine(storage, run) if finding.what == "provenance")
-    assert provenance.good and "drift was allowed (hardware: one CPU then, another CPU now)" in provenance.found
+    assert (
+        provenance.good
+        and "drift was allowed (hardware: one CPU then, another CPU now)" in provenance.found
+    )
 
     def in_silence(content: bytes) -> bytes:
         history = History.from_json(content)
@@ -162,7 +196,10 @@ def test_trained_again_it_is_the_same(finished: Storage, tmp_path: Path, start: 
     stretch, place = again(finished, tmp_path, start)
     assert stretch.compared(finished, RUN) == {0: [15, 23, 30], 15: [23, 30], None: [30]}[start]
     for iteration in stretch.compared(finished, RUN):
-        stored, made = read_checkpoint(finished, RUN, iteration), read_checkpoint(place, RUN, iteration)
+        stored, made = (
+            read_checkpoint(finished, RUN, iteration),
+            read_checkpoint(place, RUN, iteration),
+        )
         assert stored is not None and made is not None and first_difference(stored, made) == ""
 
 
@@ -172,7 +209,9 @@ def test_a_part_of_an_unfinished_run_is_trained_again_up_to_its_newest_checkpoin
     run = small_run(iterations=60, lr_drops=(40, 50))
     start_run(storage, run, 1)
     for until in (20, 27):
-        assert train(run, digits_once(), storage, single(), replace(RARELY, until=until)) == {"status": "stopped"}
+        assert train(run, digits_once(), storage, single(), replace(RARELY, until=until)) == {
+            "status": "stopped"
+        }
     stretch, place = Stretch.of(storage, run, 0), Storage(str(tmp_path / "again"))
     stretch.prepare(storage, run, place)
     train(run, digits_once(), place, single(), replace(RARELY, until=stretch.end))
@@ -190,10 +229,14 @@ def test_a_weight_that_was_changed_with_its_manifest_is_found_by_training_again(
     stored, made = read_checkpoint(finished, RUN, 30), read_checkpoint(place, RUN, 30)
     assert stored is not None and made is not None
     assert "weights.safetensors: " in first_difference(stored, made)
-    assert "1 of " in first_difference(stored, made) and "by up to" in first_difference(stored, made)
+    assert "1 of " in first_difference(stored, made) and "by up to" in first_difference(
+        stored, made
+    )
 
 
-def test_a_run_that_died_between_its_last_checkpoint_and_its_result_is_sound(finished: Storage) -> None:
+def test_a_run_that_died_between_its_last_checkpoint_and_its_result_is_sound(
+    finished: Storage,
+) -> None:
     finished.delete(f"{RUN.folder}/result.json")
     result = train(RUN, digits_once(), finished, single(), RARELY)
     assert [attempt["from_iteration"] for attempt in result["attempts"]] == [0, 20, 27, 30]

@@ -10,7 +10,13 @@ import torch
 from pipeline.data.datasets import CIFAR10, DATASETS, Dataset, DatasetRow, Images, canonical_dataset
 from pipeline.data.sampling import Batch, batch_at
 from pipeline.recipe.experiments import EXPERIMENTS
-from pipeline.training.feeding.image_batches import TrainImages, held_out, normalisation, single_views, training_split
+from pipeline.training.feeding.image_batches import (
+    TrainImages,
+    held_out,
+    normalisation,
+    single_views,
+    training_split,
+)
 from tests.pipeline.training.small_runs import digits_once
 
 RESNET20, CPU = EXPERIMENTS["resnet20"], torch.device("cpu")
@@ -20,7 +26,8 @@ def noise(row: DatasetRow = CIFAR10, train: int = 53, test: int = 7) -> Dataset:
     rng = np.random.default_rng(0)
     splits = [
         Images(
-            rng.integers(0, 256, (n, row.side, row.side, 3), dtype=np.uint8), rng.integers(0, 10, n).astype(np.uint8)
+            rng.integers(0, 256, (n, row.side, row.side, 3), dtype=np.uint8),
+            rng.integers(0, 10, n).astype(np.uint8),
         )
         for n in (train, test)
     ]
@@ -30,7 +37,9 @@ def noise(row: DatasetRow = CIFAR10, train: int = 53, test: int = 7) -> Dataset:
 def plain_loop(dataset: Dataset, batch: Batch) -> np.ndarray:
     """Sec. 4.2, an image at a time: subtract the mean, pad zeros, crop, flip."""
     row, views = dataset.row, []
-    mean = (dataset.train.pixels.sum(axis=0, dtype=np.int64) / len(dataset.train)).astype(np.float32)
+    mean = (dataset.train.pixels.sum(axis=0, dtype=np.int64) / len(dataset.train)).astype(
+        np.float32
+    )
     for image, words in zip(batch.ids, batch.words, strict=True):
         centred = dataset.train.pixels[image].astype(np.float32) - mean
         padded = np.zeros((row.side + 2 * row.pad, row.side + 2 * row.pad, 3), dtype=np.float32)
@@ -56,9 +65,13 @@ def test_a_batch_is_the_plain_loops(name: str) -> None:
 def test_digits_are_never_flipped_and_cifar_about_half_the_time() -> None:
     for name, expected in [("digits", 0), ("cifar10", 500)]:
         row = DATASETS[name]
-        ramp = np.broadcast_to(np.arange(row.side, dtype=np.uint8)[None, None, :, None], (1, row.side, row.side, 3))
+        ramp = np.broadcast_to(
+            np.arange(row.side, dtype=np.uint8)[None, None, :, None], (1, row.side, row.side, 3)
+        )
         dataset = canonical_dataset(
-            row, Images(ramp.copy(), np.zeros(1, np.uint8)), Images(ramp.copy(), np.zeros(1, np.uint8))
+            row,
+            Images(ramp.copy(), np.zeros(1, np.uint8)),
+            Images(ramp.copy(), np.zeros(1, np.uint8)),
         )
         images = TrainImages(replace(RESNET20, normalisation="none"), dataset, CPU)
         views, _ = images.batch(batch_at(0, 1, 0, 1000, 0, 1000))
@@ -97,7 +110,9 @@ def test_channel_mean_std_gives_zero_mean_and_unit_deviation() -> None:
     dataset = digits_once()
     offset, scale = normalisation("channel_mean_std", dataset.train)
     seen = (torch.from_numpy(dataset.train.pixels).double() - offset) * scale
-    torch.testing.assert_close(seen.mean((0, 1, 2)), torch.zeros(3, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        seen.mean((0, 1, 2)), torch.zeros(3, dtype=torch.float64), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(
         seen.std((0, 1, 2), unbiased=False), torch.ones(3, dtype=torch.float64), atol=1e-5, rtol=0
     )

@@ -1,4 +1,6 @@
-"""What training sees of photographs: the plain recipe's pixels, the same for any number of threads or workers."""
+"""What training sees of photographs: the plain recipe's pixels, the same for any number of threads
+or workers.
+"""
 
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data.photo_decoding import EIGENVALUES, EIGENVECTORS, centre, colour_shift, decode, resized, training_view
+from pipeline.data.photo_decoding import (
+    EIGENVALUES,
+    EIGENVECTORS,
+    centre,
+    colour_shift,
+    decode,
+    resized,
+    training_view,
+)
 from pipeline.data.photo_shards import Photos, open_photos
 from pipeline.data.photo_sources import list_source
 from pipeline.data.sampling import batch_at, raw_words
@@ -43,7 +53,9 @@ def plainly(content: bytes, words: np.ndarray, row=ROW) -> np.ndarray:
     image = Image.open(BytesIO(content)).convert("RGB")
     scale, x, y, mirrored = (int(word) >> 32 for word in words)
     shorter = row.scale[0] + (scale * (row.scale[1] - row.scale[0] + 1) >> 32)
-    width, height = (floor(Fraction(side * shorter, min(image.size)) + Fraction(1, 2)) for side in image.size)
+    width, height = (
+        floor(Fraction(side * shorter, min(image.size)) + Fraction(1, 2)) for side in image.size
+    )
     left, top = x * (width - row.crop + 1) >> 32, y * (height - row.crop + 1) >> 32
     whole = image.resize((width, height), Image.Resampling.BILINEAR)
     view = np.asarray(whole.crop((left, top, left + row.crop, top + row.crop)))
@@ -56,21 +68,27 @@ def test_a_training_view_is_a_crop_of_the_resized_photograph(size: tuple[int, in
     for words in raw_words(1, 0, "augmentation", 8):
         view, wanted = training_view(content, words, ROW), plainly(content, words)
         assert view.shape == (224, 224, 3)
-        assert np.abs(view.astype(int) - wanted).max() <= 2  # Pillow keeps a box in single precision
+        assert (
+            np.abs(view.astype(int) - wanted).max() <= 2
+        )  # Pillow keeps a box in single precision
         assert np.abs(view.astype(int) - wanted).mean() < 0.1
 
 
 def test_real_photographs_look_as_plainly_resized_ones(real_photographs: Path) -> None:
     photographs = islice(list_source(real_photographs).parts[0].read(), 60)
     for found, words in zip(photographs, raw_words(0, 0, "augmentation", 60), strict=True):
-        difference = np.abs(training_view(found.content, words, ROW).astype(int) - plainly(found.content, words))
+        difference = np.abs(
+            training_view(found.content, words, ROW).astype(int) - plainly(found.content, words)
+        )
         assert (
             difference.max() <= 2 and difference.mean() < 0.3
         )  # upright ones: Pillow takes its passes in another order
 
 
 def test_scales_places_and_mirror_images_are_drawn_evenly() -> None:
-    ramp = np.tile(np.linspace(0, 255, 300).astype(np.uint8)[None, :, None], (256, 1, 3))  # brighter to the right
+    ramp = np.tile(
+        np.linspace(0, 255, 300).astype(np.uint8)[None, :, None], (256, 1, 3)
+    )  # brighter to the right
     sink = BytesIO()
     Image.fromarray(ramp).save(sink, "PNG")
     row, rising, seen = replace(ROW, crop=224, scale=(256, 257)), 0, set()
@@ -104,7 +122,9 @@ def test_the_colour_shift_by_hand() -> None:
     assert np.abs(colour_shift(half, 0.1)).max() < 1e-6
     sigma = int(0.8413447460685429 * 2**64)  # the uniform whose normal draw is 1
     words = np.array([[sigma, 1 << 63, 1 << 63, 0]], dtype=np.uint64)
-    assert np.allclose(colour_shift(words, 0.1)[0], 0.1 * EIGENVALUES[0] * EIGENVECTORS[:, 0], atol=1e-6)
+    assert np.allclose(
+        colour_shift(words, 0.1)[0], 0.1 * EIGENVALUES[0] * EIGENVECTORS[:, 0], atol=1e-6
+    )
     many = colour_shift(raw_words(0, 0, "colour", 20_000), 0.1)
     wanted = 0.01 * EIGENVECTORS @ np.diag(EIGENVALUES**2) @ EIGENVECTORS.T
     assert np.allclose(np.cov(many.T), wanted, rtol=0.05, atol=1e-6)
@@ -123,7 +143,9 @@ def test_a_batch_is_its_samples_views_normalised(photos: Photos) -> None:
     for number, (sample, epoch) in enumerate(zip(batch.ids, batch.epochs, strict=True)):
         words = raw_words(3, epoch, "augmentation", 12)[sample]
         shift = colour_shift(raw_words(3, epoch, "colour", 12)[sample][None], 0.1)[0]
-        wanted = (plainly(photos.train.encoded(sample), words, SMALL) - photos.channel_mean) / 255 + shift
+        wanted = (
+            plainly(photos.train.encoded(sample), words, SMALL) - photos.channel_mean
+        ) / 255 + shift
         assert np.abs(x[number].permute(1, 2, 0).numpy() - wanted).max() < 2.01 / 255
 
 
@@ -144,7 +166,9 @@ def test_nothing_is_decoded_beyond_the_last_iteration(photos: Photos) -> None:
     with closing(training_feed(run_on(photos), photos, single(), threads=2)) as feed:
         feed.batch(29)
         assert isinstance(feed, PhotoFeed) and max(feed.coming) == 30
-        assert len(feed.batch(45)[0]) == 8  # but what is asked for, as averaged statistics may, is there
+        assert (
+            len(feed.batch(45)[0]) == 8
+        )  # but what is asked for, as averaged statistics may, is there
 
 
 def test_normalisations_are_values_of_the_row(photos: Photos) -> None:
@@ -155,9 +179,13 @@ def test_normalisations_are_values_of_the_row(photos: Photos) -> None:
 
     exact = torch.from_numpy(pixels).double()
     assert torch.allclose(seen(normalisation="none").double(), exact / 255, atol=1e-6)
-    whitened = (exact - torch.from_numpy(photos.channel_mean)) / torch.from_numpy(photos.channel_std)
+    whitened = (exact - torch.from_numpy(photos.channel_mean)) / torch.from_numpy(
+        photos.channel_std
+    )
     assert torch.allclose(seen(normalisation="channel_mean_std").double(), whitened, atol=1e-4)
-    theirs = (exact / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    theirs = (exact / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )
     assert torch.allclose(seen(normalisation="torchvision").double(), theirs.double(), atol=1e-4)
     full = np.zeros((1, 224, 224, 3), dtype=np.uint8)
     offset = Normaliser.of(ROW, photos, CPU, 224)(full).permute(0, 2, 3, 1)[0]

@@ -17,7 +17,9 @@ CPU = torch.device("cpu")
 
 def some(count: int) -> OriginalImages:
     train = digits_once().train
-    return single_views(small_row(), digits_once(), Images(train.pixels[:count], train.labels[:count]), CPU)
+    return single_views(
+        small_row(), digits_once(), Images(train.pixels[:count], train.labels[:count]), CPU
+    )
 
 
 @pytest.mark.parametrize("count", [1, 249, 250, 251, 503])

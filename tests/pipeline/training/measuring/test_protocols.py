@@ -19,7 +19,9 @@ from pipeline.training.step.process_group import single
 from tests.pipeline.data.photographs import as_parquet, ingested, pictures
 
 CPU = torch.device("cpu")
-SMALL = replace(EXPERIMENTS["resnet18"], crop=64, scale=(64, 96), test_side=72, test_sides=(64, 80, 96))
+SMALL = replace(
+    EXPERIMENTS["resnet18"], crop=64, scale=(64, 96), test_side=72, test_sides=(64, 80, 96)
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,9 @@ def network() -> ResNet:
 def resized(content: bytes, shorter: int) -> Image.Image:
     image = Image.open(BytesIO(content)).convert("RGB")
     ratio = shorter / min(image.size)
-    size = tuple(shorter if side == min(image.size) else int(side * ratio + 0.5) for side in image.size)
+    size = tuple(
+        shorter if side == min(image.size) else int(side * ratio + 0.5) for side in image.size
+    )
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
@@ -65,7 +69,9 @@ def test_ten_crops_are_the_mean_of_ten_softmax_scores(photos: Photos, network: R
         corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
         crops = [whole.crop((x, y, x + 64, y + 64)) for x, y in corners]
         crops += [crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for crop in crops]
-        plain = torch.stack([probabilities(network, crop, photos.mean(64)) for crop in crops]).mean(0)
+        plain = torch.stack([probabilities(network, crop, photos.mean(64)) for crop in crops]).mean(
+            0
+        )
         assert torch.allclose(scores, plain, atol=2e-3, rtol=2e-2)
         assert scores.argmax() == plain.argmax()
 
@@ -76,14 +82,19 @@ def test_the_centre_crop_is_one_view(photos: Photos, network: ResNet) -> None:
     x, y = (whole.width - 64) // 2, (whole.height - 64) // 2
     plain = probabilities(network, whole.crop((x, y, x + 64, y + 64)), photos.mean(64))
     with torch.no_grad():
-        assert torch.allclose(scorer.scores(network, [scorer.views(content)])[0], plain, atol=2e-3, rtol=2e-2)
+        assert torch.allclose(
+            scorer.scores(network, [scorer.views(content)])[0], plain, atol=2e-3, rtol=2e-2
+        )
 
 
 def test_multi_scale_is_the_mean_over_places_then_scales(photos: Photos, network: ResNet) -> None:
     scorer, content = Scorer("multi_scale", SMALL, photos, CPU), photos.test.encoded(1)
     each = []
     for side in SMALL.test_sides:
-        x = (torch.from_numpy(np.asarray(resized(content, side)).astype(np.float32)) - photos.mean(1)[0]) / 255
+        x = (
+            torch.from_numpy(np.asarray(resized(content, side)).astype(np.float32))
+            - photos.mean(1)[0]
+        ) / 255
         with torch.no_grad():
             maps = network.maps(x.permute(2, 0, 1)[None])
             places = [
@@ -108,7 +119,9 @@ def test_the_dense_form_at_the_crops_size_is_the_network() -> None:
 
 
 @torch.no_grad()
-def test_the_dense_form_on_larger_images_pools_every_window_of_the_last_map(network: ResNet) -> None:
+def test_the_dense_form_on_larger_images_pools_every_window_of_the_last_map(
+    network: ResNet,
+) -> None:
     x = torch.randn(1, 3, 256, 320, generator=torch.Generator().manual_seed(0))
     dense, maps = network.dense(x, 7), network.maps(x)
     assert maps.shape[2:] == (8, 10) and dense.shape[2:] == (2, 4)
@@ -124,7 +137,11 @@ def test_without_padding_each_place_is_an_image_window_at_stride_32() -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.MaxPool2d):
             module.padding = (0, 0) if isinstance(module, nn.Conv2d) else 0
-    side = next(n for n in range(300, 600) if last_side(n) == 3 and last_side(n + 32) == 4 and last_side(n - 1) == 2)
+    side = next(
+        n
+        for n in range(300, 600)
+        if last_side(n) == 3 and last_side(n + 32) == 4 and last_side(n - 1) == 2
+    )
     x = torch.randn(1, 3, side + 32, side + 64, generator=torch.Generator().manual_seed(0))
     dense = network.dense(x, 3)
     assert dense.shape[2:] == (2, 3)
@@ -135,7 +152,9 @@ def test_without_padding_each_place_is_an_image_window_at_stride_32() -> None:
 
 
 def last_side(side: int) -> int:
-    """Side of plain-18's last map without padding: 7x7/2, pool 3x3/2, then 3x3 convolutions, strided at three stages."""
+    """Side of plain-18's last map without padding: 7x7/2, pool 3x3/2, then 3x3 convolutions,
+    strided at three stages.
+    """
     side = (side - 7) // 2 + 1
     side = (side - 3) // 2 + 1
     for stage in range(4):
@@ -145,14 +164,22 @@ def last_side(side: int) -> int:
 
 
 def test_misses_by_hand() -> None:
-    scores = torch.tensor([[0.1, 0.9, 0.0, 0, 0, 0], [0.5, 0.5, 0, 0, 0, 0], [0.1, 0.2, 0.3, 0.4, 0.5, 0.0]])
+    scores = torch.tensor(
+        [[0.1, 0.9, 0.0, 0, 0, 0], [0.5, 0.5, 0, 0, 0, 0], [0.1, 0.2, 0.3, 0.4, 0.5, 0.0]]
+    )
     assert misses(scores, torch.tensor([1, 0, 4])).tolist() == [0, 0]
-    assert misses(scores, torch.tensor([0, 1, 5])).tolist() == [3, 1]  # of equal scores the lower class comes first
+    assert misses(scores, torch.tensor([0, 1, 5])).tolist() == [
+        3,
+        1,
+    ]  # of equal scores the lower class comes first
     assert misses(torch.full((2, 6), math.nan), torch.tensor([0, 1])).tolist() == [2, 2]
 
 
 def test_an_ensemble_averages_scores(photos: Photos, network: ResNet) -> None:
-    other, rows = build_network(replace(SMALL, depth=34), seed=5).eval(), [SMALL, replace(SMALL, depth=34)]
+    other, rows = (
+        build_network(replace(SMALL, depth=34), seed=5).eval(),
+        [SMALL, replace(SMALL, depth=34)],
+    )
     scorer = Scorer("center_crop", SMALL, photos, CPU)
     views = [scorer.views(photos.test.encoded(i)) for i in range(len(photos.test))]
     with torch.no_grad():

@@ -62,7 +62,9 @@ def outputs(network: ResNet, x: torch.Tensor) -> list[torch.Tensor]:
 def test_measuring_leaves_no_hook_behind() -> None:
     row, dataset = small_row(), digits_once()
     network = build_network(row, 0)
-    response_stds(network, ("conv1",), single_views(row, dataset, dataset.test, CPU), "fp32", single())
+    response_stds(
+        network, ("conv1",), single_views(row, dataset, dataset.test, CPU), "fp32", single()
+    )
     assert not any(module._forward_hooks for module in network.modules())
 
 

@@ -29,7 +29,9 @@ def taken(row: Experiment) -> tuple[dict[str, list[float]], Trainee, tuple[Tenso
     return {values.quantity: values.values for values in signals(trainee, batch, 0)}, trainee, batch
 
 
-@pytest.mark.parametrize(("name", "count"), [("plain20", 19), ("resnet56", 55), ("plain34", 33), ("resnet50", 49)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("plain20", 19), ("resnet56", 55), ("plain34", 33), ("resnet50", 49)]
+)
 def test_the_main_path_is_every_weighted_layer_but_the_classifier(name: str, count: int) -> None:
     assert len(main_path(layout(EXPERIMENTS[name]))) == count
 
@@ -47,7 +49,9 @@ def test_they_are_those_of_plain_autograd_on_the_first_group(norm: str) -> None:
     weights = [network.conv1.weight, network.layer3[0].conv2.weight]
     expected = torch.autograd.grad(F.cross_entropy(network(x), labels), weights)
     norms = found[GRADIENT_NORM]
-    assert [norms[0], norms[-1]] == pytest.approx([float(gradient.norm()) for gradient in expected], rel=1e-5)
+    assert [norms[0], norms[-1]] == pytest.approx(
+        [float(gradient.norm()) for gradient in expected], rel=1e-5
+    )
 
 
 def test_taking_them_changes_nothing_that_is_trained() -> None:
@@ -64,7 +68,9 @@ def test_a_deep_plain_net_without_care_gets_no_signal_and_he_or_batch_norm_cure_
     row = replace(EXPERIMENTS["plain56"], global_batch_size=16, bn_group=8)
     careless, _, _ = taken(replace(row, norm="none", initialisation="gaussian_0.01"))
     assert careless[FORWARD_VARIANCE][0] > 1e-5
-    assert careless[FORWARD_VARIANCE][-1] == careless[GRADIENT_NORM][0] == 0.0  # below what float32 can hold
+    assert (
+        careless[FORWARD_VARIANCE][-1] == careless[GRADIENT_NORM][0] == 0.0
+    )  # below what float32 can hold
     for cured in (replace(row, norm="none"), replace(row, initialisation="gaussian_0.01")):
         found, _, _ = taken(cured)
         assert min(found[FORWARD_VARIANCE]) > 1e-7

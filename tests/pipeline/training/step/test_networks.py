@@ -1,4 +1,6 @@
-"""Networks against torchvision's, shortcuts and statistics by hand, and initialisations by their deviations."""
+"""Networks against torchvision's, shortcuts and statistics by hand, and initialisations by their
+deviations.
+"""
 
 from dataclasses import replace
 from math import sqrt
@@ -85,7 +87,9 @@ def wide(initialisation: str) -> Experiment:
         ("gaussian_0.01", 0.01, 0.01),
     ],
 )
-def test_deviation_of_initial_weights(initialisation: str, strided_conv: float, classifier: float) -> None:
+def test_deviation_of_initial_weights(
+    initialisation: str, strided_conv: float, classifier: float
+) -> None:
     network = build_network(wide(initialisation), seed=0)
     weight = network.get_submodule("layer4.0.conv1").weight
     assert weight.std().item() == pytest.approx(strided_conv, rel=0.01)
@@ -114,7 +118,11 @@ def test_without_norm_convolutions_have_a_bias() -> None:
     network = ResNet(replace(EXPERIMENTS["resnet20"], norm="none"))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     assert all(m.bias is not None for m in network.modules() if isinstance(m, nn.Conv2d))
-    assert all(m.bias is None for m in ResNet(EXPERIMENTS["resnet20"]).modules() if isinstance(m, nn.Conv2d))
+    assert all(
+        m.bias is None
+        for m in ResNet(EXPERIMENTS["resnet20"]).modules()
+        if isinstance(m, nn.Conv2d)
+    )
 
 
 def test_group_norm_is_batch_norm_that_leaves_running_statistics_alone() -> None:
@@ -130,7 +138,9 @@ def test_group_norm_is_batch_norm_that_leaves_running_statistics_alone() -> None
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_norm_of_several_groups_is_that_of_each(memory_format: torch.memory_format, dtype: torch.dtype) -> None:
+def test_norm_of_several_groups_is_that_of_each(
+    memory_format: torch.memory_format, dtype: torch.dtype
+) -> None:
     each, several = GroupBatchNorm2d(3, eps=1e-5), GroupBatchNorm2d(3, eps=1e-5)
     several.group_size = 4
     x = torch.randn(12, 3, 7, 5).mul(3).to(dtype).contiguous(memory_format=memory_format)

@@ -1,4 +1,6 @@
-"""One SGD iteration by hand: the tree, the two forms of SGD, weight decay, and statistics over groups."""
+"""One SGD iteration by hand: the tree, the two forms of SGD, weight decay, and statistics over
+groups.
+"""
 
 import pytest
 import torch
@@ -15,14 +17,20 @@ CPU = torch.device("cpu")
 
 def images(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(count, 3, 16, 16, generator=generator), torch.randint(0, 10, (count,), generator=generator)
+    return torch.randn(count, 3, 16, 16, generator=generator), torch.randint(
+        0, 10, (count,), generator=generator
+    )
 
 
 def test_groups_are_added_in_a_binary_tree() -> None:
-    """At 1e8 fp32 counts in eights: a lone 3 is lost, 3 + 3 becomes 8, so only ((a+b)+(c+d)) gives these digits."""
+    """At 1e8 fp32 counts in eights: a lone 3 is lost, 3 + 3 becomes 8, so only ((a+b)+(c+d)) gives
+    these digits.
+    """
     parts = [torch.tensor([value]) for value in (1e8, 3.0, 3.0, 3.0)]
     assert (
-        sum_subtree(parts).item() == (torch.tensor(1e8) + torch.tensor(3.0) + torch.tensor(6.0)).item() == 100000008.0
+        sum_subtree(parts).item()
+        == (torch.tensor(1e8) + torch.tensor(3.0) + torch.tensor(6.0)).item()
+        == 100000008.0
     )
     in_line = torch.tensor(1e8) + 3 + 3 + 3
     assert in_line.item() == 1e8
@@ -40,12 +48,21 @@ def test_a_tree_needs_a_power_of_two(count: int) -> None:
 
 
 def steps(form: str, rates: list[float]) -> list[float]:
-    """A weight of 1 under a constant gradient of 1, momentum 0.5, no decay: its values after each rate."""
+    """A weight of 1 under a constant gradient of 1, momentum 0.5, no decay: its values after each
+    rate.
+    """
     row = small_row(sgd=form, momentum=0.5, weight_decay=0.0)
     weight, momentum = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     values = []
     for lr in rates:
-        sgd_update(row, weight, momentum, torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64), lr)
+        sgd_update(
+            row,
+            weight,
+            momentum,
+            torch.ones(1, dtype=torch.float64),
+            torch.zeros(1, dtype=torch.float64),
+            lr,
+        )
         values.append(weight.item())
     return values
 
@@ -57,7 +74,8 @@ def test_both_forms_of_sgd_agree_at_a_constant_rate() -> None:
 
 
 def test_after_a_drop_caffes_buffer_still_holds_the_old_rate() -> None:
-    # caffe: v = .1, .15, .5 * .15 + .01 = .085;  torch: v = 1, 1.5, 1.75 and the last step is .01 * 1.75
+    # caffe: v = .1, .15, .5 * .15 + .01 = .085;  torch: v = 1, 1.5, 1.75 and the last step is .01 *
+    # 1.75
     assert steps("caffe", [0.1, 0.1, 0.01]) == pytest.approx([0.9, 0.75, 0.665])
     assert steps("torch", [0.1, 0.1, 0.01]) == pytest.approx([0.9, 0.75, 0.7325])
 
@@ -65,8 +83,15 @@ def test_after_a_drop_caffes_buffer_still_holds_the_old_rate() -> None:
 def test_torch_form_is_torch_optim_sgd() -> None:
     row = small_row(sgd="torch")
     mine, theirs = torch.tensor([1.0, -2.0]), torch.tensor([1.0, -2.0], requires_grad=True)
-    momentum, optimiser = torch.zeros(2), torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=1e-4)
-    for gradient in (torch.tensor([0.5, 1.0]), torch.tensor([-0.25, 2.0]), torch.tensor([1.0, 0.0])):
+    momentum, optimiser = (
+        torch.zeros(2),
+        torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=1e-4),
+    )
+    for gradient in (
+        torch.tensor([0.5, 1.0]),
+        torch.tensor([-0.25, 2.0]),
+        torch.tensor([1.0, 0.0]),
+    ):
         theirs.grad = gradient.clone()
         optimiser.step()
         sgd_update(row, mine, momentum, gradient.clone(), torch.full((2,), 1e-4), 0.1)
@@ -154,9 +179,13 @@ def test_loss_and_wrong_predictions_are_of_the_whole_batch() -> None:
 @pytest.mark.parametrize("groups", [2, 8])
 def test_one_pass_over_all_groups_is_the_exact_step_up_to_rounding(groups: int, norm: str) -> None:
     row = small_row(global_batch_size=8 * groups, norm=norm, weight_decay=0.0)
-    exact, one_pass = (Trainee(row, build_network(row, 0), CPU, one_pass=way) for way in (False, True))
+    exact, one_pass = (
+        Trainee(row, build_network(row, 0), CPU, one_pass=way) for way in (False, True)
+    )
     # With a rate of 1 and no decay, the first momentum is the gradient.
-    (loss, wrong), (loss_too, wrong_too) = (way.step(images(8 * groups), 1.0, single()) for way in (exact, one_pass))
+    (loss, wrong), (loss_too, wrong_too) = (
+        way.step(images(8 * groups), 1.0, single()) for way in (exact, one_pass)
+    )
     assert loss_too.item() == pytest.approx(loss.item(), rel=1e-6)
     assert wrong_too == wrong
     torch.testing.assert_close(one_pass.momentum, exact.momentum, rtol=1e-4, atol=1e-6)

@@ -13,7 +13,12 @@ from safetensors.torch import save
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.training.step.networks import ResNet, build_network
-from pipeline.training.step.weights import load_weights, read_tensors, torch_file_bytes, weights_bytes
+from pipeline.training.step.weights import (
+    load_weights,
+    read_tensors,
+    torch_file_bytes,
+    weights_bytes,
+)
 
 RESNET20, RESNET50 = EXPERIMENTS["resnet20"], EXPERIMENTS["resnet50"]
 V15 = replace(RESNET50, bottleneck_stride="3x3")
@@ -28,7 +33,8 @@ def test_round_trip() -> None:
     source.bn1.running_mean.fill_(3.5)
     load_weights(target, RESNET20, 10, weights_bytes(source.state_dict(), RESNET20, 10), "here")
     assert all(
-        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
     )
 
 
@@ -48,7 +54,9 @@ def test_the_same_weights_are_the_same_bytes() -> None:
         (V15, RESNET50, "stride in the 3x3 .*resnet50 is stride in the first 1x1"),
     ],
 )
-def test_weights_of_another_architecture_are_refused(theirs: Experiment, mine: Experiment, said: str) -> None:
+def test_weights_of_another_architecture_are_refused(
+    theirs: Experiment, mine: Experiment, said: str
+) -> None:
     with pytest.raises(InputError, match=said) as error:
         load_weights(ResNet(mine, 10), mine, 10, stored(theirs), "w.safetensors")
     assert str(error.value).startswith("w.safetensors: these weights are")
@@ -74,7 +82,9 @@ def test_a_file_in_torchvisions_layout_loads_into_v15_only() -> None:
 def test_a_foreign_file_that_may_be_plain_or_option_a_is_not_guessed(name: str) -> None:
     row = EXPERIMENTS[name]
     with pytest.raises(InputError, match="plain or option A"):
-        load_weights(ResNet(row), row, 10, save(dict(build_network(row, 0).state_dict())), "foreign")
+        load_weights(
+            ResNet(row), row, 10, save(dict(build_network(row, 0).state_dict())), "foreign"
+        )
 
 
 def test_a_foreign_file_lacking_a_tensor_is_refused_by_its_name() -> None:
