@@ -19,14 +19,14 @@ def step(file: str) -> None:
     from pipeline.training.step.networks import build_network
     from pipeline.training.step.train_state import Trainee
 
-    row = EXPERIMENTS["resnet20"]
+    experiment = EXPERIMENTS["resnet20"]
     torch.set_num_threads(1)
-    trainee = Trainee(row, build_network(row, 0, 10), torch.device("cpu"))
+    trainee = Trainee(experiment, build_network(experiment, 0, 10), torch.device("cpu"))
     batch = (
-        torch.randn(row.global_batch_size, 3, 16, 16),
-        torch.zeros(row.global_batch_size, dtype=torch.int64),
+        torch.randn(experiment.global_batch_size, 3, 16, 16),
+        torch.zeros(experiment.global_batch_size, dtype=torch.int64),
     )
-    trainee.step(batch, row.lr, ranks.single())
+    trainee.step(batch, experiment.lr, ranks.single())
     Path(file).write_text(str(time.time()))
 
 

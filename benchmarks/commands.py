@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios against na
 @app.command("loop")
 def bench_loop(
     data: DataOption = "digits",
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
     precision: Annotated[
         str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")
@@ -42,15 +42,15 @@ def bench_loop(
     """
     from benchmarks.loop import bench
 
-    place = writable(storage)
-    manifest = manifest_named(place, data)
-    bench(experiment, place, manifest["id"], precision, rounds, steps, threads)
+    storage = writable(storage_uri)
+    manifest = manifest_named(storage, data)
+    bench(experiment, storage, manifest["id"], precision, rounds, steps, threads)
 
 
 @app.command("data")
 def bench_data(
     data: DataOption = "imagenet",
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     rounds: RoundsOption = 5,
     batches: Annotated[int, typer.Option(min=2, help="Batches of 64 a round.")] = 14,
 ) -> None:
@@ -64,19 +64,19 @@ def bench_data(
     from pipeline.data.photo_shards import holds_photographs
     from pipeline.errors import InputError
 
-    place = writable(storage)
-    manifest = manifest_of(place, data)
+    storage = writable(storage_uri)
+    manifest = manifest_of(storage, data)
     if not holds_photographs(manifest):
         raise InputError(
             f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet"
         )
-    bench(place, manifest["id"], rounds, batches)
+    bench(storage, manifest["id"], rounds, batches)
 
 
 @app.command("ray")
 def bench_ray(
     data: DataOption = "digits",
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     iterations: RunIterationsOption = 120,
     rounds: RoundsOption = 3,
     precision: PrecisionOption = "bf16",
@@ -88,14 +88,14 @@ def bench_ray(
     """
     from benchmarks.ray_train import bench
 
-    place = writable(storage)
-    bench(place, manifest_named(place, data), iterations, rounds, precision)
+    storage = writable(storage_uri)
+    bench(storage, manifest_named(storage, data), iterations, rounds, precision)
 
 
 @app.command("tracking")
 def bench_tracking(
     data: DataOption = "digits",
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     iterations: RunIterationsOption = 400,
     rounds: RoundsOption = 3,
     precision: PrecisionOption = "bf16",
@@ -106,8 +106,8 @@ def bench_tracking(
     """
     from benchmarks.tracking_cost import bench
 
-    place = writable(storage)
-    bench(place, manifest_named(place, data), iterations, rounds, precision)
+    storage = writable(storage_uri)
+    bench(storage, manifest_named(storage, data), iterations, rounds, precision)
 
 
 @app.command("report")
@@ -129,7 +129,7 @@ def bench_report(
 def bench_profile(
     experiment: ExperimentArgument,
     data: DataOption = "digits",
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     precision: Annotated[
         str, typer.Option(help="fp32 or bf16; default: bf16 where the CPU has it.")
     ] = "",
@@ -145,8 +145,8 @@ def bench_profile(
     """
     from benchmarks.profile import profile
 
-    place = writable(storage)
-    profile(experiment, place, manifest_named(place, data)["id"], precision, steps, threads)
+    storage = writable(storage_uri)
+    profile(experiment, storage, manifest_named(storage, data)["id"], precision, steps, threads)
 
 
 @app.command("submit")

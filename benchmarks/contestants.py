@@ -162,72 +162,77 @@ def our_names(precision: Precision) -> tuple[str, str, str]:
     )
 
 
-def our_steps(row: Experiment, dataset: Dataset, seed: int, threads: int) -> list[OurStep]:
+def our_steps(experiment: Experiment, dataset: Dataset, seed: int, threads: int) -> list[OurStep]:
     """(a) and (b) of a row's precision, each with a network of its own."""
-    fed_name, constant_name, _ = our_names(row.precision)
+    fed_name, constant_name, _ = our_names(experiment.precision)
     return [
-        OurStep(fed_name, threads, fed_step(row, dataset, seed)),
-        OurStep(constant_name, threads, _constant_step(row, dataset, seed)),
+        OurStep(fed_name, threads, fed_step(experiment, dataset, seed)),
+        OurStep(constant_name, threads, _constant_step(experiment, dataset, seed)),
     ]
 
 
-def fed_step(row: Experiment, dataset: Dataset, seed: int) -> Step:
+def fed_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
     """Our step on the batches of a run, as the data plane makes them."""
-    images, trainee = _run(row, dataset, seed)
-    size, single, iterations = row.global_batch_size, ranks.single(), count()
+    images, trainee = _run(experiment, dataset, seed)
+    size, single, iterations = experiment.global_batch_size, ranks.single(), count()
 
     def step() -> None:
         iteration = next(iterations)
         batch = images.batch(batch_at(seed, images.count, iteration, size, 0, size))
-        trainee.step(batch, lr_at(row, iteration, None), single)
+        trainee.step(batch, lr_at(experiment, iteration, None), single)
 
     return step
 
 
-def _constant_step(row: Experiment, dataset: Dataset, seed: int) -> Step:
-    images, trainee = _run(row, dataset, seed)
-    size, single, iterations = row.global_batch_size, ranks.single(), count()
+def _constant_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
+    images, trainee = _run(experiment, dataset, seed)
+    size, single, iterations = experiment.global_batch_size, ranks.single(), count()
     batch = images.batch(batch_at(seed, images.count, 0, size, 0, size))
-    return lambda: trainee.step(batch, lr_at(row, next(iterations), None), single)
+    return lambda: trainee.step(batch, lr_at(experiment, next(iterations), None), single)
 
 
-def _run(row: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImages, Trainee]:
+def _run(experiment: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImages, Trainee]:
     device = ranks.single().device
-    network = build_network(row, seed, dataset.row.classes)
-    return TrainImages(row, dataset, device), Trainee(row, network, device)
+    network = build_network(experiment, seed, dataset.row.classes)
+    return TrainImages(experiment, dataset, device), Trainee(experiment, network, device)
 
 
-def runs_at_once(row: Experiment, place: Storage, dataset_id: str) -> OwnProcesses:
+def runs_at_once(experiment: Experiment, storage: Storage, dataset_id: str) -> OwnProcesses:
     """(d) of a row's precision: a run with one thread for each CPU, as a grid of at least as many
     runs trains them.
     """
     makes = [
-        partial(_worker_step, row, place.uri, dataset_id, seed) for seed in range(measure.cpus())
+        partial(_worker_step, experiment, storage.uri, dataset_id, seed)
+        for seed in range(measure.cpus())
     ]
-    return OwnProcesses(our_names(row.precision)[-1], makes)
+    return OwnProcesses(our_names(experiment.precision)[-1], makes)
 
 
-def _worker_step(row: Experiment, uri: str, dataset_id: str, seed: int) -> Step:
+def _worker_step(experiment: Experiment, uri: str, dataset_id: str, seed: int) -> Step:
     """Our step in a process that is set up as that of a Ray Train worker with one thread."""
     keep_freed_memory()
     torch.set_num_threads(1)
-    return fed_step(row, read_dataset(Storage(uri), dataset_id), seed)
+    return fed_step(experiment, read_dataset(Storage(uri), dataset_id), seed)
 
 
-def _standard(row: Experiment, place: Storage, dataset_id: str, setting: Setting) -> OwnProcesses:
+def _standard(
+    experiment: Experiment, storage: Storage, dataset_id: str, setting: Setting
+) -> OwnProcesses:
     """(c) with one setting."""
     # As many warm steps as the DataLoader keeps batches ready (two a worker), so that none made
     # earlier is timed.
     warm_steps = max(WARM_STEPS, 2 * setting.workers)
-    make = partial(_standard_step, row, place.uri, dataset_id, setting)
+    make = partial(_standard_step, experiment, storage.uri, dataset_id, setting)
     return OwnProcesses(STANDARD, [make], warm_steps, IDLE_SECONDS)
 
 
-def _standard_step(row: Experiment, uri: str, dataset_id: str, setting: Setting) -> Step:
+def _standard_step(experiment: Experiment, uri: str, dataset_id: str, setting: Setting) -> Step:
     torch.set_num_threads(setting.threads)
     dataset = read_dataset(Storage(uri), dataset_id)
-    model = CifarResNet(row.depth, dataset.row.classes, residual=row.shortcut != "none")
-    loop = StandardLoop(_pil_images(dataset), model, row.global_batch_size, setting.workers)
+    model = CifarResNet(
+        experiment.depth, dataset.row.classes, residual=experiment.shortcut != "none"
+    )
+    loop = StandardLoop(_pil_images(dataset), model, experiment.global_batch_size, setting.workers)
     return partial(next, loop.steps)
 
 
@@ -239,7 +244,7 @@ def _pil_images(dataset: Dataset) -> PILImages:
 
 
 def best_standard(
-    row: Experiment, place: Storage, dataset_id: str, steps: int
+    experiment: Experiment, storage: Storage, dataset_id: str, steps: int
 ) -> tuple[OwnProcesses, Setting, dict[Setting, float]]:
     """(c) with the setting that is fastest here, that setting, and the images a second of each that
     was tried.
@@ -248,7 +253,9 @@ def best_standard(
     settings = dict.fromkeys(
         [Setting(0, cpus), Setting(1, cpus), Setting(2, cpus), Setting(1, cpus - 1)]
     )
-    loops = {each: _standard(row, place, dataset_id, each) for each in settings if each.threads}
+    loops = {
+        each: _standard(experiment, storage, dataset_id, each) for each in settings if each.threads
+    }
     best: Setting | None = None
     try:
         seconds: dict[Setting, list[float]] = {setting: [] for setting in loops}
@@ -262,7 +269,7 @@ def best_standard(
         for setting, loop in loops.items():
             if setting != best:
                 loop.close()
-    images_timed = min(steps, PROBE_STEPS) * row.global_batch_size
+    images_timed = min(steps, PROBE_STEPS) * experiment.global_batch_size
     return (
         loops[best],
         best,

@@ -47,44 +47,44 @@ Rates = dict[str, list[float]]
 Next = Callable[[int], Tensor]
 
 
-def bench(place: Storage, dataset_id: str, rounds: int, batches: int) -> dict[str, float]:
+def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[str, float]:
     """Measure and print; returns the median of each ratio.
 
     Raises:
         InputError: too few photographs.
     """
-    photos = open_photos(place, dataset_id, None)
+    photos = open_photos(storage, dataset_id, None)
     if len(photos.train) < BATCH:
         raise InputError(
             f"{photos.row.name} has {len(photos.train)} training photographs; {BATCH} are needed "
             "at least"
         )
     keep_freed_memory()
-    row = EXPERIMENTS["resnet18"]
+    experiment = EXPERIMENTS["resnet18"]
     with screen.progress("measuring") as report, TemporaryDirectory() as folder:
-        equal = _greatest_difference(row, photos)
-        setting, probed = _best_setting(row, photos, batches)
+        equal = _greatest_difference(experiment, photos)
+        setting, probed = _best_setting(experiment, photos, batches)
         smaller = scaled_down(photos, (batches + 8) * BATCH, Path(folder))
-        rates = _rates(row, photos, smaller, setting, rounds, batches, report)
+        rates = _rates(experiment, photos, smaller, setting, rounds, batches, report)
     reference, ours = list(rates)[:2]
     found = {
         name: measure.ratios(values, rates[reference])
         for name, values in rates.items()
         if name != reference
     }
-    table = measure.table(f"{photos.row.name}, {len(photos.train):,} photographs, crop {row.crop}", "input side",
+    table = measure.table(f"{photos.row.name}, {len(photos.train):,} photographs, crop {experiment.crop}", "input side",
                           "images/s", "min to max", "over the reference")  # fmt: skip
     for name, values in rates.items():
         over = f"{median(found[name]):.2f}" if name in found else ""
         table.add_row(name, *measure.spread(values, ",.0f"), over)
     screen.console.print(table)
-    share, bound = _fed_share(row, photos, rounds)
+    share, bound = _fed_share(experiment, photos, rounds)
     seconds, megabytes = order_cost()
     print(
         f"Ours over the reference: {median(found[ours]):.2f} (wanted on two cores: {WANTED}). "
         "Their views differ by at most "
         f"{equal[0]:.0f} grey levels, {equal[1]:.2f} on average.\n"
-        f"resnet18 trained at crop {row.crop} with loading on reaches {share:.2f} of its rate with "
+        f"resnet18 trained at crop {experiment.crop} with loading on reaches {share:.2f} of its rate with "
         "a constant batch; the "
         f"bottleneck is the {bound}.\n"
         f"The order of an epoch of {OFFICIAL_COUNTS['train']:,} photographs: {1000 * seconds:.0f} "
@@ -105,9 +105,9 @@ def _batch_of(photos: Photos, number: int) -> Batch:
     return batch_at(0, len(photos.train), number, BATCH, 0, BATCH)
 
 
-def _feed(row: Experiment, photos: Photos) -> PhotoFeed:
+def _feed(experiment: Experiment, photos: Photos) -> PhotoFeed:
     return PhotoFeed(
-        row,
+        experiment,
         photos,
         torch.device("cpu"),
         0,
@@ -118,15 +118,15 @@ def _feed(row: Experiment, photos: Photos) -> PhotoFeed:
 
 
 def _standard(
-    row: Experiment, photos: Photos, setting: InputSetting, batches: int
+    experiment: Experiment, photos: Photos, setting: InputSetting, batches: int
 ) -> StandardInput:
     """The reference on the same photographs in the same order, with the same draws."""
     encoded, drawn = [], []
     for number in range(batches):
         batch = _batch_of(photos, number)
         picks = below(batch.words, 1 << 32)
-        low, high = row.scale
-        shifts = colour_shift(words_of(0, batch.epochs, "colour", batch.ids), row.colour)
+        low, high = experiment.scale
+        shifts = colour_shift(words_of(0, batch.epochs, "colour", batch.ids), experiment.colour)
         for sample, (scale, across, down, mirrored), shift in zip(
             batch.ids, picks.tolist(), shifts, strict=True
         ):
@@ -141,15 +141,15 @@ def _standard(
                     tuple(shift.tolist()),
                 )
             )
-    mean = torch.tensor(photos.mean(row.crop) / 255).permute(2, 0, 1)
-    return StandardInput(encoded, drawn, mean, row.crop, BATCH, setting)
+    mean = torch.tensor(photos.mean(experiment.crop) / 255).permute(2, 0, 1)
+    return StandardInput(encoded, drawn, mean, experiment.crop, BATCH, setting)
 
 
-def _greatest_difference(row: Experiment, photos: Photos) -> tuple[float, float]:
+def _greatest_difference(experiment: Experiment, photos: Photos) -> tuple[float, float]:
     """How far the two sides' first batch differs, in grey levels: at most, and on average."""
     with (
-        closing(_feed(row, photos)) as feed,
-        closing(_standard(row, photos, InputSetting(0, True), 1)) as standard,
+        closing(_feed(experiment, photos)) as feed,
+        closing(_standard(experiment, photos, InputSetting(0, True), 1)) as standard,
     ):
         ours, theirs = feed.batch(0)[0], standard.batch()
     difference = 255 * (ours - theirs).abs()
@@ -157,12 +157,12 @@ def _greatest_difference(row: Experiment, photos: Photos) -> tuple[float, float]
 
 
 def _best_setting(
-    row: Experiment, photos: Photos, batches: int
+    experiment: Experiment, photos: Photos, batches: int
 ) -> tuple[InputSetting, dict[InputSetting, float]]:
     tried = [InputSetting(workers, there) for workers in (1, 2, 3, 4) for there in (True, False)]
     probed = {}
     for setting in tried:
-        with closing(_standard(row, photos, setting, batches)) as standard:
+        with closing(_standard(experiment, photos, setting, batches)) as standard:
             probed[setting] = _rate(lambda _: standard.batch(), batches)
     return max(probed, key=lambda setting: probed[setting]), probed
 
@@ -178,25 +178,27 @@ def _rate(following: Next, batches: int) -> float:
 
 
 def _rates(
-    row: Experiment, photos: Photos, smaller: Photos, setting: InputSetting, rounds: int, batches: int,
+    experiment: Experiment, photos: Photos, smaller: Photos, setting: InputSetting, rounds: int, batches: int,
     report: Callable[[int, int], None],
 ) -> Rates:  # fmt: skip
     """Photographs a second of each way in each round; each has the machine for itself."""
-    fast = replace(row, decoding="dct_scaled")
+    fast = replace(experiment, decoding="dct_scaled")
 
     def reference() -> float:
-        with closing(_standard(row, photos, setting, batches)) as standard:
+        with closing(_standard(experiment, photos, setting, batches)) as standard:
             return _rate(lambda _: standard.batch(), batches)
 
-    def ours(row: Experiment, photos: Photos) -> float:
-        with closing(_feed(row, photos)) as feed:
+    def ours(experiment: Experiment, photos: Photos) -> float:
+        with closing(_feed(experiment, photos)) as feed:
             return _rate(lambda number: feed.batch(number)[0], batches)
 
     ways: dict[str, Callable[[], float]] = {
         StandardInput.name: reference,
-        "ours": partial(ours, row, photos),
+        "ours": partial(ours, experiment, photos),
         "ours, decoded at 1/2, 1/4 or 1/8 (other pixels)": partial(ours, fast, photos),
-        f"ours, stored at shorter side {SCALED_TO} (other pixels)": partial(ours, row, smaller),
+        f"ours, stored at shorter side {SCALED_TO} (other pixels)": partial(
+            ours, experiment, smaller
+        ),
         "ours, both": partial(ours, fast, smaller),
     }
     rates: Rates = {name: [] for name in ways}
@@ -231,18 +233,18 @@ def scaled_down(photos: Photos, most: int, folder: Path) -> Photos:
     )
 
 
-def _fed_share(row: Experiment, photos: Photos, rounds: int) -> tuple[float, str]:
+def _fed_share(experiment: Experiment, photos: Photos, rounds: int) -> tuple[float, str]:
     """A training's rate with loading over that with one batch again and again, and what holds it
     up.
     """
-    row = replace(row, global_batch_size=BATCH)
+    experiment = replace(experiment, global_batch_size=BATCH)
     torch.set_num_threads(measure.cpus())
     trainee, ranks = (
-        Trainee(row, build_network(row, 0, photos.row.classes), torch.device("cpu")),
+        Trainee(experiment, build_network(experiment, 0, photos.row.classes), torch.device("cpu")),
         single(),
     )
     shares, steps = [], 3
-    with closing(_feed(row, photos)) as feed:
+    with closing(_feed(experiment, photos)) as feed:
         for number in range(rounds):
             constant = feed.batch(steps * number)
             trainee.step(constant, 1e-6, ranks)

@@ -47,8 +47,8 @@ Rates = dict[str, list[float]]
 
 
 def bench(
-    experiment: str,
-    place: Storage,
+    experiment_name: str,
+    storage: Storage,
     dataset_id: str,
     precision: str,
     rounds: int,
@@ -60,24 +60,24 @@ def bench(
     Raises:
         InputError: an unknown row or precision, or bf16 on a CPU without it.
     """
-    row = experiment_named(experiment)
+    experiment = experiment_named(experiment_name)
     chosen = measure.precisions(precision)
     threads = threads or measure.cpus()
-    check_suits(row, dataset_id, holds_photographs(prepared_manifest(place, dataset_id)))
-    dataset = read_dataset(place, dataset_id)
+    check_suits(experiment, dataset_id, holds_photographs(prepared_manifest(storage, dataset_id)))
+    dataset = read_dataset(storage, dataset_id)
     keep_freed_memory()  # as a Ray Train worker does
     with _threads_kept(), screen.progress("measuring") as report, ExitStack() as processes:
-        standard, setting, probed = best_standard(row, place, dataset_id, steps)
+        standard, setting, probed = best_standard(experiment, storage, dataset_id, steps)
         contestants: list[Contestant] = [processes.enter_context(closing(standard))]
         for seed, each in enumerate(chosen):
-            ours = replace(row, precision=each)
+            ours = replace(experiment, precision=each)
             contestants += our_steps(ours, dataset, seed, threads)
             contestants.append(
-                processes.enter_context(closing(runs_at_once(ours, place, dataset_id)))
+                processes.enter_context(closing(runs_at_once(ours, storage, dataset_id)))
             )
-        rates = _rates(contestants, rounds, steps, row.global_batch_size, report)
+        rates = _rates(contestants, rounds, steps, experiment.global_batch_size, report)
     found = _ratios(rates, chosen)
-    _print_tables(row, dataset, rates, found)
+    _print_tables(experiment, dataset, rates, found)
     print(_how_it_was_taken(setting, probed, threads, rounds, steps))
     return {name: median(values) for name, values in found.items()}
 
@@ -121,20 +121,20 @@ def _ratios(rates: Rates, precisions: tuple[Precision, ...]) -> Rates:
     return found
 
 
-def _wanted(row: Experiment, ratio: str) -> str:
+def _wanted(experiment: Experiment, ratio: str) -> str:
     """The least that is wanted of a ratio; it is stated for resnet20 alone."""
-    return f"{WANTED[ratio]:.2f}" if row.name == "resnet20" and ratio in WANTED else ""
+    return f"{WANTED[ratio]:.2f}" if experiment.name == "resnet20" and ratio in WANTED else ""
 
 
-def _print_tables(row: Experiment, dataset: Dataset, rates: Rates, found: Rates) -> None:
-    what = f"{row.name}, batch {row.global_batch_size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
+def _print_tables(experiment: Experiment, dataset: Dataset, rates: Rates, found: Rates) -> None:
+    what = f"{experiment.name}, batch {experiment.global_batch_size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
     table = measure.table(what, "contestant", "images/s", "min to max")
     for name, values in rates.items():
         table.add_row(name, *measure.spread(values, ",.0f"))
     screen.console.print(table)
     table = measure.table("ratios", "ratio", "median", "min to max", "wanted on two cores")
     for name, values in found.items():
-        table.add_row(name, *measure.spread(values, ".3f"), _wanted(row, name))
+        table.add_row(name, *measure.spread(values, ".3f"), _wanted(experiment, name))
     screen.console.print(table)
 
 

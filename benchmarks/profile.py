@@ -51,8 +51,8 @@ it.
 
 
 def profile(
-    experiment: str,
-    place: Storage,
+    experiment_name: str,
+    storage: Storage,
     dataset_id: str,
     precision: str,
     steps: int,
@@ -64,12 +64,12 @@ def profile(
         InputError: an unknown row or precision, or bf16 on a CPU without it.
     """
     chosen: Precision = measure.precisions(precision)[-1]
-    row = replace(experiment_named(experiment), precision=chosen)
+    experiment = replace(experiment_named(experiment_name), precision=chosen)
     threads = threads or measure.cpus()
-    check_suits(row, dataset_id, holds_photographs(prepared_manifest(place, dataset_id)))
-    dataset = read_dataset(place, dataset_id)
-    seconds, shares = _measured(row, dataset, steps, threads)
-    _print_table(row, dataset, seconds, shares)
+    check_suits(experiment, dataset_id, holds_photographs(prepared_manifest(storage, dataset_id)))
+    dataset = read_dataset(storage, dataset_id)
+    seconds, shares = _measured(experiment, dataset, steps, threads)
+    _print_table(experiment, dataset, seconds, shares)
     print(
         f"Taken on {hardware()}, {threads} of {measure.cpus()} CPUs, torch "
         f"{versions().get('torch')}, in a process set up "
@@ -80,7 +80,7 @@ def profile(
 
 
 def _measured(
-    row: Experiment, dataset: Dataset, steps: int, threads: int
+    experiment: Experiment, dataset: Dataset, steps: int, threads: int
 ) -> tuple[float, dict[str, float]]:
     """Seconds of a step, and each kind's share of it."""
     os.environ.setdefault(
@@ -98,16 +98,16 @@ def _measured(
 
     keep_freed_memory()
     torch.set_num_threads(threads)
-    single, size = ranks.single(), row.global_batch_size
-    images = TrainImages(row, dataset, single.device)
-    trainee = Trainee(row, build_network(row, 0, dataset.row.classes), single.device)
+    single, size = ranks.single(), experiment.global_batch_size
+    images = TrainImages(experiment, dataset, single.device)
+    trainee = Trainee(experiment, build_network(experiment, 0, dataset.row.classes), single.device)
 
     def step(iteration: int) -> float:
         start = perf_counter()
         with record_function(BETWEEN):
             with record_function(DATA_PLANE):
                 batch = images.batch(batch_at(0, images.count, iteration, size, 0, size))
-            trainee.step(batch, lr_at(row, iteration, None), single)
+            trainee.step(batch, lr_at(experiment, iteration, None), single)
         return perf_counter() - start
 
     for iteration in range(WARM_STEPS):
@@ -141,10 +141,10 @@ def _kind(event: Any) -> str:
 
 
 def _print_table(
-    row: Experiment, dataset: Dataset, seconds: float, shares: dict[str, float]
+    experiment: Experiment, dataset: Dataset, seconds: float, shares: dict[str, float]
 ) -> None:
-    size = row.global_batch_size
-    what = f"{row.name}, {row.precision}, batch {size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
+    size = experiment.global_batch_size
+    what = f"{experiment.name}, {experiment.precision}, batch {size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
     table = measure.table(what, "kind of operation", "share", "ms a step")
     for kind, share in shares.items():
         table.add_row(kind, f"{share:.1%}", f"{1000 * seconds * share:,.2f}")

@@ -37,7 +37,7 @@ Report = Callable[[int, int], None]
 
 
 def bench(
-    place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str
+    storage: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str
 ) -> dict[str, float]:
     """Measure and print; returns the median of each ratio.
 
@@ -45,18 +45,18 @@ def bench(
         InputError: an unknown precision.
         RuntimeError: a run failed, or Ray's weights are not those of the bare run.
     """
-    row = _row(iterations, measure.checked_precision(precision))
-    dataset = read_dataset(place, manifest["id"])
+    experiment = _row(iterations, measure.checked_precision(precision))
+    dataset = read_dataset(storage, manifest["id"])
     with (
         TemporaryDirectory(prefix="resnet-repro-bench-") as folder,
         screen.progress("measuring") as report,
     ):
-        rates = _rounds(folder, row, dataset, rounds, report)
+        rates = _rounds(folder, experiment, dataset, rounds, report)
     found = {
         "Ray Train / bare": measure.ratios(rates[RAY], rates[BARE]),
         "at once / one at a time": measure.ratios(rates[TOGETHER], rates[BARE]),
     }
-    _print_tables(row, dataset, rates, found)
+    _print_tables(experiment, dataset, rates, found)
     print(_how_it_was_taken(rounds, iterations))
     return {name: median(values) for name, values in found.items()}
 
@@ -73,14 +73,14 @@ def _row(iterations: int, precision: Precision) -> Experiment:
 
 
 def _rounds(
-    folder: str, row: Experiment, dataset: Dataset, rounds: int, report: Report
+    folder: str, experiment: Experiment, dataset: Dataset, rounds: int, report: Report
 ) -> dict[str, list[float]]:
     """Images a second of each way in each round, beginning with another one each time."""
     cpus = measure.cpus()
     rates: dict[str, list[float]] = {BARE: [], RAY: [], TOGETHER: []}
     places = {way: _storage(f"{folder}/{way.replace(' ', '-')}", dataset) for way in rates}
     for number in range(rounds):
-        run = Run(row, dataset.id, dataset.key, seed=number)
+        run = Run(experiment, dataset.id, dataset.key, seed=number)
         several = [replace(run, seed=rounds + number * cpus + k) for k in range(cpus)]
         ways: list[tuple[str, Callable[[], float]]] = [
             (BARE, lambda run=run: _run_bare(places[BARE], [run], cpus)),  # type: ignore[misc]
@@ -179,7 +179,10 @@ def _check_same_weights(bare: Storage, on_ray: Storage, run: Run) -> None:
 
 
 def _print_tables(
-    row: Experiment, dataset: Dataset, rates: dict[str, list[float]], found: dict[str, list[float]]
+    experiment: Experiment,
+    dataset: Dataset,
+    rates: dict[str, list[float]],
+    found: dict[str, list[float]],
 ) -> None:
     count = measure.cpus()
     names = {
@@ -187,7 +190,7 @@ def _print_tables(
         RAY: f"Ray Train, one run x {count} threads",
         TOGETHER: f"bare, {count} runs at once x 1 thread",
     }
-    what = f"{row.name}, batch {row.global_batch_size}, {row.precision}, {dataset.row.name}"
+    what = f"{experiment.name}, batch {experiment.global_batch_size}, {experiment.precision}, {dataset.row.name}"
     table = measure.table(what, "runs", "images/s in all", "min to max")
     for way, values in rates.items():
         table.add_row(names[way], *measure.spread(values, ",.0f"))

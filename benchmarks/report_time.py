@@ -19,8 +19,8 @@ from pipeline.recipe.metrics import RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRA
 WANTED_SECONDS = 20.0
 ROWS = [
     name
-    for name, row in EXPERIMENTS.items()
-    if row.family == "cifar" and row.artifacts != ("signals",)
+    for name, experiment in EXPERIMENTS.items()
+    if experiment.family == "cifar" and experiment.artifacts != ("signals",)
 ]
 
 
@@ -55,10 +55,10 @@ def invented(runs: int, points: int) -> Frames:
     rows, measured, layers = [], [], []
     for number in range(runs):
         name, seed = ROWS[number % len(ROWS)], number // len(ROWS)
-        row = EXPERIMENTS[name]
+        experiment = EXPERIMENTS[name]
         run_id = f"{name}-{seed}"
-        rows.append(_run(run_id, name, seed, layout(row).params))
-        at = np.linspace(row.iterations / points, row.iterations, points).astype(int)
+        rows.append(_run(run_id, name, seed, layout(experiment).params))
+        at = np.linspace(experiment.iterations / points, experiment.iterations, points).astype(int)
         for metric, end in ((TEST_ERR, 8.0), (TRAIN_ERR, 1.0)):
             values = end + 80 * np.exp(-np.arange(points) / 8) + dice.normal(0, 0.2, points)
             measured += [
@@ -71,18 +71,23 @@ def invented(runs: int, points: int) -> Frames:
                 }
                 for i, v in zip(at, values, strict=True)
             ]
-        clean = {"metric": TRAIN_CLEAN_ERR, "iteration": row.iterations, "value": 1.0, "time_ms": 0}
+        clean = {
+            "metric": TRAIN_CLEAN_ERR,
+            "iteration": experiment.iterations,
+            "value": 1.0,
+            "time_ms": 0,
+        }
         measured.append({"run_id": run_id, **clean})
         layers += [
             {
                 "run_id": run_id,
-                "iteration": row.iterations,
+                "iteration": experiment.iterations,
                 "quantity": RESPONSE_STD,
                 "layer": layer,
                 "name": of,
                 "value": 1.0,
             }
-            for layer, of in enumerate(response_layers(layout(row)), 1)
+            for layer, of in enumerate(response_layers(layout(experiment)), 1)
         ]
     return check(pd.DataFrame(rows), pd.DataFrame(measured), pd.DataFrame(layers))
 

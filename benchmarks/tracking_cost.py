@@ -32,7 +32,7 @@ WANTED = 0.01
 
 
 def bench(
-    place: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str
+    storage: Storage, manifest: dict[str, Any], iterations: int, rounds: int, precision: str
 ) -> dict[str, float]:
     """Measure and print; returns the medians.
 
@@ -40,12 +40,12 @@ def bench(
         InputError: an unknown precision.
         RuntimeError: a run failed.
     """
-    row = replace(
+    experiment = replace(
         EXPERIMENTS[ROW].scaled_to(iterations),
         eval_every=max(1, iterations // 8),
         precision=measure.checked_precision(precision),
     )
-    dataset = read_dataset(place, manifest["id"])
+    dataset = read_dataset(storage, manifest["id"])
     rates: dict[str, list[float]] = {"alone": [], "followed": []}
     shares: list[float] = []
     with (
@@ -58,13 +58,13 @@ def bench(
         open_store(tracking, storage)  # making the database is done once, and not timed
         for number in range(rounds):
             for step, way in enumerate(measure.rotated(list(rates), number), 1):
-                run = Run(row, dataset.id, dataset.key, seed=2 * number + step)
+                run = Run(experiment, dataset.id, dataset.key, seed=2 * number + step)
                 publisher = Publisher(tracking, storage, run, {}) if way == "followed" else None
                 rate, share = _train(storage, run, publisher)
                 rates[way].append(rate)
                 shares += [share] if publisher else []
                 report(2 * number + step, 2 * rounds)
-    _print_tables(row, dataset, rates, shares)
+    _print_tables(experiment, dataset, rates, shares)
     print(_how_it_was_taken(rounds, iterations))
     return {
         "followed / alone": median(measure.ratios(rates["followed"], rates["alone"])),
@@ -89,9 +89,9 @@ def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[flo
 
 
 def _print_tables(
-    row: Experiment, dataset: Dataset, rates: dict[str, list[float]], shares: list[float]
+    experiment: Experiment, dataset: Dataset, rates: dict[str, list[float]], shares: list[float]
 ) -> None:
-    what = f"{row.name}, batch {row.global_batch_size}, {row.precision}, {dataset.row.name}"
+    what = f"{experiment.name}, batch {experiment.global_batch_size}, {experiment.precision}, {dataset.row.name}"
     table = measure.table(what, "run", "images/s", "min to max")
     for way, values in rates.items():
         table.add_row(way, *measure.spread(values, ",.0f"))

@@ -25,9 +25,9 @@ def digits_dataset() -> Dataset:
 @pytest.fixture
 def storage(tmp_path: Path, digits_dataset: Dataset) -> Storage:
     """A storage folder with the digits prepared in it."""
-    place = Storage(str(tmp_path / "storage"))
-    write_dataset(place, digits_dataset, {"kind": "embedded"})
-    return place
+    storage = Storage(str(tmp_path / "storage"))
+    write_dataset(storage, digits_dataset, {"kind": "embedded"})
+    return storage
 
 
 @pytest.fixture(scope="session")

@@ -84,8 +84,8 @@ def _panel(
         return style.say(ax, "not run")
     ends = {}
     for name in shown:
-        row = EXPERIMENTS[name]
-        colour, paper = COLOURS[row.depth], reported.figure_4()
+        experiment = EXPERIMENTS[name]
+        colour, paper = COLOURS[experiment.depth], reported.figure_4()
         for split, (metric, look) in SPLITS.items():
             if study.comparable:
                 theirs = paper[(paper.experiment == name) & (paper.split == split)]
@@ -93,7 +93,7 @@ def _panel(
                     theirs.iteration, theirs.error, color=colour, zorder=1.5, **style.PAPER_CURVE
                 )
             draw_curve(ax, curve(study, name, metric), colour, look)
-        label = f"{'plain' if row.shortcut == 'none' else 'ResNet'}-{row.depth}"
+        label = f"{'plain' if experiment.shortcut == 'none' else 'ResNet'}-{experiment.depth}"
         ends[label] = (float(curve(study, name, TEST_ERR)["mean"].iloc[-1]), colour)
     label_ends(ax, ends)
 

@@ -25,7 +25,7 @@ from analysis.studies.studies import Study
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.metrics import FORWARD_VARIANCE, GRADIENT_NORM
 
-SHOWN = tuple(name for name, row in EXPERIMENTS.items() if "signals" in row.artifacts)
+SHOWN = tuple(name for name, experiment in EXPERIMENTS.items() if "signals" in experiment.artifacts)
 QUANTITIES = {FORWARD_VARIANCE: "forward variance", GRADIENT_NORM: "gradient norm"}
 STARTS = {"he_fan_in": "He", "xavier": "Xavier", "gaussian_0.01": "N(0, 0.01²)"}
 COLOURS = dict(zip(STARTS, ("#0072b2", "#e69f00", "#7a1f10"), strict=True))
@@ -129,18 +129,21 @@ def _limits(study: Study, quantity: str) -> tuple[float, float]:
     return 10.0 ** (floor(log10(low)) - 1), 10.0 ** (ceil(log10(high)) + 1)
 
 
-def _look(row: Experiment) -> dict[str, Any]:
-    linestyle = "-" if row.norm == "batch" else style.TRAIN["linestyle"]
-    return {"color": COLOURS[row.initialisation], "linestyle": linestyle, "linewidth": 1.3}
+def _look(experiment: Experiment) -> dict[str, Any]:
+    linestyle = "-" if experiment.norm == "batch" else style.TRAIN["linestyle"]
+    return {"color": COLOURS[experiment.initialisation], "linestyle": linestyle, "linewidth": 1.3}
 
 
 def _key(figure: Figure, study: Study) -> None:
-    rows = [EXPERIMENTS[name] for name in rows_shown(study)]
+    experiments = [EXPERIMENTS[name] for name in rows_shown(study)]
     lines = {
-        f"{STARTS[row.initialisation]}, {'batch norm' if row.norm == 'batch' else 'no norm'}": Line2D(
-            [], [], **_look(row)
+        f"{STARTS[experiment.initialisation]}, {'batch norm' if experiment.norm == 'batch' else 'no norm'}": Line2D(
+            [], [], **_look(experiment)
         )
-        for row in sorted(rows, key=lambda row: (row.norm, list(STARTS).index(row.initialisation)))
+        for experiment in sorted(
+            experiments,
+            key=lambda experiment: (experiment.norm, list(STARTS).index(experiment.initialisation)),
+        )
     }
     if lines:
         figure.legend(list(lines.values()), list(lines), loc="outside upper center", ncols=6)

@@ -163,9 +163,9 @@ def _from(points: pd.Series, iteration: float) -> float:
     return float(later.iloc[0]) if len(later) else nan
 
 
-def _drops(study: Study, experiment: str) -> tuple[int, int]:
+def _drops(study: Study, experiment_name: str) -> tuple[int, int]:
     """The stretch between the last two learning rate drops; empty where the schedule has no drop."""
-    row = EXPERIMENTS.get(experiment)
-    drops = study.overrides.get("lr_drops", row.lr_drops if row else ())
+    experiment = EXPERIMENTS.get(experiment_name)
+    drops = study.overrides.get("lr_drops", experiment.lr_drops if experiment else ())
     start, end = [0, 0, *drops][-2:]
     return start, end

@@ -28,7 +28,7 @@ def export_results(
     out: Annotated[
         Path, typer.Argument(metavar="BUNDLE", help="The file to write, such as results.zip.")
     ],
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     weights: Annotated[
         bool, typer.Option("--weights", help="With the final weights of each finished run.")
@@ -41,9 +41,9 @@ def export_results(
     from analysis.measured.bundle import pack
     from analysis.measured.mlflow_export import export
 
-    place = Storage(storage)
-    frames = export(tracking_of(tracking, place), (place.local or Path("results")) / "export")
-    content = pack(frames, _final_weights(place, frames) if weights else {})
+    storage = Storage(storage_uri)
+    frames = export(tracking_of(tracking, storage), (storage.local or Path("results")) / "export")
+    content = pack(frames, _final_weights(storage, frames) if weights else {})
     try:
         partial = out.with_name(f".{out.name}.partial")
         partial.write_bytes(content)
@@ -58,7 +58,7 @@ def import_results(
     bundles: Annotated[
         list[Path], typer.Argument(metavar="BUNDLE...", help="Files of `results export`.")
     ],
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
 ) -> None:
     """Check bundles and keep them in the storage: its reports are about their runs too from now on.
@@ -68,26 +68,26 @@ def import_results(
     """
     from analysis.measured.bundle import merged, unpack
 
-    place = writable(storage)
+    storage = writable(storage_uri)
     contents = {path: _content(path) for path in bundles}
     taken = [(str(path), unpack(content, str(path))[0]) for path, content in contents.items()]
-    taken = [*imported(place), *taken]
-    merged([*_own(place, tracking), *taken])  # refuses what could not be reported on together
+    taken = [*imported(storage), *taken]
+    merged([*_own(storage, tracking), *taken])  # refuses what could not be reported on together
     for content in contents.values():
-        place.write(f"{IMPORTS}/{blake2b(content, digest_size=16).hexdigest()}.zip", content)
+        storage.write(f"{IMPORTS}/{blake2b(content, digest_size=16).hexdigest()}.zip", content)
     count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
     print(
-        f"{count} runs imported in {place.path(IMPORTS)}; `resnet-repro report` is about them too"
+        f"{count} runs imported in {storage.path(IMPORTS)}; `resnet-repro report` is about them too"
     )
 
 
-def _own(place: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
+def _own(storage: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
     """What the storage's own tracking store has, if there is one."""
     from analysis.measured.mlflow_export import NoRunsError, export
 
-    if tracking is None and place.local is None:
+    if tracking is None and storage.local is None:
         return []
-    store = tracking_of(tracking, place)
+    store = tracking_of(tracking, storage)
     try:
         with TemporaryDirectory() as folder:
             return [(store, export(store, Path(folder)))]
@@ -95,7 +95,7 @@ def _own(place: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
         return []
 
 
-def imported(place: Storage) -> list[tuple[str, Frames]]:
+def imported(storage: Storage) -> list[tuple[str, Frames]]:
     """What was imported into a storage, by where it lies.
 
     Raises:
@@ -103,8 +103,10 @@ def imported(place: Storage) -> list[tuple[str, Frames]]:
     """
     from analysis.measured.bundle import unpack
 
-    names = [f"{IMPORTS}/{name}" for name in place.names(IMPORTS) if name.endswith(".zip")]
-    return [(place.path(name), unpack(place.read(name), place.path(name))[0]) for name in names]
+    names = [f"{IMPORTS}/{name}" for name in storage.names(IMPORTS) if name.endswith(".zip")]
+    return [
+        (storage.path(name), unpack(storage.read(name), storage.path(name))[0]) for name in names
+    ]
 
 
 def _content(path: Path) -> bytes:
@@ -114,12 +116,12 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _final_weights(place: Storage, frames: Frames) -> dict[str, bytes]:
+def _final_weights(storage: Storage, frames: Frames) -> dict[str, bytes]:
     """The final weights of the finished runs that the storage has, by run id."""
     finished = set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"])
     found: dict[str, bytes] = {}
-    for run in stored_runs(place):
-        result = read_result(place, run) if run.key in finished else None
-        content = final_weights(place, run, result) if result is not None else None
+    for run in stored_runs(storage):
+        result = read_result(storage, run) if run.key in finished else None
+        content = final_weights(storage, run, result) if result is not None else None
         found |= {run.key: content} if content is not None else {}
     return found

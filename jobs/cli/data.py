@@ -88,7 +88,7 @@ def data_prepare(
         list[str],
         typer.Option(help="Leave out photographs whose name ends so; repeatable, marked."),
     ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     address: AddressOption = None,
 ) -> None:
     """Check a dataset's files and write them into storage in canonical form.
@@ -108,21 +108,21 @@ def data_prepare(
     """
     from pipeline.data.datasets import IMAGENET
 
-    place = writable(storage)
+    storage = writable(storage_uri)
     if photographs or name == IMAGENET.name:
-        return _prepare_photographs(place, name, path, shorter_side, exclude, address)
+        return _prepare_photographs(storage, name, path, shorter_side, exclude, address)
     from pipeline.data.lookup import prepare
 
     with screen.progress(f"preparing {name}") as report:
-        m = prepare(place, name, path, download, report)
+        m = prepare(storage, name, path, download, report)
     print(
         f"{m['row']['name']} {m['id']}: {m['train_images']:,} training and {m['test_images']:,} "
-        f"test images in {place.uri}"
+        f"test images in {storage.uri}"
     )
 
 
 def _prepare_photographs(
-    place: Storage,
+    storage: Storage,
     name: str,
     path: Path | None,
     shorter_side: int,
@@ -147,12 +147,12 @@ def _prepare_photographs(
             "look at"
         )
     with connected(address), screen.progress(f"reading {name}, parts") as report:
-        m = ingest(place, name, path.resolve(), Reading(shorter_side, tuple(exclude)), report)
+        m = ingest(storage, name, path.resolve(), Reading(shorter_side, tuple(exclude)), report)
     seen = m["classes_seen"]
     print(
         f"{m['row']['name']} {m['id']}: {m['train_images']:,} training photographs of "
         f"{seen['train']:,} classes and "
-        f"{m['test_images']:,} for testing of {seen['test']:,}, in {place.uri}"
+        f"{m['test_images']:,} for testing of {seen['test']:,}, in {storage.uri}"
     )
     for note in [*m["notes"][:5], *(f"left out: {left}" for left in m["left_out"][:5])]:
         print(f"note: {note}")
@@ -178,7 +178,7 @@ def data_verify(
             help="The official CIFAR-10 archive; a copy that equals it becomes comparable."
         ),
     ] = None,
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
 ) -> None:
     """Recompute a prepared dataset's checksum and id from its images and labels.
 
@@ -189,8 +189,8 @@ def data_verify(
     from pipeline.data.photo_shards import holds_photographs, verify_photos
     from pipeline.errors import InputError
 
-    place = Storage(storage)
-    manifest = manifest_of(place, name)
+    storage = Storage(storage_uri)
+    manifest = manifest_of(storage, name)
     if holds_photographs(manifest):
         if against is not None:
             raise InputError(
@@ -198,11 +198,11 @@ def data_verify(
                 "prepare`"
             )
         with screen.progress(f"verifying {name}") as report:
-            verify_photos(place, manifest, report)
+            verify_photos(storage, manifest, report)
         print(f"{manifest['row']['name']} {manifest['id']}: every shard, image and label is right")
         return
-    dataset = verify_dataset(place, manifest["id"])
+    dataset = verify_dataset(storage, manifest["id"])
     print(f"{dataset.row.name} {dataset.id}: checksum and id are right")
     if against is not None:
-        verify_against(place, name, against)
+        verify_against(storage, name, against)
         print("it is the official CIFAR-10: results on it are comparable with the paper's")

@@ -28,7 +28,7 @@ MARKS = {"fine": "[green]fine   [/]", "warning": "[yellow]warning[/]", "problem"
 
 
 def doctor(
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     data: Annotated[
         str, typer.Option("--data", help="A prepared dataset that every node has to see.")
@@ -54,13 +54,13 @@ def doctor(
     from pipeline.data.lookup import manifest_of
 
     fewest, _ = workers_of(workers)
-    place = writable(storage)
-    store = tracking_of(tracking, place)
-    dataset = manifest_of(place, data)["id"] if data else ""
+    storage = writable(storage_uri)
+    store = tracking_of(tracking, storage)
+    dataset = manifest_of(storage, data)["id"] if data else ""
     with connected(address):
-        execution = Execution(place.uri, store, fewest, gpus)
+        execution = Execution(storage.uri, store, fewest, gpus)
         execution = replace(execution, use_gpu=on_gpus(nodes(), execution, device))
-        found = findings(place, store, dataset, fewest, execution.each_worker)
+        found = findings(storage, store, dataset, fewest, execution.each_worker)
     problems = sum(one.level == "problem" for one in found)
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=1))

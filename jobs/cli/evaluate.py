@@ -44,7 +44,7 @@ def evaluate(
             metavar="RUN|WEIGHTS...", help="Runs' folders or rows' names; or weights files."
         ),
     ],
-    experiment: AsOption = None,
+    experiment_name: AsOption = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +62,7 @@ def evaluate(
     ] = None,
     data: DataOption = "",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     device: DeviceOption = Device.AUTO,
     workers: Annotated[
@@ -90,12 +90,12 @@ def evaluate(
     """
     from jobs.tracking.other_publications import publish_evaluation
 
-    place = writable(storage)
-    chosen = [model_named(place, which, experiment, settings) for which in models]
-    manifest = manifest_named(place, data or _dataset_of(chosen))
+    storage = writable(storage_uri)
+    chosen = [model_named(storage, which, experiment_name, settings) for which in models]
+    manifest = manifest_named(storage, data or _dataset_of(chosen))
     photographs = holds_photographs(manifest)
     for model in chosen:
-        check_suits(model.row, manifest["row"]["name"], photographs)
+        check_suits(model.experiment, manifest["row"]["name"], photographs)
     protocols = _protocols(protocol, photographs)
     if ensemble and not photographs:
         raise InputError(
@@ -103,22 +103,22 @@ def evaluate(
         )
     if keep is not None:
         _check_kept(chosen, ensemble, photographs)
-        store = tracking_of(tracking, place)
-        tracking_there(store, place)
+        store = tracking_of(tracking, storage)
+        tracking_there(store, storage)
     together = [chosen] if ensemble else [[model] for model in chosen]
     rows = []
-    with _scorer(place, manifest["id"], device, workers, address) as scored:
+    with _scorer(storage, manifest["id"], device, workers, address) as scored:
         for several, name in ((several, name) for several in together for name in protocols):
             found = scored(several, name)
             about: dict[str, Any] = {
                 "models": [model.name for model in several],
-                "experiment": several[0].row.name,
+                "experiment": several[0].experiment.name,
             }
             rows.append({**about, "dataset_id": manifest["id"], "protocol": name, **found})
             if not as_json:
                 _say(about["models"], name, found)
     if keep is not None:
-        publish_evaluation(store, place, _kept(keep, chosen, ensemble, rows))
+        publish_evaluation(store, storage, _kept(keep, chosen, ensemble, rows))
     if as_json:
         print(json.dumps(rows, indent=1))
 
@@ -151,8 +151,8 @@ def _kept(
             {
                 "file": peer.name,
                 "checksum": checksum,
-                "experiment": peer.row.name,
-                "changes": changes_text(peer.row),
+                "experiment": peer.experiment.name,
+                "changes": changes_text(peer.experiment),
             }
         ]
     kind = "ensemble" if ensemble else "peer"
@@ -199,14 +199,14 @@ def _protocols(protocol: str | None, photographs: bool) -> list[str]:
 
 @contextmanager
 def _scorer(
-    place: Storage, dataset_id: str, device: Device, workers: int, address: str | None
+    storage: Storage, dataset_id: str, device: Device, workers: int, address: str | None
 ) -> Iterator[Callable[[list[Model], str], dict[str, float]]]:
     """What scores models by a protocol: this process, or a group of workers where several, or a
     cluster, are asked for.
     """
     from benchmarks.measure import cpus
 
-    work = Work([], "", place.uri, dataset_id, use_gpu=False, threads=cpus())
+    work = Work([], "", storage.uri, dataset_id, use_gpu=False, threads=cpus())
     if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
         import torch
 
@@ -219,7 +219,7 @@ def _scorer(
     from jobs.execution.launch import Execution
 
     with connected(address):
-        execution, _ = placed(Execution(place.uri, "", workers), device, None, runs=1)
+        execution, _ = placed(Execution(storage.uri, "", workers), device, None, runs=1)
         work = replace(work, use_gpu=execution.use_gpu, threads=execution.threads)
         each = execution.each_worker
         yield lambda models, protocol: score_on_ray(

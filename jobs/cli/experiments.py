@@ -21,7 +21,7 @@ def experiments(as_json: JsonOption = False) -> None:
 
     Example: `resnet-repro experiments --json`
     """
-    rows = [_facts(row) for row in EXPERIMENTS.values()]
+    rows = [_facts(experiment) for experiment in EXPERIMENTS.values()]
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -67,16 +67,16 @@ def list_grids(as_json: JsonOption = False) -> None:
     screen.console.print(table)
 
 
-def _facts(row: Experiment) -> dict[str, Any]:
-    plan = layout(row)
+def _facts(experiment: Experiment) -> dict[str, Any]:
+    plan = layout(experiment)
     return {
-        "name": row.name,
-        "family": row.family,
-        "depth": row.depth,
-        "block": row.block,
-        "shortcut": row.shortcut,
+        "name": experiment.name,
+        "family": experiment.family,
+        "depth": experiment.depth,
+        "block": experiment.block,
+        "shortcut": experiment.shortcut,
         "params": plan.params,
         "multiply_adds": plan.multiply_adds,
-        "iterations": row.iterations,
-        "artifacts": list(row.artifacts),
+        "iterations": experiment.iterations,
+        "artifacts": list(experiment.artifacts),
     }

@@ -71,7 +71,7 @@ def grid(
     one_pass: OnePassOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     address: AddressOption = None,
     require_tracking: RequireTrackingOption = False,
@@ -107,21 +107,21 @@ def grid(
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     fewest, most = workers_of(workers)
     images = (
-        known_dataset(Storage(storage), data).train_images
+        known_dataset(Storage(storage_uri), data).train_images
         if dry_run
         else sweeps.CIFAR_TRAINING_IMAGES
     )
-    rows, swept = sweeps.asked_for(
+    experiments, swept = sweeps.asked_for(
         names, settings, iterations, images
     )  # refuses before anything is written
     if until_decided and swept:
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
     if dry_run:
-        return show_resolved(rows, range(looks[-1]), data, storage, tracking, workers)
-    place = writable(storage)
+        return show_resolved(experiments, range(looks[-1]), data, storage_uri, tracking, workers)
+    storage = writable(storage_uri)
     execution = Execution(
-        place.uri,
-        tracking_of(tracking, place),
+        storage.uri,
+        tracking_of(tracking, storage),
         fewest,
         gpus,
         checkpoint_seconds,
@@ -131,14 +131,23 @@ def grid(
         deterministic=deterministic,
     )
     if require_tracking:
-        tracking_there(execution.tracking, place)
-    manifest = manifest_named(place, data)
-    rows, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
+        tracking_there(execution.tracking, storage)
+    manifest = manifest_named(storage, data)
+    experiments, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     asked = Asked(
-        names, rows, swept, manifest, place, execution, device, threads, address, until_decided
+        names,
+        experiments,
+        swept,
+        manifest,
+        storage,
+        execution,
+        device,
+        threads,
+        address,
+        until_decided,
     )
     left = asked.carry_out(looks)
-    if len(looks) == 1 and (planned := compare(place, left, monotonic() - began)):
+    if len(looks) == 1 and (planned := compare(storage, left, monotonic() - began)):
         print(planned)
 
 
@@ -156,10 +165,10 @@ class Asked:
     """A grid as it was asked for, and where and how it is carried out."""
 
     names: list[str]
-    rows: list[Experiment]
+    experiments: list[Experiment]
     swept: list[Sweep]
     manifest: dict[str, Any]
-    place: Storage
+    storage: Storage
     execution: Execution
     device: Device
     threads: int | None
@@ -188,14 +197,16 @@ class Asked:
         """
         from jobs.execution.tune import unfinished
 
-        runs = runs_of(self.place, self.rows, self.manifest, range(seeds), self.execution.workers)
-        left = unfinished(self.place, runs)
+        runs = runs_of(
+            self.storage, self.experiments, self.manifest, range(seeds), self.execution.workers
+        )
+        left = unfinished(self.storage, runs)
         print(
-            f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {self.place.uri}",
+            f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {self.storage.uri}",
             flush=True,
         )
         tags = self._tags(runs)
-        complete(self.execution.tracking, self.place, tags)
+        complete(self.execution.tracking, self.storage, tags)
         self._publish_sweeps()
         return runs, left, self._train(left, tags) if left else {}
 
@@ -208,11 +219,11 @@ class Asked:
             at_once = min(len(left), slots(nodes, execution, head_memory()))
             outcomes = screen.follow(
                 " ".join(self.names),
-                self.place,
+                self.storage,
                 list(tags),
                 at_once,
                 lambda: run_grid(left, execution, at_once, tags),
-                when_interrupted(execution.tracking, self.place, left, Event()),
+                when_interrupted(execution.tracking, self.storage, left, Event()),
             )
         say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
         return {
@@ -225,15 +236,15 @@ class Asked:
         from analysis.measured.mlflow_export import export
         from analysis.report.undecided import open_questions
 
-        complete(self.execution.tracking, self.place, self._tags(runs))
+        complete(self.execution.tracking, self.storage, self._tags(runs))
         try:
             frames = export(
-                self.execution.tracking, (self.place.local or Path("results")) / "export"
+                self.execution.tracking, (self.storage.local or Path("results")) / "export"
             )
         except InputError as error:
             return [f"not known: {error}"]
         frames = frames.of({run.key for run in runs}, [])
-        results = ((run, read_result(self.place, run)) for run in runs)
+        results = ((run, read_result(self.storage, run)) for run in runs)
         finished = {
             run.key
             for run, result in results
@@ -250,7 +261,7 @@ class Asked:
         """Say which runs did not finish and why, write the report on the others, and exit
         accordingly.
         """
-        results = ((run, read_result(self.place, run)) for run in runs)
+        results = ((run, read_result(self.storage, run)) for run in runs)
         diverged = {
             run: result["reason"]
             for run, result in results
@@ -264,7 +275,7 @@ class Asked:
         if len(failed) + len(diverged) < len(runs):
             self._publish_sweeps()  # where the server was away before
             sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
-            report_on(self.execution.tracking, self.place, runs=runs, sweeps=sweep_ids)
+            report_on(self.execution.tracking, self.storage, runs=runs, sweeps=sweep_ids)
         if failed:
             raise SystemExit(
                 failed_with(
@@ -301,5 +312,5 @@ class Asked:
         )
         for sweep in self.swept:
             try_tracking(
-                partial(publish_sweep, tracking, self.place, sweep, dataset_id, name), tracking
+                partial(publish_sweep, tracking, self.storage, sweep, dataset_id, name), tracking
             )

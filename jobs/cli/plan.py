@@ -81,7 +81,7 @@ def plan(
     one_pass: OnePassOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     address: AddressOption = None,
     probe_seconds: Annotated[
         float, typer.Option(min=0, help="At most about so long is measured on the cluster.")
@@ -104,9 +104,9 @@ def plan(
         )
     fewest, _ = workers_of(workers)
     described = re.fullmatch(r"(\d+)x(\w+)", gpus)
-    place = Storage(storage)
+    storage = Storage(storage_uri)
     asked = _asked(
-        place, names, seeds, data, fewest, iterations, settings, mixed=described is not None
+        storage, names, seeds, data, fewest, iterations, settings, mixed=described is not None
     )
     if described:
         made = _described(asked, int(described[1]), described[2], price)
@@ -119,10 +119,10 @@ def plan(
         raise InputError(
             f"--gpus {gpus}: wanted is a number, as of `grid`, or a cluster such as 8xA100"
         )
-    place = writable(storage)
-    execution = Execution(place.uri, "", fewest, each, one_pass=one_pass)
+    storage = writable(storage_uri)
+    execution = Execution(storage.uri, "", fewest, each, one_pass=one_pass)
     made, found = _here(asked, execution, device, threads, address, price, probe_seconds)
-    kept = keep(place, made, {"command": names, **found}) if made.runs else ""
+    kept = keep(storage, made, {"command": names, **found}) if made.runs else ""
     _show(asked, made, budget, as_json, kept)
 
 
@@ -130,12 +130,12 @@ def plan(
 class Asked:
     """The runs of a grid with what is left of each, in the order of rows and seeds."""
 
-    place: Storage
+    storage: Storage
     data: Known
     amounts: dict[Run, Amount]
 
     @property
-    def rows(self) -> list[Experiment]:
+    def experiments(self) -> list[Experiment]:
         return list(dict.fromkeys(run.experiment for run in self.amounts))
 
     @property
@@ -144,7 +144,7 @@ class Asked:
 
 
 def _asked(
-    place: Storage,
+    storage: Storage,
     names: list[str],
     seeds: int,
     data: str,
@@ -156,29 +156,29 @@ def _asked(
     """What `grid` would be asked for; where `mixed`, rows of both halves of the paper are each on
     their own data.
     """
-    known = known_dataset(place, data)
+    known = known_dataset(storage, data)
     if not known.id:
-        check_named(place, data)
-    rows, _ = sweeps.asked_for(names, settings, iterations, known.train_images)
-    amounts, elsewhere = dict[Run, Amount](), cache(lambda name: known_dataset(place, name))
-    for row in rows:
+        check_named(storage, data)
+    experiments, _ = sweeps.asked_for(names, settings, iterations, known.train_images)
+    amounts, elsewhere = dict[Run, Amount](), cache(lambda name: known_dataset(storage, name))
+    for experiment in experiments:
         on = known
-        if mixed and (row.family == "imagenet") != known.photographs:
-            on = elsewhere(IMAGENET.name if row.family == "imagenet" else "cifar10")
-        check_suits(row, on.name, on.photographs)
-        check_holdout(row, on.train_images)
+        if mixed and (experiment.family == "imagenet") != known.photographs:
+            on = elsewhere(IMAGENET.name if experiment.family == "imagenet" else "cifar10")
+        check_suits(experiment, on.name, on.photographs)
+        check_holdout(experiment, on.train_images)
         for seed in range(seeds):
-            run = Run(row, on.id, on.key, seed)
+            run = Run(experiment, on.id, on.key, seed)
             if not mixed:
                 check_workers(run, workers)
-            amounts[run] = _left(place, run, on)
-    return Asked(place, known, amounts)
+            amounts[run] = _left(storage, run, on)
+    return Asked(storage, known, amounts)
 
 
-def _left(place: Storage, run: Run, on: Known) -> Amount:
-    if on.id and read_result(place, run) is not None:
+def _left(storage: Storage, run: Run, on: Known) -> Amount:
+    if on.id and read_result(storage, run) is not None:
         return Amount(0, 0.0)
-    reached = newest_iteration(place, run) if on.id else 0
+    reached = newest_iteration(storage, run) if on.id else 0
     return amount(run.experiment, on.train_images, on.test_images, reached)
 
 
@@ -205,12 +205,12 @@ def _here(
         most = slots(nodes, execution, head_memory())
         at_once = min(len(left), most)
         measured = probe(
-            asked.place, _shares(left), asked.data.side, execution, at_once, limit - joining
+            asked.storage, _shares(left), asked.data.side, execution, at_once, limit - joining
         )
     hardware = next((timing.hardware for timing in measured.timings.values()), "")
     rates = speed.probed(measured.timings, execution.workers)
-    rates |= speed.earlier(asked.place, list(asked.amounts), execution, hardware)
-    found = speed.rates(asked.rows, rates)
+    rates |= speed.earlier(asked.storage, list(asked.amounts), execution, hardware)
+    found = speed.rates(asked.experiments, rates)
     kind = "GPU" if execution.use_gpu else "CPU"
     of_run = execution.workers * execution.each_worker[kind]
     runs = [
@@ -239,13 +239,19 @@ def _shares(left: dict[Run, Amount]) -> list[Row]:
     """Each row with how many runs of it are left, and its share of the work."""
     work = dict[Experiment, float]()
     for run, amount_left in left.items():
-        row = run.experiment
+        experiment = run.experiment
         images = (
             1 + BACKWARD
-        ) * amount_left.iterations * row.global_batch_size + amount_left.forward
-        work[row] = work.get(row, 0.0) + images * iteration_flops(row) / row.global_batch_size
+        ) * amount_left.iterations * experiment.global_batch_size + amount_left.forward
+        work[experiment] = (
+            work.get(experiment, 0.0)
+            + images * iteration_flops(experiment) / experiment.global_batch_size
+        )
     runs = Counter(run.experiment for run in left)
-    return [Row(row, runs[row], part / sum(work.values())) for row, part in work.items()]
+    return [
+        Row(experiment, runs[experiment], part / sum(work.values()))
+        for experiment, part in work.items()
+    ]
 
 
 def _described(asked: Asked, count: int, kind: str, price: float | None) -> Plan:
@@ -281,7 +287,7 @@ def _described(asked: Asked, count: int, kind: str, price: float | None) -> Plan
 
 
 def _options(asked: Asked, width: int, among: int) -> str:
-    families = {row.family for row in asked.rows}
+    families = {experiment.family for experiment in asked.experiments}
     says = [f"--workers {width} for ImageNet's rows"] if "imagenet" in families else []
     return ", ".join(
         says + ([f"--gpus {1 / among:g} for CIFAR's rows"] if "cifar" in families else [])
@@ -294,10 +300,10 @@ def _published(left: dict[Run, Amount], card: speed.Card, width: int, among: int
     """
     found = list[Estimate]()
     for run, amount_left in left.items():
-        row = run.experiment
-        wide = min(width, row.groups) if row.family == "imagenet" else 1
-        sharing = among if row.family == "cifar" else 1
-        rate = speed.published(row, card, wide, sharing)
+        experiment = run.experiment
+        wide = min(width, experiment.groups) if experiment.family == "imagenet" else 1
+        sharing = among if experiment.family == "cifar" else 1
+        rate = speed.published(experiment, card, wide, sharing)
         found.append(estimate(run, amount_left, rate, START_SECONDS, wide, wide / sharing))
     return found
 

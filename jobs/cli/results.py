@@ -23,7 +23,7 @@ from pipeline.storage import Storage
 
 
 def report(
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="Exported parquet instead of MLflow.")
@@ -49,8 +49,8 @@ def report(
         write_report(load(source), out)
         print(f"report: {out / INDEX}")
         return
-    place = Storage(storage)
-    report_on(tracking_of(tracking, place), place, out)
+    storage = Storage(storage_uri)
+    report_on(tracking_of(tracking, storage), storage, out)
 
 
 def audit(
@@ -75,7 +75,7 @@ def audit(
         raise SystemExit(1)
 
 
-def sync(storage: StorageOption = "results", tracking: TrackingOption = None) -> None:
+def sync(storage_uri: StorageOption = "results", tracking: TrackingOption = None) -> None:
     """Send MLflow what it does not have yet of the runs in a storage, exactly once.
 
     For after a server was away; a run that is being trained publishes itself.
@@ -83,11 +83,11 @@ def sync(storage: StorageOption = "results", tracking: TrackingOption = None) ->
     """
     from jobs.tracking.other_publications import publish_stored
 
-    place = Storage(storage)
-    store = tracking_of(tracking, place)
-    tracking_there(store, place)
+    storage = Storage(storage_uri)
+    store = tracking_of(tracking, storage)
+    tracking_there(store, storage)
     try:
-        completed = publish_stored(store, place, print)
+        completed = publish_stored(store, storage, print)
     except Exception as error:
         print(
             f"error: MLflow at {shown(store)} ({first_line(error)}); give the same command again",
@@ -155,7 +155,7 @@ def try_tracking(action: Callable[[], object], tracking: str) -> None:
 
 def report_on(
     tracking: str,
-    place: Storage,
+    storage: Storage,
     out: Path | None = None,
     runs: list[Run] | None = None,
     sweeps: Collection[str] = (),
@@ -169,9 +169,9 @@ def report_on(
     from jobs.cli.bundles import imported
     from jobs.tracking.other_publications import log_report
 
-    base = place.local or Path("results")
+    base = storage.local or Path("results")
     out = out or base / "report"
-    parts = imported(place) if runs is None else []
+    parts = imported(storage) if runs is None else []
     try:
         parts = [(tracking, export(tracking, base / "export")), *parts]
     except NoRunsError:
@@ -181,12 +181,12 @@ def report_on(
     if runs is not None:
         frames = frames.of({run.key for run in runs}, sweeps)
     files = write_report(frames, out)
-    try_tracking(lambda: log_report(tracking, place, out, files), tracking)
+    try_tracking(lambda: log_report(tracking, storage, out, files), tracking)
     print(f"report: {out / INDEX}  (open it in a browser)")
-    print(f"runs in the MLflow UI: {_ui_command(tracking, place)}")
+    print(f"runs in the MLflow UI: {_ui_command(tracking, storage)}")
 
 
-def _ui_command(tracking: str, place: Storage) -> str:
+def _ui_command(tracking: str, storage: Storage) -> str:
     """What to type, or to open, to see the runs: with the path of this command where a shell would
     not find it.
     """
@@ -194,8 +194,8 @@ def _ui_command(tracking: str, place: Storage) -> str:
 
     if not tracking.startswith("sqlite"):
         return shown(tracking)
-    mine = place.local is not None and tracking == default_tracking(place)
+    mine = storage.local is not None and tracking == default_tracking(storage)
     command = "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
     return f"{command} ui " + (
-        f"--storage {place.local}" if mine else f"--tracking {shown(tracking)}"
+        f"--storage {storage.local}" if mine else f"--tracking {shown(tracking)}"
     )

@@ -20,19 +20,19 @@ from pipeline.runs.run import Run, read_heartbeat, read_result, stored_runs
 from pipeline.storage import Storage
 
 
-def status(storage: StorageOption = "results", as_json: JsonOption = False) -> None:
+def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) -> None:
     """Show what is running, finished, stopped or diverged, by the runs' own folders.
 
     Example: `resnet-repro status --storage results/demo --json`
     """
     now = int(1000 * time())
-    place = Storage(storage)
-    runs = stored_runs(place)
-    facts = [_facts(place, run, now) for run in runs]
+    storage = Storage(storage_uri)
+    runs = stored_runs(storage)
+    facts = [_facts(storage, run, now) for run in runs]
     if as_json:
         print(json.dumps(facts, indent=1))
         return
-    print(f"{len(runs)} runs in {place.uri}")
+    print(f"{len(runs)} runs in {storage.uri}")
     shown = ""
     for run, fact in zip(runs, facts, strict=True):
         group = f"{title(run.experiment)} on {run.dataset_key}"
@@ -61,17 +61,17 @@ def _line(fact: dict[str, Any]) -> str:
     return f"  seed {fact['seed']:<4} {fact['state']:<12}{far:>17} {error:>9}  {beat}".rstrip()
 
 
-def _facts(place: Storage, run: Run, now: int) -> dict[str, Any]:
+def _facts(storage: Storage, run: Run, now: int) -> dict[str, Any]:
     """What a run's folder says, as a script wants it."""
     result, beat, history = (
-        read_result(place, run),
-        read_heartbeat(place, run),
-        newest_history(place, run),
+        read_result(storage, run),
+        read_heartbeat(storage, run),
+        newest_history(storage, run),
     )
     age = (now - beat["time_ms"]) / 1000 if beat else None
     if result is not None:
         state = result["status"]
-    elif is_alive(place, run):
+    elif is_alive(storage, run):
         state = "running"
     else:
         state = "not started" if age is None and history is None else "stopped"
@@ -87,12 +87,12 @@ def _facts(place: Storage, run: Run, now: int) -> dict[str, Any]:
         "test_err": (history.last() if history else {}).get(TEST_ERR),
         "heartbeat_age_s": age,
         "overrides": run.experiment.deviations(),
-        "folder": place.path(run.folder),
+        "folder": storage.path(run.folder),
     }
 
 
 def clean(
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
     """List what nobody needs any more, and delete it when told so: results, histories and final
@@ -102,47 +102,47 @@ def clean(
     and verifications that found a difference left behind. A run that has not ended loses nothing.
     Example: `resnet-repro clean --storage results/demo`
     """
-    place = Storage(storage)
-    runs = stored_runs(place)
+    storage = Storage(storage_uri)
+    runs = stored_runs(storage)
     spare = [
         path
         for run in runs
-        if read_result(place, run) is not None
-        for path in _spare_checkpoints(place, run)
+        if read_result(storage, run) is not None
+        for path in _spare_checkpoints(storage, run)
     ]
-    if not _any_alive(place):
-        spare += [f"ray/{name}" for name in place.names("ray")]
+    if not _any_alive(storage):
+        spare += [f"ray/{name}" for name in storage.names("ray")]
     spare += [
         f"verify/{name}"
-        for name in place.names("verify")
-        if not _any_alive(Storage(place.below(f"verify/{name}")))
+        for name in storage.names("verify")
+        if not _any_alive(Storage(storage.below(f"verify/{name}")))
     ]
     if not spare:
-        print(f"nothing to clean in {place.uri}")
+        print(f"nothing to clean in {storage.uri}")
         return
     for path in spare:
-        print(f"{place.path(path)}  ({place.size(path) / 1e6:,.1f} MB)")
+        print(f"{storage.path(path)}  ({storage.size(path) / 1e6:,.1f} MB)")
     if not yes and not _agreed(f"delete these {len(spare)} folders?"):
         print("nothing was deleted")
         return
     for path in spare:
-        place.delete(path)
+        storage.delete(path)
     print(f"deleted {len(spare)} folders")
 
 
-def _any_alive(place: Storage) -> bool:
+def _any_alive(storage: Storage) -> bool:
     """Whether a run in it is being trained."""
     return any(
-        read_result(place, run) is None and is_alive(place, run) for run in stored_runs(place)
+        read_result(storage, run) is None and is_alive(storage, run) for run in stored_runs(storage)
     )
 
 
-def _spare_checkpoints(place: Storage, run: Run) -> list[str]:
+def _spare_checkpoints(storage: Storage, run: Run) -> list[str]:
     """Those that are neither at an lr drop nor the newest: of a diverged run that one holds all it
     has measured.
     """
-    there = sorted(iterations(place, run))
-    newest = newest_iteration(place, run)
+    there = sorted(iterations(storage, run))
+    newest = newest_iteration(storage, run)
     return [folder(run, i) for i in there if i != newest and not milestone(run.experiment, i)]
 
 

@@ -54,7 +54,7 @@ ASKED_ALONE = {ASKED: ALONE}
 
 
 def train(
-    experiment: ExperimentArgument,
+    experiment_name: ExperimentArgument,
     data: DataOption = "digits",
     seed: Annotated[
         int, typer.Option(min=0, help="Decides initialisation, order and augmentation.")
@@ -66,7 +66,7 @@ def train(
     one_pass: OnePassOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     address: AddressOption = None,
     require_tracking: RequireTrackingOption = False,
@@ -86,13 +86,16 @@ def train(
 
     * `resnet-repro train resnet20 --set sgd=torch --set weight_decay_scope=all --dry-run`
     """
-    row, (fewest, most) = experiment_named(experiment, settings, iterations), workers_of(workers)
+    experiment, (fewest, most) = (
+        experiment_named(experiment_name, settings, iterations),
+        workers_of(workers),
+    )
     if dry_run:
-        return show_resolved([row], [seed], data, storage, tracking, workers)
-    place = writable(storage)
+        return show_resolved([experiment], [seed], data, storage_uri, tracking, workers)
+    storage = writable(storage_uri)
     execution = Execution(
-        place.uri,
-        tracking_of(tracking, place),
+        storage.uri,
+        tracking_of(tracking, storage),
         fewest,
         gpus,
         checkpoint_seconds,
@@ -102,12 +105,12 @@ def train(
         deterministic=deterministic,
     )
     if require_tracking:
-        tracking_there(execution.tracking, place)
-    run = runs_of(place, [row], manifest_named(place, data), [seed], fewest)[0]
-    result = read_result(place, run)
+        tracking_there(execution.tracking, storage)
+    run = runs_of(storage, [experiment], manifest_named(storage, data), [seed], fewest)[0]
+    result = read_result(storage, run)
     if result is None:
-        print(f"training {run} in {place.path(run.folder)}", flush=True)
-        outcome = _train(run, place, execution, device, threads, address)
+        print(f"training {run} in {storage.path(run.folder)}", flush=True)
+        outcome = _train(run, storage, execution, device, threads, address)
         if outcome["status"] == REFUSED:
             raise InputError(outcome["reason"])
         if outcome["status"] == "failed":
@@ -117,18 +120,18 @@ def train(
                 )
             )
         say_if_unpublished([outcome["published"]], execution.tracking)
-        result = read_result(place, run)
+        result = read_result(storage, run)
     else:
-        complete(execution.tracking, place, {run: ASKED_ALONE})
+        complete(execution.tracking, storage, {run: ASKED_ALONE})
     assert result is not None
-    print(_ended(place, run, result))
+    print(_ended(storage, run, result))
     if result["status"] != "finished" and not run.experiment.may_diverge:
         raise SystemExit(1)
 
 
 def _train(
     run: Run,
-    place: Storage,
+    storage: Storage,
     execution: Execution,
     device: Device,
     threads: int | None,
@@ -148,8 +151,8 @@ def _train(
     try:
         with connected(address):
             execution, _ = placed(execution, device, threads, runs=1)
-            interrupted = when_interrupted(execution.tracking, place, [run], stop)
-            outcome: dict[str, Any] = screen.follow(str(run), place, [run], 1, job, interrupted)
+            interrupted = when_interrupted(execution.tracking, storage, [run], stop)
+            outcome: dict[str, Any] = screen.follow(str(run), storage, [run], 1, job, interrupted)
     finally:
         if stop.is_set():  # its driver gives the lease back once Ray is gone
             ended.wait(RELEASE_SECONDS)
@@ -157,7 +160,7 @@ def _train(
 
 
 def when_interrupted(
-    tracking: str, place: Storage, runs: list[Run], stop: Event
+    tracking: str, storage: Storage, runs: list[Run], stop: Event
 ) -> Callable[[], None]:
     """What Ctrl-C does before Ray is taken away: drivers in this process are told, and MLflow."""
     from jobs.tracking.other_publications import mark_interrupted
@@ -166,16 +169,16 @@ def when_interrupted(
 
     def interrupted() -> None:
         stop.set()
-        try_tracking(lambda: mark_interrupted(tracking, place, runs, started), tracking)
+        try_tracking(lambda: mark_interrupted(tracking, storage, runs, started), tracking)
 
     return interrupted
 
 
-def complete(tracking: str, place: Storage, runs: dict[Run, dict[str, str]]) -> None:
+def complete(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
     """See that MLflow can be used, and that it has all of what ended before."""
     from jobs.tracking.other_publications import publish_ended
 
-    try_tracking(lambda: publish_ended(tracking, place, runs), tracking)
+    try_tracking(lambda: publish_ended(tracking, storage, runs), tracking)
 
 
 def say_if_unpublished(published: list[bool], tracking: str) -> None:
@@ -194,11 +197,11 @@ def say_if_unpublished(published: list[bool], tracking: str) -> None:
         )
 
 
-def _ended(place: Storage, run: Run, result: dict[str, Any]) -> str:
+def _ended(storage: Storage, run: Run, result: dict[str, Any]) -> str:
     if result["status"] != "finished":
         return f"{run}: {result['status']}: {result.get('reason', '')}"
     error = result["final"][TEST_ERR]
-    return f"{run}: finished, {error:.2f} % test error after {result['iterations']:,} iterations; {place.path(run.folder)}"
+    return f"{run}: finished, {error:.2f} % test error after {result['iterations']:,} iterations; {storage.path(run.folder)}"
 
 
 def failed_with(message: str) -> int:

@@ -35,7 +35,7 @@ def verify(
     files_only: Annotated[
         bool, typer.Option("--files-only", help="Read only; train nothing again.")
     ] = False,
-    storage: StorageOption = "results",
+    storage_uri: StorageOption = "results",
     device: DeviceOption = Device.AUTO,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Workers to train again with; default: 1.")
@@ -57,12 +57,12 @@ def verify(
     """
     from pipeline.training.verify import examine
 
-    place = Storage(storage)
-    run = stored_run_named(place, which, seed)
-    if is_alive(place, run):
+    storage = Storage(storage_uri)
+    run = stored_run_named(storage, which, seed)
+    if is_alive(storage, run):
         raise InputError(f"{run}: is being trained now; verify it when it has ended, or stop it")
     if not as_json:
-        print(f"{run} in {place.path(run.folder)}")
+        print(f"{run} in {storage.path(run.folder)}")
     findings: list[Any] = []
 
     def tell(finding: Any) -> None:
@@ -74,18 +74,18 @@ def verify(
                 flush=True,
             )
 
-    for finding in examine(place, run):
+    for finding in examine(storage, run):
         tell(finding)
     damaged = any(
         not finding.good for finding in findings if finding.what in ("identity", "dataset")
     )
     if not files_only and not damaged:
-        tell(_train_again(place, run, start, device, workers, address))
+        tell(_train_again(storage, run, start, device, workers, address))
     good = all(finding.good for finding in findings)
     if as_json:
         print(
             json.dumps(
-                [{"run": place.path(run.folder), **asdict(finding)} for finding in findings],
+                [{"run": storage.path(run.folder), **asdict(finding)} for finding in findings],
                 indent=1,
             )
         )
@@ -97,7 +97,7 @@ def verify(
 
 
 def _train_again(
-    place: Storage,
+    storage: Storage,
     run: Run,
     start: int | None,
     device: Device,
@@ -111,8 +111,8 @@ def _train_again(
     from jobs.execution.launch import Execution, check_workers, run_on_ray
     from pipeline.training.verify import Finding, Stretch, first_difference
 
-    stretch = Stretch.of(place, run, start)
-    history = newest_history(place, run)
+    stretch = Stretch.of(storage, run, start)
+    history = newest_history(storage, run)
     attempts = _attempts(history, stretch.start)
     attempt = attempts[-1]
     if unprovable := _unprovable(attempts):
@@ -123,11 +123,11 @@ def _train_again(
     workers = workers or (int(attempt.get("world_size", 1)) if one_pass else 1)
     check_workers(run, workers)
     below = f"verify/{run.folder.replace('/', '-')}-{stretch.start}-{stretch.end}"
-    again = Storage(place.below(below))
+    again = Storage(storage.below(below))
     if stretch.end in iterations(again, run):  # of an earlier verification that ended
-        place.delete(below)
+        storage.delete(below)
     if not iterations(again, run):
-        stretch.prepare(place, run, again)
+        stretch.prepare(storage, run, again)
     with connected(address):
         execution = Execution(
             again.uri,
@@ -137,7 +137,7 @@ def _train_again(
             allow_drift=True,
             deterministic=bool(attempt.get("deterministic")),
             until=stretch.end,
-            datasets=place.uri,
+            datasets=storage.uri,
         )
         execution, _ = placed(execution, device, threads=None, runs=1)
         title = f"{run} again, {stretch.start:,} to {stretch.end:,}"
@@ -157,9 +157,9 @@ def _train_again(
         raise InputError(answer["reason"])
     what = f"{stretch.start:,} to {stretch.end:,}"
     elsewhere = _drift_text(attempt, newest_history(again, run))
-    for iteration in stretch.compared(place, run):
+    for iteration in stretch.compared(storage, run):
         stored, made = (
-            read_checkpoint(place, run, iteration),
+            read_checkpoint(storage, run, iteration),
             read_checkpoint(again, run, iteration),
         )
         if stored is None or made is None:
@@ -175,7 +175,7 @@ def _train_again(
             return Finding(
                 "trained again", False, f"{what}: {iteration:,} differs in {difference}{but}"
             )
-    place.delete(below)
+    storage.delete(below)
     though = f", though it was made elsewhere ({elsewhere})" if elsewhere else ""
     return Finding(
         "trained again", True, f"{what}: weights, momentum and history are the same bytes{though}"

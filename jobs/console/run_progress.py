@@ -41,8 +41,8 @@ class Sight:
     def left(self) -> float | None:
         if self.state != "running" or self.rate <= 0:
             return None
-        row = self.run.experiment
-        return (row.iterations - self.iteration) * row.global_batch_size / self.rate
+        experiment = self.run.experiment
+        return (experiment.iterations - self.iteration) * experiment.global_batch_size / self.rate
 
 
 def look(storage: Storage, run: Run, since_ms: int) -> Sight:
@@ -158,12 +158,12 @@ def _table(title: str, sights: list[Sight], slots: int) -> Table:
     for name in ("images/s", "test error", "left"):
         table.add_column(name, justify="right")
     for sight in sights:
-        row = sight.run.experiment
+        experiment = sight.run.experiment
         rate = f"{sight.rate:,.0f}" if sight.rate else ""
-        place = f"{sight.iteration:,}/{row.iterations:,}"
+        place = f"{sight.iteration:,}/{experiment.iterations:,}"
         left = duration(sight.left)
         table.add_row(
-            _named(sights, row),
+            _named(sights, experiment),
             str(sight.run.seed),
             sight.state,
             place,
@@ -174,10 +174,12 @@ def _table(title: str, sights: list[Sight], slots: int) -> Table:
     return table
 
 
-def _named(sights: list[Sight], row: Experiment) -> str:
+def _named(sights: list[Sight], experiment: Experiment) -> str:
     """The row's name, with its changes where the table has several rows of that name."""
-    alike = {sight.run.experiment for sight in sights if sight.run.experiment.name == row.name}
-    return title(row) if len(alike) > 1 else row.name
+    alike = {
+        sight.run.experiment for sight in sights if sight.run.experiment.name == experiment.name
+    }
+    return title(experiment) if len(alike) > 1 else experiment.name
 
 
 def _summary(sights: list[Sight], slots: int) -> str:
@@ -185,9 +187,9 @@ def _summary(sights: list[Sight], slots: int) -> str:
     running = sum(sight.state == "running" for sight in sights)
     words = f"{done} of {len(sights)} finished, {running} running"
     if len(sights) == 1 and running:
-        row = sights[0].run.experiment
+        experiment = sights[0].run.experiment
         error = sights[0].test_err
-        words = f"iteration {sights[0].iteration:,} of {row.iterations:,}, {sights[0].rate:,.0f} images/s"
+        words = f"iteration {sights[0].iteration:,} of {experiment.iterations:,}, {sights[0].rate:,.0f} images/s"
         words += f", {_percent(error)} test error" if error is not None else ""
     left = _time_left(sights, slots)
     return words + (f", about {duration(left)} left" if left is not None else "")
@@ -200,9 +202,11 @@ def _time_left(sights: list[Sight], slots: int) -> float | None:
     from pipeline.recipe.layers import layout
 
     def cost(sight: Sight) -> float:
-        row = sight.run.experiment
+        experiment = sight.run.experiment
         return (
-            layout(row).multiply_adds * row.global_batch_size * (row.iterations - sight.iteration)
+            layout(experiment).multiply_adds
+            * experiment.global_batch_size
+            * (experiment.iterations - sight.iteration)
         )
 
     speeds = [

@@ -28,7 +28,7 @@ LINK_NODES = 8
 
 
 def findings(
-    place: Storage, tracking: str, dataset_id: str, workers: int, each: Node
+    storage: Storage, tracking: str, dataset_id: str, workers: int, each: Node
 ) -> list[Finding]:
     """Examine the cluster that is connected, for work of so many workers that take `each`."""
     import ray
@@ -39,18 +39,18 @@ def findings(
         "here", "", False, time(), versions(), source_digest(), hardware(), False, 0, 0, "", "", ""
     )
     try:
-        place.write(probe, b"asker")
-        question = Question(place.uri, probe, tracking, dataset_id)
+        storage.write(probe, b"asker")
+        question = Question(storage.uri, probe, tracking, dataset_id)
         answers, silent = _ask(alive, question)
-        unseen = _unseen(place, answers)
+        unseen = _unseen(storage, answers)
     finally:
         with suppress(OSError):
-            for name in place.names(""):
+            for name in storage.names(""):
                 if name.startswith(probe):
-                    place.delete(name)
+                    storage.delete(name)
     found = judge(answers, silent, unseen, replace(asker, seconds=time() - asker.time), question)
     if not is_server(tracking):
-        found.append(_database(tracking, place))
+        found.append(_database(tracking, storage))
     found += _resources(workers, each)
     training = {one.address for one in answers if one.trains}
     several = [node for node in alive if node["NodeManagerAddress"] in training and _trains(node)]
@@ -97,12 +97,12 @@ def _ask(alive: list[dict[str, Any]], question: Question) -> tuple[list[Facts], 
     return answers, silent
 
 
-def _unseen(place: Storage, answers: list[Facts]) -> dict[str, str]:
+def _unseen(storage: Storage, answers: list[Facts]) -> dict[str, str]:
     """By address, what the asker cannot read of what nodes say they have written."""
     found = {}
     for one in answers:
         try:
-            arrived = not one.mine or place.read_if_there(one.mine) is not None
+            arrived = not one.mine or storage.read_if_there(one.mine) is not None
         except OSError as error:
             found[one.address] = f"what it writes cannot be read here ({first_line(error)})"
             continue
@@ -111,10 +111,10 @@ def _unseen(place: Storage, answers: list[Facts]) -> dict[str, str]:
     return found
 
 
-def _database(tracking: str, place: Storage) -> Finding:
+def _database(tracking: str, storage: Storage) -> Finding:
     """Whether MLflow's store can be opened without a server, as drivers on the head will."""
     try:
-        tracking_there(tracking, place)
+        tracking_there(tracking, storage)
     except InputError as error:
         return Finding(
             "MLflow", "problem", str(error), "name a server with --tracking http://HOST:5000"

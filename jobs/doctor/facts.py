@@ -97,17 +97,17 @@ def _storage(question: Question, name: str) -> tuple[str, str, str]:
     """What writing and reading met with, and where this node has written."""
     mine = f"{question.probe}-{name}"
     try:
-        place = Storage(question.storage)
+        storage = Storage(question.storage)
     except InputError as error:
         return str(error), "", ""
     writes = reads = ""
     try:
-        place.write(mine, b"node")
+        storage.write(mine, b"node")
     except OSError as error:
         writes, mine = first_line(error), ""
     for _ in range(int(SETTLE_SECONDS)):
         try:
-            reads = "" if place.read(question.probe) == b"asker" else "another content"
+            reads = "" if storage.read(question.probe) == b"asker" else "another content"
         except OSError as error:
             reads = first_line(error)
         if not reads:
@@ -147,27 +147,27 @@ def _gpus_seen() -> int:
     return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
-def _data(storage: str, dataset_id: str) -> str:
+def _data(storage_uri: str, dataset_id: str) -> str:
     """Whether all files of a dataset are there with their sizes, and one of them with its checksum."""
-    place = Storage(storage)
+    storage = Storage(storage_uri)
     try:
-        manifest = read_manifest(place, dataset_id)
+        manifest = read_manifest(storage, dataset_id)
         if manifest is None:
             return "its manifest is not there"
         if not holds_photographs(manifest):
-            good = intact(manifest, place.read(images_path(dataset_id)))
+            good = intact(manifest, storage.read(images_path(dataset_id)))
             return "" if good else "its images are not what its manifest says"
-        return _shards(place, manifest)
+        return _shards(storage, manifest)
     except (OSError, InputError) as error:
         return first_line(error)
 
 
-def _shards(place: Storage, manifest: dict[str, Any]) -> str:
+def _shards(storage: Storage, manifest: dict[str, Any]) -> str:
     files = [manifest["index"], manifest["mean"], *manifest["shards"]]
     with ThreadPoolExecutor(SIZES_AT_ONCE) as several:
-        sizes = list(several.map(lambda file: place.file_size(file["path"]), files))
+        sizes = list(several.map(lambda file: storage.file_size(file["path"]), files))
     wrong = [file for file, size in zip(files, sizes, strict=True) if size != file["size"]]
     if wrong:
         return f"{len(wrong)} of {len(files)} files are missing or cut, such as {wrong[0]['path']}"
     sample = files[hash(os.uname().nodename) % len(files)]
-    return "" if fits(sample, place.read(sample["path"])) else f"{sample['path']} is damaged"
+    return "" if fits(sample, storage.read(sample["path"])) else f"{sample['path']} is damaged"

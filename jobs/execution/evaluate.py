@@ -27,7 +27,7 @@ class Model:
     """
 
     name: str
-    row: Experiment
+    experiment: Experiment
     weights: bytes
     run: Run | None = None
 
@@ -45,7 +45,7 @@ class Work:
     """Of torch, for each worker."""
 
 
-def model_named(place: Storage, which: str, experiment: str | None, settings: list[str]) -> Model:
+def model_named(storage: Storage, which: str, experiment: str | None, settings: list[str]) -> Model:
     """A weights file (with `--as`), or the final network of a stored run.
 
     Raises:
@@ -55,9 +55,9 @@ def model_named(place: Storage, which: str, experiment: str | None, settings: li
     if not file.is_file():
         if file.suffix in (".safetensors", ".pth"):
             raise InputError(f"{which}: no such file")
-        run = stored_run_named(place, which, None)
-        result = read_result(place, run)
-        weights = final_weights(place, run, result) if result else None
+        run = stored_run_named(storage, which, None)
+        result = read_result(storage, run)
+        weights = final_weights(storage, run, result) if result else None
         if weights is None:
             raise InputError(f"{run}: has no final weights; it is not finished")
         return Model(str(run), run.experiment, weights, run)
@@ -87,13 +87,13 @@ def score(work: Work, dataset: Any, ranks: Any, decoders: int) -> dict[str, floa
 
     classes, networks = dataset.row.classes, []
     for model in work.models:
-        network = build_network(model.row, seed=0, classes=classes)
-        load_weights(network, model.row, classes, model.weights, model.name)
+        network = build_network(model.experiment, seed=0, classes=classes)
+        load_weights(network, model.experiment, classes, model.weights, model.name)
         networks.append(network.to(ranks.device))
-    rows = [model.row for model in work.models]
+    experiments = [model.experiment for model in work.models]
     if not isinstance(dataset, Photos):
-        images = evaluation_splits(rows[0], dataset, ranks.device, decoders)["test"]
-        found = evaluate(networks[0], images, rows[0].precision, ranks)
+        images = evaluation_splits(experiments[0], dataset, ranks.device, decoders)["test"]
+        found = evaluate(networks[0], images, experiments[0].precision, ranks)
         return {
             "top1_err": found.top1_err,
             "loss": found.loss,
@@ -101,7 +101,7 @@ def score(work: Work, dataset: Any, ranks: Any, decoders: int) -> dict[str, floa
             "count": found.count,
         }
     protocol: Protocol = work.protocol  # type: ignore[assignment]  # checked by the command
-    errors = errors_of(networks, rows, protocol, dataset, ranks, decoders)
+    errors = errors_of(networks, experiments, protocol, dataset, ranks, decoders)
     return {"top1_err": errors.top1_err, "top5_err": errors.top5_err, "count": errors.count}
 
 
@@ -131,20 +131,20 @@ def score_on_ray(work: Work, workers: int, each_worker: dict[str, float]) -> dic
     from ray.train import RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    place, name = Storage(work.storage), f"evaluate-{uuid4().hex[:8]}"
+    storage, name = Storage(work.storage), f"evaluate-{uuid4().hex[:8]}"
     trainer = DataParallelTrainer(
         _work,
         train_loop_config={"work": ray.put(work)},
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=work.use_gpu, resources_per_worker=each_worker
         ),
-        run_config=RunConfig(name=name, storage_path=place.below("ray")),
+        run_config=RunConfig(name=name, storage_path=storage.below("ray")),
     )
     try:
         answer: dict[str, Any] = trainer.fit().return_value or {}
     finally:
         with suppress(OSError):
-            place.delete(f"ray/{name}")
+            storage.delete(f"ray/{name}")
     if "refused" in answer:
         raise InputError(answer["refused"])
     return answer

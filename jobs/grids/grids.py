@@ -44,7 +44,9 @@ def demo_settings() -> list[str]:
 
 def rows_of(artifact: str) -> tuple[str, ...]:
     """Rows that a table or figure of the paper shows."""
-    return tuple(name for name, row in EXPERIMENTS.items() if artifact in row.artifacts)
+    return tuple(
+        name for name, experiment in EXPERIMENTS.items() if artifact in experiment.artifacts
+    )
 
 
 def grids() -> dict[str, tuple[str, ...]]:

@@ -28,7 +28,7 @@ class Cell:
     none).
     """
 
-    row: Experiment
+    experiment: Experiment
     base: Experiment
     change: str
 
@@ -44,7 +44,7 @@ class Sweep:
     def changed(self) -> set[str]:
         """The fingerprints of the rows that are there as a change alone."""
         same = {cell.base.fingerprint for cell in self.cells}
-        return {cell.row.fingerprint for cell in self.cells} - same
+        return {cell.experiment.fingerprint for cell in self.cells} - same
 
     def facts(self, dataset_id: str) -> list[dict[str, Any]]:
         """One object per cell, as `analysis.measured.frames.SWEEPS` has it; the sweep's id is a
@@ -55,11 +55,11 @@ class Sweep:
                 "name": self.name,
                 "dataset_id": dataset_id,
                 "base": dumps(cell.base.deviations(), sort_keys=True),
-                "experiment": cell.row.name,
+                "experiment": cell.experiment.name,
                 "position": position,
                 "change": cell.change,
-                "unchanged": cell.row.fingerprint == cell.base.fingerprint,
-                "fingerprint": cell.row.fingerprint,
+                "unchanged": cell.experiment.fingerprint == cell.base.fingerprint,
+                "fingerprint": cell.experiment.fingerprint,
             }
             for position, cell in enumerate(self.cells)
         ]
@@ -82,7 +82,7 @@ def asked_for(
     """
     fixed, varied = split(settings)
     others = [name for name in names if name != LEDGER]
-    rows = [experiment_named(name, fixed, iterations) for name in rows_asked_for(others)]
+    experiments = [experiment_named(name, fixed, iterations) for name in rows_asked_for(others)]
     sweeps = []
     if LEDGER in names:
         if varied:
@@ -99,10 +99,12 @@ def asked_for(
             )
         sweeps.append(ledger(fixed, iterations, training_images))
     elif varied:
-        sweeps.append(Sweep(" x ".join(varied), tuple(_changed(rows, fixed, varied, iterations))))
-        rows = []
-    rows += [cell.row for sweep in sweeps for cell in sweep.cells]
-    return list(dict.fromkeys(rows)), sweeps
+        sweeps.append(
+            Sweep(" x ".join(varied), tuple(_changed(experiments, fixed, varied, iterations)))
+        )
+        experiments = []
+    experiments += [cell.experiment for sweep in sweeps for cell in sweep.cells]
+    return list(dict.fromkeys(experiments)), sweeps
 
 
 def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -135,9 +137,12 @@ def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _changed(
-    rows: list[Experiment], fixed: list[str], varied: dict[str, list[str]], iterations: int | None
+    experiments: list[Experiment],
+    fixed: list[str],
+    varied: dict[str, list[str]],
+    iterations: int | None,
 ) -> Iterable[Cell]:
-    for base in rows:
+    for base in experiments:
         for changes in product(*varied.values()):
             yield Cell(
                 experiment_named(base.name, [*fixed, *changes], iterations),

@@ -32,8 +32,8 @@ def coverage(rows: Iterable[str], seeds: int) -> tuple[str, ...]:
     ]
     figures = {
         where
-        for row in EXPERIMENTS.values()
-        for where in row.artifacts
+        for experiment in EXPERIMENTS.values()
+        for where in experiment.artifacts
         if where.startswith("figure")
     }
     whole = [figure for figure in figures if _rows_of(figure) <= there]
@@ -99,4 +99,4 @@ def _claims() -> dict[str, tuple[str, ...]]:
 
 
 def _rows_of(where: str) -> set[str]:
-    return {name for name, row in EXPERIMENTS.items() if where in row.artifacts}
+    return {name for name, experiment in EXPERIMENTS.items() if where in experiment.artifacts}

@@ -113,10 +113,10 @@ def _table(made: Plan) -> Table:
     by_row = dict[Experiment, list[Estimate]]()
     for one in made.runs:
         by_row.setdefault(one.run.experiment, []).append(one)
-    for row, several in by_row.items():
+    for experiment, several in by_row.items():
         hours = sum(one.hours for one in several)
         cells = [
-            row.name,
+            experiment.name,
             str(len(several)),
             _time(several[0].seconds),
             f"{several[0].units:g}",

@@ -68,13 +68,18 @@ class Probe:
 class Row:
     """A row to be timed: how many runs of it are left, and their share of the grid's work."""
 
-    row: Experiment
+    experiment: Experiment
     runs: int
     share: float
 
 
 def probe(
-    place: Storage, rows: Sequence[Row], side: int, execution: Execution, at_once: int, limit: float
+    storage: Storage,
+    rows: Sequence[Row],
+    side: int,
+    execution: Execution,
+    at_once: int,
+    limit: float,
 ) -> Probe:
     """Measure on the cluster that is connected, for at most about `limit` seconds once its nodes
     are there.
@@ -87,7 +92,7 @@ def probe(
     try:
         _wait_for_nodes(execution, at_once)
         began = monotonic()
-        start = _start(place, execution, min(at_once, STARTED_AT_ONCE))
+        start = _start(storage, execution, min(at_once, STARTED_AT_ONCE))
         timings = _timings(rows, side, execution, at_once, limit - (monotonic() - began))
     except InputError:
         raise
@@ -131,14 +136,14 @@ def nap() -> None:
     sleep(0.2)
 
 
-def _start(place: Storage, execution: Execution, at_once: int) -> float:
+def _start(storage: Storage, execution: Execution, at_once: int) -> float:
     """Seconds that runs take which train for one iteration only, so many of them at once."""
     from jobs.execution.launch import run_on_ray
 
     folder = f"plan-{uuid4().hex[:8]}"
-    scratch = Storage(place.below(folder))
+    scratch = Storage(storage.below(folder))
     dataset = digits()
-    row = replace(EXPERIMENTS["resnet20"], precision="fp32")
+    experiment = replace(EXPERIMENTS["resnet20"], precision="fp32")
     alone = replace(
         execution,
         storage=scratch.uri,
@@ -151,7 +156,7 @@ def _start(place: Storage, execution: Execution, at_once: int) -> float:
 
     def one(seed: int) -> float:
         began = monotonic()
-        run_on_ray(Run(row, dataset.id, dataset.key, seed), alone)
+        run_on_ray(Run(experiment, dataset.id, dataset.key, seed), alone)
         return monotonic() - began
 
     try:
@@ -160,7 +165,7 @@ def _start(place: Storage, execution: Execution, at_once: int) -> float:
             return median(several.map(one, range(at_once)))
     finally:
         with suppress(OSError):
-            place.delete(folder)
+            storage.delete(folder)
 
 
 def _timings(
@@ -173,10 +178,10 @@ def _timings(
 
     each, deadline = execution.each_worker, monotonic() + limit
     task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)(time_row)
-    by_name = {one.row.fingerprint: one for one in rows}
+    by_name = {one.experiment.fingerprint: one for one in rows}
     copies = Counter({name: min(one.runs, at_once) for name, one in by_name.items()})
     found, running = dict[str, Timing](), dict[Any, str]()
-    cheapest = sorted(by_name, key=lambda name: iteration_flops(by_name[name].row))[:at_once]
+    cheapest = sorted(by_name, key=lambda name: iteration_flops(by_name[name].experiment))[:at_once]
     while +copies or running:
         while +copies and len(running) < at_once:
             name = (
@@ -188,7 +193,7 @@ def _timings(
                 copies.clear()
                 break
             copies[name] -= 1
-            running[task.remote(by_name[name].row, side, execution)] = name
+            running[task.remote(by_name[name].experiment, side, execution)] = name
         ended, _ = ray.wait(list(running), timeout=max(0.0, deadline - monotonic()))
         if not ended:
             break
@@ -211,15 +216,17 @@ def _next(
     known = [name for name in rows if name in found]
     if not known:
         return next(iter(copies), None)
-    each = max(found[name].step / iteration_flops(rows[name].row) for name in known)
+    each = max(found[name].step / iteration_flops(rows[name].experiment) for name in known)
     setup = max(found[name].setup for name in known)
     fitting = [
-        name for name in copies if setup + 4 * each * iteration_flops(rows[name].row) <= seconds
+        name
+        for name in copies
+        if setup + 4 * each * iteration_flops(rows[name].experiment) <= seconds
     ]
     return max(fitting, key=lambda name: (name not in found, rows[name].share), default=None)
 
 
-def time_row(row: Experiment, side: int, execution: Execution) -> Timing:
+def time_row(experiment: Experiment, side: int, execution: Execution) -> Timing:
     """On a worker: set a row up and time a worker's share of its iterations on random images. 0 is
     a photograph's side.
     """
@@ -239,19 +246,22 @@ def time_row(row: Experiment, side: int, execution: Execution) -> Timing:
     device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
     single = ranks.single(device)
     trainee = Trainee(
-        row, build_network(row, 0, 1000 if side == 0 else 10), device, execution.one_pass
+        experiment,
+        build_network(experiment, 0, 1000 if side == 0 else 10),
+        device,
+        execution.one_pass,
     )
-    count, size = row.global_batch_size // execution.workers, side or row.crop
+    count, size = experiment.global_batch_size // execution.workers, side or experiment.crop
     batch = (
         torch.randn(count, 3, size, size, device=device),
         torch.randint(0, 10, (count,), device=device),
     )
-    trainee.step(batch, row.lr, single)
+    trainee.step(batch, experiment.lr, single)
     _wait(device)
     setup, steps = perf_counter() - began, list[float]()
     while len(steps) < 2 or (len(steps) < STEPS and sum(steps) < SECONDS):
         now = perf_counter()
-        trainee.step(batch, row.lr, single)
+        trainee.step(batch, experiment.lr, single)
         _wait(device)
         steps.append(perf_counter() - now)
     trainee.network.eval()
@@ -260,7 +270,7 @@ def time_row(row: Experiment, side: int, execution: Execution) -> Timing:
         now = perf_counter()
         with (
             torch.no_grad(),
-            torch.autocast(device.type, torch.bfloat16, enabled=row.precision == "bf16"),
+            torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"),
         ):
             trainee.network(batch[0])
         _wait(device)

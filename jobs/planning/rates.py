@@ -77,21 +77,23 @@ of 8 times one.
 """
 
 
-def rates(rows: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[str, Rate]:
+def rates(experiments: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[str, Rate]:
     """A rate for every row by fingerprint, from those that are known.
 
     Raises:
         InputError: nothing is known of a row's family.
     """
-    by_name = {row.fingerprint: row for row in rows}
+    by_name = {experiment.fingerprint: experiment for experiment in experiments}
     found = dict[str, Rate]()
-    for name, row in by_name.items():
+    for name, experiment in by_name.items():
         points = sorted(
             (iteration_flops(other), known[key])
             for key, other in by_name.items()
-            if key in known and (other.family, other.precision) == (row.family, row.precision)
+            if key in known and (other.family, other.precision) == (experiment.family, experiment.precision)
         ) if name not in known else []  # fmt: skip
-        found[name] = known[name] if name in known else _between(iteration_flops(row), points)
+        found[name] = (
+            known[name] if name in known else _between(iteration_flops(experiment), points)
+        )
     return found
 
 
@@ -130,14 +132,14 @@ def probed(timings: Mapping[str, Timing], workers: int) -> dict[str, Rate]:
 
 
 def earlier(
-    place: Storage, runs: Sequence[Run], execution: Execution, hardware: str
+    storage: Storage, runs: Sequence[Run], execution: Execution, hardware: str
 ) -> dict[str, Rate]:
     """Rates of rows by runs in storage whose attempts were carried out alike: same workers, threads
     and hardware.
     """
     seen = dict[str, list[float]]()
     for run in runs:
-        history = newest_history(place, run)
+        history = newest_history(storage, run)
         if history is None or not all(_alike(one, execution, hardware) for one in history.attempts):
             continue
         rates = [
@@ -169,14 +171,14 @@ def _alike(attempt: dict[str, object], execution: Execution, hardware: str) -> b
     ) == asked
 
 
-def published(row: Experiment, card: Card, workers: int, sharing: int) -> Rate:
+def published(experiment: Experiment, card: Card, workers: int, sharing: int) -> Rate:
     """What data sheets and the assumptions above say: `sharing` runs share a GPU, or a run has
     `workers` of them.
     """
-    peak = card.bf16 if row.precision == "bf16" else card.fp32
-    computing = iteration_flops(row) / (peak * SUSTAINED[row.precision]) * sharing
-    launching = convolutions(row) * row.groups * LAYER_SECONDS
+    peak = card.bf16 if experiment.precision == "bf16" else card.fp32
+    computing = iteration_flops(experiment) / (peak * SUSTAINED[experiment.precision]) * sharing
+    launching = convolutions(experiment) * experiment.groups * LAYER_SECONDS
     doublings = (workers - 1).bit_length()
     step = max(computing, launching) / workers / SCALING**doublings
-    image = max(computing, launching) / row.global_batch_size / (1 + BACKWARD)
+    image = max(computing, launching) / experiment.global_batch_size / (1 + BACKWARD)
     return Rate(step, image, "published")

@@ -22,7 +22,7 @@ def path_of(runs: Iterable[Run]) -> str:
     return f"plans/{blake2b(dumps(keys).encode(), digest_size=6).hexdigest()}.json"
 
 
-def keep(place: Storage, plan: Plan, about: dict[str, Any]) -> str:
+def keep(storage: Storage, plan: Plan, about: dict[str, Any]) -> str:
     """Write a plan before its grid is begun; returns its full path."""
     path = path_of(one.run for one in plan.runs)
     low, high = plan.interval
@@ -39,21 +39,21 @@ def keep(place: Storage, plan: Plan, about: dict[str, Any]) -> str:
         },
         **about,
     }
-    place.write(path, dumps(content, indent=1).encode())
-    return place.path(path)
+    storage.write(path, dumps(content, indent=1).encode())
+    return storage.path(path)
 
 
-def compare(place: Storage, runs: Iterable[Run], seconds: float) -> str:
+def compare(storage: Storage, runs: Iterable[Run], seconds: float) -> str:
     """Note in the plan about these runs, if there is one, what they took; the two side by side in a
     line.
     """
     path = path_of(runs)
     try:
-        planned = loads(place.read_if_there(path) or b"null")
+        planned = loads(storage.read_if_there(path) or b"null")
         if not isinstance(planned, dict) or planned.get("format") != FORMAT:
             return ""
         planned["took"] = round(seconds, 1)
-        place.write(path, dumps(planned, indent=1).encode())
+        storage.write(path, dumps(planned, indent=1).encode())
         off = seconds / planned["seconds"] - 1
     except (OSError, ValueError, KeyError, ZeroDivisionError):
         return ""

@@ -26,43 +26,49 @@ class Amount:
         return self.iterations == 0
 
 
-def amount(row: Experiment, train_images: int, test_images: int, reached: int = 0) -> Amount:
+def amount(experiment: Experiment, train_images: int, test_images: int, reached: int = 0) -> Amount:
     """What a run has to compute after `reached` iterations, on a dataset of so many images."""
-    moments = set(range(row.eval_every, row.iterations + 1, row.eval_every)) | {
-        *row.lr_drops,
-        row.iterations,
+    moments = set(
+        range(experiment.eval_every, experiment.iterations + 1, experiment.eval_every)
+    ) | {
+        *experiment.lr_drops,
+        experiment.iterations,
     }
     ahead = [moment for moment in moments if moment > reached]
-    kept = train_images - row.holdout
+    kept = train_images - experiment.holdout
     forward = 0.0 + sum(
-        test_images + row.holdout + kept * milestone(row, moment) for moment in ahead
+        test_images + experiment.holdout + kept * milestone(experiment, moment) for moment in ahead
     )
-    if reached < row.iterations:
-        forward += test_images + row.statistics_images  # the layers' responses; averaged statistics
-        forward += test_images * sum(_views(row, protocol) for protocol in row.protocols)
-    return Amount(row.iterations - reached, forward)
+    if reached < experiment.iterations:
+        forward += (
+            test_images + experiment.statistics_images
+        )  # the layers' responses; averaged statistics
+        forward += test_images * sum(
+            _views(experiment, protocol) for protocol in experiment.protocols
+        )
+    return Amount(experiment.iterations - reached, forward)
 
 
-def _views(row: Experiment, protocol: str) -> float:
+def _views(experiment: Experiment, protocol: str) -> float:
     """Images of the training size that a protocol makes of a photograph, by area."""
     match protocol:
         case "ten_crop":
             return 10.0
         case "multi_scale":
-            return sum(ASPECT * (side / row.crop) ** 2 for side in row.test_sides)
+            return sum(ASPECT * (side / experiment.crop) ** 2 for side in experiment.test_sides)
     return 1.0
 
 
-def iteration_flops(row: Experiment) -> float:
+def iteration_flops(experiment: Experiment) -> float:
     """Floating-point operations of an SGD iteration: two for each multiply-add, forward and
     backward.
     """
-    return 2.0 * (1 + BACKWARD) * layout(row).multiply_adds * row.global_batch_size
+    return 2.0 * (1 + BACKWARD) * layout(experiment).multiply_adds * experiment.global_batch_size
 
 
-def convolutions(row: Experiment) -> int:
+def convolutions(experiment: Experiment) -> int:
     """Convolutions one after another in the network, which bound how fast small images can go
     through it.
     """
-    found = layout(row)
+    found = layout(experiment)
     return 1 + sum(len(block.convs) for block in found.blocks)

@@ -28,10 +28,10 @@ from pipeline.storage import Storage
 
 
 def show_resolved(
-    rows: Sequence[Experiment],
+    experiments: Sequence[Experiment],
     seeds: Sequence[int],
     data: str,
-    storage: str,
+    storage_uri: str,
     tracking: str | None,
     workers: str,
 ) -> None:
@@ -40,59 +40,75 @@ def show_resolved(
     Raises:
         InputError: what the command itself would refuse of its rows, workers, storage or tracking.
     """
-    place = Storage(storage)
-    store, dataset = tracking_of(tracking, place), known_dataset(place, data)
-    runs = [Run(row, dataset.id, dataset.key, seed) for row in rows for seed in seeds]
+    storage = Storage(storage_uri)
+    store, dataset = tracking_of(tracking, storage), known_dataset(storage, data)
+    runs = [
+        Run(experiment, dataset.id, dataset.key, seed)
+        for experiment in experiments
+        for seed in seeds
+    ]
     for run in runs:
         check_suits(run.experiment, data, dataset.photographs)
         check_workers(run, workers_of(workers)[0])
     names = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
-    differing = [name for name in names if len({getattr(row, name) for row in rows}) > 1]
+    differing = [
+        name for name in names if len({getattr(experiment, name) for experiment in experiments}) > 1
+    ]
     for name in names:
-        usual = [row for row in rows if getattr(row, name) == _usual(rows, name)]
+        usual = [
+            experiment
+            for experiment in experiments
+            if getattr(experiment, name) == _usual(experiments, name)
+        ]
         if usual:
             print(f"{name:<19} {_value(usual[0], name)}")
-    screen.console.print(_table(rows, differing))
+    screen.console.print(_table(experiments, differing))
     for what, says in (
         ("dataset", dataset.says),
-        ("storage", place.uri),
+        ("storage", storage.uri),
         ("tracking", shown(store)),
         ("workers", workers),
     ):
         print(f"{what:<19} {says}")
     for run in runs:
-        print(f"{_state(place, run) if dataset.id else 'to train':<19} {place.path(run.folder)}")
+        print(
+            f"{_state(storage, run) if dataset.id else 'to train':<19} {storage.path(run.folder)}"
+        )
 
 
-def _table(rows: Sequence[Experiment], differing: list[str]) -> Table:
+def _table(experiments: Sequence[Experiment], differing: list[str]) -> Table:
     """Each row with the fields in which it is not like most of them, or, where they differ, not
     like the paper's.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("row", "fingerprint", "differs in"):
         table.add_column(name, no_wrap=name != "differs in")
-    for row in rows:
-        changed = row.deviations()
+    for experiment in experiments:
+        changed = experiment.deviations()
         own = [
             name
             for name in differing
-            if name in changed or getattr(row, name) != _usual(rows, name)
+            if name in changed or getattr(experiment, name) != _usual(experiments, name)
         ]
         table.add_row(
-            row.name, row.fingerprint, ", ".join(f"{name}={_value(row, name)}" for name in own)
+            experiment.name,
+            experiment.fingerprint,
+            ", ".join(f"{name}={_value(experiment, name)}" for name in own),
         )
     return table
 
 
-def _usual(rows: Sequence[Experiment], field: str) -> Any:
+def _usual(experiments: Sequence[Experiment], field: str) -> Any:
     """The value that more than half of the rows have; an object unlike any value if there is none."""
-    value, count = Counter(getattr(row, field) for row in rows).most_common(1)[0]
-    return value if 2 * count > len(rows) else object()
+    value, count = Counter(getattr(experiment, field) for experiment in experiments).most_common(1)[
+        0
+    ]
+    return value if 2 * count > len(experiments) else object()
 
 
-def _value(row: Experiment, field: str) -> str:
+def _value(experiment: Experiment, field: str) -> str:
     """A field's value, followed by the paper's where that is another."""
-    value, paper = getattr(row, field), getattr(EXPERIMENTS[row.name], field)
+    value, paper = getattr(experiment, field), getattr(EXPERIMENTS[experiment.name], field)
     return value_text(value) + (f" (paper: {value_text(paper)})" if value != paper else "")
 
 
@@ -127,9 +143,9 @@ CIFAR-10's.
 """
 
 
-def known_dataset(place: Storage, data: str) -> Known:
+def known_dataset(storage: Storage, data: str) -> Known:
     """What a command finds out of a dataset without reading or preparing it."""
-    if found := stored_named(place, data):
+    if found := stored_named(storage, data):
         name, counts = found["row"]["name"], (int(found["train_images"]), int(found["test_images"]))
         return Known(
             name,
@@ -155,9 +171,9 @@ def known_dataset(place: Storage, data: str) -> Known:
     return Known(data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)), side)
 
 
-def _state(place: Storage, run: Run) -> str:
-    result = read_result(place, run)
+def _state(storage: Storage, run: Run) -> str:
+    result = read_result(storage, run)
     if result is not None:
         return str(result["status"])
-    reached = newest_iteration(place, run)
+    reached = newest_iteration(storage, run)
     return f"continues from {reached:,}" if reached else "to train"

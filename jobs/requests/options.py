@@ -43,7 +43,11 @@ def _grids() -> Iterable[str]:
 
 ExperimentArgument = Annotated[
     str,
-    typer.Argument(help="A row of `resnet-repro experiments`.", autocompletion=completing(_rows)),
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="A row of `resnet-repro experiments`.",
+        autocompletion=completing(_rows),
+    ),
 ]
 NamesArgument = Annotated[
     list[str],
@@ -166,22 +170,22 @@ def workers_of(text: str) -> tuple[int, int]:
     return fewest, most
 
 
-def writable(storage: str) -> Storage:
+def writable(storage_uri: str) -> Storage:
     """The storage at a URI, tried by writing to it."""
-    place = Storage(storage)
-    place.check_writable()
-    return place
+    storage = Storage(storage_uri)
+    storage.check_writable()
+    return storage
 
 
-def tracking_of(tracking: str | None, place: Storage) -> str:
+def tracking_of(tracking: str | None, storage: Storage) -> str:
     """The tracking store that is named, or the one in the storage."""
     from jobs.tracking.store import default_tracking, tame_mlflow, tracking_uri
 
     tame_mlflow()
-    return default_tracking(place) if tracking is None else tracking_uri(tracking)
+    return default_tracking(storage) if tracking is None else tracking_uri(tracking)
 
 
-def tracking_there(tracking: str, place: Storage) -> None:
+def tracking_there(tracking: str, storage: Storage) -> None:
     """Open a tracking store.
 
     Raises:
@@ -191,7 +195,7 @@ def tracking_there(tracking: str, place: Storage) -> None:
     from jobs.tracking.store import open_store
 
     try:
-        open_store(tracking, place)
+        open_store(tracking, storage)
     except Exception as error:  # whatever a server, a network or a database does
         why = tracking_trouble(tracking).partition(":")[0] or first_line(error)
         raise InputError(
@@ -200,9 +204,9 @@ def tracking_there(tracking: str, place: Storage) -> None:
         ) from error
 
 
-def manifest_named(place: Storage, data: str) -> dict[str, Any]:
+def manifest_named(storage: Storage, data: str) -> dict[str, Any]:
     """The manifest of the dataset that `data` names, prepared if need be, with progress shown."""
     from pipeline.data.lookup import find_dataset
 
     with screen.progress("preparing data") as progress:
-        return find_dataset(place, data, progress)
+        return find_dataset(storage, data, progress)

@@ -18,8 +18,8 @@ from pipeline.storage import Storage
 
 
 def runs_of(
-    place: Storage,
-    rows: list[Experiment],
+    storage: Storage,
+    experiments: list[Experiment],
     manifest: dict[str, Any],
     seeds: Iterable[int],
     workers: int,
@@ -27,44 +27,46 @@ def runs_of(
     """The runs asked for, refused where workers, the dataset, or what lies in their folders cannot
     carry them.
     """
-    for row in rows:
-        check_suits(row, manifest["row"]["name"], holds_photographs(manifest))
+    for experiment in experiments:
+        check_suits(experiment, manifest["row"]["name"], holds_photographs(manifest))
     key = dataset_key(manifest["row"]["name"], manifest["id"])
-    runs = [Run(row, manifest["id"], key, seed) for row in rows for seed in seeds]
+    runs = [
+        Run(experiment, manifest["id"], key, seed) for experiment in experiments for seed in seeds
+    ]
     for run in runs:
         check_workers(run, workers)
-        check_run(place, run)
-        check_ours(place, run)
+        check_run(storage, run)
+        check_ours(storage, run)
         check_holdout(run.experiment, manifest["train_images"])
     return runs
 
 
-def check_holdout(row: Experiment, train_images: int) -> None:
+def check_holdout(experiment: Experiment, train_images: int) -> None:
     """Refuse a row that would hold out all training images.
 
     Raises:
         InputError: it would.
     """
-    if row.holdout >= train_images:
+    if experiment.holdout >= train_images:
         raise InputError(
-            f"holdout {row.holdout} leaves nothing of {train_images:,} training images"
+            f"holdout {experiment.holdout} leaves nothing of {train_images:,} training images"
         )
 
 
-def check_suits(row: Experiment, name: str, photographs: bool | None) -> None:
+def check_suits(experiment: Experiment, name: str, photographs: bool | None) -> None:
     """Refuse a row whose network is for another kind of images than the dataset's; None is a kind
     not known yet.
 
     Raises:
         InputError: says which rows would do.
     """
-    if photographs is not None and photographs != (row.family == "imagenet"):
+    if photographs is not None and photographs != (experiment.family == "imagenet"):
         kinds = ("of photographs", "the rows of Table 1, such as resnet18")
         is_of, wanted = (
             kinds if photographs else ("of small images", "rows of Sec. 4.2, such as resnet20")
         )
         raise InputError(
-            f"{row.name} does not suit --data {name}, which is {is_of}: those are for {wanted}"
+            f"{experiment.name} does not suit --data {name}, which is {is_of}: those are for {wanted}"
         )
 
 
@@ -98,24 +100,24 @@ def placed(
     return execution, several
 
 
-def stored_run_named(place: Storage, which: str, seed: int | None) -> Run:
+def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
     """The one stored run that is meant.
 
     Raises:
         InputError: none, or several.
     """
     named = which.rstrip("/")
-    if named.startswith("/") and not named.startswith(place.path("").rstrip("/") + "/"):
-        raise InputError(f"{which}: is not in {place.uri}; name its --storage")
-    runs = stored_runs(place)
+    if named.startswith("/") and not named.startswith(storage.path("").rstrip("/") + "/"):
+        raise InputError(f"{which}: is not in {storage.uri}; name its --storage")
+    runs = stored_runs(storage)
     found = [
-        run for run in runs if named in (run.experiment.name, run.folder, place.path(run.folder))
+        run for run in runs if named in (run.experiment.name, run.folder, storage.path(run.folder))
     ]
     found = found or [run for run in runs if ("/" + named).endswith("/" + run.folder)]
     found = [run for run in found if seed in (None, run.seed)]
     if not found:
         raise InputError(
-            f"{which}: no such run in {place.uri}; `resnet-repro status --json` lists their folders"
+            f"{which}: no such run in {storage.uri}; `resnet-repro status --json` lists their folders"
         )
     if len(found) > 1:
         several = ", ".join(run.folder for run in found[:4])

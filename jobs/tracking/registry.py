@@ -82,15 +82,15 @@ def _add_version(
 
 def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
     """What a model is, how it was made and how well it does, in Markdown."""
-    row, data = run.experiment, dataset["row"]
-    changes, final, attempt = changes_text(row), result["final"], result["attempts"][-1]
-    side = data["side"] or row.crop
-    plan = layout(row, side, data["classes"])
-    changed = _network_changes(row.deviations())
+    experiment, data = run.experiment, dataset["row"]
+    changes, final, attempt = changes_text(experiment), result["final"], result["attempts"][-1]
+    side = data["side"] or experiment.crop
+    plan = layout(experiment, side, data["classes"])
+    changed = _network_changes(experiment.deviations())
     settings = "".join(f" --set {name}={_as_set(value)}" for name, value in changed)
-    official = data["comparable"] and not row.deviations()
+    official = data["comparable"] and not experiment.deviations()
     lines = [
-        f"# {row.name} on {data['name']}, seed {run.seed}",
+        f"# {experiment.name} on {data['name']}, seed {run.seed}",
         "",
         "A network of *Deep Residual Learning for Image Recognition* (He, Zhang, Ren, Sun 2015), "
         "trained by resnet-repro.",
@@ -100,7 +100,7 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
         *(
             f"- {protocol}: {final[protocol_err(protocol, 1)]:.2f} % top-1, "
             f"{final[protocol_err(protocol, 5)]:.2f} % top-5"
-            for protocol in row.protocols
+            for protocol in experiment.protocols
         ),
         f"- Training error: {final[TRAIN_CLEAN_ERR]:.2f} % (whole training set, not augmented)",
         f"- Recipe: {'changed: ' + changes if changes else 'as in the paper'}; "
@@ -109,14 +109,14 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
         f"- Parameters: {plan.params:,}; multiply-adds for one image: {plan.multiply_adds:,}",
         f"- Dataset: {data['name']} `{run.dataset_id}`, {data['classes']} classes, {side}x{side} "
         "pixels",
-        f"- Row: fingerprint `{row.fingerprint}`",
+        f"- Row: fingerprint `{experiment.fingerprint}`",
         f"- Made with: commit `{attempt.get('commit', 'unknown')}`, "
         f"{attempt.get('hardware', 'unknown hardware')}",
         "",
         "`weights.safetensors` uses torchvision's names and says in its metadata what network it "
         "is for. To score it again:",
         "",
-        f"    resnet-repro evaluate weights.safetensors --as {row.name} --data "
+        f"    resnet-repro evaluate weights.safetensors --as {experiment.name} --data "
         f"{data['name']}{settings}",
     ]
     return "\n".join(lines) + "\n"

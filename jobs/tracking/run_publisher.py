@@ -286,14 +286,14 @@ class Publisher:
         return manifest
 
     def _row_tags(self) -> dict[str, str]:
-        row, dataset = self.run.experiment, self._manifest()["row"]
-        plan = layout(row, classes=dataset["classes"])
+        experiment, dataset = self.run.experiment, self._manifest()["row"]
+        plan = layout(experiment, classes=dataset["classes"])
         return {
-            "experiment": row.name,
-            "fingerprint": row.fingerprint,
-            "artifacts": " ".join(row.artifacts),
-            "overrides": dumps(row.deviations(), sort_keys=True),
-            "iterations": str(row.iterations),
+            "experiment": experiment.name,
+            "fingerprint": experiment.fingerprint,
+            "artifacts": " ".join(experiment.artifacts),
+            "overrides": dumps(experiment.deviations(), sort_keys=True),
+            "iterations": str(experiment.iterations),
             "params": str(plan.params),
             "dataset": dataset["name"],
             "dataset_id": self.run.dataset_id,

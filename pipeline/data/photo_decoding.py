@@ -108,19 +108,22 @@ def whole(image: Image.Image, shorter: int) -> Pixels:
     return np.asarray(image.resize(resized(image.size, shorter), FILTER))
 
 
-def training_view(content: bytes, words: NDArray[np.uint64], row: Experiment) -> Pixels:
+def training_view(content: bytes, words: NDArray[np.uint64], experiment: Experiment) -> Pixels:
     """What training sees of a photograph [crop, crop, 3]: scale, place and mirror image by its four
     random words.
     """
     drawn = below(words, 1 << 32)
-    low, high = row.scale
+    low, high = experiment.scale
     shorter = low + _pick(drawn[0], high - low + 1)
-    image = decode(content, None if row.decoding == "exact" else (shorter, shorter))
-    if row.augmentation == "none":
-        return centre(image.size, row.test_side, row.crop).of(image)
+    image = decode(content, None if experiment.decoding == "exact" else (shorter, shorter))
+    if experiment.augmentation == "none":
+        return centre(image.size, experiment.test_side, experiment.crop).of(image)
     width, height = resized(image.size, shorter)
-    x, y = _pick(drawn[1], width - row.crop + 1), _pick(drawn[2], height - row.crop + 1)
-    view = Window(width, height, x, y, row.crop).of(image)
+    x, y = (
+        _pick(drawn[1], width - experiment.crop + 1),
+        _pick(drawn[2], height - experiment.crop + 1),
+    )
+    view = Window(width, height, x, y, experiment.crop).of(image)
     return view[:, ::-1] if _pick(drawn[3], 2) else view
 
 

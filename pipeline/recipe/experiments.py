@@ -277,8 +277,8 @@ PHOTOGRAPHS = (
 _THREEFOLD = dict(iterations=1_800_000, lr_drops=(450_000, 900_000))
 
 EXPERIMENTS: dict[str, Experiment] = {
-    row.name: row
-    for row in (
+    experiment.name: experiment
+    for experiment in (
         _cifar("plain20", "figure_1", "figure_6", "figure_7"),
         _cifar("plain32", "figure_6"),
         _cifar("plain44", "figure_6"),

@@ -42,19 +42,19 @@ def experiment_named(
     """
     if name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name}; {nearest(name, EXPERIMENTS)}")
-    row = EXPERIMENTS[name]
+    experiment = EXPERIMENTS[name]
     try:
         if iterations is not None:
             if iterations < 4:
                 raise InputError(
                     f"--iterations {iterations}: the schedule needs at least 4 iterations"
                 )
-            row = row.scaled_to(iterations)
-        row = replace(row, **dict(parse_setting(setting) for setting in settings))
-        layout(row)
+            experiment = experiment.scaled_to(iterations)
+        experiment = replace(experiment, **dict(parse_setting(setting) for setting in settings))
+        layout(experiment)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
-    return row
+    return experiment
 
 
 def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
@@ -71,21 +71,21 @@ def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
     }
 
 
-def changes_text(row: Experiment) -> str:
+def changes_text(experiment: Experiment) -> str:
     """How a row differs from the paper's, in short: `600 iterations, precision=bf16`; empty if it
     does not.
     """
-    changes = row.deviations()
-    for name in following(row.name, changes):
+    changes = experiment.deviations()
+    for name in following(experiment.name, changes):
         del changes[name]
     named = ["{:,} iterations".format(changes.pop("iterations"))] if "iterations" in changes else []
     return ", ".join(named + [f"{name}={value_text(value)}" for name, value in changes.items()])
 
 
-def title(row: Experiment) -> str:
+def title(experiment: Experiment) -> str:
     """The row's name and, in brackets, how it is trained otherwise than the paper's."""
-    changes = changes_text(row)
-    return f"{row.name} ({changes})" if changes else row.name
+    changes = changes_text(experiment)
+    return f"{experiment.name} ({changes})" if changes else experiment.name
 
 
 def value_text(value: Any) -> str:

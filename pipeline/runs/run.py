@@ -50,8 +50,8 @@ class Run:
     @property
     def folder(self) -> str:
         """Where the run lives in storage: a function of its identity."""
-        row = self.experiment
-        return f"runs/{row.name}-{row.fingerprint[:8]}/{self.dataset_key}/seed-{self.seed}"
+        experiment = self.experiment
+        return f"runs/{experiment.name}-{experiment.fingerprint[:8]}/{self.dataset_key}/seed-{self.seed}"
 
     @property
     def identity(self) -> dict[str, Any]:

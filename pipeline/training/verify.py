@@ -271,14 +271,14 @@ class Stretch:
         there = [i for i in iterations(storage, run) if self.start < i <= self.end]
         return sorted(i for i in there if i == self.end or milestone(run.experiment, i))
 
-    def prepare(self, storage: Storage, run: Run, place: Storage) -> None:
-        """Put the run as it stood at `start` into another place."""
-        place.write(f"{run.folder}/run.json", storage.read(f"{run.folder}/run.json"))
+    def prepare(self, storage: Storage, run: Run, copy: Storage) -> None:
+        """Put the run as it stood at `start` into another storage."""
+        copy.write(f"{run.folder}/run.json", storage.read(f"{run.folder}/run.json"))
         if self.start:
             names = (*TENSORS, "history.json", "manifest.json")
             for name in names:
                 path = f"{folder(run, self.start)}/{name}"
-                place.write(path, storage.read(path))
+                copy.write(path, storage.read(path))
 
 
 def first_difference(stored: Checkpoint, again: Checkpoint) -> str:

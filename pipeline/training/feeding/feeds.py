@@ -61,42 +61,46 @@ class MemoryFeed:
 
 def training_feed(run: Run, dataset: AnyDataset, ranks: Ranks, threads: int) -> Feed:
     """This worker's share of every iteration's batch; photographs are decoded by so many threads."""
-    row = run.experiment
-    size = row.global_batch_size
+    experiment = run.experiment
+    size = experiment.global_batch_size
     share = size // ranks.world_size
-    count = len(dataset.train) - row.holdout
+    count = len(dataset.train) - experiment.holdout
 
     def batch_of(iteration: int) -> Batch:
         return batch_at(run.seed, count, iteration, size, ranks.rank * share, share)
 
     if isinstance(dataset, Photos):
-        return PhotoFeed(row, dataset, ranks.device, run.seed, batch_of, row.iterations, threads)
-    return MemoryFeed(TrainImages(row, dataset, ranks.device), batch_of)
+        return PhotoFeed(
+            experiment, dataset, ranks.device, run.seed, batch_of, experiment.iterations, threads
+        )
+    return MemoryFeed(TrainImages(experiment, dataset, ranks.device), batch_of)
 
 
 def evaluation_splits(
-    row: Experiment, dataset: AnyDataset, device: torch.device, threads: int
+    experiment: Experiment, dataset: AnyDataset, device: torch.device, threads: int
 ) -> dict[metrics.Split, Views]:
     """The splits a run is scored on: `test`, `val` where images are held out, and the training set
     as it is.
     """
     if isinstance(dataset, Photos):
-        keep, all_of = len(dataset.train) - row.holdout, len(dataset.train)
+        keep, all_of = len(dataset.train) - experiment.holdout, len(dataset.train)
         parts: dict[metrics.Split, Views] = {
             "test": CentralViews(
-                row, dataset, dataset.test, range(len(dataset.test)), device, threads
+                experiment, dataset, dataset.test, range(len(dataset.test)), device, threads
             )
         }
-        if row.holdout:
+        if experiment.holdout:
             parts["val"] = CentralViews(
-                row, dataset, dataset.train, range(keep, all_of), device, threads
+                experiment, dataset, dataset.train, range(keep, all_of), device, threads
             )
         return parts | {
-            "train": CentralViews(row, dataset, dataset.train, range(keep), device, threads)
+            "train": CentralViews(experiment, dataset, dataset.train, range(keep), device, threads)
         }
-    views: dict[metrics.Split, Views] = {"test": single_views(row, dataset, dataset.test, device)}
-    val = held_out(row, dataset)
+    views: dict[metrics.Split, Views] = {
+        "test": single_views(experiment, dataset, dataset.test, device)
+    }
+    val = held_out(experiment, dataset)
     if val is not None:
-        views["val"] = single_views(row, dataset, val, device)
-    views["train"] = single_views(row, dataset, training_split(row, dataset), device)
+        views["val"] = single_views(experiment, dataset, val, device)
+    views["train"] = single_views(experiment, dataset, training_split(experiment, dataset), device)
     return views

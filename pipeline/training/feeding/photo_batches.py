@@ -37,20 +37,22 @@ class Normaliser:
     scale: Tensor
 
     @classmethod
-    def of(cls, row: Experiment, photos: Photos, device: torch.device, side: int) -> "Normaliser":
+    def of(
+        cls, experiment: Experiment, photos: Photos, device: torch.device, side: int
+    ) -> "Normaliser":
         """A row's for squares of `side` pixels; values end up about within [-1, 1], or with unit
         deviation per channel.
         """
         scale: NDArray[np.floating] = np.full(3, 1 / 255)
         offset = photos.mean(side)
-        if row.normalisation == "none":
+        if experiment.normalisation == "none":
             offset = np.zeros_like(offset)
-        if row.normalisation == "channel_mean_std":
+        if experiment.normalisation == "channel_mean_std":
             offset, scale = (
                 np.broadcast_to(photos.channel_mean, offset.shape),
                 1 / photos.channel_std,
             )
-        if row.normalisation == "torchvision":
+        if experiment.normalisation == "torchvision":
             offset = np.broadcast_to(
                 255 * np.array(TORCHVISION_MEAN, dtype=np.float32), offset.shape
             )
@@ -107,7 +109,7 @@ class PhotoFeed:
 
     def __init__(
         self,
-        row: Experiment,
+        experiment: Experiment,
         photos: Photos,
         device: torch.device,
         seed: int,
@@ -115,9 +117,9 @@ class PhotoFeed:
         last: int,
         threads: int,
     ) -> None:
-        self.row, self.split, self.seed, self.last = row, photos.train, seed, last
+        self.experiment, self.split, self.seed, self.last = experiment, photos.train, seed, last
         self.batch_of = batch_of
-        self.normalise = Normaliser.of(row, photos, device, row.crop)
+        self.normalise = Normaliser.of(experiment, photos, device, experiment.crop)
         self.here = device.type == "cpu"
         self.pool = ThreadPoolExecutor(threads, "decode")
         self.coming: dict[int, Coming] = {}
@@ -145,17 +147,17 @@ class PhotoFeed:
         return self.normalise(coming.views, coming.shift), labels.to(self.normalise.offset.device)
 
     def _begin(self, batch: Batch) -> Coming:
-        size, side, shift = len(batch.ids), self.row.crop, None
-        if self.row.augmentation != "none" and self.row.colour:
+        size, side, shift = len(batch.ids), self.experiment.crop, None
+        if self.experiment.augmentation != "none" and self.experiment.colour:
             shift = colour_shift(
-                words_of(self.seed, batch.epochs, "colour", batch.ids), self.row.colour
+                words_of(self.seed, batch.epochs, "colour", batch.ids), self.experiment.colour
             )
         views = np.empty((size, side, side, 3), dtype=np.float32 if self.here else np.uint8)
 
         def fill(start: int) -> None:
             for place in range(start, min(start + STRIDE, size)):
                 content = self.split.encoded(batch.ids[place])
-                pixels = training_view(content, batch.words[place], self.row)
+                pixels = training_view(content, batch.words[place], self.experiment)
                 if self.here:
                     self.normalise.into(
                         views[place], pixels, None if shift is None else shift[place]
@@ -179,15 +181,15 @@ class CentralViews:
 
     def __init__(
         self,
-        row: Experiment,
+        experiment: Experiment,
         photos: Photos,
         split: PhotoSplit,
         ids: range,
         device: torch.device,
         threads: int,
     ) -> None:
-        self.row, self.split, self.ids, self.threads = row, split, ids, threads
-        self.normalise = Normaliser.of(row, photos, device, row.crop)
+        self.experiment, self.split, self.ids, self.threads = experiment, split, ids, threads
+        self.normalise = Normaliser.of(experiment, photos, device, experiment.crop)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -199,7 +201,7 @@ class CentralViews:
 
         def view(sample: int) -> NDArray[np.uint8]:
             image = decode(self.split.encoded(sample))
-            return centre(image.size, self.row.test_side, self.row.crop).of(image)
+            return centre(image.size, self.experiment.test_side, self.experiment.crop).of(image)
 
         for number, ids, pixels in decoded_ahead(
             numbers, self.ids, self.batch_size, view, self.threads

@@ -47,31 +47,32 @@ class Scorer:
     """
 
     def __init__(
-        self, protocol: Protocol, row: Experiment, photos: Photos, device: torch.device
+        self, protocol: Protocol, experiment: Experiment, photos: Photos, device: torch.device
     ) -> None:
-        self.protocol, self.row = protocol, row
-        self.looks = (row.crop, row.test_side, row.test_sides)
+        self.protocol, self.experiment = protocol, experiment
+        self.looks = (experiment.crop, experiment.test_side, experiment.test_sides)
         """What its views depend on, besides the photograph."""
         self.normalise = Normaliser.of(
-            row, photos, device, 1 if protocol == "multi_scale" else row.crop
+            experiment, photos, device, 1 if protocol == "multi_scale" else experiment.crop
         )
-        self.places = layout(row, image_size=row.crop).blocks[-1].convs[-1].size_out
+        self.places = layout(experiment, image_size=experiment.crop).blocks[-1].convs[-1].size_out
         """Side of the last map for a crop: what the global average pool sees."""
 
     def views(self, content: bytes) -> list[NDArray[np.uint8]]:
         """What is looked at of a photograph: squares, or the whole of it at each scale."""
         image = decode(content)
-        row = self.row
+        experiment = self.experiment
         match self.protocol:
             case "center_crop":
-                return [centre(image.size, row.test_side, row.crop).of(image)]
+                return [centre(image.size, experiment.test_side, experiment.crop).of(image)]
             case "ten_crop":
                 views = [
-                    window.of(image) for window in ten_windows(image.size, row.test_side, row.crop)
+                    window.of(image)
+                    for window in ten_windows(image.size, experiment.test_side, experiment.crop)
                 ]
                 return views + [view[:, ::-1] for view in views]
             case "multi_scale":
-                return [whole(image, side) for side in row.test_sides]
+                return [whole(image, side) for side in experiment.test_sides]
 
     def scores(self, network: ResNet, views: list[list[NDArray[np.uint8]]]) -> Tensor:
         """Mean softmax scores [n, classes] float64 of photographs by their views."""
@@ -80,7 +81,7 @@ class Scorer:
         for chosen in _alike(flat):
             x = self.normalise(np.stack([flat[number] for number in chosen]))
             with torch.autocast(
-                x.device.type, torch.bfloat16, enabled=self.row.precision == "bf16"
+                x.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
             ):
                 logits = network.dense(x, self.places)
             mean = logits.float().softmax(1).double().mean((2, 3))
@@ -107,7 +108,7 @@ def _alike(views: list[NDArray[np.uint8]]) -> Iterator[list[int]]:
 @torch.no_grad()
 def errors_of(
     networks: list[ResNet],
-    rows: list[Experiment],
+    experiments: list[Experiment],
     protocol: Protocol,
     photos: Photos,
     ranks: Ranks,
@@ -121,7 +122,7 @@ def errors_of(
     """
     for network in networks:
         network.eval()
-    scorers = [Scorer(protocol, row, photos, ranks.device) for row in rows]
+    scorers = [Scorer(protocol, experiment, photos, ranks.device) for experiment in experiments]
     split, batches = photos.test, -(-len(photos.test) // BATCH)
     wrong = torch.zeros(batches, 2, dtype=torch.float64, device=ranks.device)
 

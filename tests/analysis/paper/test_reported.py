@@ -33,7 +33,9 @@ def test_table_6_as_printed():
 
 
 def test_each_resnet_of_the_table_is_a_row_that_we_train():
-    assert set(RESNETS) == {name for name, row in EXPERIMENTS.items() if "table_6" in row.artifacts}
+    assert set(RESNETS) == {
+        name for name, experiment in EXPERIMENTS.items() if "table_6" in experiment.artifacts
+    }
     assert all(EXPERIMENTS[name].depth == row.layers for name, row in RESNETS.items())
 
 

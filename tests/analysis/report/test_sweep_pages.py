@@ -18,7 +18,7 @@ DIGITS = dict(dataset="digits", dataset_id="d1", comparable=False)
 
 
 def cell(position: int, setting: str, unchanged: bool = False) -> dict[str, object]:
-    row = experiment_named("resnet20", [setting] if setting else [], 800)
+    experiment = experiment_named("resnet20", [setting] if setting else [], 800)
     about = {
         "sweep": "5eed",
         "name": "lr",
@@ -27,7 +27,7 @@ def cell(position: int, setting: str, unchanged: bool = False) -> dict[str, obje
         "experiment": "resnet20",
     }
     return about | {
-        "position": position, "change": setting, "unchanged": unchanged, "fingerprint": row.fingerprint
+        "position": position, "change": setting, "unchanged": unchanged, "fingerprint": experiment.fingerprint
     }  # fmt: skip
 
 
@@ -40,12 +40,12 @@ def frames(build) -> Frames:
         ("lr=0.1", [9.0, 9.5]),
         ("lr=0.2", [8.0, 8.5]),
     ):
-        row = experiment_named("resnet20", [setting], 800)
+        experiment = experiment_named("resnet20", [setting], 800)
         runs, metrics = build(
             {"resnet20": errors},
-            overrides=row.deviations(),
+            overrides=experiment.deviations(),
             iterations=800,
-            fingerprint=row.fingerprint,
+            fingerprint=experiment.fingerprint,
             alone=setting == "lr=0.1",
             **DIGITS,
         )

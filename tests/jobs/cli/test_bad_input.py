@@ -152,9 +152,9 @@ def test_a_pickle_is_refused(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_a_checkpoint_that_is_not_ours(cli: Cli, storage: Storage, digits_dataset: Dataset) -> None:
-    row = experiment_named("resnet20", ["eval_every=8"], 8)
+    experiment = experiment_named("resnet20", ["eval_every=8"], 8)
     key = digits_dataset.id
-    run = Run(row, key, f"digits-{key[:8]}", 0)
+    run = Run(experiment, key, f"digits-{key[:8]}", 0)
     storage.write(
         f"{run.folder}/checkpoints/00000004/manifest.json",
         json.dumps({"format": "someone else's"}).encode(),

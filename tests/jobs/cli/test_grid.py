@@ -189,13 +189,13 @@ def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_pa
         "--storage",
         tmp_path,
     )
-    place, dataset = Storage(str(tmp_path)), digits_once()
-    write_dataset(place, dataset, {"kind": "embedded"})
+    storage, dataset = Storage(str(tmp_path)), digits_once()
+    write_dataset(storage, dataset, {"kind": "embedded"})
     for name in ("plain20", "plain56"):
         for seed in (*range(2), *range(3, 9)):
             run = Run(experiment_named(name, settings, 8), dataset.id, dataset.key, seed)
-            start_run(place, run, 1)
-            train(run, dataset, place, single(), Settings())
+            start_run(storage, run, 1)
+            train(run, dataset, storage, single(), Settings())
     done = cli("grid", "plain20", "plain56", "--until-decided", *options, timeout=580)
     assert done.returncode == 0, done.stdout + done.stderr
     said = [line for line in done.stdout.splitlines() if line.startswith("undecided with")]

@@ -80,10 +80,11 @@ def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(
     options = ("--iterations", "400", "--set", "precision=bf16", "--storage", tmp_path / "new")
     done = cli("train", "resnet20", "--dry-run", *options)
     assert done.returncode == 0, done.stderr
-    row = experiment_named("resnet20", ["precision=bf16"], 400)
-    run = Run(row, digits_dataset.id, digits_dataset.key, 0)
+    experiment = experiment_named("resnet20", ["precision=bf16"], 400)
+    run = Run(experiment, digits_dataset.id, digits_dataset.key, 0)
     assert (
-        "iterations          400 (paper: 64,000)" in done.stdout and row.fingerprint in done.stdout
+        "iterations          400 (paper: 64,000)" in done.stdout
+        and experiment.fingerprint in done.stdout
     )
     assert str(tmp_path / "new" / run.folder) in done.stdout
     assert not (tmp_path / "new").exists()

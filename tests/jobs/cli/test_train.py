@@ -50,10 +50,10 @@ def command(storage: Path, workers: int) -> list[str]:
     return ["train", "resnet20", *settings, *options, "--device", "cpu", "--storage", str(storage)]
 
 
-def ended(storage: Path) -> tuple[Checkpoint, list[tuple[int, str, float]]]:
+def ended(folder: Path) -> tuple[Checkpoint, list[tuple[int, str, float]]]:
     """The final checkpoint, and what was measured apart from speed."""
-    place, run = Storage(str(storage)), tiny_run()
-    checkpoint, history = newest_checkpoint(place, run), newest_history(place, run)
+    storage, run = Storage(str(folder)), tiny_run()
+    checkpoint, history = newest_checkpoint(storage, run), newest_history(storage, run)
     assert checkpoint is not None and history is not None and checkpoint.iteration == ITERATIONS
     points = [
         (p.iteration, p.metric, p.value) for p in history.points if p.metric != IMAGES_PER_SECOND
@@ -96,26 +96,26 @@ def test_a_finished_run_says_so_and_is_not_trained_again(cli: Cli, uninterrupted
 def test_killed_at_a_random_moment_and_continued_on_fewer_workers_ends_with_the_same_bytes(
     cli: Cli, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    place, run = Storage(str(tmp_path)), tiny_run()
+    storage, run = Storage(str(tmp_path)), tiny_run()
     line = [sys.executable, "-m", "jobs.cli", *command(tmp_path, workers=2)]
     process = subprocess.Popen(
         line, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not iterations(place, run) and time.monotonic() < deadline:
+    while not iterations(storage, run) and time.monotonic() < deadline:
         time.sleep(0.05)
     moment = random.Random(time.time_ns()).uniform(0.1, 2.0)
     time.sleep(moment)
     kill_all(process)
-    reached = max(iterations(place, run))
-    assert read_result(place, run) is None and 0 < reached < ITERATIONS, (
+    reached = max(iterations(storage, run))
+    assert read_result(storage, run) is None and 0 < reached < ITERATIONS, (
         f"killed after {moment} s at {reached}"
     )
     for left in list((tmp_path / "ray").iterdir()):  # a snapshot that was cut while Ray wrote it
         (left / "checkpoint_manager_snapshot.json").write_bytes(b"")
     done = cli(*command(tmp_path, workers=1))
     assert done.returncode == 0, done.stderr
-    history = newest_history(place, run)
+    history = newest_history(storage, run)
     assert history is not None and history.attempts[-1]["from_iteration"] > 0
     assert_same(uninterrupted, tmp_path)
 

@@ -33,8 +33,8 @@ def test_every_claims_rows_are_in_the_paper_grid(claim: str) -> None:
 def test_the_paper_grid_is_every_cifar_row_of_the_paper() -> None:
     own = {
         name
-        for name, row in EXPERIMENTS.items()
-        if row.family == "cifar" and row.artifacts != ("signals",)
+        for name, experiment in EXPERIMENTS.items()
+        if experiment.family == "cifar" and experiment.artifacts != ("signals",)
     }
     assert set(grids()["paper"]) == own
 
@@ -42,9 +42,18 @@ def test_the_paper_grid_is_every_cifar_row_of_the_paper() -> None:
 def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without_batch_norm() -> (
     None
 ):
-    rows = [EXPERIMENTS[name] for name in grids()["signals"]]
-    assert len({(row.shortcut, row.initialisation, row.norm) for row in rows}) == len(rows) == 12
-    assert {row.depth for row in rows} == {56}
+    experiments = [EXPERIMENTS[name] for name in grids()["signals"]]
+    assert (
+        len(
+            {
+                (experiment.shortcut, experiment.initialisation, experiment.norm)
+                for experiment in experiments
+            }
+        )
+        == len(experiments)
+        == 12
+    )
+    assert {experiment.depth for experiment in experiments} == {56}
 
 
 def test_grids_and_rows_mix_and_count_once() -> None:

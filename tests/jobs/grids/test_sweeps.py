@@ -41,22 +41,25 @@ def test_values_that_make_no_sweep_are_refused(settings: list[str], says: str) -
 
 
 def test_a_sweep_is_every_row_under_every_combination() -> None:
-    rows, (sweep,) = asked_for(
+    experiments, (sweep,) = asked_for(
         ["plain20", "resnet20"], ["lr=0.05,0.1", "momentum=0.8,0.9"], 640, CIFAR_TRAINING_IMAGES
     )
     assert sweep.name == "lr x momentum"
     assert [cell.change for cell in sweep.cells][:4] == [
         "lr=0.05, momentum=0.8", "lr=0.05, momentum=0.9", "lr=0.1, momentum=0.8", "lr=0.1, momentum=0.9",
     ]  # fmt: skip
-    assert len(rows) == 8 and {row.iterations for row in rows} == {640}
+    assert len(experiments) == 8 and {experiment.iterations for experiment in experiments} == {640}
     facts = sweep.facts("d1")
     assert [fact["unchanged"] for fact in facts] == [False, False, False, True] * 2
     assert len({fact["sweep"] for fact in facts}) == 1
 
 
 def test_without_several_values_there_is_no_sweep() -> None:
-    rows, sweeps = asked_for(["figure1"], ["lr=0.05"], None, CIFAR_TRAINING_IMAGES)
-    assert [row.name for row in rows] == ["plain20", "plain56"] and sweeps == []
+    experiments, sweeps = asked_for(["figure1"], ["lr=0.05"], None, CIFAR_TRAINING_IMAGES)
+    assert [experiment.name for experiment in experiments] == [
+        "plain20",
+        "plain56",
+    ] and sweeps == []
 
 
 def test_the_ledger_turns_one_switch_at_a_time() -> None:
@@ -64,13 +67,15 @@ def test_the_ledger_turns_one_switch_at_a_time() -> None:
     changed = [cell for cell in sweep.cells if cell.change]
     assert len(changed) == len(LEDGER_SWITCHES)
     for cell, switch in zip(changed, LEDGER_SWITCHES, strict=True):
-        paper = EXPERIMENTS[switch.experiment]
+        paper = EXPERIMENTS[switch.experiment_name]
         field = switch.setting.partition("=")[0]
         differing = {
-            f.name for f in fields(paper) if getattr(cell.row, f.name) != getattr(paper, f.name)
+            f.name
+            for f in fields(paper)
+            if getattr(cell.experiment, f.name) != getattr(paper, f.name)
         }
         assert field in differing and differing <= {field, "lr_drops", "eval_every"}
-    assert [cell.row for cell in sweep.cells if not cell.change] == [
+    assert [cell.experiment for cell in sweep.cells if not cell.change] == [
         EXPERIMENTS["resnet20"],
         EXPERIMENTS["resnet110"],
     ]

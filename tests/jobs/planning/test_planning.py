@@ -38,33 +38,36 @@ def test_amounts_are_what_a_run_computes(
 
     monkeypatch.setattr(ResNet, "forward", counted)
     train(run, digits_dataset, storage, ranks.single(), Settings())
-    row, sizes = run.experiment, (len(digits_dataset.train), len(digits_dataset.test))
-    assert amount(row, *sizes).iterations == row.iterations
-    assert amount(row, *sizes).forward == seen[False] + row.statistics_images
-    assert seen[True] >= row.iterations * row.global_batch_size + row.statistics_images
-    assert amount(row, *sizes, reached=row.iterations).nothing
-    halfway = amount(row, *sizes, reached=15)
-    assert halfway.iterations == 15 and 0 < halfway.forward < amount(row, *sizes).forward
+    experiment, sizes = run.experiment, (len(digits_dataset.train), len(digits_dataset.test))
+    assert amount(experiment, *sizes).iterations == experiment.iterations
+    assert amount(experiment, *sizes).forward == seen[False] + experiment.statistics_images
+    assert (
+        seen[True]
+        >= experiment.iterations * experiment.global_batch_size + experiment.statistics_images
+    )
+    assert amount(experiment, *sizes, reached=experiment.iterations).nothing
+    halfway = amount(experiment, *sizes, reached=15)
+    assert halfway.iterations == 15 and 0 < halfway.forward < amount(experiment, *sizes).forward
 
 
 def test_an_iterations_operations_are_the_papers_multiply_adds() -> None:
-    row = EXPERIMENTS["resnet50"]
-    assert iteration_flops(row) == pytest.approx(
+    experiment = EXPERIMENTS["resnet50"]
+    assert iteration_flops(experiment) == pytest.approx(
         6 * 3.8e9 * 256, rel=0.03
     )  # Table 1: 3.8e9 multiply-adds an image
     assert (
-        convolutions(EXPERIMENTS["resnet20"]) == 19 and convolutions(row) == 49
+        convolutions(EXPERIMENTS["resnet20"]) == 19 and convolutions(experiment) == 49
     )  # and a fully connected layer
 
 
 def test_a_row_between_two_probed_ones_lies_between_them() -> None:
-    rows = [EXPERIMENTS[name] for name in ("resnet20", "resnet32", "resnet56", "resnet110")]
-    shallow, middle, deep, deepest = rows
+    experiments = [EXPERIMENTS[name] for name in ("resnet20", "resnet32", "resnet56", "resnet110")]
+    shallow, middle, deep, deepest = experiments
     known = {
         shallow.fingerprint: Rate(1.0, 0.01, "probed"),
         deep.fingerprint: Rate(3.0, 0.03, "probed"),
     }
-    found = rates(rows, known)
+    found = rates(experiments, known)
     part = (iteration_flops(middle) - iteration_flops(shallow)) / (
         iteration_flops(deep) - iteration_flops(shallow)
     )
@@ -83,9 +86,9 @@ def test_a_row_between_two_probed_ones_lies_between_them() -> None:
 
 
 def test_rows_of_one_network_share_what_is_known() -> None:
-    rows = [small_row(lr=lr) for lr in (0.1, 0.2, 0.4)]
-    found = rates(rows, {rows[0].fingerprint: Rate(1.0, 0.1, "probed")})
-    assert [found[row.fingerprint].step for row in rows] == [1.0, 1.0, 1.0]
+    experiments = [small_row(lr=lr) for lr in (0.1, 0.2, 0.4)]
+    found = rates(experiments, {experiments[0].fingerprint: Rate(1.0, 0.1, "probed")})
+    assert [found[experiment.fingerprint].step for experiment in experiments] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -128,9 +131,9 @@ def test_longest_first_is_what_a_known_example_says() -> None:
 
 
 def test_a_plan_adds_up() -> None:
-    row = small_row()
-    runs = [Run(row, "d", "digits-d", seed) for seed in range(4)]
-    amounts = {run: amount(row, 1437, 360) for run in runs}
+    experiment = small_row()
+    runs = [Run(experiment, "d", "digits-d", seed) for seed in range(4)]
+    amounts = {run: amount(experiment, 1437, 360) for run in runs}
     rate = Rate(0.1, 0.001, "probed")
     found = [estimate(run, left, rate, 5.0, workers=1, units=1) for run, left in amounts.items()]
     each = 5.0 + 0.1 * amounts[runs[0]].iterations + 0.001 * amounts[runs[0]].forward
@@ -143,19 +146,21 @@ def test_a_plan_adds_up() -> None:
 
 
 def test_a_described_gpu_is_slower_shared_and_faster_with_more_workers() -> None:
-    row, card = EXPERIMENTS["resnet50"], CARDS["A100"]
-    assert published(row, card, 8, 1).step < published(row, card, 4, 1).step / 1.8
-    bf16 = published(replace(row, precision="bf16"), card, 1, 1)
-    assert row.global_batch_size / bf16.step == pytest.approx(
+    experiment, card = EXPERIMENTS["resnet50"], CARDS["A100"]
+    assert published(experiment, card, 8, 1).step < published(experiment, card, 4, 1).step / 1.8
+    bf16 = published(replace(experiment, precision="bf16"), card, 1, 1)
+    assert experiment.global_batch_size / bf16.step == pytest.approx(
         2470, rel=0.05
     )  # what NVIDIA publishes for an A100
-    eight = published(replace(row, precision="bf16"), card, 8, 1)
-    assert row.global_batch_size / eight.step == pytest.approx(16621, rel=0.05)
+    eight = published(replace(experiment, precision="bf16"), card, 8, 1)
+    assert experiment.global_batch_size / eight.step == pytest.approx(16621, rel=0.05)
     small = replace(
         EXPERIMENTS["resnet20"], precision="bf16"
     )  # launches bound it, so that sharing is free
     assert published(small, card, 1, 4).step == published(small, card, 1, 1).step
-    assert published(row, card, 1, 2).step == pytest.approx(2 * published(row, card, 1, 1).step)
+    assert published(experiment, card, 1, 2).step == pytest.approx(
+        2 * published(experiment, card, 1, 1).step
+    )
 
 
 def test_a_budget_buys_whole_claims_first() -> None:

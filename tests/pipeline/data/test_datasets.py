@@ -111,22 +111,22 @@ def test_what_is_no_dataset_is_refused(images: Images, said: str) -> None:
         canonical_dataset(DIGITS, images, digits_once().test)
 
 
-def test_written_and_read_back(place: Storage) -> None:
+def test_written_and_read_back(storage: Storage) -> None:
     dataset = digits_once()
-    manifest = write_dataset(place, dataset, {"kind": "embedded"})
-    for again in (read_dataset(place, dataset.id), verify_dataset(place, dataset.id)):
+    manifest = write_dataset(storage, dataset, {"kind": "embedded"})
+    for again in (read_dataset(storage, dataset.id), verify_dataset(storage, dataset.id)):
         assert (again.row, again.id) == (dataset.row, dataset.id)
         assert np.array_equal(again.train.pixels, dataset.train.pixels)
         assert np.array_equal(again.test.labels, dataset.test.labels)
-    assert stored_manifests(place) == [manifest]
+    assert stored_manifests(storage) == [manifest]
 
 
-def test_a_second_source_of_the_same_images_is_remembered_once(place: Storage) -> None:
+def test_a_second_source_of_the_same_images_is_remembered_once(storage: Storage) -> None:
     dataset = digits_once()
     for kind in ("a", "b", "b"):
-        write_dataset(place, dataset, {"kind": kind})
+        write_dataset(storage, dataset, {"kind": kind})
     official = replace(dataset, row=replace(DIGITS, name="renamed", comparable=True))
-    manifest = write_dataset(place, official, {"kind": "official"})
+    manifest = write_dataset(storage, official, {"kind": "official"})
     assert [source["kind"] for source in manifest["sources"]] == ["a", "b", "official"]
     assert (manifest["row"]["name"], manifest["row"]["comparable"]) == ("digits", True)
 
@@ -135,21 +135,21 @@ def test_a_second_source_of_the_same_images_is_remembered_once(place: Storage) -
     "damage",
     [lambda c: c[:-1], lambda c: c[:5000] + bytes([c[5000] ^ 1]) + c[5001:], lambda c: b""],
 )
-def test_a_damaged_file_is_not_read(place: Storage, damage: object) -> None:
+def test_a_damaged_file_is_not_read(storage: Storage, damage: object) -> None:
     dataset: Dataset = digits_once()
-    write_dataset(place, dataset, {})
+    write_dataset(storage, dataset, {})
     path = f"datasets/{dataset.id}/images.safetensors"
-    place.write(path, damage(place.read(path)))  # type: ignore[operator]
+    storage.write(path, damage(storage.read(path)))  # type: ignore[operator]
     with pytest.raises(InputError, match=r"damaged \(checksum differs\)"):
-        read_dataset(place, dataset.id)
+        read_dataset(storage, dataset.id)
 
 
-def test_a_dataset_that_is_not_there_says_how_to_get_it(place: Storage) -> None:
+def test_a_dataset_that_is_not_there_says_how_to_get_it(storage: Storage) -> None:
     with pytest.raises(InputError, match="data prepare"):
-        read_dataset(place, "0123456789abcdef")
+        read_dataset(storage, "0123456789abcdef")
 
 
-def test_images_without_a_manifest_are_not_a_dataset(place: Storage) -> None:
-    place.write("datasets/0123456789abcdef/images.safetensors", b"half")
-    assert read_manifest(place, "0123456789abcdef") is None
-    assert stored_manifests(place) == []
+def test_images_without_a_manifest_are_not_a_dataset(storage: Storage) -> None:
+    storage.write("datasets/0123456789abcdef/images.safetensors", b"half")
+    assert read_manifest(storage, "0123456789abcdef") is None
+    assert stored_manifests(storage) == []

@@ -54,9 +54,9 @@ def test_every_layout_gives_the_same_dataset(tmp_path: Path) -> None:
     assert found["parquet"] == found["folders"] == found["tar"]
 
 
-def test_an_image_is_found_by_its_id_with_its_label(tmp_path: Path, place: Storage) -> None:
+def test_an_image_is_found_by_its_id_with_its_label(tmp_path: Path, storage: Storage) -> None:
     images = pictures()
-    photos = open_photos(place, ingested(place, as_tars(tmp_path / "t", images))["id"], None)
+    photos = open_photos(storage, ingested(storage, as_tars(tmp_path / "t", images))["id"], None)
     for split, name in ((photos.train, "train"), (photos.test, "test")):
         known = {content: label for _, label, content in images[name]}
         stored = [split.encoded(i) for i in range(len(split))]
@@ -68,10 +68,10 @@ def test_an_image_is_found_by_its_id_with_its_label(tmp_path: Path, place: Stora
 
 
 def test_the_mean_image_is_that_of_the_training_images_centres(
-    tmp_path: Path, place: Storage
+    tmp_path: Path, storage: Storage
 ) -> None:
     images = pictures()
-    photos = open_photos(place, ingested(place, as_parquet(tmp_path / "p", images))["id"], None)
+    photos = open_photos(storage, ingested(storage, as_parquet(tmp_path / "p", images))["id"], None)
     views = [
         centre(image.size, 256, 224).of(image)
         for _, _, content in images["train"]
@@ -89,48 +89,48 @@ def test_grey_and_cmyk_become_rgb() -> None:
 
 
 def test_what_was_interrupted_goes_on_with_the_parts_that_have_no_record(
-    tmp_path: Path, place: Storage
+    tmp_path: Path, storage: Storage
 ) -> None:
     source = as_parquet(tmp_path / "p", pictures())
-    first = ingested(place, source)
+    first = ingested(storage, source)
     listing = list_source(source)
     key = Reading().key(listing, str(source))
-    place.write(record_path(key, 0), b"half a rec")
-    assert [read_record(place, key, n, Reading()) is None for n in range(len(listing.parts))] == [
+    storage.write(record_path(key, 0), b"half a rec")
+    assert [read_record(storage, key, n, Reading()) is None for n in range(len(listing.parts))] == [
         True,
         False,
     ]
-    assert ingested(place, source) == first
+    assert ingested(storage, source) == first
 
 
 def test_scaling_down_makes_another_dataset_and_never_enlarges(
-    tmp_path: Path, place: Storage
+    tmp_path: Path, storage: Storage
 ) -> None:
     source = as_parquet(tmp_path / "p", pictures())
     whole, smaller = (
-        ingested(place, source),
-        ingested(place, source, Reading(longest_short_side=224)),
+        ingested(storage, source),
+        ingested(storage, source, Reading(longest_short_side=224)),
     )
     assert whole["id"] != smaller["id"] and smaller["longest_short_side"] == 224
-    photos = open_photos(place, smaller["id"], None)
+    photos = open_photos(storage, smaller["id"], None)
     sides = sorted({min(decode(photos.train.encoded(i)).size) for i in range(12)})
     assert sides == [64, 70, 75, 224]  # 260 became 224, the others stayed
     assert not smaller["row"]["comparable"]
 
 
-def test_a_damaged_shard_is_named(tmp_path: Path, place: Storage) -> None:
-    manifest = ingested(place, as_parquet(tmp_path / "p", pictures()))
-    shard = Path(place.path(manifest["shards"][0]["path"]))
+def test_a_damaged_shard_is_named(tmp_path: Path, storage: Storage) -> None:
+    manifest = ingested(storage, as_parquet(tmp_path / "p", pictures()))
+    shard = Path(storage.path(manifest["shards"][0]["path"]))
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     with pytest.raises(InputError, match=rf"{shard.name}: damaged or missing"):
-        verify_photos(place, manifest, silent)
+        verify_photos(storage, manifest, silent)
 
 
-def test_the_labels_of_a_png_named_jpeg_and_a_note(tmp_path: Path, place: Storage) -> None:
+def test_the_labels_of_a_png_named_jpeg_and_a_note(tmp_path: Path, storage: Storage) -> None:
     images = pictures()
     name, label, _ = images["train"][0]
     images["train"][0] = (name, label, photograph(3, (80, 60), form="PNG"))
-    manifest = ingested(place, as_tars(tmp_path / "t", images))
+    manifest = ingested(storage, as_tars(tmp_path / "t", images))
     assert [note.rpartition(": ")[2] for note in manifest["notes"]] == [f"{name} is a PNG"]
 
 
@@ -150,22 +150,22 @@ def cut(content: bytes) -> bytes:
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_bad_image_is_named_and_can_be_left_out(
-    tmp_path: Path, place: Storage, layout: str, content: bytes, says: str
+    tmp_path: Path, storage: Storage, layout: str, content: bytes, says: str
 ) -> None:
     images = pictures()
     name, label, _ = images["train"][5]
     images["train"][5] = (name, label, content)
     source = LAYOUTS[layout](tmp_path / "source", images)
     with pytest.raises(InputError, match=says) as raised:
-        ingested(place, source)
-    assert "\n" not in str(raised.value) and not place.names("datasets")
+        ingested(storage, source)
+    assert "\n" not in str(raised.value) and not storage.names("datasets")
     where = name if layout != "parquet" else "row 6"  # rows are written in reverse
     assert f"{where}: not" in str(raised.value)
-    manifest = ingested(place, source, Reading(excluded=(where,)))
+    manifest = ingested(storage, source, Reading(excluded=(where,)))
     assert manifest["train_images"] == 11 and len(manifest["left_out"]) == 1
-    assert ingested(place, source, Reading(excluded=(where,))) == manifest
+    assert ingested(storage, source, Reading(excluded=(where,))) == manifest
     with pytest.raises(InputError, match=r"--exclude nothing\.JPEG: no image"):
-        ingested(place, source, Reading(excluded=(where, "nothing.JPEG")))
+        ingested(storage, source, Reading(excluded=(where, "nothing.JPEG")))
 
 
 def without(files: dict[str, bytes], name: str) -> dict[str, bytes]:
@@ -212,7 +212,7 @@ def test_what_is_wrong_with_a_tar_is_said(tmp_path: Path) -> None:
         list_source(path)
 
 
-def test_an_inner_tar_that_is_cut_or_leads_out_is_refused(tmp_path: Path, place: Storage) -> None:
+def test_an_inner_tar_that_is_cut_or_leads_out_is_refused(tmp_path: Path, storage: Storage) -> None:
     path = as_tars(tmp_path / "t", pictures())
     for inner, says in (
         (tar_bytes({"a.JPEG": photograph(1, (50, 50))})[:700], "not a whole tar file|cut off"),
@@ -221,15 +221,17 @@ def test_an_inner_tar_that_is_cut_or_leads_out_is_refused(tmp_path: Path, place:
         classes = {f"{wnid}.tar": inner for wnid in WNIDS}
         (path / photo_sources.TRAIN_TAR).write_bytes(tar_bytes(classes))
         with pytest.raises(InputError, match=says):
-            ingested(place, path)
+            ingested(storage, path)
 
 
-def test_labels_out_of_range_and_missing_columns_are_named(tmp_path: Path, place: Storage) -> None:
+def test_labels_out_of_range_and_missing_columns_are_named(
+    tmp_path: Path, storage: Storage
+) -> None:
     images = pictures()
     name, _, content = images["train"][0]
     images["train"][0] = (name, 1000, content)
     with pytest.raises(InputError, match=r"row 11: label 1000, labels go from 0 to 999"):
-        ingested(place, as_parquet(tmp_path / "p", images))
+        ingested(storage, as_parquet(tmp_path / "p", images))
     table = pq.read_table(tmp_path / "p" / "train-0.parquet").drop_columns("label")
     pq.write_table(table, tmp_path / "p" / "train-0.parquet")
     with pytest.raises(InputError, match="has no column label"):
@@ -250,11 +252,11 @@ def test_folders_say_which_class_is_missing(tmp_path: Path) -> None:
 
 
 def test_leaving_out_more_or_less_never_touches_a_dataset_that_is_there(
-    tmp_path: Path, place: Storage
+    tmp_path: Path, storage: Storage
 ) -> None:
     source, known = as_tars(tmp_path / "t", pictures()), {}
     for excluded in ((), ("n01440764_0.JPEG",), ("n01443537_1.JPEG",), ()):
-        manifest = ingested(place, source, Reading(excluded=excluded))
+        manifest = ingested(storage, source, Reading(excluded=excluded))
         assert (manifest["train_images"], len(manifest["left_out"])) == (
             12 - len(excluded),
             len(excluded),
@@ -262,33 +264,33 @@ def test_leaving_out_more_or_less_never_touches_a_dataset_that_is_there(
         known[manifest["id"]] = manifest
     assert len(known) == 3
     for manifest in known.values():
-        verify_photos(place, manifest, silent)
+        verify_photos(storage, manifest, silent)
 
 
-def test_a_shard_that_is_gone_or_damaged_is_made_again(tmp_path: Path, place: Storage) -> None:
+def test_a_shard_that_is_gone_or_damaged_is_made_again(tmp_path: Path, storage: Storage) -> None:
     source = as_parquet(tmp_path / "p", pictures())
-    manifest = ingested(place, source)
-    shard = Path(place.path(manifest["shards"][0]["path"]))
+    manifest = ingested(storage, source)
+    shard = Path(storage.path(manifest["shards"][0]["path"]))
     content = shard.read_bytes()
     shard.unlink()
     with pytest.raises(InputError, match="damaged or missing"):
-        check_files(place, manifest, silent)
-    assert ingested(place, source) == manifest and shard.read_bytes() == content
-    check_files(place, manifest, silent)
+        check_files(storage, manifest, silent)
+    assert ingested(storage, source) == manifest and shard.read_bytes() == content
+    check_files(storage, manifest, silent)
 
 
 def test_the_same_photographs_in_another_layout_leave_one_set_of_shards(
-    tmp_path: Path, place: Storage
+    tmp_path: Path, storage: Storage
 ) -> None:
-    first = ingested(place, as_parquet(tmp_path / "p", pictures()))
-    second = ingested(place, as_folders(tmp_path / "f", pictures()))
+    first = ingested(storage, as_parquet(tmp_path / "p", pictures()))
+    second = ingested(storage, as_folders(tmp_path / "f", pictures()))
     assert second["id"] == first["id"] and [source["kind"] for source in second["sources"]] == [
         "parquet",
         "folders",
     ]
-    shards = {name for name in place.names("photographs") if name.endswith(".arrow")}
+    shards = {name for name in storage.names("photographs") if name.endswith(".arrow")}
     assert shards == {Path(shard["path"]).name for shard in second["shards"]}
-    verify_photos(place, second, silent)
+    verify_photos(storage, second, silent)
 
 
 def test_a_tar_that_is_cut_where_a_file_ends_is_not_taken_for_whole(tmp_path: Path) -> None:

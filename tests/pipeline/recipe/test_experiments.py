@@ -35,17 +35,21 @@ OTHER_VALUES: dict[str, Any] = dict(
 
 def test_the_24_configurations_of_the_paper_are_rows_and_ten_without_its_care() -> None:
     assert list(EXPERIMENTS) == CIFAR + SIGNALS + IMAGENET
-    assert all(name == row.name for name, row in EXPERIMENTS.items())
+    assert all(name == experiment.name for name, experiment in EXPERIMENTS.items())
 
 
 @pytest.mark.parametrize("name", CIFAR)
 def test_cifar_rows_follow_section_4_2(name: str) -> None:
-    row = EXPERIMENTS[name]
-    assert (row.family, row.iterations, row.lr_drops) == ("cifar", 64_000, (32_000, 48_000))
-    assert (row.global_batch_size, row.bn_group, row.groups) == (128, 64, 2)
-    assert (row.lr, row.momentum, row.weight_decay) == (0.1, 0.9, 1e-4)
-    assert row.shortcut == ("none" if "plain" in name else "A")
-    assert (row.augmentation, row.normalisation, row.precision) == (
+    experiment = EXPERIMENTS[name]
+    assert (experiment.family, experiment.iterations, experiment.lr_drops) == (
+        "cifar",
+        64_000,
+        (32_000, 48_000),
+    )
+    assert (experiment.global_batch_size, experiment.bn_group, experiment.groups) == (128, 64, 2)
+    assert (experiment.lr, experiment.momentum, experiment.weight_decay) == (0.1, 0.9, 1e-4)
+    assert experiment.shortcut == ("none" if "plain" in name else "A")
+    assert (experiment.augmentation, experiment.normalisation, experiment.precision) == (
         "pad_crop_flip",
         "per_pixel_mean",
         "fp32",
@@ -54,38 +58,45 @@ def test_cifar_rows_follow_section_4_2(name: str) -> None:
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_imagenet_rows_follow_section_3_4(name: str) -> None:
-    row = EXPERIMENTS[name]
+    experiment = EXPERIMENTS[name]
     times = 3 if name.endswith("-3x") else 1
-    assert row.iterations == 600_000 * times
-    assert row.lr_drops == (150_000 * times, 300_000 * times)
-    assert (row.family, row.global_batch_size, row.bn_group, row.groups) == ("imagenet", 256, 32, 8)
-    assert row.block == ("bottleneck" if row.depth >= 50 else "basic")
+    assert experiment.iterations == 600_000 * times
+    assert experiment.lr_drops == (150_000 * times, 300_000 * times)
+    assert (
+        experiment.family,
+        experiment.global_batch_size,
+        experiment.bn_group,
+        experiment.groups,
+    ) == ("imagenet", 256, 32, 8)
+    assert experiment.block == ("bottleneck" if experiment.depth >= 50 else "basic")
 
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_rows_for_the_signals_differ_from_their_network_in_norm_and_initialisation_alone(
     name: str,
 ) -> None:
-    row, base = EXPERIMENTS[name], EXPERIMENTS[name.partition("-")[0]]
+    experiment, base = EXPERIMENTS[name], EXPERIMENTS[name.partition("-")[0]]
     same = dict(name=base.name, artifacts=base.artifacts, norm="batch", initialisation="he_fan_in")
-    assert replace(row, **same) == base
-    assert (row.norm == "none") == ("-nobn" in name)
-    assert row.initialisation == {"gaussian": "gaussian_0.01", "xavier": "xavier"}.get(
+    assert replace(experiment, **same) == base
+    assert (experiment.norm == "none") == ("-nobn" in name)
+    assert experiment.initialisation == {"gaussian": "gaussian_0.01", "xavier": "xavier"}.get(
         name.split("-")[-1], "he_fan_in"
     )
 
 
 def test_footnotes_three_to_five_are_rows() -> None:
-    cited = {row.artifacts[0]: [] for row in EXPERIMENTS.values()}
-    for row in EXPERIMENTS.values():
-        cited[row.artifacts[0]].append(row.name)
+    cited = {experiment.artifacts[0]: [] for experiment in EXPERIMENTS.values()}
+    for experiment in EXPERIMENTS.values():
+        cited[experiment.artifacts[0]].append(experiment.name)
     assert cited["footnote_3"] == ["plain18-3x", "plain34-3x"]
     assert cited["footnote_4"] == ["plain50"]
     assert cited["footnote_5"] == ["resnet110-nowarmup"]
 
 
 def test_table_6_holds_the_six_residual_cifar_networks() -> None:
-    in_table = [row.depth for row in EXPERIMENTS.values() if "table_6" in row.artifacts]
+    in_table = [
+        experiment.depth for experiment in EXPERIMENTS.values() if "table_6" in experiment.artifacts
+    ]
     assert in_table == [20, 32, 44, 56, 110, 1202]
 
 
@@ -103,14 +114,14 @@ def test_golden_fingerprint() -> None:
 
 
 def test_no_two_rows_share_a_fingerprint() -> None:
-    assert len({row.fingerprint for row in EXPERIMENTS.values()}) == len(EXPERIMENTS)
+    assert len({experiment.fingerprint for experiment in EXPERIMENTS.values()}) == len(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("field", OTHER_VALUES)
 def test_every_field_is_part_of_the_fingerprint(field: str) -> None:
-    row = replace(RESNET20, augmentation="none")  # which both families have
+    experiment = replace(RESNET20, augmentation="none")  # which both families have
     other = {field: OTHER_VALUES[field]} if field != "augmentation" else {field: "pad_crop_flip"}
-    assert replace(row, **other).fingerprint != row.fingerprint
+    assert replace(experiment, **other).fingerprint != experiment.fingerprint
 
 
 def test_augmentation_belongs_to_a_family() -> None:
@@ -146,7 +157,10 @@ def test_scaled_to_moves_drops_and_evaluations_along(
 
 
 def test_scaling_to_its_own_length_is_the_same_row() -> None:
-    assert all(row.scaled_to(row.iterations) == row for row in EXPERIMENTS.values())
+    assert all(
+        experiment.scaled_to(experiment.iterations) == experiment
+        for experiment in EXPERIMENTS.values()
+    )
 
 
 def test_deviations_name_what_differs_from_the_paper() -> None:
@@ -238,5 +252,10 @@ def test_an_untrainable_request_is_one_line(
 
 
 def test_settings_apply_after_scaling() -> None:
-    row: Experiment = experiment_named("resnet20", ["eval_every=7", "lr=0.05"], 640)
-    assert (row.iterations, row.lr_drops, row.eval_every, row.lr) == (640, (320, 480), 7, 0.05)
+    experiment: Experiment = experiment_named("resnet20", ["eval_every=7", "lr=0.05"], 640)
+    assert (experiment.iterations, experiment.lr_drops, experiment.eval_every, experiment.lr) == (
+        640,
+        (320, 480),
+        7,
+        0.05,
+    )

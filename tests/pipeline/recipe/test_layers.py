@@ -65,10 +65,10 @@ def test_a_stride_in_the_3x3_costs_more_multiply_adds(name: str, exact: int, gig
 
 @pytest.mark.parametrize("depth", CIFAR_PARAMS_A)
 def test_cifar_parameters_by_shortcut(depth: int) -> None:
-    row = replace(EXPERIMENTS["resnet20"], depth=depth)
-    assert layout(row).params == CIFAR_PARAMS_A[depth]
-    assert layout(replace(row, shortcut="none")).params == CIFAR_PARAMS_A[depth]
-    assert layout(replace(row, shortcut="B")).params == CIFAR_PARAMS_B[depth]
+    experiment = replace(EXPERIMENTS["resnet20"], depth=depth)
+    assert layout(experiment).params == CIFAR_PARAMS_A[depth]
+    assert layout(replace(experiment, shortcut="none")).params == CIFAR_PARAMS_A[depth]
+    assert layout(replace(experiment, shortcut="B")).params == CIFAR_PARAMS_B[depth]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,12 @@ def test_parameters_round_to_what_table_6_prints(depth: int, printed: str) -> No
 
 
 def test_depth_is_the_number_in_the_name() -> None:
-    for name, row in EXPERIMENTS.items():
-        assert layout(row).depth == row.depth == int(name.split("-")[0].lstrip("plainrest"))
+    for name, experiment in EXPERIMENTS.items():
+        assert (
+            layout(experiment).depth
+            == experiment.depth
+            == int(name.split("-")[0].lstrip("plainrest"))
+        )
 
 
 def test_plain_and_option_a_have_equal_cost() -> None:
@@ -167,8 +171,8 @@ def test_an_odd_side_is_halved_upwards() -> None:
     ],
 )
 def test_the_module_is_the_layer_list(name: str, changes: dict, size: int) -> None:
-    row = replace(EXPERIMENTS[name], **changes)
-    plan, network = layout(row, image_size=size), ResNet(row).eval()
+    experiment = replace(EXPERIMENTS[name], **changes)
+    plan, network = layout(experiment, image_size=size), ResNet(experiment).eval()
     seen = {}
 
     def look(module: nn.Conv2d, inputs: tuple, output: torch.Tensor) -> None:

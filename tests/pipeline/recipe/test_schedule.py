@@ -52,15 +52,15 @@ def test_warmup_is_looked_at_every_25_iterations(iteration: int) -> None:
 
 
 def test_only_the_two_deepest_rows_warm_up_and_footnote_5_does_not() -> None:
-    warm = [name for name, row in EXPERIMENTS.items() if row.warmup_lr is not None]
+    warm = [name for name, experiment in EXPERIMENTS.items() if experiment.warmup_lr is not None]
     assert warm == ["resnet110", "resnet1202"]
     assert lr_at(EXPERIMENTS["resnet110-nowarmup"], 0, None) == 0.1
     assert not warmup_ends(EXPERIMENTS["resnet110-nowarmup"], 400, 0)
 
 
 def test_evaluations_are_at_multiples_and_milestones() -> None:
-    row = replace(RESNET20, iterations=25, lr_drops=(12, 18), eval_every=10)
-    assert [i for i in range(1, 26) if evaluates_after(row, i)] == [10, 12, 18, 20, 25]
+    experiment = replace(RESNET20, iterations=25, lr_drops=(12, 18), eval_every=10)
+    assert [i for i in range(1, 26) if evaluates_after(experiment, i)] == [10, 12, 18, 20, 25]
 
 
 def test_milestones_are_the_ends_of_constant_rates() -> None:

@@ -53,9 +53,9 @@ def test_there_is_none_before_the_first(tmp_path: Path) -> None:
     assert newest_history(Storage(str(tmp_path)), RUN) is None
 
 
-def test_the_newest_is_read_back_whole(place: Storage) -> None:
-    assert newest_checkpoint(place, RUN) == checkpoint(20)
-    assert newest_history(place, RUN) == History.from_json(checkpoint(20).files["history.json"])
+def test_the_newest_is_read_back_whole(storage: Storage) -> None:
+    assert newest_checkpoint(storage, RUN) == checkpoint(20)
+    assert newest_history(storage, RUN) == History.from_json(checkpoint(20).files["history.json"])
 
 
 @pytest.mark.parametrize(
@@ -63,62 +63,62 @@ def test_the_newest_is_read_back_whole(place: Storage) -> None:
     [lambda c: c[:-1], lambda c: c + b"x", lambda c: c[:9] + b"!" + c[10:], lambda c: b"", None],
 )
 def test_a_damaged_or_missing_file_falls_back_to_the_older_one(
-    place: Storage, damage: Callable[[bytes], bytes] | None
+    storage: Storage, damage: Callable[[bytes], bytes] | None
 ) -> None:
     path = f"{folder(RUN, 20)}/weights"
     if damage is None:
-        place.delete(path)
+        storage.delete(path)
     else:
-        place.write(path, damage(place.read(path)))
-    assert newest_checkpoint(place, RUN) == checkpoint(10)
+        storage.write(path, damage(storage.read(path)))
+    assert newest_checkpoint(storage, RUN) == checkpoint(10)
 
 
-def test_one_without_a_manifest_is_half_written(place: Storage) -> None:
-    place.delete(f"{folder(RUN, 20)}/manifest.json")
-    assert newest_checkpoint(place, RUN) == checkpoint(10)
-    history = newest_history(place, RUN)
+def test_one_without_a_manifest_is_half_written(storage: Storage) -> None:
+    storage.delete(f"{folder(RUN, 20)}/manifest.json")
+    assert newest_checkpoint(storage, RUN) == checkpoint(10)
+    history = newest_history(storage, RUN)
     assert history is not None
     assert history.iteration == 10
 
 
-def test_all_damaged_means_none(place: Storage) -> None:
+def test_all_damaged_means_none(storage: Storage) -> None:
     for iteration in (10, 20):
-        place.write(f"{folder(RUN, iteration)}/weights", b"")
-    assert newest_checkpoint(place, RUN) is None
+        storage.write(f"{folder(RUN, iteration)}/weights", b"")
+    assert newest_checkpoint(storage, RUN) is None
 
 
-def test_a_repaired_iteration_can_be_saved_again(place: Storage) -> None:
-    place.write(f"{folder(RUN, 20)}/weights", b"")
-    save_checkpoint(place, RUN, checkpoint(20))
-    assert newest_checkpoint(place, RUN) == checkpoint(20)
+def test_a_repaired_iteration_can_be_saved_again(storage: Storage) -> None:
+    storage.write(f"{folder(RUN, 20)}/weights", b"")
+    save_checkpoint(storage, RUN, checkpoint(20))
+    assert newest_checkpoint(storage, RUN) == checkpoint(20)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff", b'{"format": "resnet-repro'])
-def test_a_manifest_that_cannot_be_parsed_is_damage(place: Storage, content: bytes) -> None:
-    place.write(f"{folder(RUN, 20)}/manifest.json", content)
-    assert newest_checkpoint(place, RUN) == checkpoint(10)
+def test_a_manifest_that_cannot_be_parsed_is_damage(storage: Storage, content: bytes) -> None:
+    storage.write(f"{folder(RUN, 20)}/manifest.json", content)
+    assert newest_checkpoint(storage, RUN) == checkpoint(10)
 
 
-def test_a_foreign_folder_is_refused(place: Storage) -> None:
-    place.write(f"{RUN.folder}/checkpoints/epoch_3/model.pt", b"")
+def test_a_foreign_folder_is_refused(storage: Storage) -> None:
+    storage.write(f"{RUN.folder}/checkpoints/epoch_3/model.pt", b"")
     with pytest.raises(InputError, match="epoch_3: not a checkpoint of ours; move it away"):
-        newest_checkpoint(place, RUN)
+        newest_checkpoint(storage, RUN)
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b'{"format": "other/1"}'])
-def test_a_foreign_manifest_is_refused(place: Storage, content: bytes) -> None:
-    place.write(f"{folder(RUN, 20)}/manifest.json", content)
+def test_a_foreign_manifest_is_refused(storage: Storage, content: bytes) -> None:
+    storage.write(f"{folder(RUN, 20)}/manifest.json", content)
     with pytest.raises(InputError, match="not a checkpoint of ours"):
-        newest_checkpoint(place, RUN)
+        newest_checkpoint(storage, RUN)
 
 
-def test_another_runs_checkpoint_is_refused(place: Storage) -> None:
+def test_another_runs_checkpoint_is_refused(storage: Storage) -> None:
     path = f"{folder(RUN, 20)}/manifest.json"
-    manifest = loads(place.read(path))
+    manifest = loads(storage.read(path))
     manifest["identity"]["seed"] = 4
-    place.write(path, dumps(manifest).encode())
+    storage.write(path, dumps(manifest).encode())
     with pytest.raises(InputError, match=r"a checkpoint of another run .*'seed': 4"):
-        newest_checkpoint(place, RUN)
+        newest_checkpoint(storage, RUN)
 
 
 def test_the_last_two_and_the_milestones_are_kept(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_the_last_two_and_the_milestones_are_kept(tmp_path: Path) -> None:
     ]
 
 
-def test_unfinished_ones_ahead_never_take_the_place_of_a_finished_one(place: Storage) -> None:
+def test_unfinished_ones_ahead_never_take_the_place_of_a_finished_one(storage: Storage) -> None:
     for iteration in (28, 30):  # of attempts that got further and died while they wrote
-        place.write(f"{folder(RUN, iteration)}/weights", b"half")
-    save_checkpoint(place, RUN, checkpoint(26))
-    assert iterations(place, RUN) == [20, 26]
-    assert newest_checkpoint(place, RUN) == checkpoint(26)
+        storage.write(f"{folder(RUN, iteration)}/weights", b"half")
+    save_checkpoint(storage, RUN, checkpoint(26))
+    assert iterations(storage, RUN) == [20, 26]
+    assert newest_checkpoint(storage, RUN) == checkpoint(26)

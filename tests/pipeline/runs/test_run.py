@@ -40,49 +40,49 @@ def test_row_dataset_and_seed_each_make_another_run_in_another_folder() -> None:
     assert RUN.folder == "runs/resnet20-c289b6b5/tiny-01234567/seed-3"
 
 
-def test_threads_are_fixed_at_the_first_start(place: Storage) -> None:
-    assert start_run(place, RUN, threads=2) == 2
-    assert start_run(place, RUN, threads=8) == 2
-    assert loads(place.read(f"{RUN.folder}/run.json"))["experiment"]["lr"] == 0.1
+def test_threads_are_fixed_at_the_first_start(storage: Storage) -> None:
+    assert start_run(storage, RUN, threads=2) == 2
+    assert start_run(storage, RUN, threads=8) == 2
+    assert loads(storage.read(f"{RUN.folder}/run.json"))["experiment"]["lr"] == 0.1
 
 
-def test_a_result_is_there_when_nothing_is_left_to_do(place: Storage) -> None:
-    assert read_result(place, RUN) is None
-    written = write_result(place, RUN, "finished", {"final": {TEST_ERR: 8.75}})
-    assert read_result(place, RUN) == written
+def test_a_result_is_there_when_nothing_is_left_to_do(storage: Storage) -> None:
+    assert read_result(storage, RUN) is None
+    written = write_result(storage, RUN, "finished", {"final": {TEST_ERR: 8.75}})
+    assert read_result(storage, RUN) == written
     assert (written["status"], written["identity"]) == ("finished", RUN.identity)
 
 
 @pytest.mark.parametrize("file", ["run.json", "result.json"])
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"[1]", b'{"format": "other"}', b"\xff"])
-def test_a_foreign_file_is_refused(place: Storage, file: str, content: bytes) -> None:
-    place.write(f"{RUN.folder}/{file}", content)
+def test_a_foreign_file_is_refused(storage: Storage, file: str, content: bytes) -> None:
+    storage.write(f"{RUN.folder}/{file}", content)
     with pytest.raises(InputError, match="not a file of ours; move it away"):
-        start_run(place, RUN, 1) if file == "run.json" else read_result(place, RUN)
+        start_run(storage, RUN, 1) if file == "run.json" else read_result(storage, RUN)
 
 
-def test_another_runs_files_are_refused(place: Storage) -> None:
+def test_another_runs_files_are_refused(storage: Storage) -> None:
     other = replace(RUN, experiment=replace(ROW, lr=0.05))
-    start_run(place, other, 1)
-    write_result(place, other, "finished", {})
+    start_run(storage, other, 1)
+    write_result(storage, other, "finished", {})
     for file in ("run.json", "result.json"):
-        place.write(f"{RUN.folder}/{file}", place.read(f"{other.folder}/{file}"))
+        storage.write(f"{RUN.folder}/{file}", storage.read(f"{other.folder}/{file}"))
     with pytest.raises(InputError, match=r"run\.json: belongs to another run"):
-        start_run(place, RUN, 1)
+        start_run(storage, RUN, 1)
     with pytest.raises(InputError, match=r"result\.json: belongs to another run"):
-        read_result(place, RUN)
+        read_result(storage, RUN)
 
 
-def test_heartbeat_round_trip_and_a_torn_one_is_none(place: Storage) -> None:
-    assert read_heartbeat(place, RUN) is None
-    write_heartbeat(place, RUN, 40, 123.5, 1_700_000_000_000)
-    assert read_heartbeat(place, RUN) == {
+def test_heartbeat_round_trip_and_a_torn_one_is_none(storage: Storage) -> None:
+    assert read_heartbeat(storage, RUN) is None
+    write_heartbeat(storage, RUN, 40, 123.5, 1_700_000_000_000)
+    assert read_heartbeat(storage, RUN) == {
         "iteration": 40,
         "images_per_second": 123.5,
         "time_ms": 1_700_000_000_000,
     }
-    place.write(f"{RUN.folder}/progress.json", b'{"iterat')
-    assert read_heartbeat(place, RUN) is None
+    storage.write(f"{RUN.folder}/progress.json", b'{"iterat')
+    assert read_heartbeat(storage, RUN) is None
 
 
 def test_a_history_round_trips_to_the_last_digit() -> None:

@@ -24,16 +24,16 @@ from pipeline.training.step.train_state import Trainee
 from tests.pipeline.data.photographs import photograph
 from tests.pipeline.training.small_runs import digits_once, small_run
 
-CIFAR = [row for row in EXPERIMENTS.values() if row.family == "cifar"]
-RESIDUAL = [row for row in CIFAR if row.name.startswith("resnet")]
+CIFAR = [experiment for experiment in EXPERIMENTS.values() if experiment.family == "cifar"]
+RESIDUAL = [experiment for experiment in CIFAR if experiment.name.startswith("resnet")]
 CPU = torch.device("cpu")
 by_name = pytest.mark.parametrize("row", CIFAR, ids=lambda row: row.name)
 
 
 @pytest.mark.parametrize("row", RESIDUAL, ids=lambda row: row.name)
-def test_cifar_shortcuts_are_option_a_and_cost_nothing(row: Experiment) -> None:
-    assert {block.shortcut for block in layout(row).blocks} == {"identity", "pad"}
-    assert layout(row).params == layout(replace(row, shortcut="none")).params
+def test_cifar_shortcuts_are_option_a_and_cost_nothing(experiment: Experiment) -> None:
+    assert {block.shortcut for block in layout(experiment).blocks} == {"identity", "pad"}
+    assert layout(experiment).params == layout(replace(experiment, shortcut="none")).params
 
 
 def test_bottlenecks_halve_their_map_in_the_first_1x1() -> None:
@@ -43,33 +43,38 @@ def test_bottlenecks_halve_their_map_in_the_first_1x1() -> None:
 
 
 @by_name
-def test_training_is_64k_iterations_with_drops_at_32k_and_48k(row: Experiment) -> None:
+def test_training_is_64k_iterations_with_drops_at_32k_and_48k(experiment: Experiment) -> None:
     rates = [
-        lr_at(row, iteration, warmup_end=400)
+        lr_at(experiment, iteration, warmup_end=400)
         for iteration in (1_000, 31_999, 32_000, 47_999, 48_000, 63_999)
     ]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    assert row.iterations == 64_000
+    assert experiment.iterations == 64_000
 
 
 def test_training_is_on_all_images_and_45k_5k_is_one_setting_away() -> None:
     fifty_thousand = Images(np.zeros((50_000, 1, 1, 3), np.uint8), np.zeros(50_000, np.uint8))
     dataset = replace(digits_once(), train=fifty_thousand)
-    assert {len(training_split(row, dataset)) for row in CIFAR} == {50_000}
+    assert {len(training_split(experiment, dataset)) for experiment in CIFAR} == {50_000}
     assert len(training_split(replace(CIFAR[0], holdout=5_000), dataset)) == 45_000
 
 
 def test_resnet110_warms_up_until_the_training_error_is_below_80_percent() -> None:
-    row = EXPERIMENTS["resnet110"]
-    assert lr_at(row, 10_000, warmup_end=None) == 0.01
-    assert (warmup_ends(row, 400, 2_559), warmup_ends(row, 400, 2_560)) == (True, False)
-    assert lr_at(row, 400, warmup_end=400) == 0.1
+    experiment = EXPERIMENTS["resnet110"]
+    assert lr_at(experiment, 10_000, warmup_end=None) == 0.01
+    assert (warmup_ends(experiment, 400, 2_559), warmup_ends(experiment, 400, 2_560)) == (
+        True,
+        False,
+    )
+    assert lr_at(experiment, 400, warmup_end=400) == 0.1
 
 
 @by_name
-def test_the_input_is_centred_per_pixel_and_not_divided_by_a_deviation(row: Experiment) -> None:
+def test_the_input_is_centred_per_pixel_and_not_divided_by_a_deviation(
+    experiment: Experiment,
+) -> None:
     train = digits_once().train
-    offset, scale = normalisation(row.normalisation, train)
+    offset, scale = normalisation(experiment.normalisation, train)
     np.testing.assert_allclose(offset.numpy(), train.pixels.mean(axis=0), rtol=1e-5, atol=1e-5)
     assert torch.equal(scale, torch.full((3,), 1 / 255))
 
@@ -84,8 +89,8 @@ def test_cifar_images_are_padded_by_four_pixels_of_the_mean() -> None:
 
 
 @by_name
-def test_weights_decay_and_norms_and_biases_do_not(row: Experiment) -> None:
-    small = replace(row, depth=8)
+def test_weights_decay_and_norms_and_biases_do_not(experiment: Experiment) -> None:
+    small = replace(experiment, depth=8)
     trainee = Trainee(small, build_network(small, 0), CPU)
     decayed = int((trainee.decay > 0).sum())
     assert decayed == sum(
@@ -95,9 +100,9 @@ def test_weights_decay_and_norms_and_biases_do_not(row: Experiment) -> None:
 
 
 @by_name
-def test_sgd_keeps_the_rate_in_its_buffer_as_caffe_does(row: Experiment) -> None:
-    assert row.sgd == "caffe"
-    small = replace(row, depth=8, momentum=0.9)
+def test_sgd_keeps_the_rate_in_its_buffer_as_caffe_does(experiment: Experiment) -> None:
+    assert experiment.sgd == "caffe"
+    small = replace(experiment, depth=8, momentum=0.9)
     trainee = Trainee(small, build_network(small, 0), CPU)
     trainee.momentum.fill_(1.0)
     before = trainee.weights.clone()
@@ -109,9 +114,11 @@ def test_sgd_keeps_the_rate_in_its_buffer_as_caffe_does(row: Experiment) -> None
 
 
 def test_batch_norm_groups_do_not_follow_the_hardware() -> None:
-    assert {(row.bn_group, row.groups) for row in CIFAR} == {(64, 2)}
+    assert {(experiment.bn_group, experiment.groups) for experiment in CIFAR} == {(64, 2)}
     assert {
-        (row.bn_group, row.groups) for row in EXPERIMENTS.values() if row.family == "imagenet"
+        (experiment.bn_group, experiment.groups)
+        for experiment in EXPERIMENTS.values()
+        if experiment.family == "imagenet"
     } == {(32, 8)}
 
 
@@ -143,63 +150,85 @@ def test_the_final_iterate_is_reported_not_the_best(tmp_path: Path) -> None:
 
 
 def test_imagenet_is_scale_and_colour_augmented_for_120_epochs() -> None:
-    row = EXPERIMENTS["resnet50"]
-    assert row.augmentation == "scale_crop_flip_colour"
-    assert round(row.iterations * row.global_batch_size / 1_281_167, 1) == 119.9
+    experiment = EXPERIMENTS["resnet50"]
+    assert experiment.augmentation == "scale_crop_flip_colour"
+    assert round(experiment.iterations * experiment.global_batch_size / 1_281_167, 1) == 119.9
 
 
-IMAGENET = [row for row in EXPERIMENTS.values() if row.family == "imagenet"]
+IMAGENET = [experiment for experiment in EXPERIMENTS.values() if experiment.family == "imagenet"]
 by_photographs = pytest.mark.parametrize("row", IMAGENET, ids=lambda row: row.name)
 
 
 @by_photographs
-def test_imagenets_rate_drops_where_figure_4_shows_it(row: Experiment) -> None:
-    times = row.iterations // 600_000
+def test_imagenets_rate_drops_where_figure_4_shows_it(experiment: Experiment) -> None:
+    times = experiment.iterations // 600_000
     at = [100, 149_999 * times, 150_000 * times, 299_999 * times, 300_000 * times, 599_999 * times]
-    assert [lr_at(row, i, None) for i in at] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert [lr_at(experiment, i, None) for i in at] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
 
 
 @by_photographs
-def test_the_shorter_side_is_drawn_from_256_to_480_and_224_are_cropped(row: Experiment) -> None:
-    assert (row.scale, row.crop, row.augmentation) == ((256, 480), 224, "scale_crop_flip_colour")
+def test_the_shorter_side_is_drawn_from_256_to_480_and_224_are_cropped(
+    experiment: Experiment,
+) -> None:
+    assert (experiment.scale, experiment.crop, experiment.augmentation) == (
+        (256, 480),
+        224,
+        "scale_crop_flip_colour",
+    )
     lowest, highest = np.zeros((1, 4), np.uint64), np.full((1, 4), 2**64 - 1, np.uint64)
     content = photograph(0, (480, 480))
     same = replace(
-        row, scale=(480, 480)
+        experiment, scale=(480, 480)
     )  # at 480 nothing is resized, so a view is a cut of the photograph
     whole = np.asarray(decode(content))
     assert np.array_equal(training_view(content, lowest[0], same), whole[:224, :224])
     assert np.array_equal(training_view(content, highest[0], same), whole[256:, 256:][:, ::-1])
     assert np.array_equal(
-        training_view(content, highest[0], row), whole[256:, 256:][:, ::-1]
+        training_view(content, highest[0], experiment), whole[256:, 256:][:, ::-1]
     )  # 480 is drawn too
 
 
 @by_photographs
 def test_colour_is_alexnets_and_the_input_is_centred_per_pixel_without_a_deviation(
-    row: Experiment,
+    experiment: Experiment,
 ) -> None:
-    assert (row.colour, row.normalisation) == (0.1, "per_pixel_mean")
+    assert (experiment.colour, experiment.normalisation) == (0.1, "per_pixel_mean")
 
 
 @by_photographs
-def test_statistics_are_averaged_after_training_over_51200_images(row: Experiment) -> None:
-    assert row.statistics_images == 51_200 == 200 * row.global_batch_size
+def test_statistics_are_averaged_after_training_over_51200_images(experiment: Experiment) -> None:
+    assert experiment.statistics_images == 51_200 == 200 * experiment.global_batch_size
 
 
 @by_photographs
-def test_finished_networks_are_tested_by_ten_crops_and_at_five_scales(row: Experiment) -> None:
-    assert row.protocols == ("center_crop", "ten_crop", "multi_scale")
-    assert (row.test_side, row.test_sides) == (256, (224, 256, 384, 480, 640))
+def test_finished_networks_are_tested_by_ten_crops_and_at_five_scales(
+    experiment: Experiment,
+) -> None:
+    assert experiment.protocols == ("center_crop", "ten_crop", "multi_scale")
+    assert (experiment.test_side, experiment.test_sides) == (256, (224, 256, 384, 480, 640))
 
 
 @by_photographs
-def test_imagenets_recipe_shares_sgd_decay_and_initialisation_with_cifar(row: Experiment) -> None:
-    assert (row.sgd, row.momentum, row.weight_decay, row.weight_decay_scope) == (
+def test_imagenets_recipe_shares_sgd_decay_and_initialisation_with_cifar(
+    experiment: Experiment,
+) -> None:
+    assert (
+        experiment.sgd,
+        experiment.momentum,
+        experiment.weight_decay,
+        experiment.weight_decay_scope,
+    ) == (
         "caffe",
         0.9,
         1e-4,
         "conv_fc",
     )
-    assert (row.initialisation, row.lr, row.warmup_lr, row.holdout) == ("he_fan_in", 0.1, None, 0)
-    assert (row.bottleneck_stride, row.decoding) == ("1x1", "exact")
+    assert (experiment.initialisation, experiment.lr, experiment.warmup_lr, experiment.holdout) == (
+        "he_fan_in",
+        0.1,
+        None,
+        0,
+    )
+    assert (experiment.bottleneck_stride, experiment.decoding) == ("1x1", "exact")

@@ -184,21 +184,21 @@ def test_attempts_that_differ_without_leave_are_named(storage: Storage) -> None:
 
 
 def again(finished: Storage, tmp_path: Path, start: int | None) -> tuple[Stretch, Storage]:
-    stretch, place = Stretch.of(finished, RUN, start), Storage(str(tmp_path / "again"))
-    stretch.prepare(finished, RUN, place)
-    assert check_run(place, RUN) is not None
-    train(RUN, digits_once(), place, single(), replace(RARELY, until=stretch.end))
-    return stretch, place
+    stretch, storage = Stretch.of(finished, RUN, start), Storage(str(tmp_path / "again"))
+    stretch.prepare(finished, RUN, storage)
+    assert check_run(storage, RUN) is not None
+    train(RUN, digits_once(), storage, single(), replace(RARELY, until=stretch.end))
+    return stretch, storage
 
 
 @pytest.mark.parametrize("start", [0, 15, None])
 def test_trained_again_it_is_the_same(finished: Storage, tmp_path: Path, start: int | None) -> None:
-    stretch, place = again(finished, tmp_path, start)
+    stretch, storage = again(finished, tmp_path, start)
     assert stretch.compared(finished, RUN) == {0: [15, 23, 30], 15: [23, 30], None: [30]}[start]
     for iteration in stretch.compared(finished, RUN):
         stored, made = (
             read_checkpoint(finished, RUN, iteration),
-            read_checkpoint(place, RUN, iteration),
+            read_checkpoint(storage, RUN, iteration),
         )
         assert stored is not None and made is not None and first_difference(stored, made) == ""
 
@@ -212,10 +212,10 @@ def test_a_part_of_an_unfinished_run_is_trained_again_up_to_its_newest_checkpoin
         assert train(run, digits_once(), storage, single(), replace(RARELY, until=until)) == {
             "status": "stopped"
         }
-    stretch, place = Stretch.of(storage, run, 0), Storage(str(tmp_path / "again"))
-    stretch.prepare(storage, run, place)
-    train(run, digits_once(), place, single(), replace(RARELY, until=stretch.end))
-    stored, made = read_checkpoint(storage, run, 27), read_checkpoint(place, run, 27)
+    stretch, copy = Stretch.of(storage, run, 0), Storage(str(tmp_path / "again"))
+    stretch.prepare(storage, run, copy)
+    train(run, digits_once(), copy, single(), replace(RARELY, until=stretch.end))
+    stored, made = read_checkpoint(storage, run, 27), read_checkpoint(copy, run, 27)
     assert stretch == Stretch(0, 27) and stored is not None and made is not None
     assert first_difference(stored, made) == ""
 
@@ -225,8 +225,8 @@ def test_a_weight_that_was_changed_with_its_manifest_is_found_by_training_again(
 ) -> None:
     change(finished, 30, "weights.safetensors", nudged)
     assert wrong(finished) == {}
-    _, place = again(finished, tmp_path, None)
-    stored, made = read_checkpoint(finished, RUN, 30), read_checkpoint(place, RUN, 30)
+    _, storage = again(finished, tmp_path, None)
+    stored, made = read_checkpoint(finished, RUN, 30), read_checkpoint(storage, RUN, 30)
     assert stored is not None and made is not None
     assert "weights.safetensors: " in first_difference(stored, made)
     assert "1 of " in first_difference(stored, made) and "by up to" in first_difference(

@@ -90,8 +90,8 @@ def test_augmentation_none_gives_the_original_images() -> None:
 
 
 def test_a_holdout_leaves_disjoint_parts() -> None:
-    dataset, row = noise(), replace(RESNET20, holdout=5)
-    train, val = training_split(row, dataset), held_out(row, dataset)
+    dataset, experiment = noise(), replace(RESNET20, holdout=5)
+    train, val = training_split(experiment, dataset), held_out(experiment, dataset)
     assert val is not None
     assert (len(train), len(val)) == (48, 5)
     assert np.array_equal(np.concatenate([train.pixels, val.pixels]), dataset.train.pixels)
@@ -99,8 +99,8 @@ def test_a_holdout_leaves_disjoint_parts() -> None:
 
 
 def test_the_mean_is_of_the_training_part_alone() -> None:
-    dataset, row = noise(), replace(RESNET20, holdout=5)
-    view, _ = single_views(row, dataset, dataset.test, CPU).batch(0, 1)
+    dataset, experiment = noise(), replace(RESNET20, holdout=5)
+    view, _ = single_views(experiment, dataset, dataset.test, CPU).batch(0, 1)
     mean = dataset.train.pixels[:48].astype(np.float64).mean(axis=0)
     expected = (dataset.test.pixels[0] - mean) / 255
     np.testing.assert_allclose(view[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)

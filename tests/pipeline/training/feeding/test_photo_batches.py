@@ -91,9 +91,9 @@ def test_scales_places_and_mirror_images_are_drawn_evenly() -> None:
     )  # brighter to the right
     sink = BytesIO()
     Image.fromarray(ramp).save(sink, "PNG")
-    row, rising, seen = replace(ROW, crop=224, scale=(256, 257)), 0, set()
+    experiment, rising, seen = replace(ROW, crop=224, scale=(256, 257)), 0, set()
     for words in raw_words(0, 0, "augmentation", 400):
-        view = training_view(sink.getvalue(), words, row)
+        view = training_view(sink.getvalue(), words, experiment)
         rising += int(view[100, -1, 0]) > int(view[100, 0, 0])
         seen.add(int(view[100, :, 0].min()))
     assert 0.42 < rising / 400 < 0.58

@@ -176,7 +176,7 @@ def test_misses_by_hand() -> None:
 
 
 def test_an_ensemble_averages_scores(photos: Photos, network: ResNet) -> None:
-    other, rows = (
+    other, experiments = (
         build_network(replace(SMALL, depth=34), seed=5).eval(),
         [SMALL, replace(SMALL, depth=34)],
     )
@@ -185,14 +185,14 @@ def test_an_ensemble_averages_scores(photos: Photos, network: ResNet) -> None:
     with torch.no_grad():
         mean = (scorer.scores(network, views) + scorer.scores(other, views)) / 2
     labels = torch.from_numpy(photos.test.labels.astype(np.int64))
-    both = errors_of([network, other], rows, "center_crop", photos, single(), threads=2)
+    both = errors_of([network, other], experiments, "center_crop", photos, single(), threads=2)
     first, five = misses(mean, labels).tolist()
     assert both.count == 6 and (both.top1_err, both.top5_err) == (100 * first / 6, 100 * five / 6)
 
 
 def test_every_test_side_of_the_paper_is_looked_at(photos: Photos) -> None:
-    row = EXPERIMENTS["resnet50"]
-    assert row.test_sides == (224, 256, 384, 480, 640) and row.test_side == 256
-    views = Scorer("multi_scale", row, photos, CPU).views(photos.test.encoded(0))
+    experiment = EXPERIMENTS["resnet50"]
+    assert experiment.test_sides == (224, 256, 384, 480, 640) and experiment.test_side == 256
+    views = Scorer("multi_scale", experiment, photos, CPU).views(photos.test.encoded(0))
     assert [min(view.shape[:2]) for view in views] == [224, 256, 384, 480, 640]
-    assert len(Scorer("ten_crop", row, photos, CPU).views(photos.test.encoded(0))) == 10
+    assert len(Scorer("ten_crop", experiment, photos, CPU).views(photos.test.encoded(0))) == 10

@@ -31,13 +31,16 @@ def test_a_bottleneck_has_one_layer_of_figure_7_a_block() -> None:
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_stds_are_those_of_a_plain_forward_pass(norm: str) -> None:
-    row, dataset = small_row(norm=norm), digits_once()
-    network = build_network(row, 3)
+    experiment, dataset = small_row(norm=norm), digits_once()
+    network = build_network(experiment, 3)
     for module in network.modules():  # as if trained: no two layers alike
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.2, 2.0)
             nn.init.normal_(module.bias)
-    layers, images = response_layers(layout(row)), single_views(row, dataset, dataset.test, CPU)
+    layers, images = (
+        response_layers(layout(experiment)),
+        single_views(experiment, dataset, dataset.test, CPU),
+    )
     found = response_stds(network, layers, images, "fp32", single())
     expected = outputs(network, images.batch(0, len(images))[0])
     assert found == pytest.approx([float(out.std(correction=0)) for out in expected], rel=1e-5)
@@ -60,10 +63,10 @@ def outputs(network: ResNet, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def test_measuring_leaves_no_hook_behind() -> None:
-    row, dataset = small_row(), digits_once()
-    network = build_network(row, 0)
+    experiment, dataset = small_row(), digits_once()
+    network = build_network(experiment, 0)
     response_stds(
-        network, ("conv1",), single_views(row, dataset, dataset.test, CPU), "fp32", single()
+        network, ("conv1",), single_views(experiment, dataset, dataset.test, CPU), "fp32", single()
     )
     assert not any(module._forward_hooks for module in network.modules())
 

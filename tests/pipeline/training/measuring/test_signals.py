@@ -21,11 +21,13 @@ from tests.pipeline.training.small_runs import digits_once, small_row
 CPU = torch.device("cpu")
 
 
-def taken(row: Experiment) -> tuple[dict[str, list[float]], Trainee, tuple[Tensor, Tensor]]:
+def taken(experiment: Experiment) -> tuple[dict[str, list[float]], Trainee, tuple[Tensor, Tensor]]:
     """Both quantities at the start of a row's training on digits, by name."""
-    dataset, size = digits_once(), row.global_batch_size
-    trainee = Trainee(row, build_network(row, 0, dataset.row.classes), CPU)
-    batch = TrainImages(row, dataset, CPU).batch(batch_at(0, len(dataset.train), 0, size, 0, size))
+    dataset, size = digits_once(), experiment.global_batch_size
+    trainee = Trainee(experiment, build_network(experiment, 0, dataset.row.classes), CPU)
+    batch = TrainImages(experiment, dataset, CPU).batch(
+        batch_at(0, len(dataset.train), 0, size, 0, size)
+    )
     return {values.quantity: values.values for values in signals(trainee, batch, 0)}, trainee, batch
 
 
@@ -38,8 +40,8 @@ def test_the_main_path_is_every_weighted_layer_but_the_classifier(name: str, cou
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_they_are_those_of_plain_autograd_on_the_first_group(norm: str) -> None:
-    row = small_row(norm=norm)
-    found, trainee, (x, labels) = taken(row)
+    experiment = small_row(norm=norm)
+    found, trainee, (x, labels) = taken(experiment)
     x, labels, network = x[:8], labels[:8], trainee.network.train()
     first = network.bn1(network.conv1(x))
     second = network.layer1[0].bn1(network.layer1[0].conv1(first.relu()))
@@ -55,9 +57,9 @@ def test_they_are_those_of_plain_autograd_on_the_first_group(norm: str) -> None:
 
 
 def test_taking_them_changes_nothing_that_is_trained() -> None:
-    row = small_row()
-    _, looked, batch = taken(row)
-    untouched = Trainee(row, build_network(row, 0, 10), CPU)
+    experiment = small_row()
+    _, looked, batch = taken(experiment)
+    untouched = Trainee(experiment, build_network(experiment, 0, 10), CPU)
     for trainee in (looked, untouched):
         trainee.step(batch, 0.1, single())
     for name in ("weights", "momentum", "running"):
@@ -65,13 +67,16 @@ def test_taking_them_changes_nothing_that_is_trained() -> None:
 
 
 def test_a_deep_plain_net_without_care_gets_no_signal_and_he_or_batch_norm_cure_it() -> None:
-    row = replace(EXPERIMENTS["plain56"], global_batch_size=16, bn_group=8)
-    careless, _, _ = taken(replace(row, norm="none", initialisation="gaussian_0.01"))
+    experiment = replace(EXPERIMENTS["plain56"], global_batch_size=16, bn_group=8)
+    careless, _, _ = taken(replace(experiment, norm="none", initialisation="gaussian_0.01"))
     assert careless[FORWARD_VARIANCE][0] > 1e-5
     assert (
         careless[FORWARD_VARIANCE][-1] == careless[GRADIENT_NORM][0] == 0.0
     )  # below what float32 can hold
-    for cured in (replace(row, norm="none"), replace(row, initialisation="gaussian_0.01")):
+    for cured in (
+        replace(experiment, norm="none"),
+        replace(experiment, initialisation="gaussian_0.01"),
+    ):
         found, _, _ = taken(cured)
         assert min(found[FORWARD_VARIANCE]) > 1e-7
         assert min(found[GRADIENT_NORM]) > 1e-4

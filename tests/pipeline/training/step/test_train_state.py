@@ -51,12 +51,12 @@ def steps(form: str, rates: list[float]) -> list[float]:
     """A weight of 1 under a constant gradient of 1, momentum 0.5, no decay: its values after each
     rate.
     """
-    row = small_row(sgd=form, momentum=0.5, weight_decay=0.0)
+    experiment = small_row(sgd=form, momentum=0.5, weight_decay=0.0)
     weight, momentum = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     values = []
     for lr in rates:
         sgd_update(
-            row,
+            experiment,
             weight,
             momentum,
             torch.ones(1, dtype=torch.float64),
@@ -81,7 +81,7 @@ def test_after_a_drop_caffes_buffer_still_holds_the_old_rate() -> None:
 
 
 def test_torch_form_is_torch_optim_sgd() -> None:
-    row = small_row(sgd="torch")
+    experiment = small_row(sgd="torch")
     mine, theirs = torch.tensor([1.0, -2.0]), torch.tensor([1.0, -2.0], requires_grad=True)
     momentum, optimiser = (
         torch.zeros(2),
@@ -94,7 +94,7 @@ def test_torch_form_is_torch_optim_sgd() -> None:
     ):
         theirs.grad = gradient.clone()
         optimiser.step()
-        sgd_update(row, mine, momentum, gradient.clone(), torch.full((2,), 1e-4), 0.1)
+        sgd_update(experiment, mine, momentum, gradient.clone(), torch.full((2,), 1e-4), 0.1)
     torch.testing.assert_close(mine, theirs.detach())
 
 
@@ -135,8 +135,8 @@ def test_flat_vectors_stay_the_memory_after_loading_a_state() -> None:
 
 
 def test_running_statistics_move_once_by_the_mean_over_groups() -> None:
-    row = small_row(bn_momentum=0.1)
-    trainee = Trainee(row, build_network(row, 0), CPU)
+    experiment = small_row(bn_momentum=0.1)
+    trainee = Trainee(experiment, build_network(experiment, 0), CPU)
     x, labels = images(16)
     with torch.no_grad():
         entering = trainee.network.conv1(x)
@@ -150,13 +150,13 @@ def test_running_statistics_move_once_by_the_mean_over_groups() -> None:
 
 
 def test_without_norm_the_step_follows_the_gradient_of_the_batchs_mean_loss() -> None:
-    row = small_row(norm="none", momentum=0.0, weight_decay=0.0)
+    experiment = small_row(norm="none", momentum=0.0, weight_decay=0.0)
     x, labels = images(16)
-    network = build_network(row, 0)
+    network = build_network(experiment, 0)
     loss = F.cross_entropy(network(x), labels)
     wanted = torch.autograd.grad(loss, list(network.parameters()))
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    trainee = Trainee(row, network, CPU)
+    trainee = Trainee(experiment, network, CPU)
     assert trainee.norms == []
     scalars = trainee.step((x, labels), 0.1, single())
     for old, parameter, gradient in zip(before, network.parameters(), wanted, strict=True):
@@ -165,12 +165,12 @@ def test_without_norm_the_step_follows_the_gradient_of_the_batchs_mean_loss() ->
 
 
 def test_loss_and_wrong_predictions_are_of_the_whole_batch() -> None:
-    row = small_row(global_batch_size=32)
+    experiment = small_row(global_batch_size=32)
     x, labels = images(32)
-    network = build_network(row, 0).train()
+    network = build_network(experiment, 0).train()
     with torch.no_grad():
         logits = torch.cat([network(x[start : start + 8]) for start in range(0, 32, 8)])
-    loss, wrong = Trainee(row, network, CPU).step((x, labels), 0.1, single()).tolist()
+    loss, wrong = Trainee(experiment, network, CPU).step((x, labels), 0.1, single()).tolist()
     assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert wrong == (logits.argmax(1) != labels).sum().item()
 
@@ -178,9 +178,10 @@ def test_loss_and_wrong_predictions_are_of_the_whole_batch() -> None:
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("groups", [2, 8])
 def test_one_pass_over_all_groups_is_the_exact_step_up_to_rounding(groups: int, norm: str) -> None:
-    row = small_row(global_batch_size=8 * groups, norm=norm, weight_decay=0.0)
+    experiment = small_row(global_batch_size=8 * groups, norm=norm, weight_decay=0.0)
     exact, one_pass = (
-        Trainee(row, build_network(row, 0), CPU, one_pass=way) for way in (False, True)
+        Trainee(experiment, build_network(experiment, 0), CPU, one_pass=way)
+        for way in (False, True)
     )
     # With a rate of 1 and no decay, the first momentum is the gradient.
     (loss, wrong), (loss_too, wrong_too) = (
@@ -194,9 +195,9 @@ def test_one_pass_over_all_groups_is_the_exact_step_up_to_rounding(groups: int, 
 
 
 def test_statistics_of_images_outside_the_group_do_not_matter() -> None:
-    row = small_row()
+    experiment = small_row()
     x, labels = images(16)
-    trainee = Trainee(row, build_network(row, 0), CPU)
+    trainee = Trainee(experiment, build_network(experiment, 0), CPU)
     trainee.network.train()
     alone = trainee.group_totals(x[:8], labels[:8])
     trainee.group_totals(x[8:] * 100, labels[8:])

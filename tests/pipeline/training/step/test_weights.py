@@ -24,8 +24,8 @@ RESNET20, RESNET50 = EXPERIMENTS["resnet20"], EXPERIMENTS["resnet50"]
 V15 = replace(RESNET50, bottleneck_stride="3x3")
 
 
-def stored(row: Experiment, classes: int = 10) -> bytes:
-    return weights_bytes(build_network(row, 0, classes).state_dict(), row, classes)
+def stored(experiment: Experiment, classes: int = 10) -> bytes:
+    return weights_bytes(build_network(experiment, 0, classes).state_dict(), experiment, classes)
 
 
 def test_round_trip() -> None:
@@ -80,19 +80,23 @@ def test_a_file_in_torchvisions_layout_loads_into_v15_only() -> None:
 
 @pytest.mark.parametrize("name", ["resnet20", "plain20"])
 def test_a_foreign_file_that_may_be_plain_or_option_a_is_not_guessed(name: str) -> None:
-    row = EXPERIMENTS[name]
+    experiment = EXPERIMENTS[name]
     with pytest.raises(InputError, match="plain or option A"):
         load_weights(
-            ResNet(row), row, 10, save(dict(build_network(row, 0).state_dict())), "foreign"
+            ResNet(experiment),
+            experiment,
+            10,
+            save(dict(build_network(experiment, 0).state_dict())),
+            "foreign",
         )
 
 
 def test_a_foreign_file_lacking_a_tensor_is_refused_by_its_name() -> None:
-    row = EXPERIMENTS["resnet34-b"]
-    tensors = dict(build_network(row, 0).state_dict())
+    experiment = EXPERIMENTS["resnet34-b"]
+    tensors = dict(build_network(experiment, 0).state_dict())
     del tensors["layer3.2.conv1.weight"]
     with pytest.raises(InputError, match=r"layer3\.2\.conv1\.weight is missing"):
-        load_weights(ResNet(row), row, 1000, save(tensors), "foreign")
+        load_weights(ResNet(experiment), experiment, 1000, save(tensors), "foreign")
 
 
 class Trap:
