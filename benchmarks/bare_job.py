@@ -15,18 +15,18 @@ def step(file: str) -> None:
     import torch
 
     from pipeline.recipe.experiments import EXPERIMENTS
-    from pipeline.training.step import process_group as ranks
     from pipeline.training.step.networks import build_network
-    from pipeline.training.step.train_state import Trainee
+    from pipeline.training.step.process_group import single_process
+    from pipeline.training.step.train_state import TrainState
 
     experiment = EXPERIMENTS["resnet20"]
     torch.set_num_threads(1)
-    trainee = Trainee(experiment, build_network(experiment, 0, 10), torch.device("cpu"))
+    train_state = TrainState(experiment, build_network(experiment, 0, 10), torch.device("cpu"))
     batch = (
         torch.randn(experiment.global_batch_size, 3, 16, 16),
         torch.zeros(experiment.global_batch_size, dtype=torch.int64),
     )
-    trainee.step(batch, experiment.lr, ranks.single())
+    train_state.step(batch, experiment.lr, single_process())
     Path(file).write_text(str(time.time()))
 
 

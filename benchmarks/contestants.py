@@ -28,9 +28,9 @@ from pipeline.recipe.schedule import lr_at
 from pipeline.storage import Storage
 from pipeline.training.feeding.image_batches import TrainImages
 from pipeline.training.memory import keep_freed_memory
-from pipeline.training.step import process_group as ranks
 from pipeline.training.step.networks import build_network
-from pipeline.training.step.train_state import Trainee
+from pipeline.training.step.process_group import single_process
+from pipeline.training.step.train_state import TrainState
 
 WARM_STEPS = 2
 IDLE_SECONDS = 0.3
@@ -173,28 +173,28 @@ def our_steps(experiment: Experiment, dataset: Dataset, seed: int, threads: int)
 
 def fed_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
     """Our step on the batches of a run, as the data plane makes them."""
-    images, trainee = _run(experiment, dataset, seed)
-    size, single, iterations = experiment.global_batch_size, ranks.single(), count()
+    images, train_state = _run(experiment, dataset, seed)
+    size, process_group, iterations = experiment.global_batch_size, single_process(), count()
 
     def step() -> None:
         iteration = next(iterations)
         batch = images.batch(batch_at(seed, images.count, iteration, size, 0, size))
-        trainee.step(batch, lr_at(experiment, iteration, None), single)
+        train_state.step(batch, lr_at(experiment, iteration, None), process_group)
 
     return step
 
 
 def _constant_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
-    images, trainee = _run(experiment, dataset, seed)
-    size, single, iterations = experiment.global_batch_size, ranks.single(), count()
+    images, train_state = _run(experiment, dataset, seed)
+    size, process_group, iterations = experiment.global_batch_size, single_process(), count()
     batch = images.batch(batch_at(seed, images.count, 0, size, 0, size))
-    return lambda: trainee.step(batch, lr_at(experiment, next(iterations), None), single)
+    return lambda: train_state.step(batch, lr_at(experiment, next(iterations), None), process_group)
 
 
-def _run(experiment: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImages, Trainee]:
-    device = ranks.single().device
+def _run(experiment: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImages, TrainState]:
+    device = single_process().device
     network = build_network(experiment, seed, dataset.row.classes)
-    return TrainImages(experiment, dataset, device), Trainee(experiment, network, device)
+    return TrainImages(experiment, dataset, device), TrainState(experiment, network, device)
 
 
 def runs_at_once(experiment: Experiment, storage: Storage, dataset_id: str) -> OwnProcesses:

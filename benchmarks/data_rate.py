@@ -29,15 +29,15 @@ from pipeline.data.photo_decoding import colour_shift
 from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading, finish, ingest_part
 from pipeline.data.photo_shards import Photos, open_photos
 from pipeline.data.photo_sources import list_source
-from pipeline.data.sampling import Batch, batch_at, below, words_of
+from pipeline.data.sampling import Batch, batch_at, bounded, random_words_of
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.storage import Storage
 from pipeline.training.feeding.photo_batches import PhotoFeed
 from pipeline.training.memory import keep_freed_memory
 from pipeline.training.step.networks import build_network
-from pipeline.training.step.process_group import single
-from pipeline.training.step.train_state import Trainee
+from pipeline.training.step.process_group import single_process
+from pipeline.training.step.train_state import TrainState
 
 BATCH = 64
 WANTED = 1.6
@@ -84,7 +84,8 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
         f"Ours over the reference: {median(found[ours]):.2f} (wanted on two cores: {WANTED}). "
         "Their views differ by at most "
         f"{equal[0]:.0f} grey levels, {equal[1]:.2f} on average.\n"
-        f"resnet18 trained at crop {experiment.crop} with loading on reaches {share:.2f} of its rate with "
+        f"resnet18 trained at crop {experiment.crop} with loading on reaches {share:.2f} of its "
+        "rate with "
         "a constant batch; the "
         f"bottleneck is the {bound}.\n"
         f"The order of an epoch of {OFFICIAL_COUNTS['train']:,} photographs: {1000 * seconds:.0f} "
@@ -124,9 +125,11 @@ def _standard(
     encoded, drawn = [], []
     for number in range(batches):
         batch = _batch_of(photos, number)
-        picks = below(batch.words, 1 << 32)
+        picks = bounded(batch.random_words, 1 << 32)
         low, high = experiment.scale
-        shifts = colour_shift(words_of(0, batch.epochs, "colour", batch.ids), experiment.colour)
+        shifts = colour_shift(
+            random_words_of(0, batch.epochs, "colour", batch.ids), experiment.colour
+        )
         for sample, (scale, across, down, mirrored), shift in zip(
             batch.ids, picks.tolist(), shifts, strict=True
         ):
@@ -239,22 +242,24 @@ def _fed_share(experiment: Experiment, photos: Photos, rounds: int) -> tuple[flo
     """
     experiment = replace(experiment, global_batch_size=BATCH)
     torch.set_num_threads(measure.cpus())
-    trainee, ranks = (
-        Trainee(experiment, build_network(experiment, 0, photos.row.classes), torch.device("cpu")),
-        single(),
+    train_state, process_group = (
+        TrainState(
+            experiment, build_network(experiment, 0, photos.row.classes), torch.device("cpu")
+        ),
+        single_process(),
     )
     shares, steps = [], 3
     with closing(_feed(experiment, photos)) as feed:
         for number in range(rounds):
             constant = feed.batch(steps * number)
-            trainee.step(constant, 1e-6, ranks)
+            train_state.step(constant, 1e-6, process_group)
             started = perf_counter()
             for _ in range(steps):
-                trainee.step(constant, 1e-6, ranks)
+                train_state.step(constant, 1e-6, process_group)
             alone, feed.waited = perf_counter() - started, 0.0
             started = perf_counter()
             for iteration in range(steps * number, steps * (number + 1)):
-                trainee.step(feed.batch(iteration), 1e-6, ranks)
+                train_state.step(feed.batch(iteration), 1e-6, process_group)
             shares.append(alone / (perf_counter() - started))
     return median(shares), "network" if feed.waited < 0.5 * alone else "input side"
 

@@ -92,22 +92,24 @@ def _measured(
     from pipeline.data.sampling import batch_at
     from pipeline.recipe.schedule import lr_at
     from pipeline.training.feeding.image_batches import TrainImages
-    from pipeline.training.step import process_group as ranks
     from pipeline.training.step.networks import build_network
-    from pipeline.training.step.train_state import Trainee
+    from pipeline.training.step.process_group import single_process
+    from pipeline.training.step.train_state import TrainState
 
     keep_freed_memory()
     torch.set_num_threads(threads)
-    single, size = ranks.single(), experiment.global_batch_size
-    images = TrainImages(experiment, dataset, single.device)
-    trainee = Trainee(experiment, build_network(experiment, 0, dataset.row.classes), single.device)
+    process_group, size = single_process(), experiment.global_batch_size
+    images = TrainImages(experiment, dataset, process_group.device)
+    train_state = TrainState(
+        experiment, build_network(experiment, 0, dataset.row.classes), process_group.device
+    )
 
     def step(iteration: int) -> float:
         start = perf_counter()
         with record_function(BETWEEN):
             with record_function(DATA_PLANE):
                 batch = images.batch(batch_at(0, images.count, iteration, size, 0, size))
-            trainee.step(batch, lr_at(experiment, iteration, None), single)
+            train_state.step(batch, lr_at(experiment, iteration, None), process_group)
         return perf_counter() - start
 
     for iteration in range(WARM_STEPS):

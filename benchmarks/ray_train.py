@@ -122,7 +122,7 @@ def bare(uri: str, run: Run, threads: int, checkpoint_seconds: float = 30.0) -> 
 
     from pipeline.training.loop import Settings, train
     from pipeline.training.memory import keep_freed_memory
-    from pipeline.training.step import process_group as ranks
+    from pipeline.training.step.process_group import single_process
 
     keep_freed_memory()  # as a Ray Train worker does
     torch.set_num_threads(threads)
@@ -132,7 +132,7 @@ def bare(uri: str, run: Run, threads: int, checkpoint_seconds: float = 30.0) -> 
         run,
         read_dataset(storage, run.dataset_id),
         storage,
-        ranks.single(),
+        single_process(),
         Settings(checkpoint_seconds),
     )
 

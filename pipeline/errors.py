@@ -8,7 +8,7 @@ another kind is a defect, and shows a traceback.
 import re
 
 
-def shown(text: str) -> str:
+def redacted(text: str) -> str:
     """A text as it may be printed and stored: addresses in it without a user and password, whatever
     that consists of.
     """
@@ -21,7 +21,7 @@ class InputError(Exception):
     """What is wrong, where, and what to do about it, in one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(shown(message))
+        super().__init__(redacted(message))
 
 
 class DivergedError(Exception):
@@ -38,7 +38,7 @@ class StorageLostError(Exception):
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""
-    return shown(
+    return redacted(
         next(
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
@@ -60,5 +60,5 @@ def reason_of(error: BaseException) -> str:
     for cause in [*failures.values(), error.__cause__, getattr(error, "cause", None)]:
         if isinstance(cause, BaseException) and cause is not error:
             return reason_of(cause)
-    line = shown(last_line(str(error)))
+    line = redacted(last_line(str(error)))
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
-from pipeline.errors import InputError, first_line, shown
+from pipeline.errors import InputError, first_line, redacted
 
 
 def checksum(content: bytes) -> str:
@@ -30,7 +30,7 @@ class Storage:
     """
 
     def __init__(self, uri: str) -> None:
-        if uri != shown(uri):
+        if uri != redacted(uri):
             raise InputError(
                 f"--storage {uri}: a password in it would be shown and stored; set "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -65,7 +65,7 @@ class Storage:
         """The full path, for messages and for libraries that open files themselves."""
         return f"{self._root}/{path}"
 
-    def below(self, path: str) -> str:
+    def uri_of(self, path: str) -> str:
         """The URI of a place under this one, for libraries that take URIs (options behind a `?`
         stay behind it).
         """

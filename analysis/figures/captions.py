@@ -8,7 +8,7 @@ from analysis.figures.figures_1_and_6 import (
     FIGURE_1,
     FIGURE_6,
     PAPER_LIMIT,
-    Panel,
+    CurvePanel,
     hidden,
     iterations,
     lines,
@@ -85,12 +85,12 @@ def caption_signals(study: Study) -> str:
     return " ".join(text for text in (what, seeds, signals.outcomes(study), without) if text)
 
 
-def _remarks(study: Study, panels: tuple[Panel, ...]) -> list[str]:
+def _remarks(study: Study, panels: tuple[CurvePanel, ...]) -> list[str]:
     remarks = (_seeds(study, panels), _paper(study), _absent(study, panels), _axes(study, panels))
     return [text for text in remarks if text]
 
 
-def _seeds(study: Study, panels: tuple[Panel, ...]) -> str:
+def _seeds(study: Study, panels: tuple[CurvePanel, ...]) -> str:
     """How many runs each curve is the mean of."""
     counts = {
         line.experiment: int(line.points.n.iloc[0])
@@ -117,7 +117,7 @@ def _paper(study: Study) -> str:
     )
 
 
-def _absent(study: Study, panels: tuple[Panel, ...]) -> str:
+def _absent(study: Study, panels: tuple[CurvePanel, ...]) -> str:
     left_out = dict.fromkeys(name for panel in panels for name in hidden(study, panel))
     wanted = dict.fromkeys(name for panel in panels for name in panel.experiments)
     absent = [
@@ -133,7 +133,7 @@ def _absent(study: Study, panels: tuple[Panel, ...]) -> str:
     return " ".join(sentences)
 
 
-def _axes(study: Study, panels: tuple[Panel, ...]) -> str:
+def _axes(study: Study, panels: tuple[CurvePanel, ...]) -> str:
     """Where the limits differ from the paper's 64,000 iterations and 20 %."""
     differs = []
     if iterations(study) != PAPER_ITERATIONS:

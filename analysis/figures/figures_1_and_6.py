@@ -36,7 +36,7 @@ displayed.
 
 
 @dataclass(frozen=True)
-class Panel:
+class CurvePanel:
     """One pair of axes: its rows, splits and paper panel; `start` is where x begins, as a share of
     the schedule.
     """
@@ -64,13 +64,13 @@ _RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 _BOTH = ("train", "test")
 
 FIGURE_1 = (
-    Panel("fig1_left", _SHALLOW_DEEP, ("train",), "{depth}-layer", (0, 10, 20)),
-    Panel("fig1_right", _SHALLOW_DEEP, ("test",), "{depth}-layer", (0, 10, 20)),
+    CurvePanel("fig1_left", _SHALLOW_DEEP, ("train",), "{depth}-layer", (0, 10, 20)),
+    CurvePanel("fig1_right", _SHALLOW_DEEP, ("test",), "{depth}-layer", (0, 10, 20)),
 )
 FIGURE_6 = (
-    Panel("fig6_left", _PLAIN, _BOTH, "plain-{depth}", (0, 5, 10, 20)),
-    Panel("fig6_middle", _RESNET, _BOTH, "ResNet-{depth}", (0, 5, 10, 20)),
-    Panel(
+    CurvePanel("fig6_left", _PLAIN, _BOTH, "plain-{depth}", (0, 5, 10, 20)),
+    CurvePanel("fig6_middle", _RESNET, _BOTH, "ResNet-{depth}", (0, 5, 10, 20)),
+    CurvePanel(
         "fig6_right",
         ("resnet110", "resnet1202"),
         _BOTH,
@@ -103,7 +103,7 @@ def figure_6(study: Study) -> Figure:
     return figure
 
 
-def lines(study: Study, panel: Panel) -> list[Line]:
+def lines(study: Study, panel: CurvePanel) -> list[Line]:
     """The curves that a panel shows: rows with points, but for a plain-110 above 60 %."""
     names = [name for name in panel.experiments if name not in hidden(study, panel)]
     found = [
@@ -114,7 +114,7 @@ def lines(study: Study, panel: Panel) -> list[Line]:
     return [line for line in found if len(line.points)]
 
 
-def hidden(study: Study, panel: Panel) -> tuple[str, ...]:
+def hidden(study: Study, panel: CurvePanel) -> tuple[str, ...]:
     """The rows left out as the paper does it: plain-110, if its error ends above 60 %."""
     finals = (
         curve(study, "plain110", TEST_ERR)["mean"]
@@ -134,7 +134,7 @@ def iterations(study: Study) -> int:
     return PAPER_ITERATIONS if pd.isna(longest) else int(longest)
 
 
-def y_limit(study: Study, panels: tuple[Panel, ...]) -> float:
+def y_limit(study: Study, panels: tuple[CurvePanel, ...]) -> float:
     """Percent: the paper's 20 if all curves end below it, else a multiple of 20 that holds all but
     the first tenth.
     """
@@ -153,7 +153,7 @@ def canvas(panels: int, inches: tuple[float, float]) -> tuple[Figure, list[Axes]
 
 
 def _canvas(
-    study: Study, panels: tuple[Panel, ...], inches: tuple[float, float]
+    study: Study, panels: tuple[CurvePanel, ...], inches: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
     figure, axes = canvas(len(panels), inches)
     limit = y_limit(study, panels)
@@ -163,7 +163,7 @@ def _canvas(
     return figure, axes
 
 
-def _frame_axes(ax: Axes, study: Study, panel: Panel, limit: float) -> None:
+def _frame_axes(ax: Axes, study: Study, panel: CurvePanel, limit: float) -> None:
     total = iterations(study)
     ax.set(xlim=(panel.start * total, total), ylim=(0, limit))
     ax.set_yticks(panel.ticks if limit == PAPER_LIMIT else range(0, int(limit) + 1, 20))
@@ -185,7 +185,7 @@ def iteration_axis(ax: Axes, total: int, tick: int, most: int) -> None:
         ax.set_xlabel("iter.")
 
 
-def _draw(ax: Axes, study: Study, panel: Panel) -> None:
+def _draw(ax: Axes, study: Study, panel: CurvePanel) -> None:
     shown = lines(study, panel)
     if not shown:
         ax.grid(False)
@@ -255,7 +255,7 @@ def spread(wanted: list[float], gap: float, top: float) -> list[float]:
     return places
 
 
-def _finish(figure: Figure, study: Study, panels: tuple[Panel, ...]) -> None:
+def _finish(figure: Figure, study: Study, panels: tuple[CurvePanel, ...]) -> None:
     """Add the key of line styles above the panels (the curves are named at their ends) and fix the
     layout.
     """

@@ -36,7 +36,7 @@ the ceiling.
 
 
 @dataclass(frozen=True)
-class Panel:
+class SignalPanel:
     """One pair of axes: plain or residual networks, at the start or at the end of training."""
 
     network: str
@@ -52,7 +52,7 @@ class Panel:
 
 
 PANELS = tuple(
-    Panel(network, at_end) for network in ("plain56", "resnet56") for at_end in (False, True)
+    SignalPanel(network, at_end) for network in ("plain56", "resnet56") for at_end in (False, True)
 )
 
 
@@ -103,7 +103,7 @@ def figure_signals(study: Study) -> Figure:
     return figure
 
 
-def _draw(ax: Axes, study: Study, quantity: str, panel: Panel) -> None:
+def _draw(ax: Axes, study: Study, quantity: str, panel: SignalPanel) -> None:
     ax.set_yscale("log")
     ax.set_ylim(*_limits(study, quantity))
     curves = {name: signal_curve(study, name, quantity, panel.at_end) for name in panel.experiments}

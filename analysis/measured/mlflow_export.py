@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from analysis.measured.frames import EVALUATIONS, LAYERS, METRICS, RUNS, SWEEPS, Frames, check
 from analysis.measured.tags import ALONE, ASKED, COMPLETE, LOOKED_AT
-from pipeline.errors import InputError, first_line, shown
+from pipeline.errors import InputError, first_line, redacted
 
 PAGE = 200
 
@@ -126,7 +126,7 @@ def _page(tracking: str, run: Run) -> str | None:
     """
     if not tracking.startswith(("http://", "https://")):
         return None
-    parts = urlsplit(shown(tracking))
+    parts = urlsplit(redacted(tracking))
     place = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     return f"{place}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 

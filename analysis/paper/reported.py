@@ -22,7 +22,7 @@ CIFAR_PANELS = ("fig1_left", "fig1_right", "fig6_left", "fig6_middle", "fig6_rig
 
 
 @dataclass(frozen=True)
-class Row:
+class Table6Row:
     """A row of Table 6: errors in percent, `params` as printed; `experiment` is empty for a method
     only quoted.
     """
@@ -66,13 +66,13 @@ class Statement:
 
 
 @cache
-def table_6() -> tuple[Row, ...]:
+def table_6() -> tuple[Table6Row, ...]:
     """The rows of Table 6, in the paper's order."""
     frame = pd.read_csv(PAPER / "table_6.csv", dtype={"layers": "Int64"}, keep_default_na=True)
     text = ["experiment", "params", "note"]
     frame[text] = frame[text].fillna("")
     return tuple(
-        Row(
+        Table6Row(
             method=row.row,
             layers=None if pd.isna(row.layers) else int(row.layers),
             experiment=row.experiment,

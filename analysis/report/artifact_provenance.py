@@ -28,7 +28,7 @@ MAKERS = ("pandas", "pyarrow", "matplotlib", "jinja2", "numpy", "scipy")
 Files = dict[str, bytes]
 
 
-def origin(study: Study, experiments: Collection[str]) -> bytes:
+def artifact_provenance(study: Study, experiments: Collection[str]) -> bytes:
     """The runs of these experiments in the study, and what each was made with, as JSON."""
     runs = study.runs[study.runs.experiment.isin(experiments)]
     kept = ("run_id", "experiment", "seed", "status", "fingerprint", "commit", "dirty", "drift", "one_pass", "device", "hardware", "world_size",
@@ -46,7 +46,7 @@ def origin(study: Study, experiments: Collection[str]) -> bytes:
     return _json(about)
 
 
-def sealed(files: Files, frames: Frames) -> Files:
+def with_manifest(files: Files, frames: Frames) -> Files:
     """A report's files with the frames it was made of and a list of checksums."""
     files = files | {f"{DATA}/{name}": content for name, content in parquet_files(frames).items()}
     about = {
@@ -57,7 +57,7 @@ def sealed(files: Files, frames: Frames) -> Files:
     return files | {MADE: _json(about)}
 
 
-def listed(folder: Path) -> set[str]:
+def files_in_report(folder: Path) -> set[str]:
     """The files of the report that lies in a folder, by its own list; empty if there is none."""
     return set(_sums(_about(folder)))
 

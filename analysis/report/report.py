@@ -23,11 +23,16 @@ from analysis.measured.frames import FINISHED, Frames, check, each
 from analysis.paper import reported
 from analysis.report import sweep_pages as sweeps
 from analysis.report.architectures import architecture_files
-from analysis.report.artifact_provenance import MADE, listed, origin, sealed
+from analysis.report.artifact_provenance import (
+    MADE,
+    artifact_provenance,
+    files_in_report,
+    with_manifest,
+)
 from analysis.report.overview import coverage, overview, run_list, troubled
 from analysis.report.pages import SYMBOLS, render
 from analysis.report.run_pages import page_of, run_pages
-from analysis.report.sweep_pages import Sweep, split_sweeps
+from analysis.report.sweep_pages import MeasuredSweep, split_sweeps
 from analysis.stats import LEVEL, LOOKS, confidence, percent
 from analysis.studies.studies import Study, split_studies
 from analysis.tables import table_6 as tables
@@ -52,7 +57,7 @@ def write_report(frames: Iterable[pd.DataFrame], out: Path) -> list[str]:
             be written.
     """
     checked = check(*frames)
-    files = sealed(report_files(checked), checked)
+    files = with_manifest(report_files(checked), checked)
     try:
         _put(files, out)
     except OSError as error:
@@ -98,13 +103,16 @@ def study_files(
         "claims.csv": verdicts.to_csv(index=False).encode(),
         "claims.md": _claims_markdown(study, judgements).encode(),
         **images,
-        **{f"{name}.origin.json": origin(study, rows) for name, rows in _rests_on(study).items()},
+        **{
+            f"{name}.origin.json": artifact_provenance(study, rows)
+            for name, rows in _rests_on(study).items()
+        },
         **run_pages(study),
         INDEX: page,
     }
 
 
-def sweep_files(sweep: Sweep) -> dict[str, bytes]:
+def sweep_files(sweep: MeasuredSweep) -> dict[str, bytes]:
     """The files of one sweep."""
     images = style.images({"sweep": sweeps.figure_sweep(sweep)})
     table = sweeps.printed(sweep)
@@ -122,7 +130,7 @@ def sweep_files(sweep: Sweep) -> dict[str, bytes]:
         "sweep.csv": sweeps.sweep_table(sweep).to_csv(index=False).encode(),
         "sweep.md": f"# {sweep.title}\n\n{tables.to_markdown(table)}".encode(),
         **images,
-        "sweep.origin.json": origin(sweep.study, set(sweep.study.runs.experiment)),
+        "sweep.origin.json": artifact_provenance(sweep.study, set(sweep.study.runs.experiment)),
         INDEX: page,
     }
 
@@ -224,7 +232,7 @@ def _ranges(names: list[str]) -> str:
 
 
 def _index_page(
-    studies: list[Study], judged: dict[str, list[Judgement]], swept: list[Sweep]
+    studies: list[Study], judged: dict[str, list[Judgement]], swept: list[MeasuredSweep]
 ) -> bytes:
     return render(
         "index.html.j2",
@@ -259,7 +267,7 @@ def _put(files: dict[str, bytes], out: Path) -> None:
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
         raise ValueError("a report's files lie in its folder")
     out.mkdir(parents=True, exist_ok=True)
-    before = listed(out)
+    before = files_in_report(out)
     with TemporaryDirectory(dir=out, prefix=".report-") as temporary:
         for name, content in files.items():
             target = Path(temporary, name)

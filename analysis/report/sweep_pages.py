@@ -31,7 +31,7 @@ AS_IT_IS = "as it is"
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class MeasuredSweep:
     """One sweep: its cells in the order asked for, and a study of all its runs (whose recipe is the
     unchanged one).
     """
@@ -46,7 +46,7 @@ class Sweep:
         what = (
             "The recipe ledger"
             if self.name == LEDGER
-            else f"Sweep of {self.name.replace('_', ' ')}"
+            else f"MeasuredSweep of {self.name.replace('_', ' ')}"
         )
         return f"{what}: {self.study.title}"
 
@@ -55,7 +55,7 @@ class Sweep:
         return f"sweep-{re.sub('[^a-z0-9]+', '-', self.name.lower())}-{self.id}"
 
 
-def split_sweeps(frames: Frames) -> list[Sweep]:
+def split_sweeps(frames: Frames) -> list[MeasuredSweep]:
     """The sweeps of checked frames that have any run, by name and dataset."""
     found = []
     for (key, dataset_id), cells in frames.sweeps.groupby(["sweep", "dataset_id"]):
@@ -65,7 +65,9 @@ def split_sweeps(frames: Frames) -> list[Sweep]:
             official = bool(frames.runs[same].comparable.any())
             study = study_of(min(runs.dataset), loads(cells.base.iloc[0]), official, runs, frames)
             found.append(
-                Sweep(str(key), str(cells.name.iloc[0]), cells.sort_values("position"), study)
+                MeasuredSweep(
+                    str(key), str(cells.name.iloc[0]), cells.sort_values("position"), study
+                )
             )
     return sorted(
         found, key=lambda sweep: (sweep.name != LEDGER, sweep.name, sweep.study.dataset, sweep.id)
@@ -73,7 +75,7 @@ def split_sweeps(frames: Frames) -> list[Sweep]:
 
 
 @lru_cache(maxsize=64)
-def sweep_table(sweep: Sweep) -> pd.DataFrame:
+def sweep_table(sweep: MeasuredSweep) -> pd.DataFrame:
     """One row per cell: n, mean, std, best of the final test errors (percent), and the difference
     to the unchanged row.
 
@@ -110,7 +112,7 @@ def sweep_table(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def errors(sweep: Sweep, experiment: str, fingerprint: str) -> list[float]:
+def errors(sweep: MeasuredSweep, experiment: str, fingerprint: str) -> list[float]:
     """Final test errors of a cell's finished runs, by seed."""
     measures = measure(sweep.study)
     runs = (sweep.study.runs.fingerprint == fingerprint) & (measures.state == MEASURED)
@@ -120,12 +122,12 @@ def errors(sweep: Sweep, experiment: str, fingerprint: str) -> list[float]:
     ]
 
 
-def _unmeasured(sweep: Sweep, fingerprint: str) -> int:
+def _unmeasured(sweep: MeasuredSweep, fingerprint: str) -> int:
     measures = measure(sweep.study)
     return int(((sweep.study.runs.fingerprint == fingerprint) & (measures.state != MEASURED)).sum())
 
 
-def printed(sweep: Sweep) -> pd.DataFrame:
+def printed(sweep: MeasuredSweep) -> pd.DataFrame:
     """The table as text; the ledger's with the two readings of each switch."""
     table = sweep_table(sweep)
     shown = pd.DataFrame(
@@ -152,7 +154,7 @@ def printed(sweep: Sweep) -> pd.DataFrame:
     return shown
 
 
-def runs_shown(sweep: Sweep) -> pd.DataFrame:
+def runs_shown(sweep: MeasuredSweep) -> pd.DataFrame:
     """The list of a sweep's runs, with the change of each."""
     changes = dict(zip(sweep.cells.fingerprint, sweep.cells.change, strict=True))
     listed = run_list(sweep.study)
@@ -183,7 +185,7 @@ def _worth(row: Any) -> str:
     return f"{row.difference:+.2f}{interval}".replace("-", "−")
 
 
-def figure_sweep(sweep: Sweep) -> Figure:
+def figure_sweep(sweep: MeasuredSweep) -> Figure:
     """Each change's final test errors: a dot per seed and a bar at their mean, a panel per
     experiment.
     """
@@ -205,7 +207,7 @@ def figure_sweep(sweep: Sweep) -> Figure:
     return figure
 
 
-def _draw(ax: Axes, sweep: Sweep, experiment: str) -> None:
+def _draw(ax: Axes, sweep: MeasuredSweep, experiment: str) -> None:
     cells = sweep.cells[sweep.cells.experiment == experiment]
     for place, cell in enumerate(each(cells)):
         values = errors(sweep, experiment, cell.fingerprint)

@@ -15,7 +15,7 @@ def named(row: Any) -> str:
     return f"{row.method}-{row.layers}"
 
 
-def open_questions(frames: Frames) -> list[str]:
+def undecided(frames: Frames) -> list[str]:
     """Each in a few words, such as `C2: Not settled: ...` or `Table 6, ResNet-20: ...`; what has
     not been run is not among them.
     """

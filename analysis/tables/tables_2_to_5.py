@@ -30,7 +30,7 @@ PEER = "a peer: weights made elsewhere by another recipe, evaluated here; no rep
 
 
 @dataclass(frozen=True)
-class About:
+class TableSpec:
     """What one of the tables is of: its number, the protocol, and its title."""
 
     number: int
@@ -39,13 +39,13 @@ class About:
 
 
 TABLES = (
-    About(2, "ten_crop", "plain and residual networks, ten crops"),
-    About(3, "ten_crop", "single models, ten crops"),
-    About(4, "multi_scale", "single models, fully convolutional at several scales"),
+    TableSpec(2, "ten_crop", "plain and residual networks, ten crops"),
+    TableSpec(3, "ten_crop", "single models, ten crops"),
+    TableSpec(4, "multi_scale", "single models, fully convolutional at several scales"),
 )
 
 
-def protocol_table(study: Study, about: About) -> pd.DataFrame:
+def protocol_table(study: Study, about: TableSpec) -> pd.DataFrame:
     """A line a method and measure: n, mean, std, low95, high95 (percent), paper, difference,
     verdict and why.
     """
@@ -82,7 +82,7 @@ def protocol_table(study: Study, about: About) -> pd.DataFrame:
     return pd.DataFrame([*rows, *_peers(study, about)])
 
 
-def _peers(study: Study, about: About) -> list[dict[str, Any]]:
+def _peers(study: Study, about: TableSpec) -> list[dict[str, Any]]:
     """A line a measure for weights that were made elsewhere and evaluated here; Table 2 has none."""
     peers = study.evaluations[
         (study.evaluations.kind == "peer") & (study.evaluations.protocol == about.protocol)
@@ -108,7 +108,7 @@ def _peers(study: Study, about: About) -> list[dict[str, Any]]:
 
 
 def _cell(
-    study: Study, about: About, experiment: str, first: int, values: list[float], paper: float
+    study: Study, about: TableSpec, experiment: str, first: int, values: list[float], paper: float
 ) -> Cell:
     reason = "" if study.comparable else study.why_not_comparable
     margin = margin_of(experiment, protocol_err(about.protocol, first))

@@ -12,7 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.execution.evaluate import SINGLE_VIEW, Model, Work, model_named, score_here, score_on_ray
+from jobs.execution.evaluate import (
+    SINGLE_VIEW,
+    Model,
+    ScoringTask,
+    model_named,
+    score_here,
+    score_on_ray,
+)
 from jobs.requests.options import (
     AddressOption,
     AsOption,
@@ -23,12 +30,12 @@ from jobs.requests.options import (
     SetOption,
     StorageOption,
     TrackingOption,
+    check_tracking,
     manifest_named,
     tracking_of,
-    tracking_there,
     writable,
 )
-from jobs.requests.requested_runs import check_suits, placed
+from jobs.requests.requested_runs import check_suits, resolve_resources
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import PROTOCOLS
@@ -104,7 +111,7 @@ def evaluate(
     if keep is not None:
         _check_kept(chosen, ensemble, photographs)
         store = tracking_of(tracking, storage)
-        tracking_there(store, storage)
+        check_tracking(store, storage)
     together = [chosen] if ensemble else [[model] for model in chosen]
     rows = []
     with _scorer(storage, manifest["id"], device, workers, address) as scored:
@@ -206,7 +213,7 @@ def _scorer(
     """
     from benchmarks.measure import cpus
 
-    work = Work([], "", storage.uri, dataset_id, use_gpu=False, threads=cpus())
+    work = ScoringTask([], "", storage.uri, dataset_id, use_gpu=False, threads=cpus())
     if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
         import torch
 
@@ -219,7 +226,7 @@ def _scorer(
     from jobs.execution.launch import Execution
 
     with connected(address):
-        execution, _ = placed(Execution(storage.uri, "", workers), device, None, runs=1)
+        execution, _ = resolve_resources(Execution(storage.uri, "", workers), device, None, runs=1)
         work = replace(work, use_gpu=execution.use_gpu, threads=execution.threads)
         each = execution.each_worker
         yield lambda models, protocol: score_on_ray(

@@ -14,14 +14,14 @@ import typer
 
 from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, LOOKED_AT
 from analysis.stats import LOOKS
-from jobs.cli.results import report_on, try_tracking
+from jobs.cli.results import report_on, warn_on_tracking_error
 from jobs.cli.train import complete, failed_with, say_if_unpublished, when_interrupted
 from jobs.console import run_progress as screen
 from jobs.execution.launch import Execution
 from jobs.grids import grids, sweeps
 from jobs.grids.sweeps import Sweep
 from jobs.planning.saved_plans import compare
-from jobs.requests.dry_run import known_dataset, show_resolved
+from jobs.requests.dry_run import dataset_summary, show_resolved
 from jobs.requests.options import (
     AddressOption,
     CheckpointOption,
@@ -41,13 +41,13 @@ from jobs.requests.options import (
     ThreadsOption,
     TrackingOption,
     WorkersOption,
+    check_tracking,
     manifest_named,
     tracking_of,
-    tracking_there,
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import placed, runs_of
+from jobs.requests.requested_runs import resolve_resources, runs_of
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import Run, read_result
@@ -107,7 +107,7 @@ def grid(
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     fewest, most = workers_of(workers)
     images = (
-        known_dataset(Storage(storage_uri), data).train_images
+        dataset_summary(Storage(storage_uri), data).train_images
         if dry_run
         else sweeps.CIFAR_TRAINING_IMAGES
     )
@@ -131,10 +131,10 @@ def grid(
         deterministic=deterministic,
     )
     if require_tracking:
-        tracking_there(execution.tracking, storage)
+        check_tracking(execution.tracking, storage)
     manifest = manifest_named(storage, data)
     experiments, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
-    asked = Asked(
+    asked = GridRequest(
         names,
         experiments,
         swept,
@@ -161,7 +161,7 @@ def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GridRequest:
     """A grid as it was asked for, and where and how it is carried out."""
 
     names: list[str]
@@ -212,11 +212,13 @@ class Asked:
 
     def _train(self, left: list[Run], tags: dict[Run, dict[str, str]]) -> dict[Run, str]:
         from jobs.execution.cluster import connected, head_memory
-        from jobs.execution.tune import run_grid, slots
+        from jobs.execution.tune import max_concurrent_runs, run_grid
 
         with connected(self.address):
-            execution, nodes = placed(self.execution, self.device, self.threads, runs=len(left))
-            at_once = min(len(left), slots(nodes, execution, head_memory()))
+            execution, nodes = resolve_resources(
+                self.execution, self.device, self.threads, runs=len(left)
+            )
+            at_once = min(len(left), max_concurrent_runs(nodes, execution, head_memory()))
             outcomes = screen.follow(
                 " ".join(self.names),
                 self.storage,
@@ -234,7 +236,7 @@ class Asked:
         """The cells and claims about the runs that more seeds could decide, in a few words each."""
         from analysis.measured.frames import FINISHED
         from analysis.measured.mlflow_export import export
-        from analysis.report.undecided import open_questions
+        from analysis.report.undecided import undecided
 
         complete(self.execution.tracking, self.storage, self._tags(runs))
         try:
@@ -254,7 +256,7 @@ class Asked:
         return (
             [f"not known: {missing} finished runs are not in MLflow yet"]
             if missing
-            else open_questions(frames)
+            else undecided(frames)
         )
 
     def conclude(self, runs: list[Run], reasons: dict[Run, str]) -> None:
@@ -311,6 +313,6 @@ class Asked:
             self.execution.tracking,
         )
         for sweep in self.swept:
-            try_tracking(
+            warn_on_tracking_error(
                 partial(publish_sweep, tracking, self.storage, sweep, dataset_id, name), tracking
             )

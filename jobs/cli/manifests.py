@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jobs.cli.submit import parse_only
 from jobs.execution.submission import check_command, job_name, value_of
-from pipeline.errors import InputError, shown
+from pipeline.errors import InputError, redacted
 
 TRACKING = "http://mlflow:5000"
 TRACKED = ("train", "grid", "evaluate", "report", "sync", "doctor")
@@ -78,7 +78,7 @@ def manifests(
         "deadline": round(3600 * hours / (retries + 1)),
         "service_account": _plain("--service-account", service_account),
     }
-    if "://" not in artifacts or artifacts != shown(artifacts):
+    if "://" not in artifacts or artifacts != redacted(artifacts):
         raise InputError(
             f"--artifacts {artifacts}: wanted is an address without a password, such as "
             "s3://bucket/mlflow"

@@ -16,10 +16,10 @@ from jobs.grids import grids, sweeps
 from jobs.planning import rates as speed
 from jobs.planning.estimate import Cluster, Estimate, Plan, estimate
 from jobs.planning.printing import chosen, facts, show
-from jobs.planning.probe import Row, probe
+from jobs.planning.probe import ProbeTiming, probe
 from jobs.planning.saved_plans import keep
 from jobs.planning.workload import BACKWARD, Amount, amount, iteration_flops
-from jobs.requests.dry_run import Known, known_dataset
+from jobs.requests.dry_run import DatasetSummary, dataset_summary
 from jobs.requests.options import (
     AddressOption,
     DataOption,
@@ -127,11 +127,11 @@ def plan(
 
 
 @dataclass(frozen=True)
-class Asked:
+class PlanRequest:
     """The runs of a grid with what is left of each, in the order of rows and seeds."""
 
     storage: Storage
-    data: Known
+    data: DatasetSummary
     amounts: dict[Run, Amount]
 
     @property
@@ -152,15 +152,15 @@ def _asked(
     iterations: int | None,
     settings: list[str],
     mixed: bool,
-) -> Asked:
+) -> PlanRequest:
     """What `grid` would be asked for; where `mixed`, rows of both halves of the paper are each on
     their own data.
     """
-    known = known_dataset(storage, data)
+    known = dataset_summary(storage, data)
     if not known.id:
         check_named(storage, data)
     experiments, _ = sweeps.asked_for(names, settings, iterations, known.train_images)
-    amounts, elsewhere = dict[Run, Amount](), cache(lambda name: known_dataset(storage, name))
+    amounts, elsewhere = dict[Run, Amount](), cache(lambda name: dataset_summary(storage, name))
     for experiment in experiments:
         on = known
         if mixed and (experiment.family == "imagenet") != known.photographs:
@@ -172,10 +172,10 @@ def _asked(
             if not mixed:
                 check_workers(run, workers)
             amounts[run] = _left(storage, run, on)
-    return Asked(storage, known, amounts)
+    return PlanRequest(storage, known, amounts)
 
 
-def _left(storage: Storage, run: Run, on: Known) -> Amount:
+def _left(storage: Storage, run: Run, on: DatasetSummary) -> Amount:
     if on.id and read_result(storage, run) is not None:
         return Amount(0, 0.0)
     reached = newest_iteration(storage, run) if on.id else 0
@@ -183,7 +183,7 @@ def _left(storage: Storage, run: Run, on: Known) -> Amount:
 
 
 def _here(
-    asked: Asked,
+    asked: PlanRequest,
     execution: Execution,
     device: Device,
     threads: int | None,
@@ -193,16 +193,16 @@ def _here(
 ) -> tuple[Plan, dict[str, Any]]:
     """A plan for the cluster that is there, by what is measured on it; and what was."""
     from jobs.execution.cluster import connected, head_memory
-    from jobs.execution.tune import slots
-    from jobs.requests.requested_runs import placed
+    from jobs.execution.tune import max_concurrent_runs
+    from jobs.requests.requested_runs import resolve_resources
 
     left, began = asked.left, monotonic()
     if not left:
         return Plan(Cluster(0, "CPU", price), [], 0.0), {}
     with connected(address), screen.console.status("measuring for about a minute"):
         joining = monotonic() - began
-        execution, nodes = placed(execution, device, threads, runs=len(left))
-        most = slots(nodes, execution, head_memory())
+        execution, nodes = resolve_resources(execution, device, threads, runs=len(left))
+        most = max_concurrent_runs(nodes, execution, head_memory())
         at_once = min(len(left), most)
         measured = probe(
             asked.storage, _shares(left), asked.data.side, execution, at_once, limit - joining
@@ -235,7 +235,7 @@ def _longest_first(runs: list[Estimate]) -> list[Estimate]:
     return sorted(runs, key=lambda one: -one.seconds)
 
 
-def _shares(left: dict[Run, Amount]) -> list[Row]:
+def _shares(left: dict[Run, Amount]) -> list[ProbeTiming]:
     """Each row with how many runs of it are left, and its share of the work."""
     work = dict[Experiment, float]()
     for run, amount_left in left.items():
@@ -249,12 +249,12 @@ def _shares(left: dict[Run, Amount]) -> list[Row]:
         )
     runs = Counter(run.experiment for run in left)
     return [
-        Row(experiment, runs[experiment], part / sum(work.values()))
+        ProbeTiming(experiment, runs[experiment], part / sum(work.values()))
         for experiment, part in work.items()
     ]
 
 
-def _described(asked: Asked, count: int, kind: str, price: float | None) -> Plan:
+def _described(asked: PlanRequest, count: int, kind: str, price: float | None) -> Plan:
     """The best plan for a cluster of so many GPUs of a kind, over how wide ImageNet's runs are and
     how small ones share.
     """
@@ -286,7 +286,7 @@ def _described(asked: Asked, count: int, kind: str, price: float | None) -> Plan
     return min(plans, key=lambda one: one.seconds)
 
 
-def _options(asked: Asked, width: int, among: int) -> str:
+def _options(asked: PlanRequest, width: int, among: int) -> str:
     families = {experiment.family for experiment in asked.experiments}
     says = [f"--workers {width} for ImageNet's rows"] if "imagenet" in families else []
     return ", ".join(
@@ -308,7 +308,7 @@ def _published(left: dict[Run, Amount], card: speed.Card, width: int, among: int
     return found
 
 
-def _show(asked: Asked, made: Plan, budget: float | None, as_json: bool, kept: str) -> None:
+def _show(asked: PlanRequest, made: Plan, budget: float | None, as_json: bool, kept: str) -> None:
     choice = chosen(made, asked.amounts, budget) if budget is not None and made.runs else None
     if as_json:
         print(

@@ -14,10 +14,10 @@ import typer
 from jobs.requests.options import (
     StorageOption,
     TrackingOption,
+    check_tracking,
     tracking_of,
-    tracking_there,
 )
-from pipeline.errors import InputError, first_line, shown
+from pipeline.errors import InputError, first_line, redacted
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
@@ -85,20 +85,21 @@ def sync(storage_uri: StorageOption = "results", tracking: TrackingOption = None
 
     storage = Storage(storage_uri)
     store = tracking_of(tracking, storage)
-    tracking_there(store, storage)
+    check_tracking(store, storage)
     try:
         completed = publish_stored(store, storage, print)
     except Exception as error:
         print(
-            f"error: MLflow at {shown(store)} ({first_line(error)}); give the same command again",
+            f"error: MLflow at {redacted(store)} ({first_line(error)}); give the same command "
+            "again",
             file=sys.stderr,
         )
         raise SystemExit(1) from error
     runs = "run" if completed == 1 else "runs"
     print(
-        f"{completed} {runs} completed in {shown(store)}"
+        f"{completed} {runs} completed in {redacted(store)}"
         if completed
-        else f"{shown(store)} has everything"
+        else f"{redacted(store)} has everything"
     )
 
 
@@ -142,13 +143,13 @@ def ui(
         raise SystemExit(ended.returncode)
 
 
-def try_tracking(action: Callable[[], object], tracking: str) -> None:
+def warn_on_tracking_error(action: Callable[[], object], tracking: str) -> None:
     """Do something with MLflow that nothing depends on: a warning is all that its failure costs."""
     try:
         action()
     except Exception as error:
         print(
-            f"warning: MLflow at {shown(tracking)} cannot be used now ({first_line(error)})",
+            f"warning: MLflow at {redacted(tracking)} cannot be used now ({first_line(error)})",
             file=sys.stderr,
         )
 
@@ -181,7 +182,7 @@ def report_on(
     if runs is not None:
         frames = frames.of({run.key for run in runs}, sweeps)
     files = write_report(frames, out)
-    try_tracking(lambda: log_report(tracking, storage, out, files), tracking)
+    warn_on_tracking_error(lambda: log_report(tracking, storage, out, files), tracking)
     print(f"report: {out / INDEX}  (open it in a browser)")
     print(f"runs in the MLflow UI: {_ui_command(tracking, storage)}")
 
@@ -193,9 +194,9 @@ def _ui_command(tracking: str, storage: Storage) -> str:
     from jobs.tracking.store import default_tracking
 
     if not tracking.startswith("sqlite"):
-        return shown(tracking)
+        return redacted(tracking)
     mine = storage.local is not None and tracking == default_tracking(storage)
     command = "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
     return f"{command} ui " + (
-        f"--storage {storage.local}" if mine else f"--tracking {shown(tracking)}"
+        f"--storage {storage.local}" if mine else f"--tracking {redacted(tracking)}"
     )

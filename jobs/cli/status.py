@@ -115,7 +115,7 @@ def clean(
     spare += [
         f"verify/{name}"
         for name in storage.names("verify")
-        if not _any_alive(Storage(storage.below(f"verify/{name}")))
+        if not _any_alive(Storage(storage.uri_of(f"verify/{name}")))
     ]
     if not spare:
         print(f"nothing to clean in {storage.uri}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from analysis.measured.tags import ALONE, ASKED
-from jobs.cli.results import try_tracking
+from jobs.cli.results import warn_on_tracking_error
 from jobs.console import run_progress as screen
 from jobs.execution.launch import Execution
 from jobs.requests.dry_run import show_resolved
@@ -34,14 +34,14 @@ from jobs.requests.options import (
     ThreadsOption,
     TrackingOption,
     WorkersOption,
+    check_tracking,
     manifest_named,
     tracking_of,
-    tracking_there,
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import placed, runs_of
-from pipeline.errors import InputError, shown
+from jobs.requests.requested_runs import resolve_resources, runs_of
+from pipeline.errors import InputError, redacted
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.run import REFUSED, Run, read_result
@@ -105,7 +105,7 @@ def train(
         deterministic=deterministic,
     )
     if require_tracking:
-        tracking_there(execution.tracking, storage)
+        check_tracking(execution.tracking, storage)
     run = runs_of(storage, [experiment], manifest_named(storage, data), [seed], fewest)[0]
     result = read_result(storage, run)
     if result is None:
@@ -150,7 +150,7 @@ def _train(
 
     try:
         with connected(address):
-            execution, _ = placed(execution, device, threads, runs=1)
+            execution, _ = resolve_resources(execution, device, threads, runs=1)
             interrupted = when_interrupted(execution.tracking, storage, [run], stop)
             outcome: dict[str, Any] = screen.follow(str(run), storage, [run], 1, job, interrupted)
     finally:
@@ -169,7 +169,7 @@ def when_interrupted(
 
     def interrupted() -> None:
         stop.set()
-        try_tracking(lambda: mark_interrupted(tracking, storage, runs, started), tracking)
+        warn_on_tracking_error(lambda: mark_interrupted(tracking, storage, runs, started), tracking)
 
     return interrupted
 
@@ -178,7 +178,7 @@ def complete(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -
     """See that MLflow can be used, and that it has all of what ended before."""
     from jobs.tracking.other_publications import publish_ended
 
-    try_tracking(lambda: publish_ended(tracking, storage, runs), tracking)
+    warn_on_tracking_error(lambda: publish_ended(tracking, storage, runs), tracking)
 
 
 def say_if_unpublished(published: list[bool], tracking: str) -> None:
@@ -191,7 +191,8 @@ def say_if_unpublished(published: list[bool], tracking: str) -> None:
             else "not published"
         )
         print(
-            f"warning: {what} to MLflow at {shown(tracking)}; `resnet-repro sync` sends it when it "
+            f"warning: {what} to MLflow at {redacted(tracking)}; `resnet-repro sync` sends it when "
+            "it "
             "is back",
             file=sys.stderr,
         )

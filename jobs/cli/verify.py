@@ -11,7 +11,7 @@ import typer
 
 from jobs.console import run_progress as screen
 from jobs.requests.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
-from jobs.requests.requested_runs import placed, stored_run_named
+from jobs.requests.requested_runs import resolve_resources, stored_run_named
 from pipeline.errors import InputError, reason_of
 from pipeline.runs.checkpoint import iterations, newest_history, read_checkpoint
 from pipeline.runs.history import History
@@ -104,30 +104,30 @@ def _train_again(
     workers: int | None,
     address: str | None,
 ) -> Any:
-    """Train a stretch of the run again in a place of its own, which is deleted if everything is
+    """Train a segment of the run again in a place of its own, which is deleted if everything is
     equal.
     """
     from jobs.execution.cluster import connected
     from jobs.execution.launch import Execution, check_workers, run_on_ray
-    from pipeline.training.verify import Finding, Stretch, first_difference
+    from pipeline.training.verify import CheckResult, Segment, first_difference
 
-    stretch = Stretch.of(storage, run, start)
+    segment = Segment.of(storage, run, start)
     history = newest_history(storage, run)
-    attempts = _attempts(history, stretch.start)
+    attempts = _attempts(history, segment.start)
     attempt = attempts[-1]
     if unprovable := _unprovable(attempts):
-        return Finding("trained again", False, f"cannot be proved: {unprovable}")
+        return CheckResult("trained again", False, f"cannot be proved: {unprovable}")
     if device is Device.AUTO and attempt.get("device") == "cpu":
         device = Device.CPU
     one_pass = bool(attempt.get("one_pass"))
     workers = workers or (int(attempt.get("world_size", 1)) if one_pass else 1)
     check_workers(run, workers)
-    below = f"verify/{run.folder.replace('/', '-')}-{stretch.start}-{stretch.end}"
-    again = Storage(storage.below(below))
-    if stretch.end in iterations(again, run):  # of an earlier verification that ended
+    below = f"verify/{run.folder.replace('/', '-')}-{segment.start}-{segment.end}"
+    again = Storage(storage.uri_of(below))
+    if segment.end in iterations(again, run):  # of an earlier verification that ended
         storage.delete(below)
     if not iterations(again, run):
-        stretch.prepare(storage, run, again)
+        segment.prepare(storage, run, again)
     with connected(address):
         execution = Execution(
             again.uri,
@@ -136,11 +136,11 @@ def _train_again(
             one_pass=one_pass,
             allow_drift=True,
             deterministic=bool(attempt.get("deterministic")),
-            until=stretch.end,
+            until=segment.end,
             datasets=storage.uri,
         )
-        execution, _ = placed(execution, device, threads=None, runs=1)
-        title = f"{run} again, {stretch.start:,} to {stretch.end:,}"
+        execution, _ = resolve_resources(execution, device, threads=None, runs=1)
+        title = f"{run} again, {segment.start:,} to {segment.end:,}"
         try:
             answer = screen.follow(
                 title, again, [run], 1, partial(run_on_ray, run, execution), lambda: None
@@ -148,22 +148,22 @@ def _train_again(
         except InputError:
             raise
         except Exception as error:  # storage that is lost, workers that fail: no proof, and no reason for a traceback
-            return Finding(
+            return CheckResult(
                 "trained again",
                 False,
                 f"its workers failed ({reason_of(error)}); give the same command again",
             )
     if answer.get("status") == REFUSED:
         raise InputError(answer["reason"])
-    what = f"{stretch.start:,} to {stretch.end:,}"
+    what = f"{segment.start:,} to {segment.end:,}"
     elsewhere = _drift_text(attempt, newest_history(again, run))
-    for iteration in stretch.compared(storage, run):
+    for iteration in segment.compared(storage, run):
         stored, made = (
             read_checkpoint(storage, run, iteration),
             read_checkpoint(again, run, iteration),
         )
         if stored is None or made is None:
-            return Finding(
+            return CheckResult(
                 "trained again", False, f"{what}: checkpoint {iteration:,} is damaged or missing"
             )
         if difference := first_difference(stored, made):
@@ -172,12 +172,12 @@ def _train_again(
                 if elsewhere
                 else ""
             )
-            return Finding(
+            return CheckResult(
                 "trained again", False, f"{what}: {iteration:,} differs in {difference}{but}"
             )
     storage.delete(below)
     though = f", though it was made elsewhere ({elsewhere})" if elsewhere else ""
-    return Finding(
+    return CheckResult(
         "trained again", True, f"{what}: weights, momentum and history are the same bytes{though}"
     )
 

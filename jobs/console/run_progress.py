@@ -26,7 +26,7 @@ LINE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Sight:
+class RunProgress:
     """What a run's folder says: `state` is waiting, running, finished or diverged; `left` seconds
     to go, if known.
     """
@@ -45,19 +45,19 @@ class Sight:
         return (experiment.iterations - self.iteration) * experiment.global_batch_size / self.rate
 
 
-def look(storage: Storage, run: Run, since_ms: int) -> Sight:
+def look(storage: Storage, run: Run, since_ms: int) -> RunProgress:
     """A run as its folder shows it; heartbeats from before `since_ms` are an earlier attempt's."""
     result = read_result(storage, run)
     if result is not None:
-        return Sight(
+        return RunProgress(
             run, result["status"], result["iterations"], 0.0, result.get("final", {}).get(TEST_ERR)
         )
     beat, history = read_heartbeat(storage, run), newest_history(storage, run)
     error = history.last().get(TEST_ERR) if history else None
     iteration = history.iteration if history else 0
     if beat is None or beat["time_ms"] < since_ms:
-        return Sight(run, "waiting", iteration, 0.0, error)
-    return Sight(
+        return RunProgress(run, "waiting", iteration, 0.0, error)
+    return RunProgress(
         run, "running", max(iteration, beat["iteration"]), beat["images_per_second"], error
     )
 
@@ -66,15 +66,15 @@ def follow(
     title: str,
     storage: Storage,
     runs: list[Run],
-    slots: int,
+    max_concurrent_runs: int,
     job: Callable[[], Any],
     interrupted: Callable[[], None] = lambda: None,
 ) -> Any:
     """Run `job` in the background and show how its runs go until it ends; returns or raises what it
     does.
 
-    `slots` is how many runs go at once, for the estimate of the time left. Ctrl-C reaches the
-    caller at once, after `interrupted` was called.
+    `max_concurrent_runs` is how many runs go at once, for the estimate of the time left. Ctrl-C
+    reaches the caller at once, after `interrupted` was called.
     """
     outcome: dict[str, Any] = {}
 
@@ -88,9 +88,9 @@ def follow(
     thread.start()
     try:
         if console.is_terminal:
-            _live(title, storage, runs, slots, since, thread)
+            _live(title, storage, runs, max_concurrent_runs, since, thread)
         else:
-            _lines(title, storage, runs, slots, since, thread)
+            _lines(title, storage, runs, max_concurrent_runs, since, thread)
     except KeyboardInterrupt:
         interrupted()
         raise
@@ -100,17 +100,27 @@ def follow(
 
 
 def _live(
-    title: str, storage: Storage, runs: list[Run], slots: int, since: int, thread: Thread
+    title: str,
+    storage: Storage,
+    runs: list[Run],
+    max_concurrent_runs: int,
+    since: int,
+    thread: Thread,
 ) -> None:
     with Live(console=console, refresh_per_second=2, transient=False) as live:
         while thread.is_alive():
-            live.update(_table(title, _sights(storage, runs, since), slots))
+            live.update(_table(title, _sights(storage, runs, since), max_concurrent_runs))
             thread.join(LOOK_SECONDS)
-        live.update(_table(title, _sights(storage, runs, since), slots))
+        live.update(_table(title, _sights(storage, runs, since), max_concurrent_runs))
 
 
 def _lines(
-    title: str, storage: Storage, runs: list[Run], slots: int, since: int, thread: Thread
+    title: str,
+    storage: Storage,
+    runs: list[Run],
+    max_concurrent_runs: int,
+    since: int,
+    thread: Thread,
 ) -> None:
     spoken = -LINE_SECONDS
     known: dict[Run, str] = {}
@@ -126,10 +136,10 @@ def _lines(
                 )
         if monotonic() - spoken >= LINE_SECONDS and thread.is_alive():
             spoken = monotonic()
-            print(f"{title}: {_summary(sights, slots)}", flush=True)
+            print(f"{title}: {_summary(sights, max_concurrent_runs)}", flush=True)
 
 
-def _sights(storage: Storage, runs: list[Run], since: int) -> list[Sight]:
+def _sights(storage: Storage, runs: list[Run], since: int) -> list[RunProgress]:
     sights = []
     for run in runs:
         try:
@@ -140,13 +150,15 @@ def _sights(storage: Storage, runs: list[Run], since: int) -> list[Sight]:
             KeyError,
             InputError,
         ):  # a file being replaced, or one the run itself will refuse
-            sights.append(Sight(run, "waiting", 0, 0.0, None))
+            sights.append(RunProgress(run, "waiting", 0, 0.0, None))
     return sights
 
 
-def _table(title: str, sights: list[Sight], slots: int) -> Table:
+def _table(title: str, sights: list[RunProgress], max_concurrent_runs: int) -> Table:
     table = Table(
-        title=f"{title}: {_summary(sights, slots)}", title_justify="left", title_style="bold"
+        title=f"{title}: {_summary(sights, max_concurrent_runs)}",
+        title_justify="left",
+        title_style="bold",
     )
     for name, side in (
         ("experiment", "left"),
@@ -174,7 +186,7 @@ def _table(title: str, sights: list[Sight], slots: int) -> Table:
     return table
 
 
-def _named(sights: list[Sight], experiment: Experiment) -> str:
+def _named(sights: list[RunProgress], experiment: Experiment) -> str:
     """The row's name, with its changes where the table has several rows of that name."""
     alike = {
         sight.run.experiment for sight in sights if sight.run.experiment.name == experiment.name
@@ -182,7 +194,7 @@ def _named(sights: list[Sight], experiment: Experiment) -> str:
     return title(experiment) if len(alike) > 1 else experiment.name
 
 
-def _summary(sights: list[Sight], slots: int) -> str:
+def _summary(sights: list[RunProgress], max_concurrent_runs: int) -> str:
     done = sum(sight.state in ("finished", "diverged") for sight in sights)
     running = sum(sight.state == "running" for sight in sights)
     words = f"{done} of {len(sights)} finished, {running} running"
@@ -191,17 +203,17 @@ def _summary(sights: list[Sight], slots: int) -> str:
         error = sights[0].test_err
         words = f"iteration {sights[0].iteration:,} of {experiment.iterations:,}, {sights[0].rate:,.0f} images/s"
         words += f", {_percent(error)} test error" if error is not None else ""
-    left = _time_left(sights, slots)
+    left = _time_left(sights, max_concurrent_runs)
     return words + (f", about {duration(left)} left" if left is not None else "")
 
 
-def _time_left(sights: list[Sight], slots: int) -> float | None:
+def _time_left(sights: list[RunProgress], max_concurrent_runs: int) -> float | None:
     """Seconds until all are done: multiply-adds to go, at the rate the running ones show, over the
-    slots.
+    max_concurrent_runs.
     """
     from pipeline.recipe.layers import layout
 
-    def cost(sight: Sight) -> float:
+    def cost(sight: RunProgress) -> float:
         experiment = sight.run.experiment
         return (
             layout(experiment).multiply_adds
@@ -219,7 +231,7 @@ def _time_left(sights: list[Sight], slots: int) -> float | None:
     to_go = sum(cost(sight) for sight in sights if sight.state in ("running", "waiting"))
     each = sum(speeds) / len(speeds)
     longest = max((sight.left or 0.0) for sight in sights)
-    return max(longest, to_go / (each * max(slots, 1)))
+    return max(longest, to_go / (each * max(max_concurrent_runs, 1)))
 
 
 def _percent(error: float | None) -> str:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from jobs.doctor.facts import Facts, Question, examine
 from jobs.doctor.findings import Finding, judge, link
 from jobs.execution.cluster import Node, check_fits, nodes
-from jobs.requests.options import tracking_there
+from jobs.requests.options import check_tracking
 from jobs.tracking.server_check import is_server
 from pipeline.errors import InputError, first_line, last_line
 from pipeline.runs.provenance import hardware, source_digest, versions
@@ -114,7 +114,7 @@ def _unseen(storage: Storage, answers: list[Facts]) -> dict[str, str]:
 def _database(tracking: str, storage: Storage) -> Finding:
     """Whether MLflow's store can be opened without a server, as drivers on the head will."""
     try:
-        tracking_there(tracking, storage)
+        check_tracking(tracking, storage)
     except InputError as error:
         return Finding(
             "MLflow", "problem", str(error), "name a server with --tracking http://HOST:5000"
@@ -171,10 +171,10 @@ class Peer:
         """Where the others find it."""
         import ray
 
-        from pipeline.training.step import process_group as ranks
+        from pipeline.training.step.process_group import listen
 
         here = ray.util.get_node_ip_address()
-        self._listener = ranks.listen(here)
+        self._listener = listen(here)
         return here, self._listener.getsockname()[1]
 
     def measure(self, rank: int, count: int, address: tuple[str, int]) -> float:
@@ -182,16 +182,16 @@ class Peer:
         import torch
 
         from jobs.execution.worker import use_own_interface
-        from pipeline.training.step import process_group as ranks
+        from pipeline.training.step.process_group import init_group, leave_group
 
         use_own_interface()
-        group = ranks.join(
+        process_group = init_group(
             rank, count, torch.device("cpu"), address, self._listener, timeout_s=LINK_SECONDS
         )
         gradients, seconds = torch.ones(LINK_BYTES // 4), []
         for _ in range(3):
             began = perf_counter()
-            group.sum_tree([gradients.clone()])
+            process_group.sum_tree([gradients.clone()])
             seconds.append(perf_counter() - began)
-        ranks.leave()
+        leave_group()
         return LINK_BYTES / min(seconds)

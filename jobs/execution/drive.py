@@ -13,12 +13,12 @@ from pipeline.storage import Storage
 
 
 def drive(
-    run: Run, execution: Execution, tags: dict[str, str], interrupted: Callable[[], bool] = bool
+    run: Run, execution: Execution, tags: dict[str, str], was_interrupted: Callable[[], bool] = bool
 ) -> dict[str, Any]:
     """Train and publish a run, and say how that ended.
 
-    Whoever takes Ray away from under the run answers yes to `interrupted`, and says so in MLflow
-    instead.
+    Whoever takes Ray away from under the run answers yes to `was_interrupted`, and says so in
+    MLflow instead.
 
     Returns `status` (finished, diverged, failed, or refused for what the user has to mend),
     `reason` where it is not finished, and `published`, whether MLflow has it all.
@@ -26,14 +26,14 @@ def drive(
     storage = Storage(execution.storage)
     publisher = Publisher(execution.tracking, storage, run, tags)
 
-    def holding() -> None:
+    def on_lease_acquired() -> None:
         remember_tags(storage, run, tags)
         publisher.start()
 
     try:
-        result = run_on_ray(run, execution, holding, interrupted)
+        result = run_on_ray(run, execution, on_lease_acquired, was_interrupted)
     except Exception as error:
-        if interrupted():
+        if was_interrupted():
             raise
         status, reason = (REFUSED if isinstance(error, InputError) else "failed"), reason_of(error)
         if not publisher.started:  # another's run, or none: nothing is to be said of it

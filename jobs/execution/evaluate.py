@@ -33,7 +33,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Work:
+class ScoringTask:
     """What each worker is told."""
 
     models: list[Model]
@@ -71,7 +71,7 @@ def model_named(storage: Storage, which: str, experiment: str | None, settings: 
     return Model(which, experiment_named(experiment, settings), content)
 
 
-def score(work: Work, dataset: Any, ranks: Any, decoders: int) -> dict[str, float]:
+def score(work: ScoringTask, dataset: Any, ranks: Any, decoders: int) -> dict[str, float]:
     """The errors of the models' mean scores, over all ranks; with the loss where there is one
     network on small images.
 
@@ -105,23 +105,25 @@ def score(work: Work, dataset: Any, ranks: Any, decoders: int) -> dict[str, floa
     return {"top1_err": errors.top1_err, "top5_err": errors.top5_err, "count": errors.count}
 
 
-def score_here(work: Work) -> dict[str, float]:
+def score_here(work: ScoringTask) -> dict[str, float]:
     """The same in this process."""
     import torch
 
     from jobs.execution.determinism import full_precision
-    from jobs.execution.worker import decoders, staged, told_of
-    from pipeline.training.step.process_group import single
+    from jobs.execution.worker import decoders, raise_on_all_ranks, staged
+    from pipeline.training.step.process_group import single_process
 
     full_precision()
     torch.set_num_threads(work.threads)
-    group = single(torch.device("cuda" if work.use_gpu else "cpu"))
+    process_group = single_process(torch.device("cuda" if work.use_gpu else "cpu"))
     dataset, refused = staged(work.storage, work.dataset_id, ("test",))
-    told_of(group, refused)
-    return score(work, dataset, group, decoders(1))
+    raise_on_all_ranks(process_group, refused)
+    return score(work, dataset, process_group, decoders(1))
 
 
-def score_on_ray(work: Work, workers: int, each_worker: dict[str, float]) -> dict[str, float]:
+def score_on_ray(
+    work: ScoringTask, workers: int, each_worker: dict[str, float]
+) -> dict[str, float]:
     """The same by so many workers that take `each_worker` of the cluster; needs one.
 
     Raises:
@@ -138,7 +140,7 @@ def score_on_ray(work: Work, workers: int, each_worker: dict[str, float]) -> dic
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=work.use_gpu, resources_per_worker=each_worker
         ),
-        run_config=RunConfig(name=name, storage_path=storage.below("ray")),
+        run_config=RunConfig(name=name, storage_path=storage.uri_of("ray")),
     )
     try:
         answer: dict[str, Any] = trainer.fit().return_value or {}
@@ -156,19 +158,21 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from jobs.execution.determinism import full_precision
-    from jobs.execution.worker import decoders, device_of, meet, staged, told_of
-    from pipeline.training.step import process_group as ranks
+    from jobs.execution.worker import decoders, device_of, join_group, raise_on_all_ranks, staged
+    from pipeline.training.step.process_group import leave_group
 
-    work: Work = ray.get(config["work"])
+    work: ScoringTask = ray.get(config["work"])
     context = ray.train.get_context()
     full_precision()
     torch.set_num_threads(work.threads)
     try:
         dataset, refused = staged(work.storage, work.dataset_id, ("test",))
-        group = meet(context.get_world_rank(), context.get_world_size(), device_of(work.use_gpu))
-        told_of(group, refused)
+        group = join_group(
+            context.get_world_rank(), context.get_world_size(), device_of(work.use_gpu)
+        )
+        raise_on_all_ranks(group, refused)
         return dict(score(work, dataset, group, decoders(context.get_local_world_size())))
     except InputError as error:
         return {"refused": str(error)}
     finally:
-        ranks.leave()
+        leave_group()

@@ -22,12 +22,12 @@ from pipeline.runs.provenance import source_commit
 from pipeline.runs.run import LOST, PREEMPTED, REFUSED, STOPPED, Run, read_result, start_run
 from pipeline.storage import Storage
 
-RESTARTS = 10
+MAX_RESTARTS = 10
 """Failures of a run's workers that a command makes good before it gives the run up; preemptions do
 not count.
 """
 
-IN_VAIN = 3
+MAX_FAILURES_WITHOUT_PROGRESS = 3
 """Failures in a row without a new checkpoint after which trying again would only repeat them."""
 
 ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
@@ -94,8 +94,8 @@ def check_workers(run: Run, workers: int) -> None:
 def run_on_ray(
     run: Run,
     execution: Execution,
-    holding: Callable[[], None] = lambda: None,
-    interrupted: Callable[[], bool] = bool,
+    on_lease_acquired: Callable[[], None] = lambda: None,
+    was_interrupted: Callable[[], bool] = bool,
 ) -> dict[str, Any]:
     """Train a run to its end, from wherever its folder stands; returns its `result.json`.
 
@@ -103,8 +103,8 @@ def run_on_ray(
 
     All that can be mended by starting anew is: workers and nodes that die or are taken away, and
     failures while a worker group starts. Each start continues from the newest checkpoint, under one
-    lease (`pipeline.runs.lease`); `holding` is called once it is held. Whoever takes Ray away
-    answers yes to `interrupted` before: then nothing is started anew.
+    lease (`pipeline.runs.lease`); `on_lease_acquired` is called once it is held. Whoever takes Ray
+    away answers yes to `was_interrupted` before: then nothing is started anew.
 
     Raises:
         InputError: the run's folder holds something that is not ours, another holds the run, or it
@@ -121,9 +121,9 @@ def run_on_ray(
         storage, run, say
     )  # refuses what is not ours, and speaks of damage where a user can hear it
     with Lease(storage, run, say) as lease:
-        holding()
+        on_lease_acquired()
         threads = start_run(storage, run, execution.threads)
-        answer = _insist(run, execution, threads, lease, storage, interrupted)
+        answer = _run_until_done(run, execution, threads, lease, storage, was_interrupted)
     if answer.get("status") == REFUSED:
         raise InputError(answer["reason"])
     if answer.get("status") == LOST:
@@ -138,13 +138,13 @@ def run_on_ray(
     return finished
 
 
-def _insist(
+def _run_until_done(
     run: Run,
     execution: Execution,
     threads: int,
     lease: Lease,
     storage: Storage,
-    interrupted: Callable[[], bool],
+    was_interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
     """Start worker groups until one comes to an end; what rank 0 returned then."""
     from ray.train import TrainingFailedError
@@ -160,7 +160,7 @@ def _insist(
             if answer.get("status") != PREEMPTED:
                 return dict(answer)
         except TrainingFailedError:
-            if interrupted():
+            if was_interrupted():
                 raise
             if not lease.held():
                 raise InputError(
@@ -168,7 +168,7 @@ def _insist(
                 ) from None
             before, reached = reached, newest_iteration(storage, run)
             failures, in_vain = failures + 1, (0 if reached > before else in_vain + 1)
-            if in_vain == IN_VAIN or failures > RESTARTS:
+            if in_vain == MAX_FAILURES_WITHOUT_PROGRESS or failures > MAX_RESTARTS:
                 raise
             if in_vain:
                 sleep(2**in_vain)
@@ -216,7 +216,7 @@ def _trainer(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=storage.below("ray"),
+            storage_path=storage.uri_of("ray"),
             # Failures are counted here alone: Ray Train's own count does not cover those of a group
             # that starts.
             failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1),

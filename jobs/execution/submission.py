@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.execution.cluster import TOKEN_REMEDY, wants_token
 from pipeline.data.datasets import DATASETS
-from pipeline.errors import InputError, first_line, shown
+from pipeline.errors import InputError, first_line, redacted
 from pipeline.runs.provenance import COMMIT_FILE, source_commit
 
 SENT = ("train", "grid", "evaluate", "verify", "report", "sync", "data", "doctor", "plan")
@@ -38,7 +38,7 @@ def check_command(arguments: list[str]) -> None:
             f"submit: wanted is one of {', '.join(SENT)}, as in `resnet-repro submit grid table6 "
             "...`"
         )
-    if any(word != shown(word) for word in arguments):
+    if any(word != redacted(word) for word in arguments):
         raise InputError(
             "submit: a password in an address would be stored with the job; set "
             "MLFLOW_TRACKING_USERNAME and _PASSWORD, or "

@@ -48,7 +48,7 @@ def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
     )
 
 
-def slots(several: list[Node], execution: Execution, head_memory: float) -> int:
+def max_concurrent_runs(several: list[Node], execution: Execution, head_memory: float) -> int:
     """How many trials fit at once: by their workers' CPUs or GPUs, and by the head's memory for
     their drivers.
     """
@@ -72,7 +72,7 @@ def run_grid(
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=storage.below("ray"),
+            storage_path=storage.uri_of("ray"),
             verbose=0,
         ),
     )

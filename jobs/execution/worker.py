@@ -1,5 +1,5 @@
-"""What each Ray Train worker runs: meet the others, load the dataset, train. Imports torch only
-inside the worker.
+"""What each Ray Train worker runs: join_group the others, load the dataset, train. Imports torch
+only inside the worker.
 """
 
 import logging
@@ -46,7 +46,7 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     from pipeline.storage import Storage
     from pipeline.training.loop import Settings, train
     from pipeline.training.memory import keep_freed_memory
-    from pipeline.training.step import process_group as ranks
+    from pipeline.training.step.process_group import leave_group
 
     job = config["work"]
     keep_freed_memory()
@@ -56,12 +56,12 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
         deterministic()
     context = ray.train.get_context()
     rank, there = context.get_world_rank(), context.get_world_size()
-    places = places_of(there, job.run.experiment.groups)
+    places = usable_workers(there, job.run.experiment.groups)
     device = device_of(job.use_gpu)
-    # Before the workers meet: a node may copy for hours, and whoever waits in an exchange gives up
-    # after minutes.
+    # Before the workers join_group: a node may copy for hours, and whoever waits in an exchange
+    # gives up after minutes.
     dataset, refused = staged(job.datasets, job.run.dataset_id) if rank < places else (None, "")
-    group = meet(rank, places, device)
+    group = join_group(rank, places, device)
     if group is None:
         logger.warning(
             "rank %d of %d idles on %s: %d workers train", rank, there, os.uname().nodename, places
@@ -85,10 +85,10 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
         until=job.until,
         holder=job.holder,
         decoders=decoders(context.get_local_world_size()),
-        leaving=_leaving,
+        preempted=_preempted,
     )
     try:
-        told_of(group, refused)
+        raise_on_all_ranks(group, refused)
         assert dataset is not None
         return train(job.run, dataset, Storage(job.storage), group, settings)
     except (
@@ -98,7 +98,7 @@ def work(config: dict[str, Work]) -> dict[str, Any]:
     except StorageLostError as error:
         return {"status": LOST, "reason": str(error)}
     finally:
-        ranks.leave()
+        leave_group()
 
 
 def staged(storage: str, dataset_id: str, splits: tuple[str, ...] | None = None) -> tuple[Any, str]:
@@ -113,7 +113,7 @@ def staged(storage: str, dataset_id: str, splits: tuple[str, ...] | None = None)
         return None, str(error)
 
 
-def told_of(group: Any, refused: str) -> None:
+def raise_on_all_ranks(group: Any, refused: str) -> None:
     """Raise what any rank was refused for, on every rank.
 
     Raises:
@@ -124,7 +124,7 @@ def told_of(group: Any, refused: str) -> None:
         raise InputError(everywhere[0])
 
 
-def places_of(workers: int, groups: int) -> int:
+def usable_workers(workers: int, groups: int) -> int:
     """How many of a group's workers train: the largest power of two of them, at most one for each
     batch-norm group.
     """
@@ -138,7 +138,7 @@ def decoders(workers_here: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // workers_here)
 
 
-def _leaving() -> bool:
+def _preempted() -> bool:
     """Whether the cluster has warned that it will take a node of this worker group away.
 
     Ray's public question (`ray.train.get_preemption_info`) waits for all workers, and idle ones
@@ -174,21 +174,21 @@ def device_of(use_gpu: bool) -> Any:
     return device
 
 
-def meet(rank: int, world_size: int, device: Any) -> Any:
+def join_group(rank: int, world_size: int, device: Any) -> Any:
     """Join the run's process group on rank 0's node, at the address that Ray knows that node by;
     Ray tells the others.
 
     None for a rank that has no place in it.
     """
-    from pipeline.training.step import process_group as ranks
+    from pipeline.training.step.process_group import init_group, listen, single_process
 
     if world_size == 1:
-        return ranks.single(device) if rank == 0 else None
+        return single_process(device) if rank == 0 else None
     here = use_own_interface()
-    listener = ranks.listen(here) if rank == 0 else None
+    listener = listen(here) if rank == 0 else None
     mine = (here, listener.getsockname()[1]) if listener else None
     address = tuple(broadcast_from_rank_zero(mine))
-    return ranks.join(rank, world_size, device, address, listener) if rank < world_size else None
+    return init_group(rank, world_size, device, address, listener) if rank < world_size else None
 
 
 def use_own_interface() -> str:

@@ -23,7 +23,7 @@ CIFAR_TRAINING_IMAGES = 50_000
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """A row of a sweep, the one it is a change of, and the change in words (empty where there is
     none).
     """
@@ -38,7 +38,7 @@ class Sweep:
     """What was asked for in one sweep: `name` is the fields that vary, or `ledger`."""
 
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[SweepCell, ...]
 
     @property
     def changed(self) -> set[str]:
@@ -141,10 +141,10 @@ def _changed(
     fixed: list[str],
     varied: dict[str, list[str]],
     iterations: int | None,
-) -> Iterable[Cell]:
+) -> Iterable[SweepCell]:
     for base in experiments:
         for changes in product(*varied.values()):
-            yield Cell(
+            yield SweepCell(
                 experiment_named(base.name, [*fixed, *changes], iterations),
                 base,
                 ", ".join(changes),
@@ -156,7 +156,7 @@ def ledger(settings: list[str], iterations: int | None, training_images: int) ->
     cells = []
     for name in dict.fromkeys(switch.experiment for switch in LEDGER_SWITCHES):
         base = experiment_named(name, settings, iterations)
-        cells.append(Cell(base, base, ""))
+        cells.append(SweepCell(base, base, ""))
         for switch in LEDGER_SWITCHES:
             if switch.experiment == name:
                 field, value = _in_proportion(switch, base, training_images)
@@ -166,7 +166,7 @@ def ledger(settings: list[str], iterations: int | None, training_images: int) ->
                     else replace(base, **{field: value})
                 )
                 shown = "none" if value is None else value
-                cells.append(Cell(changed, base, f"{field}={shown}"))
+                cells.append(SweepCell(changed, base, f"{field}={shown}"))
     return Sweep(LEDGER, tuple(cells))
 
 

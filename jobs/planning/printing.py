@@ -15,24 +15,24 @@ from pipeline.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Bought:
+class BudgetChoice:
     """What a budget (of money, or of unit-hours without a price) buys."""
 
     budget: float
     choice: Choice
 
 
-def chosen(made: Plan, asked: Iterable[Run], budget: float) -> Bought:
+def chosen(made: Plan, asked: Iterable[Run], budget: float) -> BudgetChoice:
     """What the budget buys: of a row, seeds that are done cost nothing."""
     price = 1.0 if made.cluster.price is None else made.cluster.price
     left = {one.run: one.hours * price for one in made.runs}
     cost = dict[str, list[float]]()
     for run in sorted(asked, key=lambda run: run.seed):
         cost.setdefault(run.experiment.name, []).append(left.get(run, 0.0))
-    return Bought(budget, choose(cost, budget))
+    return BudgetChoice(budget, choose(cost, budget))
 
 
-def show(made: Plan, bought: Bought | None) -> None:
+def show(made: Plan, bought: BudgetChoice | None) -> None:
     """Print a table of the rows, and what they come to."""
     unit, cluster = made.cluster.kind, made.cluster
     low, high = made.interval
@@ -65,7 +65,7 @@ def show(made: Plan, bought: Bought | None) -> None:
         print(f"{what:<13} {says}")
 
 
-def facts(made: Plan, bought: Bought | None) -> dict[str, Any]:
+def facts(made: Plan, bought: BudgetChoice | None) -> dict[str, Any]:
     """All of it for a script; seconds, unit-hours, and money where there is a price."""
     low, high = made.interval
     starts = made.placement.starts if made.runs else ()
@@ -136,7 +136,7 @@ def _order(made: Plan) -> str:
     return "longest first: " + ", ".join(f"{name} x{count}" for name, count in counts.items())
 
 
-def _bought(bought: Bought, made: Plan) -> str:
+def _bought(bought: BudgetChoice, made: Plan) -> str:
     unit = "" if made.cluster.price is not None else f" {made.cluster.kind}-hours"
     choice = bought.choice
     if not choice.rows:

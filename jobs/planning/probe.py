@@ -65,7 +65,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Row:
+class ProbeTiming:
     """A row to be timed: how many runs of it are left, and their share of the grid's work."""
 
     experiment: Experiment
@@ -75,7 +75,7 @@ class Row:
 
 def probe(
     storage: Storage,
-    rows: Sequence[Row],
+    rows: Sequence[ProbeTiming],
     side: int,
     execution: Execution,
     at_once: int,
@@ -141,7 +141,7 @@ def _start(storage: Storage, execution: Execution, at_once: int) -> float:
     from jobs.execution.launch import run_on_ray
 
     folder = f"plan-{uuid4().hex[:8]}"
-    scratch = Storage(storage.below(folder))
+    scratch = Storage(storage.uri_of(folder))
     dataset = digits()
     experiment = replace(EXPERIMENTS["resnet20"], precision="fp32")
     alone = replace(
@@ -169,7 +169,7 @@ def _start(storage: Storage, execution: Execution, at_once: int) -> float:
 
 
 def _timings(
-    rows: Sequence[Row], side: int, execution: Execution, at_once: int, limit: float
+    rows: Sequence[ProbeTiming], side: int, execution: Execution, at_once: int, limit: float
 ) -> dict[str, Timing]:
     """Timings of the rows that there was time for; free slots are filled with copies of a row that
     has several runs.
@@ -208,7 +208,7 @@ def _timings(
 
 
 def _next(
-    copies: Counter[str], rows: dict[str, Row], found: dict[str, Timing], seconds: float
+    copies: Counter[str], rows: dict[str, ProbeTiming], found: dict[str, Timing], seconds: float
 ) -> str | None:
     """What is timed next within so many seconds, going by what was: the row with the greatest
     share, new ones first.
@@ -236,16 +236,16 @@ def time_row(experiment: Experiment, side: int, execution: Execution) -> Timing:
     from jobs.execution.determinism import full_precision
     from pipeline.runs.provenance import hardware
     from pipeline.training.memory import keep_freed_memory
-    from pipeline.training.step import process_group as ranks
     from pipeline.training.step.networks import build_network
-    from pipeline.training.step.train_state import Trainee
+    from pipeline.training.step.process_group import single_process
+    from pipeline.training.step.train_state import TrainState
 
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
     full_precision()
     device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
-    single = ranks.single(device)
-    trainee = Trainee(
+    process_group = single_process(device)
+    train_state = TrainState(
         experiment,
         build_network(experiment, 0, 1000 if side == 0 else 10),
         device,
@@ -256,15 +256,15 @@ def time_row(experiment: Experiment, side: int, execution: Execution) -> Timing:
         torch.randn(count, 3, size, size, device=device),
         torch.randint(0, 10, (count,), device=device),
     )
-    trainee.step(batch, experiment.lr, single)
+    train_state.step(batch, experiment.lr, process_group)
     _wait(device)
     setup, steps = perf_counter() - began, list[float]()
     while len(steps) < 2 or (len(steps) < STEPS and sum(steps) < SECONDS):
         now = perf_counter()
-        trainee.step(batch, experiment.lr, single)
+        train_state.step(batch, experiment.lr, process_group)
         _wait(device)
         steps.append(perf_counter() - now)
-    trainee.network.eval()
+    train_state.network.eval()
     image = 0.0
     for _ in range(2):  # the first time memory is still being laid out
         now = perf_counter()
@@ -272,7 +272,7 @@ def time_row(experiment: Experiment, side: int, execution: Execution) -> Timing:
             torch.no_grad(),
             torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"),
         ):
-            trainee.network(batch[0])
+            train_state.network(batch[0])
         _wait(device)
         image = (perf_counter() - now) / count
     kind = torch.cuda.get_device_name(device) if execution.use_gpu else "cpu"

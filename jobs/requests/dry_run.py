@@ -19,7 +19,7 @@ from pipeline.data.datasets import CIFAR10, DATASETS, IMAGENET, dataset_key
 from pipeline.data.lookup import stored_named
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.data.sources import digits
-from pipeline.errors import shown
+from pipeline.errors import redacted
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.overrides import value_text
 from pipeline.runs.checkpoint import newest_iteration
@@ -41,7 +41,7 @@ def show_resolved(
         InputError: what the command itself would refuse of its rows, workers, storage or tracking.
     """
     storage = Storage(storage_uri)
-    store, dataset = tracking_of(tracking, storage), known_dataset(storage, data)
+    store, dataset = tracking_of(tracking, storage), dataset_summary(storage, data)
     runs = [
         Run(experiment, dataset.id, dataset.key, seed)
         for experiment in experiments
@@ -66,7 +66,7 @@ def show_resolved(
     for what, says in (
         ("dataset", dataset.says),
         ("storage", storage.uri),
-        ("tracking", shown(store)),
+        ("tracking", redacted(store)),
         ("workers", workers),
     ):
         print(f"{what:<19} {says}")
@@ -113,7 +113,7 @@ def _value(experiment: Experiment, field: str) -> str:
 
 
 @dataclass(frozen=True)
-class Known:
+class DatasetSummary:
     """What is known of a dataset before it is needed: its `id` is empty, and sizes are the usual
     ones, until it is prepared.
 
@@ -143,11 +143,11 @@ CIFAR-10's.
 """
 
 
-def known_dataset(storage: Storage, data: str) -> Known:
+def dataset_summary(storage: Storage, data: str) -> DatasetSummary:
     """What a command finds out of a dataset without reading or preparing it."""
     if found := stored_named(storage, data):
         name, counts = found["row"]["name"], (int(found["train_images"]), int(found["test_images"]))
-        return Known(
+        return DatasetSummary(
             name,
             found["id"],
             dataset_key(name, found["id"]),
@@ -157,7 +157,7 @@ def known_dataset(storage: Storage, data: str) -> Known:
         )
     if data == "digits":
         embedded = digits()
-        return Known(
+        return DatasetSummary(
             data,
             embedded.id,
             embedded.key,
@@ -168,7 +168,9 @@ def known_dataset(storage: Storage, data: str) -> Known:
         )
     kind = data == IMAGENET.name if data in DATASETS else None
     side = DATASETS.get(data, CIFAR10).side
-    return Known(data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)), side)
+    return DatasetSummary(
+        data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)), side
+    )
 
 
 def _state(storage: Storage, run: Run) -> str:

@@ -179,13 +179,13 @@ def writable(storage_uri: str) -> Storage:
 
 def tracking_of(tracking: str | None, storage: Storage) -> str:
     """The tracking store that is named, or the one in the storage."""
-    from jobs.tracking.store import default_tracking, tame_mlflow, tracking_uri
+    from jobs.tracking.store import configure_mlflow, default_tracking, tracking_uri
 
-    tame_mlflow()
+    configure_mlflow()
     return default_tracking(storage) if tracking is None else tracking_uri(tracking)
 
 
-def tracking_there(tracking: str, storage: Storage) -> None:
+def check_tracking(tracking: str, storage: Storage) -> None:
     """Open a tracking store.
 
     Raises:

@@ -66,7 +66,8 @@ def check_suits(experiment: Experiment, name: str, photographs: bool | None) -> 
             kinds if photographs else ("of small images", "rows of Sec. 4.2, such as resnet20")
         )
         raise InputError(
-            f"{experiment.name} does not suit --data {name}, which is {is_of}: those are for {wanted}"
+            f"{experiment.name} does not suit --data {name}, which is {is_of}: those are for "
+            f"{wanted}"
         )
 
 
@@ -82,7 +83,7 @@ def on_gpus(several: list[dict[str, float]], execution: Execution, device: Devic
     )
 
 
-def placed(
+def resolve_resources(
     execution: Execution, device: Device, threads: int | None, runs: int
 ) -> tuple[Execution, list[dict[str, float]]]:
     """Execution with the device and threads that suit the cluster, and the cluster's nodes.
@@ -117,7 +118,8 @@ def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
     found = [run for run in found if seed in (None, run.seed)]
     if not found:
         raise InputError(
-            f"{which}: no such run in {storage.uri}; `resnet-repro status --json` lists their folders"
+            f"{which}: no such run in {storage.uri}; `resnet-repro status --json` lists their "
+            "folders"
         )
     if len(found) > 1:
         several = ", ".join(run.folder for run in found[:4])

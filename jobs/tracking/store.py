@@ -53,7 +53,7 @@ def tracking_uri(uri: str) -> str:
     return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" else uri
 
 
-def tame_mlflow() -> None:
+def configure_mlflow() -> None:
     """A server that does not answer costs seconds, not minutes; nothing is printed, nothing is told
     to MLflow's makers.
     """
@@ -80,7 +80,7 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
     """A client of the store, with our MLflow experiment in it (made if need be; artifacts beside a
     local database).
     """
-    tame_mlflow()
+    configure_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     client = MlflowClient(tracking)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.data.sampling import below
+from pipeline.data.sampling import bounded
 from pipeline.recipe.experiments import Experiment
 
 FORMATS = ["JPEG", "PNG"]
@@ -112,7 +112,7 @@ def training_view(content: bytes, words: NDArray[np.uint64], experiment: Experim
     """What training sees of a photograph [crop, crop, 3]: scale, place and mirror image by its four
     random words.
     """
-    drawn = below(words, 1 << 32)
+    drawn = bounded(words, 1 << 32)
     low, high = experiment.scale
     shorter = low + _pick(drawn[0], high - low + 1)
     image = decode(content, None if experiment.decoding == "exact" else (shorter, shorter))
@@ -128,7 +128,7 @@ def training_view(content: bytes, words: NDArray[np.uint64], experiment: Experim
 
 
 def _pick(word: int, bound: int) -> int:
-    """A 32-bit word mapped to 0..bound-1, as `sampling.below` does."""
+    """A 32-bit word mapped to 0..bound-1, as `sampling.bounded` does."""
     return int(word) * bound >> 32
 
 

@@ -35,7 +35,7 @@ def _stream(seed: int, epoch: int, purpose: Purpose) -> np.random.Philox:
     return np.random.Philox(key=np.array([seed, PURPOSES[purpose] << 48 | epoch], dtype=np.uint64))
 
 
-def words_of(
+def random_words_of(
     seed: int, epochs: NDArray[np.int64], purpose: Purpose, ids: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
     """The rows [n, 4] that `raw_words` has for single samples, without making those before them:
@@ -108,7 +108,7 @@ def _epoch_words(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
     return raw_words(seed, epoch, "augmentation", count)
 
 
-def below(words: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
+def bounded(words: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
     """Words mapped to 0..bound-1 by their high 32 bits: (high * bound) >> 32, no floating point, no
     rejection.
     """
@@ -123,7 +123,7 @@ class Batch:
     """
 
     ids: NDArray[np.int64]
-    words: NDArray[np.uint64]
+    random_words: NDArray[np.uint64]
     epochs: NDArray[np.int64]
 
 
@@ -146,6 +146,6 @@ def batch_at(
         if count <= FEW:
             words.append(_epoch_words(seed, epoch, count)[taken])
         else:
-            words.append(words_of(seed, epochs[-1], "augmentation", taken))
+            words.append(random_words_of(seed, epochs[-1], "augmentation", taken))
         position += len(taken)
     return Batch(np.concatenate(ids), np.concatenate(words), np.concatenate(epochs))

@@ -124,7 +124,7 @@ class Lease:
                 self._write()
 
 
-class Writer:
+class WriterClaim:
     """A worker group's right to write, claimed by its rank 0 and looked at before anything counts
     as saved.
     """

@@ -1,9 +1,9 @@
 """The train loop: one, for every row of the paper. Differences between experiments are values in
 the row.
 
-Build, restore, then step, look, measure and save until the row's iterations are done. Where the
-workers come from and who reads the results is none of its business; `Ranks` and `Storage` are all
-it knows of the world.
+Build, restore, then step, check_window, measure and save until the row's iterations are done. Where
+the workers come from and who reads the results is none of its business; `ProcessGroup` and
+`Storage` are all it knows of the world.
 """
 
 from collections.abc import Callable
@@ -38,10 +38,10 @@ from pipeline.training.measuring.evaluate import Views, evaluate
 from pipeline.training.measuring.protocols import errors_of
 from pipeline.training.measuring.responses import response_stds
 from pipeline.training.measuring.signals import signals
-from pipeline.training.run_writer import Saver
+from pipeline.training.run_writer import RunWriter
 from pipeline.training.step.networks import build_network
-from pipeline.training.step.process_group import Ranks
-from pipeline.training.step.train_state import Trainee
+from pipeline.training.step.process_group import ProcessGroup
+from pipeline.training.step.train_state import TrainState
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Settings:
     """
     holder: str = ""
     """The lease under which rank 0 writes (`pipeline.runs.lease`)."""
-    leaving: Callable[[], bool] = bool
+    preempted: Callable[[], bool] = bool
     """Whether the cluster is about to take this worker away, asked every 25 iterations; by default
     no (`bool()`).
     """
 
 
 def train(
-    run: Run, dataset: AnyDataset, storage: Storage, ranks: Ranks, settings: Settings
+    run: Run, dataset: AnyDataset, storage: Storage, process_group: ProcessGroup, settings: Settings
 ) -> dict[str, Any]:
     """Train a run to its end from wherever its folder stands; returns its `result.json`. Every rank
     calls it.
@@ -96,36 +96,45 @@ def train(
         return result
     experiment = run.experiment
     network = build_network(experiment, run.seed, dataset.row.classes)
-    trainee = Trainee(experiment, network, ranks.device, settings.one_pass)
-    saver = Saver(
-        storage, run, dataset.row.classes, ranks, settings.checkpoint_seconds, settings.holder
+    train_state = TrainState(experiment, network, process_group.device, settings.one_pass)
+    run_writer = RunWriter(
+        storage,
+        run,
+        dataset.row.classes,
+        process_group,
+        settings.checkpoint_seconds,
+        settings.holder,
     )
-    feed = training_feed(run, dataset, ranks, settings.decoders)
+    feed = training_feed(run, dataset, process_group, settings.decoders)
     try:
-        history = saver.restore(trainee)
-        note_attempt(run, history, ranks, settings)
-        if not iterate(run, dataset, feed, ranks, trainee, saver, history, settings):
+        history = run_writer.restore(train_state)
+        note_attempt(run, history, process_group, settings)
+        if not iterate(
+            run, dataset, feed, process_group, train_state, run_writer, history, settings
+        ):
             return {"status": STOPPED if history.iteration == settings.until else PREEMPTED}
-        return saver.finish(history)
+        return run_writer.finish(history)
     except DivergedError as error:
-        return saver.finish(history, "diverged", reason=str(error))
+        return run_writer.finish(history, "diverged", reason=str(error))
     finally:
         feed.close()
-        saver.close()
+        run_writer.close()
 
 
-def note_attempt(run: Run, history: History, ranks: Ranks, settings: Settings) -> None:
+def note_attempt(
+    run: Run, history: History, process_group: ProcessGroup, settings: Settings
+) -> None:
     """Record what this attempt is made with; refuse one that would drift, on every rank if on one.
 
     Raises:
         InputError: something differs from the attempt before, and that is not allowed.
     """
     attempt = dict(settings.provenance)
-    kinds = ranks.gather_text(str(attempt.get("hardware", "")))
+    kinds = process_group.gather_text(str(attempt.get("hardware", "")))
     if any(kinds):
         attempt["hardware"] = " + ".join(dict.fromkeys(kinds))
     differing = drift(history.attempts[-1], attempt) if history.attempts else {}
-    everywhere = [text for text in ranks.gather_text(drift_text(differing)) if text]
+    everywhere = [text for text in process_group.gather_text(drift_text(differing)) if text]
     if everywhere and not settings.allow_drift:
         raise InputError(
             f"{run}: iteration {history.iteration:,} was made with other software or hardware "
@@ -133,7 +142,7 @@ def note_attempt(run: Run, history: History, ranks: Ranks, settings: Settings) -
             "continue it there, or allow what may change its bytes with --allow-drift, which marks "
             "the run"
         )
-    attempt |= {"from_iteration": history.iteration, "world_size": ranks.world_size}
+    attempt |= {"from_iteration": history.iteration, "world_size": process_group.world_size}
     if settings.one_pass:
         attempt["one_pass"] = True
     if everywhere:
@@ -145,9 +154,9 @@ def iterate(
     run: Run,
     dataset: AnyDataset,
     feed: Feed,
-    ranks: Ranks,
-    trainee: Trainee,
-    saver: Saver,
+    process_group: ProcessGroup,
+    train_state: TrainState,
+    run_writer: RunWriter,
     history: History,
     settings: Settings,
 ) -> bool:
@@ -161,48 +170,53 @@ def iterate(
         DivergedError: the loss became NaN or infinite.
     """
     experiment = run.experiment
-    splits = evaluation_splits(experiment, dataset, ranks.device, settings.decoders)
-    window = torch.tensor(history.window, device=ranks.device)
+    splits = evaluation_splits(experiment, dataset, process_group.device, settings.decoders)
+    window = torch.tensor(history.window, device=process_group.device)
     clock = Clock(experiment.global_batch_size, history.iteration)
 
     while history.iteration < experiment.iterations:
         iteration = history.iteration
         batch = feed.batch(iteration)
-        if ranks.rank == 0 and measures_signals(experiment, iteration):
-            history.seconds += clock.pause(ranks.device)
-            history.layers += signals(trainee, batch, iteration)
+        if process_group.rank == 0 and measures_signals(experiment, iteration):
+            history.seconds += clock.pause(process_group.device)
+            history.layers += signals(train_state, batch, iteration)
             clock.resume()
         lr = lr_at(experiment, iteration, history.warmup_end)
-        window[iteration % metrics.WINDOW] = trainee.step(batch, lr, ranks)
+        window[iteration % metrics.WINDOW] = train_state.step(batch, lr, process_group)
         history.iteration += 1
 
         if history.iteration % metrics.WINDOW == 0:
-            look(experiment, history, window, dataset.row.classes)
+            check_window(experiment, history, window, dataset.row.classes)
         if evaluates_after(experiment, history.iteration):
-            history.seconds += clock.pause(ranks.device)
+            history.seconds += clock.pause(process_group.device)
             values = running_values(experiment, history, window) | {metrics.LR: lr}
             values |= scores(
-                trainee, splits, ranks, everything=milestone(experiment, history.iteration)
+                train_state,
+                splits,
+                process_group,
+                everything=milestone(experiment, history.iteration),
             )
             values |= speeds(experiment, clock, feed, history.iteration)
             if history.iteration == experiment.iterations:
-                history.layers.append(responses(trainee, splits["test"], history.iteration, ranks))
-                if ranks.rank == 0:
+                history.layers.append(
+                    responses(train_state, splits["test"], history.iteration, process_group)
+                )
+                if process_group.rank == 0:
                     history.layers += signals(
-                        trainee, feed.batch(history.iteration), history.iteration
+                        train_state, feed.batch(history.iteration), history.iteration
                     )
-                values |= final_tests(trainee, dataset, feed, ranks, settings.decoders)
+                values |= final_tests(train_state, dataset, feed, process_group, settings.decoders)
             history.record(values, time_ms=int(1000 * time()))
             clock.resume(history.iteration)
-        saver.beat(history, clock)
+        run_writer.beat(history, clock)
         stops = history.iteration == settings.until
-        stops |= history.iteration % metrics.WINDOW == 0 and ranks.any(settings.leaving())
-        if saver.due(history) or stops:
-            history.seconds += clock.pause(ranks.device)
-            saver.save(trainee, history, window)
+        stops |= history.iteration % metrics.WINDOW == 0 and process_group.any(settings.preempted())
+        if run_writer.due(history) or stops:
+            history.seconds += clock.pause(process_group.device)
+            run_writer.save(train_state, history, window)
             clock.resume()
         if stops and history.iteration < experiment.iterations:
-            saver.wait()
+            run_writer.wait()
             return False
     return True
 
@@ -221,33 +235,45 @@ def speeds(experiment: Experiment, clock: Clock, feed: Feed, iteration: int) -> 
 
 
 def final_tests(
-    trainee: Trainee, dataset: AnyDataset, feed: Feed, ranks: Ranks, threads: int
+    train_state: TrainState,
+    dataset: AnyDataset,
+    feed: Feed,
+    process_group: ProcessGroup,
+    threads: int,
 ) -> dict[str, float]:
     """What comes after the last iteration: averaged statistics where the row has them, which stay,
     and its protocols.
     """
-    experiment, values = trainee.experiment, dict[str, float]()
+    experiment, values = train_state.experiment, dict[str, float]()
     if experiment.statistics_images:
         count = experiment.statistics_images // experiment.global_batch_size
-        trainee.average_statistics((feed.batch(iteration) for iteration in range(count)), ranks)
+        train_state.average_statistics(
+            (feed.batch(iteration) for iteration in range(count)), process_group
+        )
     if isinstance(dataset, Photos):
         for protocol in experiment.protocols:
-            errors = errors_of([trainee.network], [experiment], protocol, dataset, ranks, threads)
+            errors = errors_of(
+                [train_state.network], [experiment], protocol, dataset, process_group, threads
+            )
             values[metrics.protocol_err(protocol, 1)] = errors.top1_err
             values[metrics.protocol_err(protocol, 5)] = errors.top5_err
     return values
 
 
-def responses(trainee: Trainee, images: Views, iteration: int, ranks: Ranks) -> metrics.LayerValues:
+def responses(
+    train_state: TrainState, images: Views, iteration: int, process_group: ProcessGroup
+) -> metrics.LayerValues:
     """Figure 7 for this network: the standard deviation of each 3x3 layer's response to the test
     images.
     """
-    layers = response_layers(layout(trainee.experiment))
-    stds = response_stds(trainee.network, layers, images, trainee.experiment.precision, ranks)
+    layers = response_layers(layout(train_state.experiment))
+    stds = response_stds(
+        train_state.network, layers, images, train_state.experiment.precision, process_group
+    )
     return metrics.LayerValues(iteration, metrics.RESPONSE_STD, list(layers), stds)
 
 
-def look(experiment: Experiment, history: History, window: Tensor, classes: int) -> None:
+def check_window(experiment: Experiment, history: History, window: Tensor, classes: int) -> None:
     """Every 25 iterations: note when warm-up may end and when convergence began, and stop a run
     that diverged.
     """
@@ -274,7 +300,10 @@ def running_values(experiment: Experiment, history: History, window: Tensor) -> 
 
 
 def scores(
-    trainee: Trainee, splits: dict[metrics.Split, Views], ranks: Ranks, everything: bool
+    train_state: TrainState,
+    splits: dict[metrics.Split, Views],
+    process_group: ProcessGroup,
+    everything: bool,
 ) -> dict[str, float]:
     """Errors and losses on the splits; the training set only where `everything` is asked for."""
     names = {
@@ -285,6 +314,8 @@ def scores(
     values: dict[str, float] = {}
     for split, images in splits.items():
         if split != "train" or everything:
-            score = evaluate(trainee.network, images, trainee.experiment.precision, ranks)
+            score = evaluate(
+                train_state.network, images, train_state.experiment.precision, process_group
+            )
             values |= dict(zip(names[split], (score.top1_err, score.loss), strict=True))
     return values

@@ -23,12 +23,12 @@ from pipeline.errors import StorageLostError, first_line
 from pipeline.recipe.schedule import milestone
 from pipeline.runs.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, save_checkpoint
 from pipeline.runs.history import History
-from pipeline.runs.lease import LostRunError, Writer
+from pipeline.runs.lease import LostRunError, WriterClaim
 from pipeline.runs.run import Run, write_heartbeat, write_result
 from pipeline.storage import Storage
 from pipeline.training.measuring.clock import Clock
-from pipeline.training.step.process_group import Ranks
-from pipeline.training.step.train_state import Trainee
+from pipeline.training.step.process_group import ProcessGroup
+from pipeline.training.step.train_state import TrainState
 from pipeline.training.step.weights import load_weights, read_tensors, weights_bytes
 
 HEARTBEAT_SECONDS = 2.0
@@ -39,7 +39,7 @@ RETRY_SECONDS = 2.0
 logger = logging.getLogger(__name__)
 
 
-class Saver:
+class RunWriter:
     """Rank 0 writes; every rank restores the same checkpoint.
 
     `holder` names the lease under which it writes (`pipeline.runs.lease`); without one nobody else
@@ -51,16 +51,21 @@ class Saver:
         storage: Storage,
         run: Run,
         classes: int,
-        ranks: Ranks,
+        process_group: ProcessGroup,
         seconds: float,
         holder: str = "",
     ) -> None:
-        self.storage, self.run, self.classes, self.ranks = storage, run, classes, ranks
+        self.storage, self.run, self.classes, self.process_group = (
+            storage,
+            run,
+            classes,
+            process_group,
+        )
         self.seconds = seconds
         self.saved = self.beaten = perf_counter()
         self.stalls: list[float] = []
         """Seconds that training stood still for each checkpoint."""
-        self._writer = Writer(storage, run, holder)
+        self._writer = WriterClaim(storage, run, holder)
         self._saving, self._beating = (
             ThreadPoolExecutor(1, "checkpoint"),
             ThreadPoolExecutor(1, "heartbeat"),
@@ -68,7 +73,7 @@ class Saver:
         self._checkpoint: Future[None] | None = None
         self._beat: Future[None] | None = None
 
-    def restore(self, trainee: Trainee) -> History:
+    def restore(self, train_state: TrainState) -> History:
         """Load the newest checkpoint that verifies, if there is one; rank 0 decides which it is,
         and becomes the writer.
 
@@ -76,13 +81,13 @@ class Saver:
             LostRunError: another holds the run.
         """
         newest = None
-        if self.ranks.rank == 0:
+        if self.process_group.rank == 0:
             self._writer.claim()
             newest = newest_checkpoint(self.storage, self.run)
         chosen = torch.tensor(
-            [newest.iteration if newest else 0], dtype=torch.int64, device=self.ranks.device
+            [newest.iteration if newest else 0], dtype=torch.int64, device=self.process_group.device
         )
-        iteration = int(self.ranks.sum_disjoint(chosen).item())
+        iteration = int(self.process_group.sum_disjoint(chosen).item())
         if not iteration:
             return History()
         checkpoint = newest or read_checkpoint(self.storage, self.run, iteration)
@@ -91,19 +96,19 @@ class Saver:
                 f"checkpoint {iteration} of {self.run} verified on rank 0 but cannot be read here"
             )
         load_weights(
-            trainee.network,
+            train_state.network,
             self.run.experiment,
             self.classes,
             checkpoint.files["weights.safetensors"],
             str(self.run),
         )
         tensors, _ = read_tensors(checkpoint.files["momentum.safetensors"], str(self.run))
-        trainee.momentum.copy_(tensors["momentum"])
+        train_state.momentum.copy_(tensors["momentum"])
         return History.from_json(checkpoint.files["history.json"])
 
     def beat(self, history: History, clock: Clock) -> None:
         """Write the heartbeat, if it is time."""
-        if self.ranks.rank or perf_counter() - self.beaten < HEARTBEAT_SECONDS:
+        if self.process_group.rank or perf_counter() - self.beaten < HEARTBEAT_SECONDS:
             return
         self.beaten = perf_counter()
         if (
@@ -127,7 +132,7 @@ class Saver:
         Raises:
             StorageLostError, LostRunError: the one before could not be written.
         """
-        if self.ranks.rank:
+        if self.process_group.rank:
             return False
         if self._checkpoint is not None and self._checkpoint.done():
             self._checkpoint.result()
@@ -136,26 +141,27 @@ class Saver:
             return True
         return self._checkpoint is None and perf_counter() - self.saved >= self.seconds
 
-    def save(self, trainee: Trainee, history: History, window: Tensor) -> None:
+    def save(self, train_state: TrainState, history: History, window: Tensor) -> None:
         """Clone the state at this iteration's border and have it written; waits for one that is
         still being written.
         """
-        if self.ranks.rank:
+        if self.process_group.rank:
             return
         self.wait()
         started = perf_counter()
         tensors = {
-            name: tensor.detach().clone() for name, tensor in trainee.network.state_dict().items()
+            name: tensor.detach().clone()
+            for name, tensor in train_state.network.state_dict().items()
         }
-        momentum, seen = trainee.momentum.clone(), window.clone()
+        momentum, seen = train_state.momentum.clone(), window.clone()
         now = replace(
             history,
             points=[*history.points],
             layers=[*history.layers],
             attempts=[{**a} for a in history.attempts],
         )
-        if trainee.momentum.is_cuda:
-            torch.cuda.synchronize(trainee.momentum.device)
+        if train_state.momentum.is_cuda:
+            torch.cuda.synchronize(train_state.momentum.device)
         self.saved = perf_counter()
         self.stalls.append(self.saved - started)
 
@@ -171,11 +177,11 @@ class Saver:
 
     def _write(self, iteration: int, files: Callable[[], dict[str, bytes]]) -> None:
         checkpoint = Checkpoint(iteration, files())
-        self._insist(
+        self._retry_write(
             lambda: save_checkpoint(self.storage, self.run, checkpoint, self._writer.check)
         )
 
-    def _insist(self, action: Callable[[], None]) -> None:
+    def _retry_write(self, action: Callable[[], None]) -> None:
         """Do something with storage, again and again while it is away."""
         started, said = monotonic(), False
         while True:
@@ -222,7 +228,7 @@ class Saver:
             "attempts": history.attempts,
             **more,
         }
-        if self.ranks.rank:
+        if self.process_group.rank:
             return {"status": status, **facts}
         written: list[dict[str, Any]] = []
 
@@ -230,5 +236,5 @@ class Saver:
             self._writer.check()
             written.append(write_result(self.storage, self.run, status, facts))
 
-        self._insist(write)
+        self._retry_write(write)
         return written[-1]

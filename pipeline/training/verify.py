@@ -1,7 +1,7 @@
 """What can be proved of a stored run: its files against their manifests, its numbers against its
 row, its bytes again.
 
-`examine` reads; a re-run from one checkpoint to a later one (`Stretch`), made by whoever can train,
+`examine` reads; a re-run from one checkpoint to a later one (`Segment`), made by whoever can train,
 is compared by `first_difference`. How fast a run was and when it ran are no part of what has to be
 equal.
 """
@@ -30,7 +30,7 @@ TENSORS = ("weights.safetensors", "momentum.safetensors")
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at: `what` it is, whether it is as it should be, and what was
     found.
     """
@@ -40,7 +40,7 @@ class Finding:
     found: str
 
 
-def examine(storage: Storage, run: Run) -> Iterator[Finding]:
+def examine(storage: Storage, run: Run) -> Iterator[CheckResult]:
     """Everything that can be seen of a run without training: identity, dataset, checkpoints,
     history, provenance.
     """
@@ -53,15 +53,15 @@ def examine(storage: Storage, run: Run) -> Iterator[Finding]:
         yield _provenance(sound[max(sound)])
 
 
-def _identity(storage: Storage, run: Run) -> Finding:
+def _identity(storage: Storage, run: Run) -> CheckResult:
     try:
         about, result = check_run(storage, run), read_result(storage, run)
     except InputError as error:
-        return Finding("identity", False, str(error))
+        return CheckResult("identity", False, str(error))
     if about is None:
-        return Finding("identity", False, "run.json is missing")
+        return CheckResult("identity", False, "run.json is missing")
     state = result["status"] if result else "not ended"
-    return Finding(
+    return CheckResult(
         "identity",
         True,
         f"fingerprint {run.experiment.fingerprint}, as its row and its folder say; {state}",
@@ -76,16 +76,16 @@ def _result(storage: Storage, run: Run) -> dict[str, Any] | None:
         return None
 
 
-def _dataset(storage: Storage, run: Run) -> Finding:
+def _dataset(storage: Storage, run: Run) -> CheckResult:
     try:
         row = verify_stored(storage, run.dataset_id)
     except InputError as error:
-        return Finding("dataset", False, str(error))
+        return CheckResult("dataset", False, str(error))
     says = "its images give this id" if row.side else "every file as its manifest says"
-    return Finding("dataset", True, f"{row.name} {run.dataset_id}: {says}")
+    return CheckResult("dataset", True, f"{row.name} {run.dataset_id}: {says}")
 
 
-def _checkpoints(storage: Storage, run: Run) -> tuple[dict[int, Checkpoint], Finding]:
+def _checkpoints(storage: Storage, run: Run) -> tuple[dict[int, Checkpoint], CheckResult]:
     """The checkpoints that verify and whose tensors are those of the row's network, and what was
     found on the way.
     """
@@ -113,10 +113,10 @@ def _checkpoints(storage: Storage, run: Run) -> tuple[dict[int, Checkpoint], Fin
         damaged = {int(text.partition(":")[0]) for text in wrong}
         wrong += [f"{i}: is missing" for i in needed if i not in sound and i not in damaged]
     if wrong:
-        return sound, Finding("checkpoints", False, "; ".join(wrong))
+        return sound, CheckResult("checkpoints", False, "; ".join(wrong))
     if not sound:
-        return sound, Finding("checkpoints", True, "none yet")
-    return sound, Finding(
+        return sound, CheckResult("checkpoints", True, "none yet")
+    return sound, CheckResult(
         "checkpoints",
         True,
         f"{', '.join(f'{i:,}' for i in sound)}: every file as its manifest says",
@@ -143,7 +143,7 @@ def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
         raise InputError(f"{where}: its history is of another iteration")
 
 
-def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> Finding:
+def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> CheckResult:
     """Each checkpoint's measurements: complete, the same in all, and those of `result.json`."""
     histories = {
         i: History.from_json(checkpoint.files["history.json"]) for i, checkpoint in sound.items()
@@ -153,20 +153,20 @@ def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> Findin
         measured = [(point.metric, point.iteration) for point in history.points]
         expected = expected_points(run.experiment, iteration)
         if len(measured) != len(set(measured)):
-            return Finding(
+            return CheckResult(
                 "history",
                 False,
                 f"{iteration:,}: {len(measured) - len(set(measured))} points are doubled",
             )
         if set(measured) != expected:
             lost, odd = expected - set(measured), set(measured) - expected
-            return Finding(
+            return CheckResult(
                 "history",
                 False,
                 f"{iteration:,}: {len(lost)} points are missing, {len(odd)} do not belong",
             )
         if history.points != newest.points[: len(history.points)]:
-            return Finding(
+            return CheckResult(
                 "history",
                 False,
                 f"{iteration:,}: its points are not the first ones of the newest checkpoint",
@@ -174,15 +174,15 @@ def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> Findin
     result = _result(storage, run)
     if result is not None and result["status"] == "finished":
         if result["final"] != newest.last():
-            return Finding(
+            return CheckResult(
                 "history", False, "final in result.json is not what the last checkpoint holds"
             )
         if not _same_attempts(result, newest.attempts):
-            return Finding(
+            return CheckResult(
                 "history", False, "attempts in result.json are not those of the last checkpoint"
             )
     agrees = ", result.json agrees" if result else ""
-    return Finding(
+    return CheckResult(
         "history",
         True,
         f"{len(newest.points):,} points, all that the row asks for, none twice{agrees}",
@@ -206,13 +206,13 @@ def _same_attempts(result: dict[str, Any], history: list[dict[str, Any]]) -> boo
     return trained(result["attempts"]) == trained(history)
 
 
-def _provenance(checkpoint: Checkpoint) -> Finding:
+def _provenance(checkpoint: Checkpoint) -> CheckResult:
     """Whether all attempts were made with the same software and hardware, or by whose leave not."""
     attempts = History.from_json(checkpoint.files["history.json"]).attempts
     for before, after in pairwise(attempts):
         differing = drift_text(drift(before, after))
         if differing and "drift" not in after:
-            return Finding(
+            return CheckResult(
                 "provenance", False, f"attempts differ, which nobody allowed: {differing}"
             )
     drifts = [attempt["drift"] for attempt in attempts if "drift" in attempt]
@@ -222,7 +222,7 @@ def _provenance(checkpoint: Checkpoint) -> Finding:
         else ""
     )
     made = f"{len(attempts)} attempt{'s' * (len(attempts) != 1)} on {_kinds(attempts)}{dirty}"
-    return Finding(
+    return CheckResult(
         "provenance", True, made + (f"; drift was allowed ({'; '.join(drifts)})" if drifts else "")
     )
 
@@ -236,7 +236,7 @@ def _kinds(attempts: list[dict[str, Any]]) -> str:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """The part of a run that is trained again: from checkpoint `start` (0: from initialisation) to
     checkpoint `end`.
     """
@@ -245,7 +245,7 @@ class Stretch:
     end: int
 
     @classmethod
-    def of(cls, storage: Storage, run: Run, start: int | None) -> "Stretch":
+    def of(cls, storage: Storage, run: Run, start: int | None) -> "Segment":
         """From `start`, by default the last checkpoint but one, to the newest; of those that are
         not damaged.
 

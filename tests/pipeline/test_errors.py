@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.errors import InputError, first_line, shown
+from pipeline.errors import InputError, first_line, redacted
 from pipeline.storage import Storage
 
 
@@ -21,7 +21,7 @@ from pipeline.storage import Storage
     ],
 )
 def test_addresses_are_shown_without_their_passwords(text: str, says: str) -> None:
-    assert shown(text) == says == str(InputError(text)) == first_line(RuntimeError(text))
+    assert redacted(text) == says == str(InputError(text)) == first_line(RuntimeError(text))
 
 
 def test_storage_takes_no_password() -> None:

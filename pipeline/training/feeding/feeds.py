@@ -24,7 +24,7 @@ from pipeline.training.feeding.image_batches import (
 )
 from pipeline.training.feeding.photo_batches import CentralViews, PhotoFeed
 from pipeline.training.measuring.evaluate import Views
-from pipeline.training.step.process_group import Ranks
+from pipeline.training.step.process_group import ProcessGroup
 
 AnyDataset = Dataset | Photos
 
@@ -59,21 +59,27 @@ class MemoryFeed:
         """Nothing is held."""
 
 
-def training_feed(run: Run, dataset: AnyDataset, ranks: Ranks, threads: int) -> Feed:
+def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, threads: int) -> Feed:
     """This worker's share of every iteration's batch; photographs are decoded by so many threads."""
     experiment = run.experiment
     size = experiment.global_batch_size
-    share = size // ranks.world_size
+    share = size // process_group.world_size
     count = len(dataset.train) - experiment.holdout
 
     def batch_of(iteration: int) -> Batch:
-        return batch_at(run.seed, count, iteration, size, ranks.rank * share, share)
+        return batch_at(run.seed, count, iteration, size, process_group.rank * share, share)
 
     if isinstance(dataset, Photos):
         return PhotoFeed(
-            experiment, dataset, ranks.device, run.seed, batch_of, experiment.iterations, threads
+            experiment,
+            dataset,
+            process_group.device,
+            run.seed,
+            batch_of,
+            experiment.iterations,
+            threads,
         )
-    return MemoryFeed(TrainImages(experiment, dataset, ranks.device), batch_of)
+    return MemoryFeed(TrainImages(experiment, dataset, process_group.device), batch_of)
 
 
 def evaluation_splits(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.data.datasets import Dataset, Images
-from pipeline.data.sampling import Batch, below
+from pipeline.data.sampling import Batch, bounded
 from pipeline.recipe.experiments import Augmentation, Experiment, Normalisation
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -60,10 +60,10 @@ class TrainImages:
         if self.augmentation == "none":
             everything = np.tile(line, (len(batch.ids), 1))
             return everything, everything
-        rows = line + below(batch.words[:, 0], 2 * self.pad + 1)[:, None]
-        columns = line + below(batch.words[:, 1], 2 * self.pad + 1)[:, None]
+        rows = line + bounded(batch.random_words[:, 0], 2 * self.pad + 1)[:, None]
+        columns = line + bounded(batch.random_words[:, 1], 2 * self.pad + 1)[:, None]
         if self.row.flip:
-            mirrored = below(batch.words[:, 2], 2).astype(bool)
+            mirrored = bounded(batch.random_words[:, 2], 2).astype(bool)
             columns[mirrored] = columns[mirrored, ::-1]
         return rows, columns
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.data.photo_decoding import centre, colour_shift, decode, training_view
 from pipeline.data.photo_shards import Photos, PhotoSplit
-from pipeline.data.sampling import Batch, words_of
+from pipeline.data.sampling import Batch, random_words_of
 from pipeline.recipe.experiments import Experiment
 from pipeline.training.feeding.image_batches import TORCHVISION_MEAN, TORCHVISION_STD
 
@@ -93,7 +93,7 @@ class Normaliser:
 
 
 @dataclass(frozen=True)
-class Coming:
+class PendingBatch:
     """A batch that threads fill: `views` [n, crop, crop, 3] are uint8, or on the CPU normalised
     float32.
     """
@@ -122,7 +122,7 @@ class PhotoFeed:
         self.normalise = Normaliser.of(experiment, photos, device, experiment.crop)
         self.here = device.type == "cpu"
         self.pool = ThreadPoolExecutor(threads, "decode")
-        self.coming: dict[int, Coming] = {}
+        self.coming: dict[int, PendingBatch] = {}
         self.waited = 0.0
         """Seconds that training stood still for pixels."""
 
@@ -146,18 +146,19 @@ class PhotoFeed:
             return torch.from_numpy(coming.views).permute(0, 3, 1, 2), labels
         return self.normalise(coming.views, coming.shift), labels.to(self.normalise.offset.device)
 
-    def _begin(self, batch: Batch) -> Coming:
+    def _begin(self, batch: Batch) -> PendingBatch:
         size, side, shift = len(batch.ids), self.experiment.crop, None
         if self.experiment.augmentation != "none" and self.experiment.colour:
             shift = colour_shift(
-                words_of(self.seed, batch.epochs, "colour", batch.ids), self.experiment.colour
+                random_words_of(self.seed, batch.epochs, "colour", batch.ids),
+                self.experiment.colour,
             )
         views = np.empty((size, side, side, 3), dtype=np.float32 if self.here else np.uint8)
 
         def fill(start: int) -> None:
             for place in range(start, min(start + STRIDE, size)):
                 content = self.split.encoded(batch.ids[place])
-                pixels = training_view(content, batch.words[place], self.experiment)
+                pixels = training_view(content, batch.random_words[place], self.experiment)
                 if self.here:
                     self.normalise.into(
                         views[place], pixels, None if shift is None else shift[place]
@@ -165,7 +166,7 @@ class PhotoFeed:
                 else:
                     views[place] = pixels
 
-        return Coming(
+        return PendingBatch(
             batch, shift, views, [self.pool.submit(fill, start) for start in range(0, size, STRIDE)]
         )
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pipeline.recipe.experiments import Precision
 from pipeline.training.step.networks import ResNet
-from pipeline.training.step.process_group import Ranks
+from pipeline.training.step.process_group import ProcessGroup
 
 
 class Views(Protocol):
@@ -49,23 +49,27 @@ def batch_count(images: Views) -> int:
     return -(-len(images) // images.batch_size)
 
 
-def own_batches(images: Views, ranks: Ranks) -> Iterator[tuple[int, Tensor, Tensor]]:
+def own_batches(images: Views, process_group: ProcessGroup) -> Iterator[tuple[int, Tensor, Tensor]]:
     """The batches of a split that fall to this rank: number, views [n, 3, side, side] and labels
     [n].
     """
-    return images.batches(range(ranks.rank, batch_count(images), ranks.world_size))
+    return images.batches(range(process_group.rank, batch_count(images), process_group.world_size))
 
 
 @torch.no_grad()
-def evaluate(network: ResNet, images: Views, precision: Precision, ranks: Ranks) -> Score:
+def evaluate(
+    network: ResNet, images: Views, precision: Precision, process_group: ProcessGroup
+) -> Score:
     """Score a network on a split, over all ranks."""
     network.eval()
-    sums = torch.zeros(batch_count(images), 2, dtype=torch.float64, device=ranks.device)
-    for number, x, labels in own_batches(images, ranks):
+    sums = torch.zeros(batch_count(images), 2, dtype=torch.float64, device=process_group.device)
+    for number, x, labels in own_batches(images, process_group):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(x)
         logits = logits.float()
         sums[number, 0] = (logits.argmax(1) != labels).sum()
         sums[number, 1] = F.cross_entropy(logits, labels, reduction="sum")
-    wrong, loss = (sum(column) for column in zip(*ranks.sum_disjoint(sums).tolist(), strict=True))
+    wrong, loss = (
+        sum(column) for column in zip(*process_group.sum_disjoint(sums).tolist(), strict=True)
+    )
     return Score(int(wrong), len(images), loss / len(images))

@@ -24,7 +24,7 @@ from pipeline.recipe.experiments import Experiment, Protocol
 from pipeline.recipe.layers import layout
 from pipeline.training.feeding.photo_batches import Normaliser, decoded_ahead
 from pipeline.training.step.networks import ResNet
-from pipeline.training.step.process_group import Ranks
+from pipeline.training.step.process_group import ProcessGroup
 
 BATCH = 50
 """Photographs that are decoded, and handed to a worker, together."""
@@ -111,7 +111,7 @@ def errors_of(
     experiments: list[Experiment],
     protocol: Protocol,
     photos: Photos,
-    ranks: Ranks,
+    process_group: ProcessGroup,
     threads: int,
 ) -> Errors:
     """A network's errors on the test split under a protocol; of several, those of the mean of their
@@ -122,9 +122,11 @@ def errors_of(
     """
     for network in networks:
         network.eval()
-    scorers = [Scorer(protocol, experiment, photos, ranks.device) for experiment in experiments]
+    scorers = [
+        Scorer(protocol, experiment, photos, process_group.device) for experiment in experiments
+    ]
     split, batches = photos.test, -(-len(photos.test) // BATCH)
-    wrong = torch.zeros(batches, 2, dtype=torch.float64, device=ranks.device)
+    wrong = torch.zeros(batches, 2, dtype=torch.float64, device=process_group.device)
 
     def view(sample: int) -> Any:
         content, made = split.encoded(sample), dict[Any, Any]()
@@ -133,7 +135,7 @@ def errors_of(
                 made[scorer.looks] = scorer.views(content)
         return made
 
-    own = range(ranks.rank, batches, ranks.world_size)
+    own = range(process_group.rank, batches, process_group.world_size)
     for number, ids, views in decoded_ahead(own, range(len(split)), BATCH, view, threads):
         parts = [
             scorer.scores(network, [one[scorer.looks] for one in views])
@@ -142,7 +144,7 @@ def errors_of(
         scores = torch.stack(parts).mean(0)
         labels = torch.from_numpy(split.labels[ids].astype(np.int64)).to(scores.device)
         wrong[number] = misses(scores, labels)
-    first, five = ranks.sum_disjoint(wrong).sum(0).tolist()
+    first, five = process_group.sum_disjoint(wrong).sum(0).tolist()
     return Errors(100 * first / len(split), 100 * five / len(split), len(split))
 
 

@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from pipeline.recipe.experiments import Precision
 from pipeline.training.measuring.evaluate import Views, batch_count, own_batches
 from pipeline.training.step.networks import ResNet
-from pipeline.training.step.process_group import Ranks
+from pipeline.training.step.process_group import ProcessGroup
 
 
 @torch.no_grad()
 def response_stds(
-    network: ResNet, layers: Sequence[str], images: Views, precision: Precision, ranks: Ranks
+    network: ResNet,
+    layers: Sequence[str],
+    images: Views,
+    precision: Precision,
+    process_group: ProcessGroup,
 ) -> list[float]:
     """The standard deviation of each layer's response over a split, in the order of `layers` (names
     of convolutions).
@@ -31,14 +35,14 @@ def response_stds(
     """
     network.eval()
     sums = torch.zeros(
-        batch_count(images), len(layers), 3, dtype=torch.float64, device=ranks.device
+        batch_count(images), len(layers), 3, dtype=torch.float64, device=process_group.device
     )
     with responses_watched(network, layers) as seen:
-        for number, x, _ in own_batches(images, ranks):
+        for number, x, _ in own_batches(images, process_group):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 network(x)
             sums[number] = torch.stack([seen[name] for name in layers])
-    count, total, squares = ranks.sum_disjoint(sums).sum(0).T
+    count, total, squares = process_group.sum_disjoint(sums).sum(0).T
     variance = squares / count - (total / count) ** 2
     return [float(std) for std in variance.clamp(min=0).sqrt()]
 

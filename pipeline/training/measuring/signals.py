@@ -17,14 +17,16 @@ from torch import Tensor
 from pipeline.recipe.layers import layout, main_path
 from pipeline.recipe.metrics import FORWARD_VARIANCE, GRADIENT_NORM, LayerValues
 from pipeline.training.measuring.responses import responses_watched
-from pipeline.training.step.train_state import Trainee
+from pipeline.training.step.train_state import TrainState
 
 
-def signals(trainee: Trainee, batch: tuple[Tensor, Tensor], iteration: int) -> list[LayerValues]:
+def signals(
+    train_state: TrainState, batch: tuple[Tensor, Tensor], iteration: int
+) -> list[LayerValues]:
     """Both quantities for every convolution of the main path, on the first group of `batch`
     (images, labels).
     """
-    experiment, network = trainee.experiment, trainee.network
+    experiment, network = train_state.experiment, train_state.network
     layers = list(main_path(layout(experiment)))
     x, labels = (part[: experiment.bn_group] for part in batch)
     network.train()
@@ -32,7 +34,7 @@ def signals(trainee: Trainee, batch: tuple[Tensor, Tensor], iteration: int) -> l
         responses_watched(network, layers) as seen,
         torch.autocast(x.device.type, torch.bfloat16, enabled=experiment.precision == "bf16"),
     ):
-        trainee.group_totals(x, labels)
+        train_state.forward_backward_group(x, labels)
     count, total, squares = torch.stack([seen[name] for name in layers]).T
     variances = (squares / count - (total / count) ** 2).clamp(min=0)
     # The group's loss is divided by the number of groups, so that groups add up to the batch:

@@ -19,7 +19,7 @@ TEXT_BYTES = 1000
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among the workers of a run: `rank` of `world_size` (a power of two), computing
     on `device`.
     """
@@ -89,9 +89,9 @@ def sum_subtree(parts: Iterable[Tensor]) -> Tensor:
     return stack[0][1]
 
 
-def single(device: torch.device | None = None) -> Ranks:
+def single_process(device: torch.device | None = None) -> ProcessGroup:
     """A run of one process."""
-    return Ranks(0, 1, device or torch.device("cpu"))
+    return ProcessGroup(0, 1, device or torch.device("cpu"))
 
 
 def listen(host: str) -> socket.socket:
@@ -103,14 +103,14 @@ def listen(host: str) -> socket.socket:
     )
 
 
-def join(
+def init_group(
     rank: int,
     world_size: int,
     device: torch.device,
     address: tuple[str, int],
     listener: socket.socket | None = None,
     timeout_s: float = 300,
-) -> Ranks:
+) -> ProcessGroup:
     """Meet the other workers at `address` (host, port of rank 0): NCCL between GPUs, gloo
     otherwise.
 
@@ -129,10 +129,10 @@ def join(
             world_size=world_size,
             timeout=timeout,
         )
-    return Ranks(rank, world_size, device)
+    return ProcessGroup(rank, world_size, device)
 
 
-def leave() -> None:
+def leave_group() -> None:
     """Part from the other workers."""
     if dist.is_initialized():
         dist.destroy_process_group()

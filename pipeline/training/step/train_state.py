@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from pipeline.recipe.experiments import Experiment
 from pipeline.training.step.networks import GroupBatchNorm2d, ResNet
-from pipeline.training.step.process_group import Ranks
+from pipeline.training.step.process_group import ProcessGroup
 
 
-class Trainee:
+class TrainState:
     """A network in training: its weights, momentum and running statistics as flat fp32 vectors.
 
     `totals` layout: gradients [weights], group means and unbiased variances [2 x channels], loss,
@@ -51,7 +51,7 @@ class Trainee:
         self.running = _flatten_buffers(self.norms, device, "running_mean", "running_var")
         self.decay = _decay(experiment, self.parameters)
 
-    def group_totals(self, x: Tensor, labels: Tensor) -> Tensor:
+    def forward_backward_group(self, x: Tensor, labels: Tensor) -> Tensor:
         """Forward and backward of one batch-norm group, or of several in one pass: their share of
         every sum, a new vector.
 
@@ -68,23 +68,25 @@ class Trainee:
         statistics = self.statistics if here == 1 else self.statistics * here
         return torch.cat([self.gradients, statistics, scalars])
 
-    def step(self, batch: tuple[Tensor, Tensor], lr: float, ranks: Ranks) -> Tensor:
+    def step(self, batch: tuple[Tensor, Tensor], lr: float, process_group: ProcessGroup) -> Tensor:
         """One iteration on this rank's images; returns [loss, wrong predictions] over the whole
         batch, on the device.
         """
         self.network.train()
         # One context around all groups, so that each weight is rounded to bf16 once an iteration.
         with torch.autocast(
-            ranks.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
+            process_group.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
         ):
-            totals = ranks.sum_tree(self._groups(*batch))
+            totals = process_group.sum_tree(self._groups(*batch))
         gradients, statistics, scalars = totals.split([len(self.weights), len(self.statistics), 2])
         self._update_running(statistics)
         sgd_update(self.experiment, self.weights, self.momentum, gradients, self.decay, lr)
         return scalars
 
     @torch.no_grad()
-    def average_statistics(self, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks) -> None:
+    def average_statistics(
+        self, batches: Iterable[tuple[Tensor, Tensor]], process_group: ProcessGroup
+    ) -> None:
         """Replace the running statistics by the plain averages over all groups of some iterations'
         batches.
 
@@ -95,10 +97,10 @@ class Trainee:
         self.network.train()
         total, count = torch.zeros_like(self.running, dtype=torch.float64), 0
         with torch.autocast(
-            ranks.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
+            process_group.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
         ):
             for x, _ in batches:
-                total += ranks.sum_tree(self._statistics(x))
+                total += process_group.sum_tree(self._statistics(x))
                 count += self.experiment.groups
         self.running.copy_(total / count)
 
@@ -114,7 +116,7 @@ class Trainee:
     def _groups(self, x: Tensor, labels: Tensor) -> Iterator[Tensor]:
         size = len(labels) if self.one_pass else self.experiment.bn_group
         for start in range(0, len(labels), size):
-            yield self.group_totals(x[start : start + size], labels[start : start + size])
+            yield self.forward_backward_group(x[start : start + size], labels[start : start + size])
 
     def _update_running(self, sums: Tensor) -> None:
         """One update from the mean over all groups, once an iteration: every rank holds the same

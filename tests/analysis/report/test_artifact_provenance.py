@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from analysis.report.artifact_provenance import MADE, audit, sealed
+from analysis.report.artifact_provenance import MADE, audit, with_manifest
 from analysis.report.report import report_files, write_report
 from pipeline.errors import InputError
 from tests.conftest import Cli
@@ -24,7 +24,7 @@ def report(build, tmp_path):
 def resealed(report, name):
     """Hide a change of a file by its checksum."""
     about = json.loads((report / MADE).read_bytes())
-    frames_free = sealed({name: (report / name).read_bytes()}, _Nothing())
+    frames_free = with_manifest({name: (report / name).read_bytes()}, _Nothing())
     about["files"][name] = json.loads(frames_free[MADE])["files"][name]
     (report / MADE).write_text(json.dumps(about))
 

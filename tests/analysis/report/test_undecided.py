@@ -1,7 +1,7 @@
 """What more seeds could decide, and what several looks cost."""
 
 from analysis.measured.frames import check
-from analysis.report.undecided import open_questions
+from analysis.report.undecided import undecided
 from analysis.stats import LEVEL
 from analysis.studies.studies import split_studies
 from analysis.verdicts.claims import judge_claims
@@ -9,7 +9,7 @@ from analysis.verdicts.claims import judge_claims
 
 def asked(frames):
     """The open questions but for I4, whose signals these frames do not have."""
-    return [text for text in open_questions(frames) if not text.startswith("I4")]
+    return [text for text in undecided(frames) if not text.startswith("I4")]
 
 
 PLAIN = {"plain20": [9.6, 9.7, 9.8], "plain56": [13.1, 13.2, 13.3]}

@@ -11,7 +11,7 @@ import torch
 from pipeline.runs.run import start_run
 from pipeline.storage import Storage
 from pipeline.training.loop import Settings, train
-from pipeline.training.step.process_group import single
+from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.pipeline.training.small_runs import digits_once, small_run
 from tests.pipeline.training.test_verify import change, nudged
@@ -30,7 +30,7 @@ def finished(storage: Storage) -> Storage:
             RUN,
             digits_once(),
             storage,
-            single(),
+            single_process(),
             replace(Settings(checkpoint_seconds=1e9), until=until),
         )
     torch.set_num_threads(threads)

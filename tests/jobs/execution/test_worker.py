@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.execution.worker import cache_folder, places_of
+from jobs.execution.worker import cache_folder, usable_workers
 from jobs.requests.options import workers_of
 from pipeline.errors import InputError
 
@@ -54,7 +54,7 @@ def test_the_cache_is_the_users_own(
 def test_the_largest_power_of_two_that_the_groups_allow_trains(
     workers: int, groups: int, places: int
 ) -> None:
-    assert places_of(workers, groups) == places
+    assert usable_workers(workers, groups) == places
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from pipeline.runs.lease import Lease
 from pipeline.runs.run import start_run
 from pipeline.storage import Storage
 from pipeline.training.loop import Settings, train
-from pipeline.training.step.process_group import single
+from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.jobs.conftest import free_port, mlflow_server
 from tests.pipeline.training.small_runs import digits_once, small_run
@@ -114,8 +114,8 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
         run,
         digits_once(),
         storage,
-        single(),
-        Settings(checkpoint_seconds=1e9, leaving=lambda: True),
+        single_process(),
+        Settings(checkpoint_seconds=1e9, preempted=lambda: True),
     )
     assert left["status"] == "preempted"
     with Lease(storage, run):
@@ -128,7 +128,7 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
     assert (there.info.status, there.data.tags["outcome"]) == ("KILLED", "KILLED")
     history = MlflowClient(store).get_metric_history(there.info.run_id, TEST_ERR)
     assert [point.step for point in history] == [5, 10, 15, 20, 25]
-    train(run, digits_once(), storage, single(), Settings(checkpoint_seconds=1e9))
+    train(run, digits_once(), storage, single_process(), Settings(checkpoint_seconds=1e9))
     assert (
         publish_stored(store, storage, said.append) == 1
         and publish_stored(store, storage, said.append) == 0

@@ -19,7 +19,7 @@ from pipeline.recipe.schedule import expected_points
 from pipeline.runs.run import Run, start_run
 from pipeline.storage import Storage
 from pipeline.training.loop import Settings, train
-from pipeline.training.step.process_group import single
+from pipeline.training.step.process_group import single_process
 from tests.jobs.tracking.flaky_proxy import FAULTS, flaky
 from tests.jobs.tracking.test_tracking import the_run
 from tests.pipeline.training.small_runs import digits_once, small_run
@@ -44,7 +44,7 @@ def followed(storage: Storage, run: Run, tracking: str) -> tuple[bool, float]:
     beside = Publisher(tracking, storage, run, {})
     beside.start()
     started = time.monotonic()
-    train(run, digits_once(), storage, single(), EVERY)
+    train(run, digits_once(), storage, single_process(), EVERY)
     seconds = time.monotonic() - started
     return beside.stop("FINISHED"), seconds
 
@@ -129,7 +129,7 @@ def test_a_locked_database_gets_everything_when_it_is_free(
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute("BEGIN EXCLUSIVE")
         beside.start()
-        train(run, digits_once(), storage, single(), EVERY)
+        train(run, digits_once(), storage, single_process(), EVERY)
         time.sleep(1)
         assert not beside.run_id
         database.execute("ROLLBACK")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.sampling import batch_at, below, permutation, raw_words, words_of
+from pipeline.data.sampling import batch_at, bounded, permutation, random_words_of, raw_words
 
 
 def test_golden_words() -> None:
@@ -29,7 +29,7 @@ def test_golden_permutations() -> None:
 
 def test_below_by_hand() -> None:
     words = np.array([0, 2**64 - 1, 2**63, 2**32 - 1, 2**32 * 1234567890], dtype=np.uint64)
-    assert below(words, 9).tolist() == [0, 8, 4, 0, 1234567890 * 9 >> 32]
+    assert bounded(words, 9).tolist() == [0, 8, 4, 0, 1234567890 * 9 >> 32]
 
 
 def test_a_samples_words_do_not_depend_on_how_many_samples_there_are() -> None:
@@ -41,7 +41,7 @@ def test_a_samples_words_do_not_depend_on_how_many_samples_there_are() -> None:
 @pytest.mark.parametrize("seed", [0, 7, 2**63 + 5])
 def test_a_samples_words_can_be_made_without_those_before_it(seed: int) -> None:
     ids, epochs = np.array([0, 3, 999, 17, 17]), np.array([2, 0, 2, 2, 5])
-    alone = words_of(seed, epochs, "colour", ids)
+    alone = random_words_of(seed, epochs, "colour", ids)
     assert np.array_equal(
         alone, [raw_words(seed, e, "colour", 1000)[i] for i, e in zip(ids, epochs, strict=True)]
     )
@@ -49,7 +49,7 @@ def test_a_samples_words_can_be_made_without_those_before_it(seed: int) -> None:
         key=np.array([seed, 2 << 48], dtype=np.uint64), counter=1_281_166
     ).random_raw(4)
     assert np.array_equal(
-        words_of(seed, np.array([0]), "augmentation", np.array([1_281_166]))[0], far
+        random_words_of(seed, np.array([0]), "augmentation", np.array([1_281_166]))[0], far
     )
 
 
@@ -80,7 +80,7 @@ def test_a_set_smaller_than_a_batch_is_seen_several_times_in_it() -> None:
     assert np.array_equal(
         batch.ids, np.concatenate([permutation(0, epoch, 3) for epoch in range(3)])[:8]
     )
-    first, again = batch.words[batch.ids == 0][:2]
+    first, again = batch.random_words[batch.ids == 0][:2]
     assert first.tolist() != again.tolist()
 
 
@@ -110,7 +110,7 @@ def test_workers_parts_together_are_the_single_workers_batch(
     whole = batch_at(seed, count, iteration, size, 0, size)
     parts = [batch_at(seed, count, iteration, size, rank * share, share) for rank in range(workers)]
     assert np.array_equal(np.concatenate([part.ids for part in parts]), whole.ids)
-    assert np.array_equal(np.concatenate([part.words for part in parts]), whole.words)
+    assert np.array_equal(np.concatenate([part.random_words for part in parts]), whole.random_words)
 
 
 @settings(deadline=None, max_examples=60)
@@ -128,7 +128,7 @@ def test_iterations_are_slices_of_the_endless_concatenation(
 
 def test_crop_offsets_are_uniform() -> None:
     for word in range(3):
-        draws = below(raw_words(0, 0, "augmentation", 9_000)[:, word], 9)
+        draws = bounded(raw_words(0, 0, "augmentation", 9_000)[:, word], 9)
         counts = np.bincount(draws, minlength=9)
         assert len(counts) == 9
         assert (

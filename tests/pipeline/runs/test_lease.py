@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.runs import lease
 from pipeline.runs.checkpoint import Checkpoint, iterations, save_checkpoint
-from pipeline.runs.lease import Lease, LostRunError, Writer
+from pipeline.runs.lease import Lease, LostRunError, WriterClaim
 from pipeline.storage import Storage
 from tests.pipeline.training.small_runs import small_run
 
@@ -82,7 +82,7 @@ def test_what_is_no_lease_is_nobodys(storage: Storage) -> None:
 
 def test_an_older_holder_and_an_older_worker_group_may_not_write(storage: Storage) -> None:
     with Lease(storage, RUN) as held:
-        old, new = Writer(storage, RUN, held.holder), Writer(storage, RUN, held.holder)
+        old, new = WriterClaim(storage, RUN, held.holder), WriterClaim(storage, RUN, held.holder)
         old.claim()
         old.check()
         new.claim()
@@ -99,7 +99,7 @@ def test_an_older_holder_and_an_older_worker_group_may_not_write(storage: Storag
 
 def test_storage_that_lost_the_run_is_an_error_of_storage(storage: Storage) -> None:
     with Lease(storage, RUN) as held:
-        writer = Writer(storage, RUN, held.holder)
+        writer = WriterClaim(storage, RUN, held.holder)
         writer.claim()
         storage.delete(RUN.folder)
         with pytest.raises(FileNotFoundError):
@@ -107,6 +107,6 @@ def test_storage_that_lost_the_run_is_an_error_of_storage(storage: Storage) -> N
 
 
 def test_a_writer_without_a_lease_is_alone(storage: Storage) -> None:
-    Writer(storage, RUN, "").claim()
-    Writer(storage, RUN, "").check()
+    WriterClaim(storage, RUN, "").claim()
+    WriterClaim(storage, RUN, "").check()
     assert storage.names(RUN.folder) == []

@@ -15,7 +15,7 @@ from pipeline.runs.run import Run
 from pipeline.storage import Storage
 from pipeline.training.feeding.feeds import training_feed
 from pipeline.training.loop import Settings, train
-from pipeline.training.step import process_group as ranks
+from pipeline.training.step.process_group import init_group, leave_group
 from tests.pipeline.training.small_runs import digits_once, small_run
 
 LOADED_ONCE = ["torch", "sklearn.datasets", "pipeline.training.loop", "pipeline.data.sources"]
@@ -59,7 +59,7 @@ def work(
     torch.set_num_threads(1)
     storage, small = Storage(str(place)), digits_once()
     dataset = small if run.dataset_id == small.id else staged_dataset(storage, run.dataset_id, None)
-    mine = ranks.join(rank, world_size, torch.device("cpu"), address, timeout_s=60)
+    mine = init_group(rank, world_size, torch.device("cpu"), address, timeout_s=60)
     try:
         with (
             closing(training_feed(run, dataset, mine, threads=2)) as feed,
@@ -71,4 +71,4 @@ def work(
                     seen.write(blake2b(content, digest_size=8).hexdigest() + "\n")
         train(run, dataset, storage, mine, settings)
     finally:
-        ranks.leave()
+        leave_group()

@@ -24,7 +24,7 @@ from pipeline.runs.run import Run
 from pipeline.storage import Storage
 from pipeline.training import run_writer as saver
 from pipeline.training.loop import Settings, train
-from pipeline.training.step.process_group import single
+from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.small_runs import digits_once, small_run
 
 FILES = ("weights.safetensors", "momentum.safetensors", "history.json", "manifest.json")
@@ -43,7 +43,9 @@ def outcome(storage: Storage, run: Run) -> tuple[bytes, bytes, list[tuple[int, s
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     """A run of 30 iterations that was never disturbed."""
     storage = Storage(str(tmp_path_factory.mktemp("undisturbed")))
-    assert train(small_run(), digits_once(), storage, single(), EVERY)["status"] == "finished"
+    assert (
+        train(small_run(), digits_once(), storage, single_process(), EVERY)["status"] == "finished"
+    )
     return storage
 
 
@@ -115,7 +117,7 @@ def test_a_run_with_a_damaged_newest_checkpoint_ends_with_the_same_bytes(
     storage, run = unfinished(finished, tmp_path), small_run()
     path = f"{folder(run, max(iterations(storage, run)))}/momentum.safetensors"
     storage.write(path, storage.read(path)[:-1])
-    result = train(run, digits_once(), storage, single(), EVERY)
+    result = train(run, digits_once(), storage, single_process(), EVERY)
     assert result["attempts"][-1]["from_iteration"] == min(run.experiment.lr_drops)
     assert outcome(storage, run) == outcome(finished, run)
 
@@ -137,12 +139,12 @@ def test_a_full_disk_stops_a_run_in_a_line_and_more_room_continues_it(
         with pytest.raises(
             StorageLostError, match=r"No space left on device.*give the same command again"
         ):
-            train(run, digits_once(), storage, single(), EVERY)
+            train(run, digits_once(), storage, single_process(), EVERY)
         before = newest_checkpoint(storage, run)
         assert not list(disk.rglob("*.partial"))
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
-        result = train(run, digits_once(), storage, single(), EVERY)
+        result = train(run, digits_once(), storage, single_process(), EVERY)
         assert result["attempts"][-1]["from_iteration"] == (before.iteration if before else 0)
         assert outcome(storage, run) == outcome(finished, run)
     finally:
@@ -164,7 +166,7 @@ def test_storage_that_is_away_for_a_while_costs_nothing(
 
     monkeypatch.setattr(Storage, "write", failing)
     threading.Timer(1.5, away.clear).start()
-    assert train(run, digits_once(), storage, single(), EVERY)["status"] == "finished"
+    assert train(run, digits_once(), storage, single_process(), EVERY)["status"] == "finished"
     assert outcome(storage, run) == outcome(finished, run)
 
 
@@ -197,18 +199,23 @@ def test_storage_that_disappears_during_the_run(
         thread.start()
         settings = Settings(checkpoint_seconds=0, holder=held.holder)
         if comes_back:
-            assert train(run, digits_once(), storage, single(), settings)["status"] == "finished"
+            assert (
+                train(run, digits_once(), storage, single_process(), settings)["status"]
+                == "finished"
+            )
         else:
             with pytest.raises(
                 StorageLostError, match=r"lease.json is gone.*give the same command again"
             ):
-                train(run, digits_once(), storage, single(), settings)
+                train(run, digits_once(), storage, single_process(), settings)
         thread.join()
     if not comes_back:
         assert not here.exists()  # nothing was begun anew where the storage had been
         away.rename(here)
         with Lease(storage, run) as held:
-            result = train(run, digits_once(), storage, single(), Settings(holder=held.holder))
+            result = train(
+                run, digits_once(), storage, single_process(), Settings(holder=held.holder)
+            )
         assert result["attempts"][-1]["from_iteration"] >= 7
     assert outcome(storage, run) == outcome(finished, run)
 
@@ -246,7 +253,7 @@ def test_a_pickle_where_state_is_expected_is_never_loaded(
     storage = unfinished(finished, tmp_path / "storage")
     storage.write(f"{folder(run, max(iterations(storage, run)))}/{name}", pickle.dumps(Mark(mark)))
     try:
-        train(run, digits_once(), storage, single(), EVERY)
+        train(run, digits_once(), storage, single_process(), EVERY)
     except InputError as error:
         assert name == "manifest.json" and "\n" not in str(error)
     sleep(0.2)

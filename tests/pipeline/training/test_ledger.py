@@ -19,8 +19,8 @@ from pipeline.storage import Storage
 from pipeline.training.feeding.image_batches import TrainImages, normalisation, training_split
 from pipeline.training.loop import Settings, train
 from pipeline.training.step.networks import build_network
-from pipeline.training.step.process_group import single
-from pipeline.training.step.train_state import Trainee
+from pipeline.training.step.process_group import single_process
+from pipeline.training.step.train_state import TrainState
 from tests.pipeline.data.photographs import photograph
 from tests.pipeline.training.small_runs import digits_once, small_run
 
@@ -91,25 +91,25 @@ def test_cifar_images_are_padded_by_four_pixels_of_the_mean() -> None:
 @by_name
 def test_weights_decay_and_norms_and_biases_do_not(experiment: Experiment) -> None:
     small = replace(experiment, depth=8)
-    trainee = Trainee(small, build_network(small, 0), CPU)
-    decayed = int((trainee.decay > 0).sum())
+    train_state = TrainState(small, build_network(small, 0), CPU)
+    decayed = int((train_state.decay > 0).sum())
     assert decayed == sum(
-        p.numel() for name, p in trainee.network.named_parameters() if p.dim() > 1
+        p.numel() for name, p in train_state.network.named_parameters() if p.dim() > 1
     )
-    assert decayed < len(trainee.weights)
+    assert decayed < len(train_state.weights)
 
 
 @by_name
 def test_sgd_keeps_the_rate_in_its_buffer_as_caffe_does(experiment: Experiment) -> None:
     assert experiment.sgd == "caffe"
     small = replace(experiment, depth=8, momentum=0.9)
-    trainee = Trainee(small, build_network(small, 0), CPU)
-    trainee.momentum.fill_(1.0)
-    before = trainee.weights.clone()
+    train_state = TrainState(small, build_network(small, 0), CPU)
+    train_state.momentum.fill_(1.0)
+    before = train_state.weights.clone()
     x, labels = torch.zeros(128, 3, 8, 8), torch.zeros(128, dtype=torch.int64)
-    trainee.step((x, labels), 0.0, single())
+    train_state.step((x, labels), 0.0, single_process())
     torch.testing.assert_close(
-        before - trainee.weights, torch.full_like(before, 0.9)
+        before - train_state.weights, torch.full_like(before, 0.9)
     )  # moves at a rate of zero
 
 
@@ -137,7 +137,9 @@ def test_parameter_counts_did_not_drift(name: str, params: int) -> None:
 
 def test_the_final_iterate_is_reported_not_the_best(tmp_path: Path) -> None:
     run, storage = small_run(iterations=20, lr_drops=(18,), eval_every=2), Storage(str(tmp_path))
-    final = train(run, digits_once(), storage, single(), Settings(checkpoint_seconds=1e9))["final"]
+    final = train(run, digits_once(), storage, single_process(), Settings(checkpoint_seconds=1e9))[
+        "final"
+    ]
     end = newest_checkpoint(storage, run)
     assert end is not None
     curve = [

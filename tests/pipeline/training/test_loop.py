@@ -26,7 +26,7 @@ from pipeline.runs.history import History
 from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
 from pipeline.training.loop import Settings, train
-from pipeline.training.step.process_group import single
+from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.several_workers import several_groups, trained_by
 from tests.pipeline.training.small_runs import digits_once, small_run
 
@@ -67,7 +67,7 @@ def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     storage = Storage(str(tmp_path_factory.mktemp("whole")))
-    train(small_run(), digits_once(), storage, single(), NEVER)
+    train(small_run(), digits_once(), storage, single_process(), NEVER)
     return storage
 
 
@@ -86,9 +86,15 @@ def test_a_killed_and_continued_run_is_the_uninterrupted_one(
 ) -> None:
     run, storage = small_run(), Storage(str(tmp_path))
     with pytest.raises(Killed):
-        train(run, digits_once(), DyingStorage(str(tmp_path), dies_writing), single(), EVERY_STEP)
+        train(
+            run,
+            digits_once(),
+            DyingStorage(str(tmp_path), dies_writing),
+            single_process(),
+            EVERY_STEP,
+        )
     assert read_result(storage, run) is None
-    train(run, digits_once(), storage, single(), NEVER)
+    train(run, digits_once(), storage, single_process(), NEVER)
     assert state(storage, run) == state(uninterrupted, run)
 
 
@@ -101,12 +107,12 @@ def test_a_damaged_checkpoint_costs_time_not_exactness(
             run,
             digits_once(),
             DyingStorage(str(tmp_path), "00000012/manifest"),
-            single(),
+            single_process(),
             EVERY_STEP,
         )
     damaged = f"{folder(run, 11)}/weights.safetensors"
     storage.write(damaged, storage.read(damaged)[:-1])
-    result = train(run, digits_once(), storage, single(), NEVER)
+    result = train(run, digits_once(), storage, single_process(), NEVER)
     assert [attempt["from_iteration"] for attempt in result["attempts"]] == [0, 10]
     assert state(storage, run) == state(uninterrupted, run)
 
@@ -114,20 +120,29 @@ def test_a_damaged_checkpoint_costs_time_not_exactness(
 def test_killed_inside_the_window_of_a_warmup_ends_it_at_the_same_iteration(tmp_path: Path) -> None:
     run = small_run(iterations=60, lr_drops=(55,), warmup_lr=0.01, warmup_until_err=89.0)
     whole, storage = Storage(str(tmp_path / "whole")), Storage(str(tmp_path / "killed"))
-    result = train(run, digits_once(), whole, single(), NEVER)
+    result = train(run, digits_once(), whole, single_process(), NEVER)
     assert result["warmup_end"] in (25, 50)
     with pytest.raises(Killed):
         train(
-            run, digits_once(), DyingStorage(storage.uri, "00000013/manifest"), single(), EVERY_STEP
+            run,
+            digits_once(),
+            DyingStorage(storage.uri, "00000013/manifest"),
+            single_process(),
+            EVERY_STEP,
         )
-    assert train(run, digits_once(), storage, single(), NEVER)["warmup_end"] == result["warmup_end"]
+    assert (
+        train(run, digits_once(), storage, single_process(), NEVER)["warmup_end"]
+        == result["warmup_end"]
+    )
     assert state(storage, run) == state(whole, run)
 
 
 def test_a_finished_run_is_left_as_it_is(uninterrupted: Storage) -> None:
     run = small_run()
     before = uninterrupted.read(f"{run.folder}/result.json")
-    result = train(run, digits_once(), DyingStorage(uninterrupted.uri, ""), single(), EVERY_STEP)
+    result = train(
+        run, digits_once(), DyingStorage(uninterrupted.uri, ""), single_process(), EVERY_STEP
+    )
     assert result["status"] == "finished"
     assert uninterrupted.read(f"{run.folder}/result.json") == before
 
@@ -150,19 +165,19 @@ def test_what_is_measured_when(uninterrupted: Storage) -> None:
 
 def test_a_holdout_is_scored_as_val(tmp_path: Path) -> None:
     run = small_run(iterations=4, lr_drops=(2, 3), eval_every=4, holdout=137)
-    final = train(run, digits_once(), Storage(str(tmp_path)), single(), NEVER)["final"]
+    final = train(run, digits_once(), Storage(str(tmp_path)), single_process(), NEVER)["final"]
     assert final[VAL_ERR] == pytest.approx(100 * round(final[VAL_ERR] * 1.37) / 137, abs=1e-9)
 
 
 def test_another_seed_is_another_result(tmp_path: Path, uninterrupted: Storage) -> None:
     storage = Storage(str(tmp_path))
-    train(small_run(seed=1), digits_once(), storage, single(), NEVER)
+    train(small_run(seed=1), digits_once(), storage, single_process(), NEVER)
     assert state(storage, small_run(seed=1))[0] != state(uninterrupted, small_run())[0]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path) -> None:
     run, storage = small_run(lr=1e30), Storage(str(tmp_path))
-    result = train(run, digits_once(), storage, single(), NEVER)
+    result = train(run, digits_once(), storage, single_process(), NEVER)
     assert result["status"] == "diverged"
     assert "no longer finite" in result["reason"]
     assert result["iterations"] < 30
@@ -209,7 +224,7 @@ def test_a_run_started_by_two_workers_is_continued_by_one(tmp_path: Path, by_wor
     two = by_workers[2][0]
     for name in two.names(folder(run, 5)):
         storage.write(f"{folder(run, 5)}/{name}", two.read(f"{folder(run, 5)}/{name}"))
-    result = train(run, digits_once(), storage, single(), NEVER)
+    result = train(run, digits_once(), storage, single_process(), NEVER)
     assert [(a["from_iteration"], a["world_size"]) for a in result["attempts"]] == [(0, 2), (5, 1)]
     assert state(storage, run) == state(by_workers[1][0], run)
 
@@ -217,7 +232,7 @@ def test_a_run_started_by_two_workers_is_continued_by_one(tmp_path: Path, by_wor
 def test_two_workers_in_one_pass_each_agree_with_the_exact_step_and_say_so(tmp_path: Path) -> None:
     run = small_run(**(several_groups(8) | dict(iterations=1, lr_drops=(), eval_every=1)))
     exact, one_pass = Storage(str(tmp_path / "exact")), Storage(str(tmp_path))
-    result = train(run, digits_once(), exact, single(), NEVER)
+    result = train(run, digits_once(), exact, single_process(), NEVER)
     trained_by(2, tmp_path, run, Settings(one_pass=True))
     result_too = read_result(one_pass, run)
     assert result_too is not None
@@ -235,12 +250,12 @@ def test_a_run_whose_workers_are_about_to_go_saves_at_once_and_continues_to_the_
 ) -> None:
     run = small_run(iterations=60, lr_drops=(30, 45), eval_every=20)
     whole, storage = Storage(str(tmp_path / "whole")), Storage(str(tmp_path))
-    train(run, digits_once(), whole, single(), NEVER)
-    warned = replace(NEVER, leaving=lambda: True)
-    left = train(run, digits_once(), storage, single(), warned)
+    train(run, digits_once(), whole, single_process(), NEVER)
+    warned = replace(NEVER, preempted=lambda: True)
+    left = train(run, digits_once(), storage, single_process(), warned)
     assert left == {"status": "preempted"} and read_result(storage, run) is None
     assert iterations(storage, run) == [25]
-    result = train(run, digits_once(), storage, single(), NEVER)
+    result = train(run, digits_once(), storage, single_process(), NEVER)
     assert [a["from_iteration"] for a in result["attempts"]] == [0, 25]
     assert state(storage, run) == state(whole, run)
 
@@ -256,16 +271,24 @@ def test_a_run_is_not_continued_with_other_software_unless_that_is_allowed(tmp_p
         "versions": {"torch": "2.14.1", "mlflow": "3.17"},
     }
     train(
-        run, digits_once(), storage, single(), replace(NEVER, provenance=here, leaving=lambda: True)
+        run,
+        digits_once(),
+        storage,
+        single_process(),
+        replace(NEVER, provenance=here, preempted=lambda: True),
     )
     there = here | {"hardware": "another CPU", "versions": {"torch": "2.15.0", "mlflow": "4.0"}}
     with pytest.raises(
         InputError,
         match=r"hardware: one CPU then, another CPU now, torch: 2.14.1 then.*--allow-drift",
     ):
-        train(run, digits_once(), storage, single(), replace(NEVER, provenance=there))
+        train(run, digits_once(), storage, single_process(), replace(NEVER, provenance=there))
     result = train(
-        run, digits_once(), storage, single(), replace(NEVER, provenance=there, allow_drift=True)
+        run,
+        digits_once(),
+        storage,
+        single_process(),
+        replace(NEVER, provenance=there, allow_drift=True),
     )
     assert "drift" not in result["attempts"][0]
     assert (
@@ -276,6 +299,10 @@ def test_a_run_is_not_continued_with_other_software_unless_that_is_allowed(tmp_p
 
 def test_saving_records_how_long_training_stood_still(tmp_path: Path) -> None:
     result = train(
-        small_run(), digits_once(), Storage(str(tmp_path)), single(), Settings(checkpoint_seconds=0)
+        small_run(),
+        digits_once(),
+        Storage(str(tmp_path)),
+        single_process(),
+        Settings(checkpoint_seconds=0),
     )
     assert result["attempts"][0]["checkpoint_stall_ms"] > 0

@@ -16,8 +16,8 @@ from pipeline.storage import Storage
 from pipeline.training.feeding.feeds import training_feed
 from pipeline.training.loop import Settings, train
 from pipeline.training.step.networks import GroupBatchNorm2d, build_network
-from pipeline.training.step.process_group import single
-from pipeline.training.step.train_state import Trainee
+from pipeline.training.step.process_group import single_process
+from pipeline.training.step.train_state import TrainState
 from pipeline.training.verify import examine
 from tests.pipeline.data.photographs import as_parquet, ingested, pictures
 from tests.pipeline.training.several_workers import trained_by
@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Photos]:
     storage = Storage(str(place / "storage"))
     photos = photographs_in(storage, place)
     start_run(storage, run_on(photos), 1)
-    train(run_on(photos), photos, storage, single(), Settings(decoders=2))
+    train(run_on(photos), photos, storage, single_process(), Settings(decoders=2))
     return storage, photos
 
 
@@ -80,9 +80,13 @@ def test_killed_and_continued_it_is_the_same(
     run = run_on(photos)
     with pytest.raises(Killed):
         train(
-            run, photos, DyingStorage(place, dies_writing), single(), Settings(checkpoint_seconds=0)
+            run,
+            photos,
+            DyingStorage(place, dies_writing),
+            single_process(),
+            Settings(checkpoint_seconds=0),
         )
-    train(run, photos, Storage(place), single(), Settings(decoders=3))
+    train(run, photos, Storage(place), single_process(), Settings(decoders=3))
     assert state(Storage(place), run) == state(whole[0], run)
 
 
@@ -108,20 +112,24 @@ def test_a_handful_of_photographs_is_learnt_by_heart(tmp_path: Path) -> None:
         lr=0.02,
         protocols=(),
     )
-    result = train(run_on(photos, **changes), photos, storage, single(), Settings(decoders=2))
+    result = train(
+        run_on(photos, **changes), photos, storage, single_process(), Settings(decoders=2)
+    )
     assert result["final"][TRAIN_CLEAN_ERR] == 0
 
 
 def test_averaged_statistics_are_plain_means_over_all_groups(whole: tuple[Storage, Photos]) -> None:
     photos = whole[1]
     run = run_on(photos)
-    feed = training_feed(run, photos, single(), threads=2)
+    feed = training_feed(run, photos, single_process(), threads=2)
     found = []
     for one_pass in (False, True):
-        trainee = Trainee(run.experiment, build_network(run.experiment, 0), CPU, one_pass)
-        trainee.average_statistics((feed.batch(i) for i in range(2)), single())
+        train_state = TrainState(run.experiment, build_network(run.experiment, 0), CPU, one_pass)
+        train_state.average_statistics((feed.batch(i) for i in range(2)), single_process())
         norms = [
-            module for module in trainee.network.modules() if isinstance(module, GroupBatchNorm2d)
+            module
+            for module in train_state.network.modules()
+            if isinstance(module, GroupBatchNorm2d)
         ]
         found.append(norms[0].running_mean.clone()), found.append(norms[0].running_var.clone())
     network = build_network(run.experiment, 0)
@@ -152,7 +160,10 @@ def test_more_images_for_the_statistics_than_were_trained_on(
         statistics_images=8 * 20,
         protocols=("center_crop",),
     )
-    assert train(run, photos, Storage(str(tmp_path)), single(), Settings())["status"] == "finished"
+    assert (
+        train(run, photos, Storage(str(tmp_path)), single_process(), Settings())["status"]
+        == "finished"
+    )
 
 
 def test_the_final_weights_hold_the_averaged_statistics(
@@ -160,7 +171,7 @@ def test_the_final_weights_hold_the_averaged_statistics(
 ) -> None:
     storage, photos = whole
     running = run_on(photos, statistics_images=0, protocols=())
-    train(running, photos, storage, single(), Settings())
+    train(running, photos, storage, single_process(), Settings())
     averaged, plain = state(storage, run_on(photos)), state(storage, running)
     assert (
         averaged[0] != plain[0] and averaged[1] == plain[1]

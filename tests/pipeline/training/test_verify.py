@@ -19,8 +19,8 @@ from pipeline.runs.history import History
 from pipeline.runs.run import check_run, start_run
 from pipeline.storage import Storage
 from pipeline.training.loop import Settings, train
-from pipeline.training.step.process_group import single
-from pipeline.training.verify import Stretch, examine, first_difference
+from pipeline.training.step.process_group import single_process
+from pipeline.training.verify import Segment, examine, first_difference
 from tests.pipeline.training.small_runs import digits_once, small_run
 from tests.pipeline.training.test_damage import Mark
 
@@ -33,7 +33,7 @@ def finished(storage: Storage) -> Storage:
     """The digits and a finished run of three attempts, with checkpoints at 15, 20, 23, 27 and 30."""
     start_run(storage, RUN, 1)
     for until in (20, 27, None):
-        train(RUN, digits_once(), storage, single(), replace(RARELY, until=until))
+        train(RUN, digits_once(), storage, single_process(), replace(RARELY, until=until))
     return storage
 
 
@@ -89,7 +89,9 @@ def test_what_a_run_measures_is_what_its_row_asks_for(finished: Storage) -> None
         len(points) == 5 * 6 + 3 * 2
     )  # at 10, 15, 20, 23 and 30; clean training errors at three of them
     held = small_run(holdout=100, iterations=6, lr_drops=(3, 5), eval_every=2)
-    history = train(held, digits_once(), Storage(f"{finished.uri}-held"), single(), RARELY)["final"]
+    history = train(held, digits_once(), Storage(f"{finished.uri}-held"), single_process(), RARELY)[
+        "final"
+    ]
     assert set(history) == {metric for metric, _ in expected_points(held.experiment)}
 
 
@@ -145,10 +147,10 @@ def test_damage_is_named(finished: Storage) -> None:
     found = wrong(finished)
     assert found["checkpoints"] == "27: a file is not what its manifest says; 15: is missing"
     assert "damaged (checksum differs)" in found["dataset"]
-    assert Stretch.of(finished, RUN, None) == Stretch(23, 30)
-    assert Stretch.of(finished, RUN, 20) == Stretch(20, 30)
+    assert Segment.of(finished, RUN, None) == Segment(23, 30)
+    assert Segment.of(finished, RUN, 20) == Segment(20, 30)
     with pytest.raises(InputError, match=r"--from 27: no checkpoint .* there are 0, 20, 23"):
-        Stretch.of(finished, RUN, 27)
+        Segment.of(finished, RUN, 27)
 
 
 def test_a_pickle_in_a_checkpoint_is_named_and_not_loaded(
@@ -163,11 +165,11 @@ def test_a_pickle_in_a_checkpoint_is_named_and_not_loaded(
 def test_attempts_that_differ_without_leave_are_named(storage: Storage) -> None:
     run = small_run(iterations=30)
     start_run(storage, run, 1)
-    train(run, digits_once(), storage, single(), replace(RARELY, leaving=lambda: True))
+    train(run, digits_once(), storage, single_process(), replace(RARELY, preempted=lambda: True))
     there = replace(
         RARELY, provenance={"hardware": "another CPU", "commit": "a" * 40}, allow_drift=True
     )
-    train(run, digits_once(), storage, single(), there)
+    train(run, digits_once(), storage, single_process(), there)
     (provenance,) = (finding for finding in examine(storage, run) if finding.what == "provenance")
     assert (
         provenance.good
@@ -183,19 +185,19 @@ def test_attempts_that_differ_without_leave_are_named(storage: Storage) -> None:
     assert "which nobody allowed" in wrong(storage)["provenance"]
 
 
-def again(finished: Storage, tmp_path: Path, start: int | None) -> tuple[Stretch, Storage]:
-    stretch, storage = Stretch.of(finished, RUN, start), Storage(str(tmp_path / "again"))
-    stretch.prepare(finished, RUN, storage)
+def again(finished: Storage, tmp_path: Path, start: int | None) -> tuple[Segment, Storage]:
+    segment, storage = Segment.of(finished, RUN, start), Storage(str(tmp_path / "again"))
+    segment.prepare(finished, RUN, storage)
     assert check_run(storage, RUN) is not None
-    train(RUN, digits_once(), storage, single(), replace(RARELY, until=stretch.end))
-    return stretch, storage
+    train(RUN, digits_once(), storage, single_process(), replace(RARELY, until=segment.end))
+    return segment, storage
 
 
 @pytest.mark.parametrize("start", [0, 15, None])
 def test_trained_again_it_is_the_same(finished: Storage, tmp_path: Path, start: int | None) -> None:
-    stretch, storage = again(finished, tmp_path, start)
-    assert stretch.compared(finished, RUN) == {0: [15, 23, 30], 15: [23, 30], None: [30]}[start]
-    for iteration in stretch.compared(finished, RUN):
+    segment, storage = again(finished, tmp_path, start)
+    assert segment.compared(finished, RUN) == {0: [15, 23, 30], 15: [23, 30], None: [30]}[start]
+    for iteration in segment.compared(finished, RUN):
         stored, made = (
             read_checkpoint(finished, RUN, iteration),
             read_checkpoint(storage, RUN, iteration),
@@ -209,14 +211,14 @@ def test_a_part_of_an_unfinished_run_is_trained_again_up_to_its_newest_checkpoin
     run = small_run(iterations=60, lr_drops=(40, 50))
     start_run(storage, run, 1)
     for until in (20, 27):
-        assert train(run, digits_once(), storage, single(), replace(RARELY, until=until)) == {
-            "status": "stopped"
-        }
-    stretch, copy = Stretch.of(storage, run, 0), Storage(str(tmp_path / "again"))
-    stretch.prepare(storage, run, copy)
-    train(run, digits_once(), copy, single(), replace(RARELY, until=stretch.end))
+        assert train(
+            run, digits_once(), storage, single_process(), replace(RARELY, until=until)
+        ) == {"status": "stopped"}
+    segment, copy = Segment.of(storage, run, 0), Storage(str(tmp_path / "again"))
+    segment.prepare(storage, run, copy)
+    train(run, digits_once(), copy, single_process(), replace(RARELY, until=segment.end))
     stored, made = read_checkpoint(storage, run, 27), read_checkpoint(copy, run, 27)
-    assert stretch == Stretch(0, 27) and stored is not None and made is not None
+    assert segment == Segment(0, 27) and stored is not None and made is not None
     assert first_difference(stored, made) == ""
 
 
@@ -238,7 +240,7 @@ def test_a_run_that_died_between_its_last_checkpoint_and_its_result_is_sound(
     finished: Storage,
 ) -> None:
     finished.delete(f"{RUN.folder}/result.json")
-    result = train(RUN, digits_once(), finished, single(), RARELY)
+    result = train(RUN, digits_once(), finished, single_process(), RARELY)
     assert [attempt["from_iteration"] for attempt in result["attempts"]] == [0, 20, 27, 30]
     assert wrong(finished) == {}
 

@@ -40,7 +40,7 @@ def plain_loop(dataset: Dataset, batch: Batch) -> np.ndarray:
     mean = (dataset.train.pixels.sum(axis=0, dtype=np.int64) / len(dataset.train)).astype(
         np.float32
     )
-    for image, words in zip(batch.ids, batch.words, strict=True):
+    for image, words in zip(batch.ids, batch.random_words, strict=True):
         centred = dataset.train.pixels[image].astype(np.float32) - mean
         padded = np.zeros((row.side + 2 * row.pad, row.side + 2 * row.pad, 3), dtype=np.float32)
         padded[row.pad : -row.pad, row.pad : -row.pad] = centred

@@ -32,7 +32,7 @@ from pipeline.runs.run import Run
 from pipeline.storage import Storage
 from pipeline.training.feeding.feeds import training_feed
 from pipeline.training.feeding.photo_batches import AHEAD, Normaliser, PhotoFeed
-from pipeline.training.step.process_group import Ranks, single
+from pipeline.training.step.process_group import ProcessGroup, single_process
 from tests.pipeline.data.photographs import as_parquet, ingested, photograph, pictures
 
 CPU = torch.device("cpu")
@@ -136,7 +136,7 @@ def run_on(photos: Photos, **changes: object) -> Run:
 
 def test_a_batch_is_its_samples_views_normalised(photos: Photos) -> None:
     run = run_on(photos)
-    with closing(training_feed(run, photos, single(), threads=2)) as feed:
+    with closing(training_feed(run, photos, single_process(), threads=2)) as feed:
         x, labels = feed.batch(5)
     batch = batch_at(3, len(photos.train), 5, 8, 0, 8)
     assert labels.tolist() == photos.train.labels[batch.ids].tolist()
@@ -151,19 +151,19 @@ def test_a_batch_is_its_samples_views_normalised(photos: Photos) -> None:
 
 def test_views_do_not_depend_on_threads_workers_or_the_way_there(photos: Photos) -> None:
     run, whole = run_on(photos), []
-    with closing(training_feed(run, photos, single(), threads=1)) as feed:
+    with closing(training_feed(run, photos, single_process(), threads=1)) as feed:
         whole = [feed.batch(iteration)[0] for iteration in range(6)]
-    with closing(training_feed(run, photos, single(), threads=5)) as feed:
+    with closing(training_feed(run, photos, single_process(), threads=5)) as feed:
         for iteration in (4, 0, 1, 1, 5, 2):  # as a resumed run and its signals may ask
             assert torch.equal(feed.batch(iteration)[0], whole[iteration])
         assert isinstance(feed, PhotoFeed) and len(feed.coming) == AHEAD + 1
     for rank in range(2):
-        with closing(training_feed(run, photos, Ranks(rank, 2, CPU), threads=2)) as feed:
+        with closing(training_feed(run, photos, ProcessGroup(rank, 2, CPU), threads=2)) as feed:
             assert torch.equal(feed.batch(3)[0], whole[3][4 * rank : 4 * rank + 4])
 
 
 def test_nothing_is_decoded_beyond_the_last_iteration(photos: Photos) -> None:
-    with closing(training_feed(run_on(photos), photos, single(), threads=2)) as feed:
+    with closing(training_feed(run_on(photos), photos, single_process(), threads=2)) as feed:
         feed.batch(29)
         assert isinstance(feed, PhotoFeed) and max(feed.coming) == 30
         assert (
@@ -195,7 +195,7 @@ def test_normalisations_are_values_of_the_row(photos: Photos) -> None:
 def test_a_photograph_that_went_bad_stops_training(photos: Photos) -> None:
     broken = replace(photos, train=replace(photos.train, offsets=photos.train.offsets + 10_000_000))
     with (
-        closing(training_feed(run_on(photos), broken, single(), threads=2)) as feed,
+        closing(training_feed(run_on(photos), broken, single_process(), threads=2)) as feed,
         pytest.raises(OSError, match="shorter"),
     ):
         feed.batch(0)

@@ -9,7 +9,7 @@ from pipeline.data.datasets import Images
 from pipeline.training.feeding.image_batches import OriginalImages, single_views
 from pipeline.training.measuring.evaluate import Score, evaluate
 from pipeline.training.step.networks import build_network
-from pipeline.training.step.process_group import single
+from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.small_runs import digits_once, small_row
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def some(count: int) -> OriginalImages:
 @pytest.mark.parametrize("count", [1, 249, 250, 251, 503])
 def test_counts_equal_a_plain_loops(count: int) -> None:
     network, images = build_network(small_row(), 0), some(count)
-    score = evaluate(network, images, "fp32", single())
+    score = evaluate(network, images, "fp32", single_process())
     wrong, loss = 0, 0.0
     with torch.no_grad():
         for i in range(count):
@@ -41,7 +41,7 @@ def test_a_network_that_always_says_zero_is_wrong_on_all_other_digits() -> None:
     network = build_network(small_row(), 0)
     torch.nn.init.zeros_(network.fc.weight)
     network.fc.bias.data = torch.eye(10)[0]
-    score = evaluate(network, some(503), "fp32", single())
+    score = evaluate(network, some(503), "fp32", single_process())
     zeros = int(np.count_nonzero(digits_once().train.labels[:503] == 0))
     assert score.wrong == 503 - zeros
 
@@ -53,5 +53,5 @@ def test_error_is_in_percent() -> None:
 def test_evaluation_changes_no_statistics() -> None:
     network = build_network(small_row(), 0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    evaluate(network, some(20), "fp32", single())
+    evaluate(network, some(20), "fp32", single_process())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

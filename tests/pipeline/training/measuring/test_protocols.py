@@ -15,7 +15,7 @@ from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.storage import Storage
 from pipeline.training.measuring.protocols import Scorer, errors_of, misses
 from pipeline.training.step.networks import ResNet, build_network
-from pipeline.training.step.process_group import single
+from pipeline.training.step.process_group import single_process
 from tests.pipeline.data.photographs import as_parquet, ingested, pictures
 
 CPU = torch.device("cpu")
@@ -185,7 +185,9 @@ def test_an_ensemble_averages_scores(photos: Photos, network: ResNet) -> None:
     with torch.no_grad():
         mean = (scorer.scores(network, views) + scorer.scores(other, views)) / 2
     labels = torch.from_numpy(photos.test.labels.astype(np.int64))
-    both = errors_of([network, other], experiments, "center_crop", photos, single(), threads=2)
+    both = errors_of(
+        [network, other], experiments, "center_crop", photos, single_process(), threads=2
+    )
     first, five = misses(mean, labels).tolist()
     assert both.count == 6 and (both.top1_err, both.top5_err) == (100 * first / 6, 100 * five / 6)
 

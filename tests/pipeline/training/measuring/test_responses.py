@@ -11,7 +11,7 @@ from pipeline.recipe.layers import layout, response_layers
 from pipeline.training.feeding.image_batches import single_views
 from pipeline.training.measuring.responses import norm_of, response_stds
 from pipeline.training.step.networks import ResNet, build_network
-from pipeline.training.step.process_group import single
+from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.small_runs import digits_once, small_row
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def test_stds_are_those_of_a_plain_forward_pass(norm: str) -> None:
         response_layers(layout(experiment)),
         single_views(experiment, dataset, dataset.test, CPU),
     )
-    found = response_stds(network, layers, images, "fp32", single())
+    found = response_stds(network, layers, images, "fp32", single_process())
     expected = outputs(network, images.batch(0, len(images))[0])
     assert found == pytest.approx([float(out.std(correction=0)) for out in expected], rel=1e-5)
     assert len({round(std, 4) for std in found}) == len(layers) == 7
@@ -66,7 +66,11 @@ def test_measuring_leaves_no_hook_behind() -> None:
     experiment, dataset = small_row(), digits_once()
     network = build_network(experiment, 0)
     response_stds(
-        network, ("conv1",), single_views(experiment, dataset, dataset.test, CPU), "fp32", single()
+        network,
+        ("conv1",),
+        single_views(experiment, dataset, dataset.test, CPU),
+        "fp32",
+        single_process(),
     )
     assert not any(module._forward_hooks for module in network.modules())
 

@@ -14,21 +14,27 @@ from pipeline.recipe.metrics import FORWARD_VARIANCE, GRADIENT_NORM
 from pipeline.training.feeding.image_batches import TrainImages
 from pipeline.training.measuring.signals import signals
 from pipeline.training.step.networks import build_network
-from pipeline.training.step.process_group import single
-from pipeline.training.step.train_state import Trainee
+from pipeline.training.step.process_group import single_process
+from pipeline.training.step.train_state import TrainState
 from tests.pipeline.training.small_runs import digits_once, small_row
 
 CPU = torch.device("cpu")
 
 
-def taken(experiment: Experiment) -> tuple[dict[str, list[float]], Trainee, tuple[Tensor, Tensor]]:
+def taken(
+    experiment: Experiment,
+) -> tuple[dict[str, list[float]], TrainState, tuple[Tensor, Tensor]]:
     """Both quantities at the start of a row's training on digits, by name."""
     dataset, size = digits_once(), experiment.global_batch_size
-    trainee = Trainee(experiment, build_network(experiment, 0, dataset.row.classes), CPU)
+    train_state = TrainState(experiment, build_network(experiment, 0, dataset.row.classes), CPU)
     batch = TrainImages(experiment, dataset, CPU).batch(
         batch_at(0, len(dataset.train), 0, size, 0, size)
     )
-    return {values.quantity: values.values for values in signals(trainee, batch, 0)}, trainee, batch
+    return (
+        {values.quantity: values.values for values in signals(train_state, batch, 0)},
+        train_state,
+        batch,
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,8 +47,8 @@ def test_the_main_path_is_every_weighted_layer_but_the_classifier(name: str, cou
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_they_are_those_of_plain_autograd_on_the_first_group(norm: str) -> None:
     experiment = small_row(norm=norm)
-    found, trainee, (x, labels) = taken(experiment)
-    x, labels, network = x[:8], labels[:8], trainee.network.train()
+    found, train_state, (x, labels) = taken(experiment)
+    x, labels, network = x[:8], labels[:8], train_state.network.train()
     first = network.bn1(network.conv1(x))
     second = network.layer1[0].bn1(network.layer1[0].conv1(first.relu()))
     assert found[FORWARD_VARIANCE][:2] == pytest.approx(
@@ -59,9 +65,9 @@ def test_they_are_those_of_plain_autograd_on_the_first_group(norm: str) -> None:
 def test_taking_them_changes_nothing_that_is_trained() -> None:
     experiment = small_row()
     _, looked, batch = taken(experiment)
-    untouched = Trainee(experiment, build_network(experiment, 0, 10), CPU)
-    for trainee in (looked, untouched):
-        trainee.step(batch, 0.1, single())
+    untouched = TrainState(experiment, build_network(experiment, 0, 10), CPU)
+    for train_state in (looked, untouched):
+        train_state.step(batch, 0.1, single_process())
     for name in ("weights", "momentum", "running"):
         assert torch.equal(getattr(looked, name), getattr(untouched, name))
 

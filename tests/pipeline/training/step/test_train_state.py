@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.training.step.networks import GroupBatchNorm2d, build_network
-from pipeline.training.step.process_group import single, sum_subtree
-from pipeline.training.step.train_state import Trainee, sgd_update
+from pipeline.training.step.process_group import single_process, sum_subtree
+from pipeline.training.step.train_state import TrainState, sgd_update
 from tests.pipeline.training.small_runs import small_row
 
 CPU = torch.device("cpu")
@@ -100,9 +100,11 @@ def test_torch_form_is_torch_optim_sgd() -> None:
 
 @pytest.mark.parametrize("scope", ["conv_fc", "all"])
 def test_weight_decay_reaches_what_its_scope_says(scope: str) -> None:
-    trainee = Trainee(small_row(weight_decay_scope=scope), build_network(small_row(), 0), CPU)
-    parts = trainee.decay.split([p.numel() for p in trainee.parameters])
-    for (name, parameter), decay in zip(trainee.network.named_parameters(), parts, strict=True):
+    train_state = TrainState(
+        small_row(weight_decay_scope=scope), build_network(small_row(), 0), CPU
+    )
+    parts = train_state.decay.split([p.numel() for p in train_state.parameters])
+    for (name, parameter), decay in zip(train_state.network.named_parameters(), parts, strict=True):
         matrix = parameter.dim() > 1
         assert matrix == (name.endswith("weight") and "bn" not in name)
         assert decay.unique().tolist() == pytest.approx([1e-4 if matrix or scope == "all" else 0.0])
@@ -111,40 +113,40 @@ def test_weight_decay_reaches_what_its_scope_says(scope: str) -> None:
 def test_flat_vectors_are_the_networks_own_memory() -> None:
     network = build_network(small_row(), 0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    trainee = Trainee(small_row(), network, CPU)
+    train_state = TrainState(small_row(), network, CPU)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
-    trainee.weights.fill_(0.25)
-    trainee.running.fill_(0.5)
+    train_state.weights.fill_(0.25)
+    train_state.running.fill_(0.5)
     assert all((parameter == 0.25).all() for parameter in network.parameters())
     assert (network.bn1.running_mean == 0.5).all()
 
 
 def test_flat_vectors_stay_the_memory_after_loading_a_state() -> None:
-    trainee = Trainee(small_row(), build_network(small_row(), 0), CPU)
-    other = Trainee(small_row(), build_network(small_row(), 1), CPU)
-    other.step(images(16), 0.1, single())
-    trainee.network.load_state_dict(other.network.state_dict())
-    assert torch.equal(trainee.weights, other.weights)
-    assert torch.equal(trainee.running, other.running)
-    trainee.momentum.copy_(other.momentum)
-    trainee.step(images(16), 0.1, single())
-    other.step(images(16), 0.1, single())
-    assert torch.equal(trainee.weights, other.weights)
-    assert torch.equal(trainee.running, other.running)
+    train_state = TrainState(small_row(), build_network(small_row(), 0), CPU)
+    other = TrainState(small_row(), build_network(small_row(), 1), CPU)
+    other.step(images(16), 0.1, single_process())
+    train_state.network.load_state_dict(other.network.state_dict())
+    assert torch.equal(train_state.weights, other.weights)
+    assert torch.equal(train_state.running, other.running)
+    train_state.momentum.copy_(other.momentum)
+    train_state.step(images(16), 0.1, single_process())
+    other.step(images(16), 0.1, single_process())
+    assert torch.equal(train_state.weights, other.weights)
+    assert torch.equal(train_state.running, other.running)
 
 
 def test_running_statistics_move_once_by_the_mean_over_groups() -> None:
     experiment = small_row(bn_momentum=0.1)
-    trainee = Trainee(experiment, build_network(experiment, 0), CPU)
+    train_state = TrainState(experiment, build_network(experiment, 0), CPU)
     x, labels = images(16)
     with torch.no_grad():
-        entering = trainee.network.conv1(x)
+        entering = train_state.network.conv1(x)
     groups = [entering[:8], entering[8:]]
     mean = sum(group.mean((0, 2, 3)) for group in groups) / 2
     var = sum(group.var((0, 2, 3), unbiased=True) for group in groups) / 2
-    trainee.step((x, labels), 0.1, single())
-    norm = trainee.network.bn1
+    train_state.step((x, labels), 0.1, single_process())
+    norm = train_state.network.bn1
     torch.testing.assert_close(norm.running_mean, 0.1 * mean)
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * var)
 
@@ -156,9 +158,9 @@ def test_without_norm_the_step_follows_the_gradient_of_the_batchs_mean_loss() ->
     loss = F.cross_entropy(network(x), labels)
     wanted = torch.autograd.grad(loss, list(network.parameters()))
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    trainee = Trainee(experiment, network, CPU)
-    assert trainee.norms == []
-    scalars = trainee.step((x, labels), 0.1, single())
+    train_state = TrainState(experiment, network, CPU)
+    assert train_state.norms == []
+    scalars = train_state.step((x, labels), 0.1, single_process())
     for old, parameter, gradient in zip(before, network.parameters(), wanted, strict=True):
         torch.testing.assert_close((old - parameter.detach()) / 0.1, gradient, rtol=1e-3, atol=1e-5)
     assert scalars[0].item() == pytest.approx(loss.item(), rel=1e-5)
@@ -170,7 +172,9 @@ def test_loss_and_wrong_predictions_are_of_the_whole_batch() -> None:
     network = build_network(experiment, 0).train()
     with torch.no_grad():
         logits = torch.cat([network(x[start : start + 8]) for start in range(0, 32, 8)])
-    loss, wrong = Trainee(experiment, network, CPU).step((x, labels), 0.1, single()).tolist()
+    loss, wrong = (
+        TrainState(experiment, network, CPU).step((x, labels), 0.1, single_process()).tolist()
+    )
     assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert wrong == (logits.argmax(1) != labels).sum().item()
 
@@ -180,12 +184,12 @@ def test_loss_and_wrong_predictions_are_of_the_whole_batch() -> None:
 def test_one_pass_over_all_groups_is_the_exact_step_up_to_rounding(groups: int, norm: str) -> None:
     experiment = small_row(global_batch_size=8 * groups, norm=norm, weight_decay=0.0)
     exact, one_pass = (
-        Trainee(experiment, build_network(experiment, 0), CPU, one_pass=way)
+        TrainState(experiment, build_network(experiment, 0), CPU, one_pass=way)
         for way in (False, True)
     )
     # With a rate of 1 and no decay, the first momentum is the gradient.
     (loss, wrong), (loss_too, wrong_too) = (
-        way.step(images(8 * groups), 1.0, single()) for way in (exact, one_pass)
+        way.step(images(8 * groups), 1.0, single_process()) for way in (exact, one_pass)
     )
     assert loss_too.item() == pytest.approx(loss.item(), rel=1e-6)
     assert wrong_too == wrong
@@ -197,9 +201,9 @@ def test_one_pass_over_all_groups_is_the_exact_step_up_to_rounding(groups: int, 
 def test_statistics_of_images_outside_the_group_do_not_matter() -> None:
     experiment = small_row()
     x, labels = images(16)
-    trainee = Trainee(experiment, build_network(experiment, 0), CPU)
-    trainee.network.train()
-    alone = trainee.group_totals(x[:8], labels[:8])
-    trainee.group_totals(x[8:] * 100, labels[8:])
-    assert torch.equal(trainee.group_totals(x[:8], labels[:8]), alone)
-    assert isinstance(trainee.norms[0], GroupBatchNorm2d)
+    train_state = TrainState(experiment, build_network(experiment, 0), CPU)
+    train_state.network.train()
+    alone = train_state.forward_backward_group(x[:8], labels[:8])
+    train_state.forward_backward_group(x[8:] * 100, labels[8:])
+    assert torch.equal(train_state.forward_backward_group(x[:8], labels[:8]), alone)
+    assert isinstance(train_state.norms[0], GroupBatchNorm2d)
