@@ -120,7 +120,8 @@ def bare(uri: str, run: Run, threads: int, checkpoint_seconds: float = 30.0) -> 
     """A run in this process, with nothing of Ray."""
     import torch
 
-    from pipeline.training.loop import Settings, train
+    from pipeline.runs.execution import Execution
+    from pipeline.training.loop import train
     from pipeline.training.memory import keep_freed_memory
     from pipeline.training.step.process_group import single_process
 
@@ -133,20 +134,21 @@ def bare(uri: str, run: Run, threads: int, checkpoint_seconds: float = 30.0) -> 
         read_dataset(storage, run.dataset_id),
         storage,
         single_process(),
-        Settings(checkpoint_seconds),
+        Execution(checkpoint_seconds=checkpoint_seconds),
     )
 
 
 def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
     """A run on a Ray cluster of this machine's own, which is there for its time alone."""
     from jobs.execution.cluster import connected
-    from jobs.execution.launch import Execution, run_on_ray
+    from jobs.execution.launch import run_on_ray
+    from pipeline.runs.execution import Execution
 
     address = os.environ.pop("RAY_ADDRESS", None)
     try:
         with connected(None):
             sleep(SETTLE_SECONDS)
-            run_on_ray(run, Execution(storage.uri, tracking="", threads=threads))
+            run_on_ray(run, Execution(storage=storage.uri, threads=threads))
     finally:
         if address is not None:
             os.environ["RAY_ADDRESS"] = address

@@ -8,7 +8,6 @@ import typer
 from rich.markup import escape
 
 from jobs.console import run_progress as screen
-from jobs.execution.launch import Execution
 from jobs.requests.options import (
     AddressOption,
     Device,
@@ -23,6 +22,7 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import on_gpus
+from pipeline.runs.execution import Execution
 
 MARKS = {"fine": "[green]fine   [/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
 
@@ -58,7 +58,7 @@ def doctor(
     store = tracking_of(tracking, storage)
     dataset = manifest_of(storage, data)["id"] if data else ""
     with connected(address):
-        execution = Execution(storage.uri, store, fewest, gpus)
+        execution = Execution(storage=storage.uri, tracking=store, workers=fewest, gpus=gpus)
         execution = replace(execution, use_gpu=on_gpus(nodes(), execution, device))
         found = findings(storage, store, dataset, fewest, execution.each_worker)
     problems = sum(one.level == "problem" for one in found)

@@ -223,10 +223,12 @@ def _scorer(
         )
         return
     from jobs.execution.cluster import connected
-    from jobs.execution.launch import Execution
+    from pipeline.runs.execution import Execution
 
     with connected(address):
-        execution, _ = resolve_resources(Execution(storage.uri, "", workers), device, None, runs=1)
+        execution, _ = resolve_resources(
+            Execution(storage=storage.uri, workers=workers), device, None, runs=1
+        )
         work = replace(work, use_gpu=execution.use_gpu, threads=execution.threads)
         each = execution.each_worker
         yield lambda models, protocol: score_on_ray(

@@ -17,7 +17,6 @@ from analysis.stats import LOOKS
 from jobs.cli.results import report_on, warn_on_tracking_error
 from jobs.cli.train import complete, failed_with, say_if_unpublished, when_interrupted
 from jobs.console import run_progress as screen
-from jobs.execution.launch import Execution
 from jobs.grids import grids, sweeps
 from jobs.grids.sweeps import Sweep
 from jobs.planning.saved_plans import compare
@@ -50,6 +49,7 @@ from jobs.requests.options import (
 from jobs.requests.requested_runs import resolve_resources, runs_of
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
 
@@ -120,13 +120,13 @@ def grid(
         return show_resolved(experiments, range(looks[-1]), data, storage_uri, tracking, workers)
     storage = writable(storage_uri)
     execution = Execution(
-        storage.uri,
-        tracking_of(tracking, storage),
-        fewest,
-        gpus,
-        checkpoint_seconds,
-        one_pass,
+        storage=storage.uri,
+        tracking=tracking_of(tracking, storage),
+        workers=fewest,
         most_workers=most,
+        gpus=gpus,
+        checkpoint_seconds=checkpoint_seconds,
+        one_pass=one_pass,
         allow_drift=allow_drift,
         deterministic=deterministic,
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.console import run_progress as screen
-from jobs.execution.launch import Execution, check_workers
+from jobs.execution.launch import check_workers
 from jobs.grids import grids, sweeps
 from jobs.planning import rates as speed
 from jobs.planning.estimate import Cluster, Estimate, Plan, estimate
@@ -42,6 +42,7 @@ from pipeline.data.lookup import check_named
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.checkpoint import newest_iteration
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
 
@@ -120,7 +121,7 @@ def plan(
             f"--gpus {gpus}: wanted is a number, as of `grid`, or a cluster such as 8xA100"
         )
     storage = writable(storage_uri)
-    execution = Execution(storage.uri, "", fewest, each, one_pass=one_pass)
+    execution = Execution(storage=storage.uri, workers=fewest, gpus=each, one_pass=one_pass)
     made, found = _here(asked, execution, device, threads, address, price, probe_seconds)
     kept = keep(storage, made, {"command": names, **found}) if made.runs else ""
     _show(asked, made, budget, as_json, kept)

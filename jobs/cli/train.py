@@ -13,7 +13,6 @@ import typer
 from analysis.measured.tags import ALONE, ASKED
 from jobs.cli.results import warn_on_tracking_error
 from jobs.console import run_progress as screen
-from jobs.execution.launch import Execution
 from jobs.requests.dry_run import show_resolved
 from jobs.requests.options import (
     AddressOption,
@@ -44,6 +43,7 @@ from jobs.requests.requested_runs import resolve_resources, runs_of
 from pipeline.errors import InputError, redacted
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import REFUSED, Run, read_result
 from pipeline.storage import Storage
 
@@ -94,13 +94,13 @@ def train(
         return show_resolved([experiment], [seed], data, storage_uri, tracking, workers)
     storage = writable(storage_uri)
     execution = Execution(
-        storage.uri,
-        tracking_of(tracking, storage),
-        fewest,
-        gpus,
-        checkpoint_seconds,
-        one_pass,
+        storage=storage.uri,
+        tracking=tracking_of(tracking, storage),
+        workers=fewest,
         most_workers=most,
+        gpus=gpus,
+        checkpoint_seconds=checkpoint_seconds,
+        one_pass=one_pass,
         allow_drift=allow_drift,
         deterministic=deterministic,
     )

@@ -108,7 +108,8 @@ def _train_again(
     equal.
     """
     from jobs.execution.cluster import connected
-    from jobs.execution.launch import Execution, check_workers, run_on_ray
+    from jobs.execution.launch import check_workers, run_on_ray
+    from pipeline.runs.execution import Execution
     from pipeline.training.verify import CheckResult, Segment, first_difference
 
     segment = Segment.of(storage, run, start)
@@ -130,14 +131,13 @@ def _train_again(
         segment.prepare(storage, run, again)
     with connected(address):
         execution = Execution(
-            again.uri,
-            tracking="",
+            storage=again.uri,
+            datasets=storage.uri,
             workers=workers,
             one_pass=one_pass,
             allow_drift=True,
             deterministic=bool(attempt.get("deterministic")),
             until=segment.end,
-            datasets=storage.uri,
         )
         execution, _ = resolve_resources(execution, device, threads=None, runs=1)
         title = f"{run} again, {segment.start:,} to {segment.end:,}"

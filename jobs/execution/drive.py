@@ -5,9 +5,10 @@ Imports no torch.
 from collections.abc import Callable
 from typing import Any
 
-from jobs.execution.launch import Execution, run_on_ray
+from jobs.execution.launch import run_on_ray
 from jobs.tracking.run_publisher import Publisher, outcome_of, remember_tags
 from pipeline.errors import InputError, reason_of
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import REFUSED, Run
 from pipeline.storage import Storage
 

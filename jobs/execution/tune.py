@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from jobs.execution.cluster import Node, places
 from jobs.execution.drive import drive
-from jobs.execution.launch import Execution
 from pipeline.errors import last_line
 from pipeline.recipe.layers import layout
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
 

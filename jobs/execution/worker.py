@@ -14,91 +14,98 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 from pipeline.errors import InputError, StorageLostError
+from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.run import IDLE, LOST, REFUSED, Run
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerTask:
     """Everything a worker is told, small enough to travel as an argument."""
 
     run: Run
-    storage: str
-    datasets: str
-    until: int | None
+    execution: Execution
     holder: str
-    threads: int
-    use_gpu: bool
-    checkpoint_seconds: float
-    one_pass: bool
-    allow_drift: bool
-    deterministic: bool
+    """The driver's lease, under which rank 0 writes."""
     provenance: dict[str, Any]
+    """What the driver knows of this attempt: commit, and where it runs."""
 
 
-def work(config: dict[str, Work]) -> dict[str, Any]:
-    """Train `config["work"]` as one of its workers; returns the run's result."""
+def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
+    """Train the run of `config["task"]` as one of its workers; returns the run's result."""
     import torch
 
     from jobs.execution.determinism import deterministic, full_precision
-    from pipeline.runs.provenance import hardware, source_digest, versions
     from pipeline.storage import Storage
-    from pipeline.training.loop import Settings, train
+    from pipeline.training.loop import train
     from pipeline.training.memory import keep_freed_memory
     from pipeline.training.step.process_group import leave_group
 
-    job = config["work"]
+    task = config["task"]
+    run, execution = task.run, task.execution
+
+    # Process-wide settings come before anything that computes.
     keep_freed_memory()
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(execution.threads)
     full_precision()
-    if job.deterministic:
+    if execution.deterministic:
         deterministic()
     context = ray.train.get_context()
-    rank, there = context.get_world_rank(), context.get_world_size()
-    places = usable_workers(there, job.run.experiment.groups)
-    device = device_of(job.use_gpu)
-    # Before the workers join_group: a node may copy for hours, and whoever waits in an exchange
-    # gives up after minutes.
-    dataset, refused = staged(job.datasets, job.run.dataset_id) if rank < places else (None, "")
-    group = join_group(rank, places, device)
-    if group is None:
+    rank, started = context.get_world_rank(), context.get_world_size()
+    world_size = usable_workers(started, run.experiment.groups)
+    device = device_of(execution.use_gpu)
+
+    # Before the group is formed: a node may copy for hours, and whoever waits in an exchange gives
+    # up after minutes.
+    dataset, refused = None, ""
+    if rank < world_size:
+        dataset, refused = staged(execution.dataset_storage, run.dataset_id)
+    process_group = join_group(rank, world_size, device)
+    if process_group is None:
+        host = os.uname().nodename
         logger.warning(
-            "rank %d of %d idles on %s: %d workers train", rank, there, os.uname().nodename, places
+            "rank %d of %d idles on %s: %d workers train", rank, started, host, world_size
         )
         return {"status": IDLE}
-    made_with = {
-        "device": torch.cuda.get_device_name(device) if job.use_gpu else "cpu",
-        "hardware": hardware(),
-        "versions": versions(),
-        "source": source_digest(),
-        "threads": job.threads,
-        "deterministic": job.deterministic,
-    }
-    if places < there:
-        made_with["idle"] = [f"rank {surplus} of {there}" for surplus in range(places, there)]
-    settings = Settings(
-        checkpoint_seconds=job.checkpoint_seconds,
-        provenance=job.provenance | made_with,
-        one_pass=job.one_pass,
-        allow_drift=job.allow_drift,
-        until=job.until,
-        holder=job.holder,
+    attempt = Attempt(
+        holder=task.holder,
+        provenance=task.provenance | _made_with(execution, device, started, world_size),
         decoders=decoders(context.get_local_world_size()),
         preempted=_preempted,
     )
     try:
-        raise_on_all_ranks(group, refused)
+        raise_on_all_ranks(process_group, refused)
         assert dataset is not None
-        return train(job.run, dataset, Storage(job.storage), group, settings)
-    except (
-        InputError
-    ) as error:  # trying again would not help, so it must not look like a worker's failure
+        storage = Storage(execution.storage)
+        return train(run, dataset, storage, process_group, execution, attempt)
+    # A retry would not help, so neither of these may look like a worker's failure to Ray.
+    except InputError as error:
         return {"status": REFUSED, "reason": str(error)}
     except StorageLostError as error:
         return {"status": LOST, "reason": str(error)}
     finally:
         leave_group()
+
+
+def _made_with(execution: Execution, device: Any, started: int, world_size: int) -> dict[str, Any]:
+    """What this worker knows of an attempt's provenance."""
+    import torch
+
+    from pipeline.runs.provenance import hardware, source_digest, versions
+
+    made_with = {
+        "device": torch.cuda.get_device_name(device) if execution.use_gpu else "cpu",
+        "hardware": hardware(),
+        "versions": versions(),
+        "source": source_digest(),
+        "threads": execution.threads,
+        "deterministic": execution.deterministic,
+    }
+    if world_size < started:
+        idle = [f"rank {surplus} of {started}" for surplus in range(world_size, started)]
+        made_with["idle"] = idle
+    return made_with
 
 
 def staged(storage: str, dataset_id: str, splits: tuple[str, ...] | None = None) -> tuple[Any, str]:

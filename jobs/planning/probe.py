@@ -17,12 +17,12 @@ from time import monotonic, perf_counter, sleep
 from typing import Any
 from uuid import uuid4
 
-from jobs.execution.launch import Execution
 from jobs.planning.workload import iteration_flops
 from pipeline.data.datasets import write_dataset
 from pipeline.data.sources import digits
 from pipeline.errors import InputError, last_line
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
@@ -149,7 +149,7 @@ def _start(storage: Storage, execution: Execution, at_once: int) -> float:
         storage=scratch.uri,
         tracking="",
         until=1,
-        datasets=None,
+        datasets="",
         most_workers=None,
         workers=1,
     )

@@ -11,13 +11,13 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
-from jobs.execution.launch import Execution
 from jobs.planning.probe import Timing
 from jobs.planning.workload import BACKWARD, convolutions, iteration_flops
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.metrics import IMAGES_PER_SECOND
 from pipeline.runs.checkpoint import newest_history
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 

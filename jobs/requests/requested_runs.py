@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from jobs.execution.launch import Execution, check_workers
+from jobs.execution.launch import check_workers
 from jobs.requests.options import Device
 from pipeline.data.datasets import dataset_key
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.checkpoint import check_ours
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run, check_run, stored_runs
 from pipeline.storage import Storage
 

@@ -24,10 +24,11 @@ from pipeline.data.datasets import Dataset, write_dataset
 from pipeline.data.sources import digits
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.checkpoint import newest_history, newest_iteration
+from pipeline.runs.execution import Execution
 from pipeline.runs.provenance import source_digest
 from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.chaos.judge import Verdict, judge
 from tests.chaos.kills import KINDS, Scene, Server
@@ -225,7 +226,7 @@ def _judged(
 def _undisturbed(reference: Storage, run: Run, dataset: Dataset) -> None:
     """The run in this process alone: no Ray, no kills, one worker."""
     if read_result(reference, run) is None:
-        train(run, dataset, reference, single_process(), Settings(checkpoint_seconds=1e9))
+        train(run, dataset, reference, single_process(), Execution(checkpoint_seconds=1e9))
 
 
 class Progress:

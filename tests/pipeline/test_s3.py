@@ -11,10 +11,11 @@ from pipeline.data.datasets import read_dataset, write_dataset
 from pipeline.data.staging import staged_dataset
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import folder, iterations, newest_checkpoint
+from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.lease import Lease
 from pipeline.runs.run import read_heartbeat, start_run, stored_runs
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from pipeline.training.verify import examine
 from tests.object_store import ACCESS, s3_server
@@ -57,14 +58,16 @@ def test_a_run_in_a_bucket_that_is_stopped_and_continued_has_the_bytes_of_one_in
     write_dataset(bucket, digits_once(), {"kind": "embedded"})
     start_run(bucket, RUN, 1)
     with Lease(bucket, RUN) as lease:
-        held = Settings(checkpoint_seconds=0, holder=lease.holder)
-        assert train(RUN, digits_once(), bucket, single_process(), replace(held, until=18)) == {
-            "status": "stopped"
-        }
+        often, held = Execution(checkpoint_seconds=0), Attempt(holder=lease.holder)
+        assert train(
+            RUN, digits_once(), bucket, single_process(), replace(often, until=18), held
+        ) == {"status": "stopped"}
         broken = f"{folder(RUN, 18)}/weights.safetensors"
         bucket.write(broken, bucket.read(broken)[:-1])
-        result = train(RUN, read_dataset(bucket, RUN.dataset_id), bucket, single_process(), held)
-    train(RUN, digits_once(), whole, single_process(), Settings())
+        result = train(
+            RUN, read_dataset(bucket, RUN.dataset_id), bucket, single_process(), often, held
+        )
+    train(RUN, digits_once(), whole, single_process())
     assert [attempt["from_iteration"] for attempt in result["attempts"]] == [0, 17]
     mine, theirs = newest_checkpoint(bucket, RUN), newest_checkpoint(whole, RUN)
     assert mine is not None and theirs is not None

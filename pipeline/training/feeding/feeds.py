@@ -23,7 +23,7 @@ from pipeline.training.feeding.image_batches import (
     training_split,
 )
 from pipeline.training.feeding.photo_batches import CentralViews, PhotoFeed
-from pipeline.training.measuring.evaluate import Views
+from pipeline.training.feeding.views import Views
 from pipeline.training.step.process_group import ProcessGroup
 
 AnyDataset = Dataset | Photos

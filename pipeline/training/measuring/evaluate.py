@@ -5,29 +5,18 @@ Batches have fixed borders and go to ranks in turn; per-batch counts and loss su
 added in one order. The view is the single original image; batch norm uses running statistics.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.recipe.experiments import Precision
+from pipeline.training.feeding.views import Views
 from pipeline.training.step.networks import ResNet
+from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup
-
-
-class Views(Protocol):
-    """Images as they are tested, in batches of fixed borders."""
-
-    batch_size: int
-
-    def __len__(self) -> int: ...
-
-    def batches(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Number, views [n, 3, side, side] and labels [n] of the batches of these numbers."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ def evaluate(
     network.eval()
     sums = torch.zeros(batch_count(images), 2, dtype=torch.float64, device=process_group.device)
     for number, x, labels in own_batches(images, process_group):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(precision, x.device):
             logits = network(x)
         logits = logits.float()
         sums[number, 0] = (logits.argmax(1) != labels).sum()

@@ -24,6 +24,7 @@ from pipeline.recipe.experiments import Experiment, Protocol
 from pipeline.recipe.layers import layout
 from pipeline.training.feeding.photo_batches import Normaliser, decoded_ahead
 from pipeline.training.step.networks import ResNet
+from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup
 
 BATCH = 50
@@ -80,9 +81,7 @@ class Scorer:
         found: dict[int, Tensor] = {}
         for chosen in _alike(flat):
             x = self.normalise(np.stack([flat[number] for number in chosen]))
-            with torch.autocast(
-                x.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
-            ):
+            with autocast(self.experiment.precision, x.device):
                 logits = network.dense(x, self.places)
             mean = logits.float().softmax(1).double().mean((2, 3))
             found |= dict(zip(chosen, mean, strict=True))

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.recipe.experiments import Precision
-from pipeline.training.measuring.evaluate import Views, batch_count, own_batches
+from pipeline.training.feeding.views import Views
+from pipeline.training.measuring.evaluate import batch_count, own_batches
 from pipeline.training.step.networks import ResNet
+from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup
 
 
@@ -39,7 +41,7 @@ def response_stds(
     )
     with responses_watched(network, layers) as seen:
         for number, x, _ in own_batches(images, process_group):
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            with autocast(precision, x.device):
                 network(x)
             sums[number] = torch.stack([seen[name] for name in layers])
     count, total, squares = process_group.sum_disjoint(sums).sum(0).T

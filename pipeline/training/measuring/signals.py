@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline.recipe.layers import layout, main_path
 from pipeline.recipe.metrics import FORWARD_VARIANCE, GRADIENT_NORM, LayerValues
 from pipeline.training.measuring.responses import responses_watched
+from pipeline.training.step.precision import autocast
 from pipeline.training.step.train_state import TrainState
 
 
@@ -32,7 +33,7 @@ def signals(
     network.train()
     with (
         responses_watched(network, layers) as seen,
-        torch.autocast(x.device.type, torch.bfloat16, enabled=experiment.precision == "bf16"),
+        autocast(experiment.precision, x.device),
     ):
         train_state.forward_backward_group(x, labels)
     count, total, squares = torch.stack([seen[name] for name in layers]).T

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from pipeline.recipe.experiments import Experiment
 from pipeline.training.step.networks import GroupBatchNorm2d, ResNet
+from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup
 
 
@@ -74,9 +75,7 @@ class TrainState:
         """
         self.network.train()
         # One context around all groups, so that each weight is rounded to bf16 once an iteration.
-        with torch.autocast(
-            process_group.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
-        ):
+        with autocast(self.experiment.precision, process_group.device):
             totals = process_group.sum_tree(self._groups(*batch))
         gradients, statistics, scalars = totals.split([len(self.weights), len(self.statistics), 2])
         self._update_running(statistics)
@@ -96,9 +95,7 @@ class TrainState:
         """
         self.network.train()
         total, count = torch.zeros_like(self.running, dtype=torch.float64), 0
-        with torch.autocast(
-            process_group.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"
-        ):
+        with autocast(self.experiment.precision, process_group.device):
             for x, _ in batches:
                 total += process_group.sum_tree(self._statistics(x))
                 count += self.experiment.groups

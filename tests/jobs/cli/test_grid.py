@@ -14,7 +14,7 @@ from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.run import Run, start_run
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.pipeline.training.small_runs import digits_once
@@ -195,7 +195,7 @@ def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_pa
         for seed in (*range(2), *range(3, 9)):
             run = Run(experiment_named(name, settings, 8), dataset.id, dataset.key, seed)
             start_run(storage, run, 1)
-            train(run, dataset, storage, single_process(), Settings())
+            train(run, dataset, storage, single_process())
     done = cli("grid", "plain20", "plain56", "--until-decided", *options, timeout=580)
     assert done.returncode == 0, done.stdout + done.stderr
     said = [line for line in done.stdout.splitlines() if line.startswith("undecided with")]

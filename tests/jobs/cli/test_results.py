@@ -11,7 +11,7 @@ from jobs.tracking.other_publications import publish_stored
 from pipeline.data.datasets import write_dataset
 from pipeline.runs.run import start_run
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.pipeline.training.small_runs import digits_once, small_run
@@ -23,7 +23,7 @@ def trained(place: Path, *seeds: int) -> Storage:
     write_dataset(storage, digits_once(), {"kind": "embedded"})
     for seed in seeds:
         start_run(storage, small_run(seed), 1)
-        train(small_run(seed), digits_once(), storage, single_process(), Settings())
+        train(small_run(seed), digits_once(), storage, single_process())
     publish_stored(f"sqlite:///{place}/mlflow.db", storage, print)
     return storage
 

@@ -12,10 +12,11 @@ import pytest
 from pipeline.data.datasets import Dataset
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.checkpoint import iterations
+from pipeline.runs.execution import Execution
 from pipeline.runs.lease import Lease
 from pipeline.runs.run import Run, start_run, stored_runs, write_heartbeat
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.pipeline.training.small_runs import small_run
@@ -31,7 +32,7 @@ def four_runs(storage: Storage, digits_dataset: Dataset) -> Iterator[dict[str, R
     runs = {state: small_run(seed) for state, seed in SEEDS.items()}
     now = int(1000 * time())
     train(
-        runs["finished"], digits_dataset, storage, single_process(), Settings(checkpoint_seconds=0)
+        runs["finished"], digits_dataset, storage, single_process(), Execution(checkpoint_seconds=0)
     )
     for run in runs.values():
         start_run(storage, run, 1)

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import start_run
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.pipeline.training.small_runs import digits_once, small_run
@@ -31,7 +32,7 @@ def finished(storage: Storage) -> Storage:
             digits_once(),
             storage,
             single_process(),
-            replace(Settings(checkpoint_seconds=1e9), until=until),
+            replace(Execution(checkpoint_seconds=1e9), until=until),
         )
     torch.set_num_threads(threads)
     return storage

@@ -4,11 +4,11 @@ import pytest
 
 from analysis.verdicts.claims import claim_experiments
 from jobs.execution.cluster import Node, check_fits, cpus_that_fit, threads_per_worker
-from jobs.execution.launch import Execution
 from jobs.execution.tune import max_concurrent_runs
 from jobs.grids.grids import grids, rows_asked_for
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.runs.execution import Execution
 
 
 def test_figure_and_table_grids_are_the_papers_rows() -> None:
@@ -87,10 +87,10 @@ def test_threads_fill_the_cpus_only_when_runs_are_few(
 
 
 def test_slots_follow_from_cpus_gpus_and_the_heads_memory() -> None:
-    cpu = Execution("s", "t", workers=2, threads=2)
+    cpu = Execution(workers=2, threads=2)
     assert max_concurrent_runs(ONE_OF_16, cpu, head_memory=64e9) == 4
     assert max_concurrent_runs(ONE_OF_16 * 10, cpu, head_memory=4e9) == 5
-    gpu = Execution("s", "t", workers=1, use_gpu=True, gpus=0.25)
+    gpu = Execution(workers=1, use_gpu=True, gpus=0.25)
     assert max_concurrent_runs([{"CPU": 16, "GPU": 2}], gpu, head_memory=64e9) == 8
 
 

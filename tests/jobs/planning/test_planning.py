@@ -19,7 +19,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.networks import ResNet
 from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.small_runs import small_row, small_run
@@ -37,7 +37,7 @@ def test_amounts_are_what_a_run_computes(
         return forward(self, x)
 
     monkeypatch.setattr(ResNet, "forward", counted)
-    train(run, digits_dataset, storage, single_process(), Settings())
+    train(run, digits_dataset, storage, single_process())
     experiment, sizes = run.experiment, (len(digits_dataset.train), len(digits_dataset.test))
     assert amount(experiment, *sizes).iterations == experiment.iterations
     assert amount(experiment, *sizes).forward == seen[False] + experiment.statistics_images

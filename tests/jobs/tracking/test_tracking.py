@@ -22,10 +22,11 @@ from jobs.tracking.other_publications import publish_stored
 from jobs.tracking.store import tracking_uri
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
+from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.lease import Lease
 from pipeline.runs.run import start_run
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.jobs.conftest import free_port, mlflow_server
@@ -115,7 +116,8 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
         digits_once(),
         storage,
         single_process(),
-        Settings(checkpoint_seconds=1e9, preempted=lambda: True),
+        Execution(checkpoint_seconds=1e9),
+        Attempt(preempted=lambda: True),
     )
     assert left["status"] == "preempted"
     with Lease(storage, run):
@@ -128,7 +130,7 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
     assert (there.info.status, there.data.tags["outcome"]) == ("KILLED", "KILLED")
     history = MlflowClient(store).get_metric_history(there.info.run_id, TEST_ERR)
     assert [point.step for point in history] == [5, 10, 15, 20, 25]
-    train(run, digits_once(), storage, single_process(), Settings(checkpoint_seconds=1e9))
+    train(run, digits_once(), storage, single_process(), Execution(checkpoint_seconds=1e9))
     assert (
         publish_stored(store, storage, said.append) == 1
         and publish_stored(store, storage, said.append) == 0

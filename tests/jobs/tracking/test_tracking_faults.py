@@ -16,15 +16,16 @@ from jobs.tracking.other_publications import publish_stored
 from jobs.tracking.run_publisher import Publisher
 from jobs.tracking.store import open_store
 from pipeline.recipe.schedule import expected_points
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run, start_run
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.jobs.tracking.flaky_proxy import FAULTS, flaky
 from tests.jobs.tracking.test_tracking import the_run
 from tests.pipeline.training.small_runs import digits_once, small_run
 
-EVERY = Settings(checkpoint_seconds=0)
+EVERY = Execution(checkpoint_seconds=0)
 
 
 @pytest.fixture(autouse=True)

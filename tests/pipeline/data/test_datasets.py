@@ -26,7 +26,7 @@ DIGITS = DATASETS["digits"]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path))
 
 

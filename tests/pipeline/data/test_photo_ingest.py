@@ -33,7 +33,7 @@ LAYOUTS = {"parquet": as_parquet, "folders": as_folders, "tar": as_tars}
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path / "storage"))
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from pipeline.data.staging import staged_dataset
+from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 from pipeline.training.feeding.feeds import training_feed
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import init_group, leave_group
 from tests.pipeline.training.small_runs import digits_once, small_run
 
@@ -29,19 +30,19 @@ def several_groups(groups: int) -> dict:
 
 
 def trained_by(
-    world_size: int, place: Path, run: Run | None = None, settings: Settings | None = None
+    world_size: int, place: Path, run: Run | None = None, execution: Execution | None = None
 ) -> list[list[str]]:
     """Train eight groups on `world_size` workers with `place` as storage; the views' digests in
     order, by rank.
     """
-    run, settings = run or small_run(**several_groups(8)), settings or Settings()
+    run, execution = run or small_run(**several_groups(8)), execution or Execution()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = probe.getsockname()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED_ONCE)
     workers = [
-        context.Process(target=work, args=(rank, world_size, address, place, run, settings))
+        context.Process(target=work, args=(rank, world_size, address, place, run, execution))
         for rank in range(world_size)
     ]
     for worker in workers:
@@ -53,7 +54,12 @@ def trained_by(
 
 
 def work(
-    rank: int, world_size: int, address: tuple[str, int], place: Path, run: Run, settings: Settings
+    rank: int,
+    world_size: int,
+    address: tuple[str, int],
+    place: Path,
+    run: Run,
+    execution: Execution,
 ) -> None:
     """One worker."""
     torch.set_num_threads(1)
@@ -69,6 +75,6 @@ def work(
                 for view, label in zip(*feed.batch(iteration), strict=True):
                     content = view.contiguous().numpy().tobytes() + label.numpy().tobytes()
                     seen.write(blake2b(content, digest_size=8).hexdigest() + "\n")
-        train(run, dataset, storage, mine, settings)
+        train(run, dataset, storage, mine, execution)
     finally:
         leave_group()

@@ -18,17 +18,18 @@ from pipeline.errors import InputError, StorageLostError
 from pipeline.recipe.metrics import IMAGES_PER_SECOND
 from pipeline.runs import lease
 from pipeline.runs.checkpoint import folder, iterations, newest_checkpoint
+from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.history import History
 from pipeline.runs.lease import Lease
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 from pipeline.training import run_writer as saver
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.small_runs import digits_once, small_run
 
 FILES = ("weights.safetensors", "momentum.safetensors", "history.json", "manifest.json")
-EVERY = Settings(checkpoint_seconds=0)
+EVERY = Execution(checkpoint_seconds=0)
 
 
 def outcome(storage: Storage, run: Run) -> tuple[bytes, bytes, list[tuple[int, str, float]]]:
@@ -197,24 +198,24 @@ def test_storage_that_disappears_during_the_run(
     with Lease(storage, run) as held:
         thread = threading.Thread(target=disappear)
         thread.start()
-        settings = Settings(checkpoint_seconds=0, holder=held.holder)
+        writes = (Execution(checkpoint_seconds=0), Attempt(holder=held.holder))
         if comes_back:
             assert (
-                train(run, digits_once(), storage, single_process(), settings)["status"]
+                train(run, digits_once(), storage, single_process(), *writes)["status"]
                 == "finished"
             )
         else:
             with pytest.raises(
                 StorageLostError, match=r"lease.json is gone.*give the same command again"
             ):
-                train(run, digits_once(), storage, single_process(), settings)
+                train(run, digits_once(), storage, single_process(), *writes)
         thread.join()
     if not comes_back:
         assert not here.exists()  # nothing was begun anew where the storage had been
         away.rename(here)
         with Lease(storage, run) as held:
             result = train(
-                run, digits_once(), storage, single_process(), Settings(holder=held.holder)
+                run, digits_once(), storage, single_process(), attempt=Attempt(holder=held.holder)
             )
         assert result["attempts"][-1]["from_iteration"] >= 7
     assert outcome(storage, run) == outcome(finished, run)

@@ -14,10 +14,11 @@ from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.schedule import lr_at, warmup_ends
 from pipeline.runs.checkpoint import newest_checkpoint
+from pipeline.runs.execution import Execution
 from pipeline.runs.history import History
 from pipeline.storage import Storage
 from pipeline.training.feeding.image_batches import TrainImages, normalisation, training_split
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.networks import build_network
 from pipeline.training.step.process_group import single_process
 from pipeline.training.step.train_state import TrainState
@@ -27,10 +28,10 @@ from tests.pipeline.training.small_runs import digits_once, small_run
 CIFAR = [experiment for experiment in EXPERIMENTS.values() if experiment.family == "cifar"]
 RESIDUAL = [experiment for experiment in CIFAR if experiment.name.startswith("resnet")]
 CPU = torch.device("cpu")
-by_name = pytest.mark.parametrize("row", CIFAR, ids=lambda row: row.name)
+by_name = pytest.mark.parametrize("experiment", CIFAR, ids=lambda experiment: experiment.name)
 
 
-@pytest.mark.parametrize("row", RESIDUAL, ids=lambda row: row.name)
+@pytest.mark.parametrize("experiment", RESIDUAL, ids=lambda experiment: experiment.name)
 def test_cifar_shortcuts_are_option_a_and_cost_nothing(experiment: Experiment) -> None:
     assert {block.shortcut for block in layout(experiment).blocks} == {"identity", "pad"}
     assert layout(experiment).params == layout(replace(experiment, shortcut="none")).params
@@ -137,7 +138,7 @@ def test_parameter_counts_did_not_drift(name: str, params: int) -> None:
 
 def test_the_final_iterate_is_reported_not_the_best(tmp_path: Path) -> None:
     run, storage = small_run(iterations=20, lr_drops=(18,), eval_every=2), Storage(str(tmp_path))
-    final = train(run, digits_once(), storage, single_process(), Settings(checkpoint_seconds=1e9))[
+    final = train(run, digits_once(), storage, single_process(), Execution(checkpoint_seconds=1e9))[
         "final"
     ]
     end = newest_checkpoint(storage, run)
@@ -158,7 +159,7 @@ def test_imagenet_is_scale_and_colour_augmented_for_120_epochs() -> None:
 
 
 IMAGENET = [experiment for experiment in EXPERIMENTS.values() if experiment.family == "imagenet"]
-by_photographs = pytest.mark.parametrize("row", IMAGENET, ids=lambda row: row.name)
+by_photographs = pytest.mark.parametrize("experiment", IMAGENET, ids=lambda experiment: experiment.name)
 
 
 @by_photographs

@@ -22,16 +22,17 @@ from pipeline.recipe.metrics import (
     VAL_ERR,
 )
 from pipeline.runs.checkpoint import folder, iterations, newest_checkpoint
+from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.history import History
 from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.several_workers import several_groups, trained_by
 from tests.pipeline.training.small_runs import digits_once, small_run
 
-EVERY_STEP = Settings(checkpoint_seconds=0)
-NEVER = Settings(checkpoint_seconds=1e9)
+EVERY_STEP = Execution(checkpoint_seconds=0)
+NEVER = Execution(checkpoint_seconds=1e9)
 
 
 class Killed(BaseException):
@@ -233,7 +234,7 @@ def test_two_workers_in_one_pass_each_agree_with_the_exact_step_and_say_so(tmp_p
     run = small_run(**(several_groups(8) | dict(iterations=1, lr_drops=(), eval_every=1)))
     exact, one_pass = Storage(str(tmp_path / "exact")), Storage(str(tmp_path))
     result = train(run, digits_once(), exact, single_process(), NEVER)
-    trained_by(2, tmp_path, run, Settings(one_pass=True))
+    trained_by(2, tmp_path, run, Execution(one_pass=True))
     result_too = read_result(one_pass, run)
     assert result_too is not None
     (attempt,) = result_too["attempts"]
@@ -251,8 +252,8 @@ def test_a_run_whose_workers_are_about_to_go_saves_at_once_and_continues_to_the_
     run = small_run(iterations=60, lr_drops=(30, 45), eval_every=20)
     whole, storage = Storage(str(tmp_path / "whole")), Storage(str(tmp_path))
     train(run, digits_once(), whole, single_process(), NEVER)
-    warned = replace(NEVER, preempted=lambda: True)
-    left = train(run, digits_once(), storage, single_process(), warned)
+    warned = Attempt(preempted=lambda: True)
+    left = train(run, digits_once(), storage, single_process(), NEVER, warned)
     assert left == {"status": "preempted"} and read_result(storage, run) is None
     assert iterations(storage, run) == [25]
     result = train(run, digits_once(), storage, single_process(), NEVER)
@@ -275,20 +276,22 @@ def test_a_run_is_not_continued_with_other_software_unless_that_is_allowed(tmp_p
         digits_once(),
         storage,
         single_process(),
-        replace(NEVER, provenance=here, preempted=lambda: True),
+        NEVER,
+        Attempt(provenance=here, preempted=lambda: True),
     )
     there = here | {"hardware": "another CPU", "versions": {"torch": "2.15.0", "mlflow": "4.0"}}
     with pytest.raises(
         InputError,
         match=r"hardware: one CPU then, another CPU now, torch: 2.14.1 then.*--allow-drift",
     ):
-        train(run, digits_once(), storage, single_process(), replace(NEVER, provenance=there))
+        train(run, digits_once(), storage, single_process(), NEVER, Attempt(provenance=there))
     result = train(
         run,
         digits_once(),
         storage,
         single_process(),
-        replace(NEVER, provenance=there, allow_drift=True),
+        replace(NEVER, allow_drift=True),
+        Attempt(provenance=there),
     )
     assert "drift" not in result["attempts"][0]
     assert (
@@ -303,6 +306,6 @@ def test_saving_records_how_long_training_stood_still(tmp_path: Path) -> None:
         digits_once(),
         Storage(str(tmp_path)),
         single_process(),
-        Settings(checkpoint_seconds=0),
+        Execution(checkpoint_seconds=0),
     )
     assert result["attempts"][0]["checkpoint_stall_ms"] > 0

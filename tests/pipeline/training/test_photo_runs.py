@@ -11,10 +11,11 @@ from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import SPEEDS, TEST_ERR, TRAIN_CLEAN_ERR
 from pipeline.recipe.schedule import expected_points
 from pipeline.runs.checkpoint import newest_checkpoint, newest_history
+from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.run import Run, read_result, start_run
 from pipeline.storage import Storage
 from pipeline.training.feeding.feeds import training_feed
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.networks import GroupBatchNorm2d, build_network
 from pipeline.training.step.process_group import single_process
 from pipeline.training.step.train_state import TrainState
@@ -49,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Photos]:
     storage = Storage(str(place / "storage"))
     photos = photographs_in(storage, place)
     start_run(storage, run_on(photos), 1)
-    train(run_on(photos), photos, storage, single_process(), Settings(decoders=2))
+    train(run_on(photos), photos, storage, single_process(), attempt=Attempt(decoders=2))
     return storage, photos
 
 
@@ -84,9 +85,9 @@ def test_killed_and_continued_it_is_the_same(
             photos,
             DyingStorage(place, dies_writing),
             single_process(),
-            Settings(checkpoint_seconds=0),
+            Execution(checkpoint_seconds=0),
         )
-    train(run, photos, Storage(place), single_process(), Settings(decoders=3))
+    train(run, photos, Storage(place), single_process(), attempt=Attempt(decoders=3))
     assert state(Storage(place), run) == state(whole[0], run)
 
 
@@ -96,7 +97,7 @@ def test_two_workers_end_with_the_bytes_of_one(
     storage = Storage(str(tmp_path))
     photos = photographs_in(storage, tmp_path)
     run = run_on(photos)
-    shares = trained_by(2, tmp_path, run, Settings(decoders=1))
+    shares = trained_by(2, tmp_path, run)
     assert [len(seen) for seen in shares] == [24, 24]
     assert state(storage, run) == state(whole[0], run)
 
@@ -113,7 +114,7 @@ def test_a_handful_of_photographs_is_learnt_by_heart(tmp_path: Path) -> None:
         protocols=(),
     )
     result = train(
-        run_on(photos, **changes), photos, storage, single_process(), Settings(decoders=2)
+        run_on(photos, **changes), photos, storage, single_process(), attempt=Attempt(decoders=2)
     )
     assert result["final"][TRAIN_CLEAN_ERR] == 0
 
@@ -160,10 +161,7 @@ def test_more_images_for_the_statistics_than_were_trained_on(
         statistics_images=8 * 20,
         protocols=("center_crop",),
     )
-    assert (
-        train(run, photos, Storage(str(tmp_path)), single_process(), Settings())["status"]
-        == "finished"
-    )
+    assert train(run, photos, Storage(str(tmp_path)), single_process())["status"] == "finished"
 
 
 def test_the_final_weights_hold_the_averaged_statistics(
@@ -171,7 +169,7 @@ def test_the_final_weights_hold_the_averaged_statistics(
 ) -> None:
     storage, photos = whole
     running = run_on(photos, statistics_images=0, protocols=())
-    train(running, photos, storage, single_process(), Settings())
+    train(running, photos, storage, single_process())
     averaged, plain = state(storage, run_on(photos)), state(storage, running)
     assert (
         averaged[0] != plain[0] and averaged[1] == plain[1]

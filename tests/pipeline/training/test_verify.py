@@ -15,17 +15,19 @@ from safetensors.torch import load, save
 from pipeline.errors import InputError
 from pipeline.recipe.schedule import expected_points
 from pipeline.runs.checkpoint import folder, read_checkpoint
+from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.history import History
 from pipeline.runs.run import check_run, start_run
 from pipeline.storage import Storage
-from pipeline.training.loop import Settings, train
+from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from pipeline.training.verify import Segment, examine, first_difference
 from tests.pipeline.training.small_runs import digits_once, small_run
 from tests.pipeline.training.test_damage import Mark
 
 RUN = small_run()
-RARELY = Settings(checkpoint_seconds=1e9, provenance={"hardware": "one CPU", "commit": "a" * 40})
+RARELY = Execution(checkpoint_seconds=1e9)
+HERE = Attempt(provenance={"hardware": "one CPU", "commit": "a" * 40})
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def finished(storage: Storage) -> Storage:
     """The digits and a finished run of three attempts, with checkpoints at 15, 20, 23, 27 and 30."""
     start_run(storage, RUN, 1)
     for until in (20, 27, None):
-        train(RUN, digits_once(), storage, single_process(), replace(RARELY, until=until))
+        train(RUN, digits_once(), storage, single_process(), replace(RARELY, until=until), HERE)
     return storage
 
 
@@ -89,9 +91,9 @@ def test_what_a_run_measures_is_what_its_row_asks_for(finished: Storage) -> None
         len(points) == 5 * 6 + 3 * 2
     )  # at 10, 15, 20, 23 and 30; clean training errors at three of them
     held = small_run(holdout=100, iterations=6, lr_drops=(3, 5), eval_every=2)
-    history = train(held, digits_once(), Storage(f"{finished.uri}-held"), single_process(), RARELY)[
-        "final"
-    ]
+    history = train(
+        held, digits_once(), Storage(f"{finished.uri}-held"), single_process(), RARELY, HERE
+    )["final"]
     assert set(history) == {metric for metric, _ in expected_points(held.experiment)}
 
 
@@ -165,11 +167,11 @@ def test_a_pickle_in_a_checkpoint_is_named_and_not_loaded(
 def test_attempts_that_differ_without_leave_are_named(storage: Storage) -> None:
     run = small_run(iterations=30)
     start_run(storage, run, 1)
-    train(run, digits_once(), storage, single_process(), replace(RARELY, preempted=lambda: True))
-    there = replace(
-        RARELY, provenance={"hardware": "another CPU", "commit": "a" * 40}, allow_drift=True
+    train(
+        run, digits_once(), storage, single_process(), RARELY, replace(HERE, preempted=lambda: True)
     )
-    train(run, digits_once(), storage, single_process(), there)
+    there = Attempt(provenance={"hardware": "another CPU", "commit": "a" * 40})
+    train(run, digits_once(), storage, single_process(), replace(RARELY, allow_drift=True), there)
     (provenance,) = (finding for finding in examine(storage, run) if finding.what == "provenance")
     assert (
         provenance.good
@@ -189,7 +191,7 @@ def again(finished: Storage, tmp_path: Path, start: int | None) -> tuple[Segment
     segment, storage = Segment.of(finished, RUN, start), Storage(str(tmp_path / "again"))
     segment.prepare(finished, RUN, storage)
     assert check_run(storage, RUN) is not None
-    train(RUN, digits_once(), storage, single_process(), replace(RARELY, until=segment.end))
+    train(RUN, digits_once(), storage, single_process(), replace(RARELY, until=segment.end), HERE)
     return segment, storage
 
 
@@ -212,11 +214,11 @@ def test_a_part_of_an_unfinished_run_is_trained_again_up_to_its_newest_checkpoin
     start_run(storage, run, 1)
     for until in (20, 27):
         assert train(
-            run, digits_once(), storage, single_process(), replace(RARELY, until=until)
+            run, digits_once(), storage, single_process(), replace(RARELY, until=until), HERE
         ) == {"status": "stopped"}
     segment, copy = Segment.of(storage, run, 0), Storage(str(tmp_path / "again"))
     segment.prepare(storage, run, copy)
-    train(run, digits_once(), copy, single_process(), replace(RARELY, until=segment.end))
+    train(run, digits_once(), copy, single_process(), replace(RARELY, until=segment.end), HERE)
     stored, made = read_checkpoint(storage, run, 27), read_checkpoint(copy, run, 27)
     assert segment == Segment(0, 27) and stored is not None and made is not None
     assert first_difference(stored, made) == ""
@@ -240,7 +242,7 @@ def test_a_run_that_died_between_its_last_checkpoint_and_its_result_is_sound(
     finished: Storage,
 ) -> None:
     finished.delete(f"{RUN.folder}/result.json")
-    result = train(RUN, digits_once(), finished, single_process(), RARELY)
+    result = train(RUN, digits_once(), finished, single_process(), RARELY, HERE)
     assert [attempt["from_iteration"] for attempt in result["attempts"]] == [0, 20, 27, 30]
     assert wrong(finished) == {}
 
