@@ -16,7 +16,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 IDS = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
-MOST_WORDS = 30
+MOST_WORDS = 29
 MOST_LINES = 120
 MOST_BYTES = 150_000
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -152,4 +152,4 @@ def test_every_file_that_a_run_leaves_is_named(cli: Cli, tmp_path: Path) -> None
     assert left <= named_in_the_run_folder_document()
     top = {place.name for place in tmp_path.iterdir()}
     text = (ROOT / "docs" / "run-folder.md").read_text()
-    assert all(f"`{name}" in text or f"/{name}/" in text for name in top), top
+    assert {name for name in top if f"`{name}" not in text and f"/{name}/" not in text} == set()
