@@ -47,6 +47,9 @@ def parse(arguments: str) -> None:
         command = command.get_command(context, name)
         assert command is not None, f"no command {name} in: {arguments}"
     command.make_context("example", words)
+    if arguments.startswith(("submit ", "manifests ")):
+        first = next(n for n, word in enumerate(words) if (word,) in LEAVES or word == "data")
+        parse(shlex.join(words[first:]))
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
@@ -59,16 +62,32 @@ def test_every_command_has_examples_that_parse(path: tuple[str, ...]) -> None:
         parse(example)
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/guide.md"])
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "analysis/results/README.md"]
+DOCUMENTS += sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^```\w*\n(.*?)^```$|((?:^ {4}.*\n)+)", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("file", DOCUMENTS)
 def test_every_command_of_the_documents_parses(file: str) -> None:
     text = (ROOT / file).read_text().replace("\\\n", "")
-    lines = re.findall(r"^ {4}(?:\S*/)?resnet-repro +(.*)$", text, re.MULTILINE)
+    shown = "\n".join(fenced or indented for fenced, indented in BLOCK.findall(text))
+    lines = re.findall(r"^ *(?:\S*/)?resnet-repro +(.*)$", shown, re.MULTILINE)
     named = [
         line for line in examples(text) if not re.search(r"[A-Z]{3}|^--", line)
     ]  # no placeholder in it
     for line in lines + named:
         parse(line)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    made = re.findall(r"^make ([\w-]+)", shown, re.MULTILINE)
+    made += re.findall(r"`make ([\w-]+)[^`]*`", text)
+    assert set(made) <= set(targets)
     assert not re.search(r"\b(TABLE|TODO|FIXME|XXX)\b", text)
+
+
+def test_commands_are_found_in_the_documents() -> None:
+    """The README shows a cluster's commands in a fenced block, as the guide does."""
+    shown = [block[0] for block in BLOCK.findall((ROOT / "README.md").read_text())]
+    assert sum(block.count("\nresnet-repro submit") for block in shown) == 4
 
 
 @pytest.mark.parametrize(
