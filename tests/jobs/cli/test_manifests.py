@@ -18,6 +18,7 @@ import ray.autoscaler
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from jobs.execution.submission import SHIPPED
 from tests.conftest import Cli
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -228,3 +229,12 @@ def test_what_is_wrong_is_said_before_a_file_is_written(
         done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
     )
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("path", ["deploy/Dockerfile", "deploy/on-premise.yaml", "cluster.yaml"])
+def test_nodes_get_every_package_that_a_submitted_job_gets(path: str) -> None:
+    text = (ROOT / path).read_text()
+    packages = [name for name in SHIPPED if (ROOT / name).is_dir()]
+    assert [
+        name for name in packages if f"{name}: {name}" in text or f"{name} ./{name}" in text
+    ] == packages
