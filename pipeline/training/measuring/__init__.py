@@ -5,6 +5,6 @@ split), `protocols.py` (the paper's tests of ImageNet networks), `responses.py` 
 `signals.py` (forward variances and gradient norms, Sec. 4.1) and `clock.py` (images a second).
 
 May import `step`, `feeding` and the torch-free rooms of `pipeline`, but not a module of
-`pipeline.training` itself. Nothing here changes weights or
-momentum; the final tests alone replace the running statistics, by averaged ones on ImageNet.
+`pipeline.training` itself. Nothing here changes weights or momentum; the final tests alone
+replace the running statistics, by averaged ones on ImageNet.
 """
