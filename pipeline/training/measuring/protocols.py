@@ -130,13 +130,13 @@ def errors_of(
     the same order, and `threads` decode. Batches of fixed borders go to the ranks in turn, and what
     is counted is added up: exact on any number of workers.
     """
-    # A row of [not first, not among five] for each batch; this rank fills its own.
     for network in networks:
         network.eval()
     scorers = [
         Scorer(protocol, experiment, photos, process_group.device) for experiment in experiments
     ]
     split, batches = photos.test, -(-len(photos.test) // BATCH)
+    # A row of [not first, not among five] for each batch; this rank fills its own.
     wrong = torch.zeros(batches, 2, dtype=torch.float64, device=process_group.device)
 
     # In a thread: decode a photograph once, however many networks of an ensemble look at it.

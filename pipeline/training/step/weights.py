@@ -31,7 +31,7 @@ def architecture(experiment: Experiment, classes: int) -> dict[str, Any]:
         "block": experiment.block,
         "shortcut": experiment.shortcut,
         "norm": experiment.norm,
-        # Basic blocks have no such choice, so what their row says must not matter.
+        # Basic blocks have no 1x1 that could stride, so what their row says must not matter.
         "bottleneck_stride": experiment.bottleneck_stride
         if experiment.block == "bottleneck"
         else None,
