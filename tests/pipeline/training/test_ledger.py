@@ -1,4 +1,4 @@
-"""The details in which reproductions differ from the paper, each as it is here (Sec. 3.4 and 4.2)."""
+"""Details in which reproductions differ from the paper, each as it is here (Sec. 3.4 and 4.2)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +159,7 @@ def test_imagenet_is_scale_and_colour_augmented_for_120_epochs() -> None:
 
 
 IMAGENET = [experiment for experiment in EXPERIMENTS.values() if experiment.family == "imagenet"]
-by_photographs = pytest.mark.parametrize("experiment", IMAGENET, ids=lambda experiment: experiment.name)
+by_photographs = pytest.mark.parametrize("experiment", IMAGENET, ids=lambda row: row.name)
 
 
 @by_photographs

@@ -37,8 +37,9 @@ from tests.pipeline.data.photographs import as_parquet, ingested, photograph, pi
 
 CPU = torch.device("cpu")
 ROW = EXPERIMENTS["resnet18"]
-SMALL = replace(ROW, crop=32, scale=(32, 50), test_side=40, test_sides=(32, 48), global_batch_size=8, bn_group=4,
-                statistics_images=8, iterations=30, lr_drops=(15, 23), eval_every=10)  # fmt: skip
+SMALL = replace(ROW, crop=32, scale=(32, 50), test_side=40, test_sides=(32, 48),
+                global_batch_size=8, bn_group=4, statistics_images=8,
+                iterations=30, lr_drops=(15, 23), eval_every=10)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
