@@ -1,9 +1,8 @@
-"""What can be proved of a stored run: its files against their manifests, its numbers against its
-row, its bytes again.
+"""What can be proved of a stored run: its files, its numbers, and its bytes by training again.
 
-`examine` reads; a re-run from one checkpoint to a later one (`Segment`), made by whoever can train,
-is compared by `first_difference`. How fast a run was and when it ran are no part of what has to be
-equal.
+`examine` reads: files against their manifests, numbers against the row. `first_difference` compares
+checkpoints with those of a re-run (`Segment`) from one checkpoint to a later one, made by whoever
+can train. How fast a run was and when it ran are no part of what has to be equal.
 """
 
 from collections.abc import Iterator
@@ -27,13 +26,12 @@ from pipeline.training.step.networks import build_network
 from pipeline.training.step.weights import HEADER, load_weights, read_tensors
 
 TENSORS = ("weights.safetensors", "momentum.safetensors")
+"""The files of a checkpoint that are compared byte by byte."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that was looked at: `what` it is, whether it is as it should be, and what was
-    found.
-    """
+    """The result of one check: `what` was checked, whether it is `good`, and what was `found`."""
 
     what: str
     good: bool
@@ -41,24 +39,27 @@ class CheckResult:
 
 
 def examine(storage: Storage, run: Run) -> Iterator[CheckResult]:
-    """Everything that can be seen of a run without training: identity, dataset, checkpoints,
-    history, provenance.
+    """Check all that can be checked without training, from identity to provenance.
+
+    A check's result is yielded as soon as it is known: reading a large dataset takes a while.
     """
     yield _identity(storage, run)
     yield _dataset(storage, run)
-    sound, finding = _checkpoints(storage, run)
-    yield finding
-    if sound:
-        yield _history(storage, run, sound)
-        yield _provenance(sound[max(sound)])
+    # History and provenance lie in checkpoints, so only sound ones have them.
+    checkpoints, result = _checkpoints(storage, run)
+    yield result
+    if checkpoints:
+        yield _history(storage, run, checkpoints)
+        yield _provenance(checkpoints[max(checkpoints)])
 
 
 def _identity(storage: Storage, run: Run) -> CheckResult:
+    """Whether the folder's `run.json` and `result.json` are of this run."""
     try:
-        about, result = check_run(storage, run), read_result(storage, run)
+        run_json, result = check_run(storage, run), read_result(storage, run)
     except InputError as error:
         return CheckResult("identity", False, str(error))
-    if about is None:
+    if run_json is None:
         return CheckResult("identity", False, "run.json is missing")
     state = result["status"] if result else "not ended"
     return CheckResult(
@@ -69,7 +70,7 @@ def _identity(storage: Storage, run: Run) -> CheckResult:
 
 
 def _result(storage: Storage, run: Run) -> dict[str, Any] | None:
-    """The run's result; None too where the file is not ours, which `_identity` says."""
+    """The run's result; None too where the file is another run's, which `_identity` reports."""
     try:
         return read_result(storage, run)
     except InputError:
@@ -77,65 +78,75 @@ def _result(storage: Storage, run: Run) -> dict[str, Any] | None:
 
 
 def _dataset(storage: Storage, run: Run) -> CheckResult:
+    """Whether the stored dataset is the one whose id the run has."""
     try:
         row = verify_stored(storage, run.dataset_id)
     except InputError as error:
         return CheckResult("dataset", False, str(error))
+    # Small images are hashed again, which gives the id; photographs are checked file by file.
     says = "its images give this id" if row.side else "every file as its manifest says"
     return CheckResult("dataset", True, f"{row.name} {run.dataset_id}: {says}")
 
 
 def _checkpoints(storage: Storage, run: Run) -> tuple[dict[int, Checkpoint], CheckResult]:
-    """The checkpoints that verify and whose tensors are those of the row's network, and what was
-    found on the way.
+    """The sound checkpoints by iteration, and the result of checking all of them.
+
+    Sound: every file verifies, tensors are those of the row's network, the history can be read.
     """
-    sound: dict[int, Checkpoint] = {}
-    wrong: list[str] = []
+    # Read every checkpoint. One without a manifest was never finished: no damage, just no use.
+    checkpoints: dict[int, Checkpoint] = {}
+    problems: list[str] = []
     for iteration in sorted(iterations(storage, run)):
         try:
             checkpoint = read_checkpoint(storage, run, iteration)
             if checkpoint is not None:
                 _check_tensors(run, checkpoint)
-                sound[iteration] = checkpoint
+                checkpoints[iteration] = checkpoint
             elif storage.exists(f"{folder(run, iteration)}/manifest.json"):
-                wrong.append(f"{iteration}: a file is not what its manifest says")
+                problems.append(f"{iteration}: a file is not what its manifest says")
         except InputError as error:
-            wrong.append(f"{iteration}: {error}")
+            problems.append(f"{iteration}: {error}")
         except (ValueError, KeyError, TypeError) as error:
-            wrong.append(f"{iteration}: history.json cannot be read ({first_line(error)})")
+            problems.append(f"{iteration}: history.json cannot be read ({first_line(error)})")
+
+    # A finished run keeps a checkpoint at each lr drop and at its end. One that is damaged has been
+    # reported above and is not missing as well.
     result = _result(storage, run)
     if result is not None:
-        needed = (
+        expected = (
             [*run.experiment.lr_drops, run.experiment.iterations]
             if result["status"] == "finished"
             else []
         )
-        damaged = {int(text.partition(":")[0]) for text in wrong}
-        wrong += [f"{i}: is missing" for i in needed if i not in sound and i not in damaged]
-    if wrong:
-        return sound, CheckResult("checkpoints", False, "; ".join(wrong))
-    if not sound:
-        return sound, CheckResult("checkpoints", True, "none yet")
-    return sound, CheckResult(
-        "checkpoints",
-        True,
-        f"{', '.join(f'{i:,}' for i in sound)}: every file as its manifest says",
+        damaged = {int(problem.partition(":")[0]) for problem in problems}
+        missing = [i for i in expected if i not in checkpoints and i not in damaged]
+        problems += [f"{i}: is missing" for i in missing]
+
+    if problems:
+        return checkpoints, CheckResult("checkpoints", False, "; ".join(problems))
+    if not checkpoints:
+        return checkpoints, CheckResult("checkpoints", True, "none yet")
+    listed = ", ".join(f"{i:,}" for i in checkpoints)
+    return checkpoints, CheckResult(
+        "checkpoints", True, f"{listed}: every file as its manifest says"
     )
 
 
 def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
-    """Parse everything in a checkpoint.
+    """Parse everything in a checkpoint, as a run that continues from it would.
 
     Raises:
-        InputError, ValueError, KeyError, TypeError: something else lies in the place of tensors or
-            history.
+        InputError: tensors or history are of another network or iteration.
+        ValueError, KeyError, TypeError: the history or the weights' header cannot be parsed.
     """
+    # Load the weights into a network of the row, with as many classes as the file says.
     where = f"checkpoint {checkpoint.iteration}"
     weights, momentum = (checkpoint.files[name] for name in TENSORS)
     header = loads(read_tensors(weights, where)[1].get(HEADER, "{}"))
     classes = header["architecture"]["classes"]
     network = build_network(run.experiment, run.seed, classes)
     load_weights(network, run.experiment, classes, weights, where)
+    # Momentum is one flat vector with an element for each parameter.
     count = sum(parameter.numel() for parameter in network.parameters())
     if read_tensors(momentum, where)[0]["momentum"].numel() != count:
         raise InputError(f"{where}: momentum is not that of {count:,} parameters")
@@ -143,10 +154,12 @@ def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
         raise InputError(f"{where}: its history is of another iteration")
 
 
-def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> CheckResult:
+def _history(storage: Storage, run: Run, checkpoints: dict[int, Checkpoint]) -> CheckResult:
     """Each checkpoint's measurements: complete, the same in all, and those of `result.json`."""
+    # Check each history, from the newest to the oldest, against what the row measures by then.
     histories = {
-        i: History.from_json(checkpoint.files["history.json"]) for i, checkpoint in sound.items()
+        iteration: History.from_json(checkpoint.files["history.json"])
+        for iteration, checkpoint in checkpoints.items()
     }
     newest = histories[max(histories)]
     for iteration, history in sorted(histories.items(), reverse=True):
@@ -159,18 +172,22 @@ def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> CheckR
                 f"{iteration:,}: {len(measured) - len(set(measured))} points are doubled",
             )
         if set(measured) != expected:
-            lost, odd = expected - set(measured), set(measured) - expected
+            missing, unexpected = expected - set(measured), set(measured) - expected
             return CheckResult(
                 "history",
                 False,
-                f"{iteration:,}: {len(lost)} points are missing, {len(odd)} do not belong",
+                f"{iteration:,}: {len(missing)} points are missing, "
+                f"{len(unexpected)} do not belong",
             )
+        # Compared with values and times: a run that continues only ever adds points.
         if history.points != newest.points[: len(history.points)]:
             return CheckResult(
                 "history",
                 False,
                 f"{iteration:,}: its points are not the first ones of the newest checkpoint",
             )
+
+    # Check that a finished run's result tells what its last checkpoint holds.
     result = _result(storage, run)
     if result is not None and result["status"] == "finished":
         if result["final"] != newest.last():
@@ -190,24 +207,25 @@ def _history(storage: Storage, run: Run, sound: dict[int, Checkpoint]) -> CheckR
 
 
 def _same_attempts(result: dict[str, Any], history: list[dict[str, Any]]) -> bool:
-    """Whether result and last checkpoint tell of the same attempts.
+    """Whether result and last checkpoint have the same attempts.
 
-    How long saving took is added to the last one afterwards; an attempt that found nothing left to
-    train is in the result alone.
+    What comes after the last checkpoint is left out: the time that saving took, and attempts that
+    found nothing left to train.
     """
 
     def trained(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        some = [one for one in attempts if one["from_iteration"] < result["iterations"]]
         return [
-            {key: value for key, value in one.items() if key != "checkpoint_stall_ms"}
-            for one in some
+            {key: value for key, value in attempt.items() if key != "checkpoint_stall_ms"}
+            for attempt in attempts
+            if attempt["from_iteration"] < result["iterations"]
         ]
 
     return trained(result["attempts"]) == trained(history)
 
 
 def _provenance(checkpoint: Checkpoint) -> CheckResult:
-    """Whether all attempts were made with the same software and hardware, or by whose leave not."""
+    """Whether all attempts used the same software and hardware, or were allowed to drift."""
+    # Compare each attempt with the one before; "drift" is recorded where a user allowed it.
     attempts = History.from_json(checkpoint.files["history.json"]).attempts
     for before, after in pairwise(attempts):
         differing = drift_text(drift(before, after))
@@ -215,30 +233,34 @@ def _provenance(checkpoint: Checkpoint) -> CheckResult:
             return CheckResult(
                 "provenance", False, f"attempts differ, which nobody allowed: {differing}"
             )
+
+    # Say what the run was made with.
     drifts = [attempt["drift"] for attempt in attempts if "drift" in attempt]
     dirty = (
         ", from a checkout with uncommitted changes"
         if any(attempt.get("dirty") for attempt in attempts)
         else ""
     )
-    made = f"{len(attempts)} attempt{'s' * (len(attempts) != 1)} on {_kinds(attempts)}{dirty}"
-    return CheckResult(
-        "provenance", True, made + (f"; drift was allowed ({'; '.join(drifts)})" if drifts else "")
-    )
+    allowed = f"; drift was allowed ({'; '.join(drifts)})" if drifts else ""
+    count = f"{len(attempts)} attempt{'s' * (len(attempts) != 1)}"
+    return CheckResult("provenance", True, f"{count} on {_kinds(attempts)}{dirty}{allowed}")
 
 
 def _kinds(attempts: list[dict[str, Any]]) -> str:
+    """Each kind of hardware with the commit (12 digits) it ran, in order, without repetition."""
     kinds = [
-        f"{a.get('hardware', 'unknown hardware')} ({str(a.get('commit', 'unknown commit'))[:12]})"
-        for a in attempts
+        f"{attempt.get('hardware', 'unknown hardware')} "
+        f"({str(attempt.get('commit', 'unknown commit'))[:12]})"
+        for attempt in attempts
     ]
     return ", ".join(dict.fromkeys(kinds))
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The part of a run that is trained again: from checkpoint `start` (0: from initialisation) to
-    checkpoint `end`.
+    """The part of a run that is trained again, from checkpoint `start` to checkpoint `end`.
+
+    Start 0 is the network's initialisation.
     """
 
     start: int
@@ -246,33 +268,38 @@ class Segment:
 
     @classmethod
     def of(cls, storage: Storage, run: Run, start: int | None) -> "Segment":
-        """From `start`, by default the last checkpoint but one, to the newest; of those that are
-        not damaged.
+        """The segment from `start`, or from the last checkpoint but one, to the newest.
+
+        Damaged checkpoints do not count.
 
         Raises:
-            InputError: there is no such checkpoint, or nothing after it.
+            InputError: `start` is no readable checkpoint, or nothing comes after it.
         """
-        there = sorted(
+        readable = sorted(
             i for i in iterations(storage, run) if read_checkpoint(storage, run, i) is not None
         )
-        if not there:
+        if not readable:
             raise InputError(f"{run}: has no checkpoint yet, so there is nothing to train again")
         if start is None:
-            start = there[-2] if len(there) > 1 else 0
-        if start not in (0, *there[:-1]):
-            choices = ", ".join(map(str, (0, *there[:-1])))
+            start = readable[-2] if len(readable) > 1 else 0
+        # The newest cannot be a start: nothing stored comes after it to compare with.
+        if start not in (0, *readable[:-1]):
+            choices = ", ".join(map(str, (0, *readable[:-1])))
             raise InputError(
                 f"--from {start}: no checkpoint of {run} with another after it; there are {choices}"
             )
-        return cls(start, there[-1])
+        return cls(start, readable[-1])
 
     def compared(self, storage: Storage, run: Run) -> list[int]:
-        """The iterations of it whose checkpoints both have: its end, and the lr drops on the way."""
-        there = [i for i in iterations(storage, run) if self.start < i <= self.end]
-        return sorted(i for i in there if i == self.end or milestone(run.experiment, i))
+        """Iterations whose checkpoints are compared: the end, and the lr drops on the way.
+
+        At others the two runs need not both have saved: when they do depends on the clock.
+        """
+        inside = [i for i in iterations(storage, run) if self.start < i <= self.end]
+        return sorted(i for i in inside if i == self.end or milestone(run.experiment, i))
 
     def prepare(self, storage: Storage, run: Run, copy: Storage) -> None:
-        """Put the run as it stood at `start` into another storage."""
+        """Write the run as it stood at `start` into another storage, `copy`, to train it there."""
         copy.write(f"{run.folder}/run.json", storage.read(f"{run.folder}/run.json"))
         if self.start:
             names = (*TENSORS, "history.json", "manifest.json")
@@ -282,38 +309,47 @@ class Segment:
 
 
 def first_difference(stored: Checkpoint, again: Checkpoint) -> str:
-    """Where two checkpoints of one iteration differ first; empty if their bytes and measurements
-    are equal.
+    """Where two checkpoints of one iteration differ first; empty if they are equal.
+
+    Compared are the tensors' bytes and all measurements but speeds.
     """
+    # Weights and momentum, byte by byte.
     for name in TENSORS:
         if stored.files[name] != again.files[name]:
             return f"{name}: {_tensor_difference(stored.files[name], again.files[name])}"
-    one, two = (
+
+    # Measurements: metric, iteration and exact value, but not when they were taken.
+    stored_history, history_again = (
         History.from_json(checkpoint.files["history.json"]) for checkpoint in (stored, again)
     )
-    mine, theirs = ([p for p in h.points if p.metric not in SPEEDS] for h in (one, two))
-    for point, other in zip(mine, theirs, strict=False):
-        known, measured = (
-            (point.metric, point.iteration, point.value),
-            (other.metric, other.iteration, other.value),
-        )
-        if known != measured:
+    stored_points, points_again = (
+        [point for point in history.points if point.metric not in SPEEDS]
+        for history in (stored_history, history_again)
+    )
+    for point, other in zip(stored_points, points_again, strict=False):
+        measured = point.metric, point.iteration, point.value
+        measured_again = other.metric, other.iteration, other.value
+        if measured != measured_again:
             return f"{point.metric} at {point.iteration:,}: {point.value!r}, again {other.value!r}"
-    if len(mine) != len(theirs):
-        return f"{len(mine)} points, again {len(theirs)}"
+    if len(stored_points) != len(points_again):
+        return f"{len(stored_points)} points, again {len(points_again)}"
+
+    # What the rest of the run depends on, and what Figure 7 shows; attempts may differ.
     for name in ("layers", "warmup_end", "converging_from", "window"):
-        if getattr(one, name) != getattr(two, name):
+        if getattr(stored_history, name) != getattr(history_again, name):
             return f"{name} of the history"
     return ""
 
 
 def _tensor_difference(stored: bytes, again: bytes) -> str:
-    (one, _), (two, _) = read_tensors(stored, "stored"), read_tensors(again, "again")
-    for name in sorted(one.keys() | two.keys()):
-        if name not in one or name not in two or one[name].shape != two[name].shape:
+    """The first tensor in which two safetensors files differ, and by how much."""
+    (before, _), (after, _) = read_tensors(stored, "stored"), read_tensors(again, "again")
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before or name not in after or before[name].shape != after[name].shape:
             return f"{name} is not in both"
-        if not torch.equal(one[name], two[name]):
-            unequal = int((one[name] != two[name]).sum())
-            most = float((one[name].double() - two[name].double()).abs().max())
-            return f"{name}: {unequal:,} of {one[name].numel():,} values, by up to {most:.3g}"
+        if not torch.equal(before[name], after[name]):
+            unequal = int((before[name] != after[name]).sum())
+            most = float((before[name].double() - after[name].double()).abs().max())
+            return f"{name}: {unequal:,} of {before[name].numel():,} values, by up to {most:.3g}"
+    # The bytes differ, but no tensor does.
     return "the header"

@@ -1,7 +1,7 @@
-"""What a run is fed with and tested on, from whichever kind of dataset it has: small images in
-memory, or photographs.
+"""What a run is trained and tested on, whichever kind of dataset it has.
 
-The one place that knows both kinds; the train loop sees batches and views.
+Small images in memory or photographs: this module alone knows both kinds. The train loop sees
+batches (`Feed`), evaluation sees views (`Views`).
 """
 
 from collections.abc import Callable
@@ -36,16 +36,16 @@ class Feed(Protocol):
     """Seconds that training stood still for images."""
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Views [n, 3, side, side] and labels [n] of this worker's share of iteration `iteration`
-        (from 0).
-        """
+        """Views [n, 3, side, side] and labels [n]: this worker's share of an iteration (from 0)."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End what works in the background."""
+        ...
 
 
 class MemoryFeed:
-    """Small images, made when they are asked for."""
+    """Batches of small images: made on the device when they are asked for, so nobody waits."""
 
     waited = 0.0
 
@@ -56,16 +56,20 @@ class MemoryFeed:
         return self.images.batch(self.batch_of(iteration))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing works in the background."""
 
 
 def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, threads: int) -> Feed:
-    """This worker's share of every iteration's batch; photographs are decoded by so many threads."""
+    """This worker's share of every iteration's batch; photographs are decoded in `threads`."""
+    # The global batch in equal, consecutive shares by rank. Shares hold whole batch-norm groups, so
+    # ranks in order are groups in order: what the tree of sums needs to be exact.
     experiment = run.experiment
     size = experiment.global_batch_size
     share = size // process_group.world_size
+    # Images held out (`val`) are the last ones, so training permutes the first `count`.
     count = len(dataset.train) - experiment.holdout
 
+    # Stateless: a restarted worker asks for its iteration and replays nothing.
     def batch_of(iteration: int) -> Batch:
         return batch_at(run.seed, count, iteration, size, process_group.rank * share, share)
 
@@ -85,23 +89,30 @@ def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, th
 def evaluation_splits(
     experiment: Experiment, dataset: AnyDataset, device: torch.device, threads: int
 ) -> dict[metrics.Split, Views]:
-    """The splits a run is scored on: `test`, `val` where images are held out, and the training set
-    as it is.
+    """The splits a run is scored on: `test`, `val` where images are held out, and clean `train`.
+
+    Clean means the images trained on, without augmentation. All ranks evaluate the splits in this
+    order; each takes every `world_size`-th batch.
     """
+    # Photographs: ranges of ids, decoded whenever they are evaluated.
     if isinstance(dataset, Photos):
-        keep, all_of = len(dataset.train) - experiment.holdout, len(dataset.train)
-        parts: dict[metrics.Split, Views] = {
+        trained_on, count = len(dataset.train) - experiment.holdout, len(dataset.train)
+        splits: dict[metrics.Split, Views] = {
             "test": CentralViews(
                 experiment, dataset, dataset.test, range(len(dataset.test)), device, threads
             )
         }
         if experiment.holdout:
-            parts["val"] = CentralViews(
-                experiment, dataset, dataset.train, range(keep, all_of), device, threads
+            splits["val"] = CentralViews(
+                experiment, dataset, dataset.train, range(trained_on, count), device, threads
             )
-        return parts | {
-            "train": CentralViews(experiment, dataset, dataset.train, range(keep), device, threads)
+        return splits | {
+            "train": CentralViews(
+                experiment, dataset, dataset.train, range(trained_on), device, threads
+            )
         }
+
+    # Small images: each split is copied to the device once.
     views: dict[metrics.Split, Views] = {
         "test": single_views(experiment, dataset, dataset.test, device)
     }

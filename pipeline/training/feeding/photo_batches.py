@@ -1,9 +1,9 @@
-"""Photographs on their way into the network: decoded in threads ahead of training, normalised on
-the device (Sec. 3.4).
+"""Photographs on their way into the network: decoded in threads ahead of training (Sec. 3.4).
 
 For a GPU, threads hand over uint8 squares that are normalised there; for the CPU they normalise
 them too, one at a time while they are in its cache. A view depends on the photograph and its own
-random words alone, so neither the threads' number nor their order shows.
+random words alone, so neither the threads' number nor their order shows. No lock is needed: each
+thread writes its own part of a batch, and training reads a batch once all its tasks are done.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,14 +24,18 @@ from pipeline.recipe.experiments import Experiment
 from pipeline.training.feeding.image_batches import TORCHVISION_MEAN, TORCHVISION_STD
 
 AHEAD = 3
-"""Batches that are decoded or being decoded before training asks for them."""
+"""Batches after the present one that are decoded before training asks for them."""
 STRIDE = 8
 """Photographs a thread takes at a time."""
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """What a network sees of uint8 pixels: (pixel - offset) * scale + shift, on its device."""
+    """What a network sees of uint8 pixels: (pixel - offset) * scale + shift, on its device.
+
+    `offset` [side, side, 3] is in pixel values (0 to 255) and `scale` [3] multiplies what remains;
+    with side 1 they fit photographs of any height and width.
+    """
 
     offset: Tensor
     scale: Tensor
@@ -40,13 +44,17 @@ class Normaliser:
     def of(
         cls, experiment: Experiment, photos: Photos, device: torch.device, side: int
     ) -> "Normaliser":
-        """A row's for squares of `side` pixels; values end up about within [-1, 1], or with unit
-        deviation per channel.
+        """The normaliser of an experiment for squares of `side` pixels.
+
+        Values end up about within [-1, 1], or with unit deviation per channel where the row's
+        normalisation has a standard deviation.
         """
+        # The paper subtracts the mean image and says nothing of a scale: [-1, 1] is our reading.
         scale: NDArray[np.floating] = np.full(3, 1 / 255)
         offset = photos.mean(side)
         if experiment.normalisation == "none":
             offset = np.zeros_like(offset)
+        # What peers do instead: one mean and deviation a channel, this dataset's or torchvision's.
         if experiment.normalisation == "channel_mean_std":
             offset, scale = (
                 np.broadcast_to(photos.channel_mean, offset.shape),
@@ -57,6 +65,7 @@ class Normaliser:
                 255 * np.array(TORCHVISION_MEAN, dtype=np.float32), offset.shape
             )
             scale = 1 / (255 * np.array(TORCHVISION_STD))
+        # Copied to the device once, for as long as the run lasts.
         return cls(
             torch.tensor(offset, device=device),
             torch.tensor(scale, device=device, dtype=torch.float32),
@@ -65,11 +74,17 @@ class Normaliser:
     def __call__(
         self, pixels: NDArray[np.uint8], shift: NDArray[np.float32] | None = None
     ) -> Tensor:
-        """Pixels [n, height, width, 3] as views [n, 3, height, width] (channels last in memory)."""
-        given = torch.from_numpy(pixels)  # a new array in any case, so torch may have it
+        """Pixels [n, height, width, 3] as views [n, 3, height, width] (channels last in memory).
+
+        `shift` [n, 3] is the colour augmentation's, on the scale of the views.
+        """
+        # Shares memory with the caller's array, which nobody writes to any more.
+        host_pixels = torch.from_numpy(pixels)
+        # From pinned memory the copy runs beside the GPU's work: no synchronisation point.
         if self.offset.is_cuda:
-            given = given.pin_memory()
-        views = given.to(self.offset.device, non_blocking=True).float()
+            host_pixels = host_pixels.pin_memory()
+        # uint8 crosses the bus, a quarter of float32's bytes; the arithmetic is the device's.
+        views = host_pixels.to(self.offset.device, non_blocking=True).float()
         views.sub_(self.offset).mul_(self.scale)
         if shift is not None:
             views.add_(torch.from_numpy(shift).to(views.device)[:, None, None, :])
@@ -81,12 +96,14 @@ class Normaliser:
         pixels: NDArray[np.uint8],
         shift: NDArray[np.float32] | None,
     ) -> None:
-        """The same of one square on the CPU: pixels [side, side, 3] and a shift [3] into `view`."""
+        """The same for one square on the CPU: pixels [side, side, 3] and a shift [3] into `view`.
+
+        Every operation is `__call__`'s, in the same order and in float32.
+        """
         side = len(view)
         np.subtract(pixels, self.offset.numpy(), out=view, dtype=np.float32)
-        lines = view.reshape(
-            side, 3 * side
-        )  # numpy is several times slower where its innermost axis is of three
+        # Whole lines, because numpy is several times slower where its innermost axis is three long.
+        lines = view.reshape(side, 3 * side)
         np.multiply(lines, np.tile(self.scale.numpy(), side), out=lines)
         if shift is not None:
             np.add(lines, np.tile(shift, side), out=lines)
@@ -94,8 +111,10 @@ class Normaliser:
 
 @dataclass(frozen=True)
 class PendingBatch:
-    """A batch that threads fill: `views` [n, crop, crop, 3] are uint8, or on the CPU normalised
-    float32.
+    """A batch that threads are filling; its views may be read once all `tasks` are done.
+
+    `views` [n, crop, crop, 3] are uint8, or normalised float32 where the CPU trains; `shift` [n, 3]
+    is None where the row has no colour augmentation.
     """
 
     batch: Batch
@@ -105,7 +124,11 @@ class PendingBatch:
 
 
 class PhotoFeed:
-    """The training batches of one worker, in the order of iterations."""
+    """The training batches of one worker, decoded ahead in the order of iterations.
+
+    `batch_of` says which samples an iteration has on this worker, `last` is the last iteration
+    worth decoding ahead for, and `threads` decode.
+    """
 
     def __init__(
         self,
@@ -120,63 +143,80 @@ class PhotoFeed:
         self.experiment, self.split, self.seed, self.last = experiment, photos.train, seed, last
         self.batch_of = batch_of
         self.normalise = Normaliser.of(experiment, photos, device, experiment.crop)
-        self.here = device.type == "cpu"
+        self.normalise_on_cpu = device.type == "cpu"
         self.pool = ThreadPoolExecutor(threads, "decode")
-        self.coming: dict[int, PendingBatch] = {}
+        self.pending: dict[int, PendingBatch] = {}
+        """Batches begun, by iteration: the one asked for last and up to `AHEAD` after it."""
         self.waited = 0.0
         """Seconds that training stood still for pixels."""
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Views [n, 3, crop, crop] and labels [n] of an iteration; those after it are begun."""
-        for number in [
-            known for known in self.coming if not iteration <= known <= iteration + AHEAD
-        ]:
-            for task in self.coming.pop(number).tasks:
+        """Views [n, 3, crop, crop] and labels [n] of an iteration; those after it are begun.
+
+        Any iteration may be asked for at any time, again too: only its waiting time differs.
+        """
+        # Drop what is out of reach: batches used, or begun before the caller went elsewhere.
+        distant = [begun for begun in self.pending if not iteration <= begun <= iteration + AHEAD]
+        for number in distant:
+            for task in self.pending.pop(number).tasks:
                 task.cancel()
+
+        # Begin this batch and the next ones in order, so that the nearest is decoded first. After
+        # the run's last iteration only what is asked for is decoded.
         for number in range(iteration, max(iteration, min(iteration + AHEAD, self.last)) + 1):
-            if number not in self.coming:
-                self.coming[number] = self._begin(self.batch_of(number))
-        coming = self.coming[iteration]
+            if number not in self.pending:
+                self.pending[number] = self._begin(self.batch_of(number))
+
+        # Wait for the threads; an exception in one of them is raised here.
+        pending_batch = self.pending[iteration]
         started = perf_counter()
-        for task in coming.tasks:
+        for task in pending_batch.tasks:
             task.result()
         self.waited += perf_counter() - started
-        labels = torch.from_numpy(self.split.labels[coming.batch.ids].astype(np.int64))
-        if self.here:
-            return torch.from_numpy(coming.views).permute(0, 3, 1, 2), labels
-        return self.normalise(coming.views, coming.shift), labels.to(self.normalise.offset.device)
+
+        # Hand the batch over. It stays pending until training moves on: it may be measured first.
+        labels = torch.from_numpy(self.split.labels[pending_batch.batch.ids].astype(np.int64))
+        if self.normalise_on_cpu:
+            return torch.from_numpy(pending_batch.views).permute(0, 3, 1, 2), labels
+        views = self.normalise(pending_batch.views, pending_batch.shift)
+        return views, labels.to(self.normalise.offset.device)
 
     def _begin(self, batch: Batch) -> PendingBatch:
+        """Give a batch to the threads, `STRIDE` photographs to a task, and return at once."""
         size, side, shift = len(batch.ids), self.experiment.crop, None
+        # The colour's draws have a purpose of their own, so they leave the crops' draws alone.
         if self.experiment.augmentation != "none" and self.experiment.colour:
             shift = colour_shift(
                 random_words_of(self.seed, batch.epochs, "colour", batch.ids),
                 self.experiment.colour,
             )
-        views = np.empty((size, side, side, 3), dtype=np.float32 if self.here else np.uint8)
+        dtype = np.float32 if self.normalise_on_cpu else np.uint8
+        views = np.empty((size, side, side, 3), dtype=dtype)
 
         def fill(start: int) -> None:
-            for place in range(start, min(start + STRIDE, size)):
-                content = self.split.encoded(batch.ids[place])
-                pixels = training_view(content, batch.random_words[place], self.experiment)
-                if self.here:
+            # In a thread: decode, crop and resize, which leave the interpreter lock to others.
+            for position in range(start, min(start + STRIDE, size)):
+                content = self.split.encoded(batch.ids[position])
+                pixels = training_view(content, batch.random_words[position], self.experiment)
+                if self.normalise_on_cpu:
                     self.normalise.into(
-                        views[place], pixels, None if shift is None else shift[place]
+                        views[position], pixels, None if shift is None else shift[position]
                     )
                 else:
-                    views[place] = pixels
+                    views[position] = pixels
 
+        # Tasks start in order of submission, so an earlier batch is never behind a later one.
         return PendingBatch(
             batch, shift, views, [self.pool.submit(fill, start) for start in range(0, size, STRIDE)]
         )
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """End the threads without waiting; what they have not begun is dropped."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 class CentralViews:
-    """A part of a split as it is tested throughout training: each photograph's centre, normalised."""
+    """Photographs `ids` of a split as they are tested during training: their normalised centres."""
 
     batch_size = 100
 
@@ -196,12 +236,11 @@ class CentralViews:
         return len(self.ids)
 
     def batches(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Number, views [n, 3, crop, crop] and labels [n] of batches; the next is decoded while one
-        is looked at.
-        """
+        """Number, views [n, 3, crop, crop] and labels [n] of batches; the next is being decoded."""
 
         def view(sample: int) -> NDArray[np.uint8]:
             image = decode(self.split.encoded(sample))
+            # No JPEG is decoded at a reduced size here, whatever the row's `decoding` is.
             return centre(image.size, self.experiment.test_side, self.experiment.crop).of(image)
 
         for number, ids, pixels in decoded_ahead(
@@ -216,22 +255,27 @@ class CentralViews:
 def decoded_ahead(
     numbers: Iterable[int], ids: range, size: int, view: Callable[[int], Any], threads: int
 ) -> Iterator[tuple[int, NDArray[np.int64], list[Any]]]:
-    """Batch numbers with their samples' ids and what `view` makes of each, in threads that are one
-    batch ahead.
+    """Yield batches' numbers, their samples' ids and what `view` makes of each, one batch ahead.
+
+    Batch `number` has the samples ids[number * size : (number + 1) * size], whoever asks for it;
+    `view` is called with a sample's id in one of `threads` threads.
     """
+    # Leaving the context waits for the threads, also where the caller stops early.
     with ThreadPoolExecutor(threads, "decode") as pool:
         waiting: list[tuple[int, NDArray[np.int64], list[Future[Any]]]] = []
         for number in numbers:
-            chosen = np.array(ids[number * size : (number + 1) * size], dtype=np.int64)
-            waiting.append((number, chosen, [pool.submit(view, sample) for sample in chosen]))
+            batch_ids = np.array(ids[number * size : (number + 1) * size], dtype=np.int64)
+            waiting.append((number, batch_ids, [pool.submit(view, sample) for sample in batch_ids]))
+            # A batch is handed over once the next one is with the threads.
             if len(waiting) > 1:
-                yield _done(waiting.pop(0))
+                yield _results(waiting.pop(0))
         for batch in waiting:
-            yield _done(batch)
+            yield _results(batch)
 
 
-def _done(
+def _results(
     batch: tuple[int, NDArray[np.int64], list[Future[Any]]],
 ) -> tuple[int, NDArray[np.int64], list[Any]]:
+    """A batch with its tasks' results in the samples' order; waits for them."""
     number, ids, tasks = batch
     return number, ids, [task.result() for task in tasks]

@@ -1,4 +1,8 @@
-"""How fast a run trains: seconds spent in SGD steps, evaluation and saving left out."""
+"""How fast a run trains.
+
+Each rank has a clock; nothing that is computed depends on it, and rates are no part of what has to
+be equal between two runs of the same experiment and seed.
+"""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -7,7 +11,11 @@ import torch
 
 
 class Clock:
-    """Seconds spent in SGD steps, evaluation and saving left out."""
+    """Seconds spent in SGD steps, without evaluation and saving.
+
+    `images` is the number of images an iteration trains on, `iteration` the one it starts at; `now`
+    returns seconds.
+    """
 
     def __init__(
         self, images: int, iteration: int, now: Callable[[], float] = perf_counter
@@ -16,9 +24,12 @@ class Clock:
         self._started, self._spent = now(), 0.0
 
     def pause(self, device: torch.device) -> float:
-        """Stop counting; returns the seconds since it last started. Waits for the device, as the
-        reader must anyway.
+        """Stop counting and return the seconds since it last started.
+
+        A synchronisation point: it waits for the device, as a reader of results must anyway.
         """
+        # When a step returns, its kernels are only queued on a GPU: without the wait, their time
+        # would count as evaluation's.
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         passed = self._now() - self._started
@@ -26,17 +37,19 @@ class Clock:
         return passed
 
     def resume(self, point: int | None = None) -> None:
-        """Count again; a new rate begins where `point` (an iteration) is given."""
+        """Count again; with `point` (an iteration) given, a new rate begins there."""
+        # Points of a curve are what rates are averaged between; a pause to save is none.
         if point is not None:
             self._spent, self._iteration = 0.0, point
         self._started = self._now()
 
     @property
     def spent(self) -> float:
-        """Seconds since the last point, while it is paused."""
+        """Seconds counted since the last point; complete while the clock is paused."""
         return self._spent
 
     def rate(self, iteration: int, running: bool = False) -> float:
-        """Images a second since the last point; `running` while it has not been paused."""
+        """Images a second since the last point; `running` adds the time since the last start."""
+        # While it runs no device is waited for, so on a GPU the rate is that of queued steps.
         spent = self._spent + (self._now() - self._started if running else 0.0)
         return (iteration - self._iteration) * self._images / spent if spent > 0 else 0.0

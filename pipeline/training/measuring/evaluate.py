@@ -1,5 +1,4 @@
-"""Exact evaluation: each image counts once on any number of workers, and the same bytes come out
-(Sec. 4.2).
+"""Exact evaluation: each image counts once, the same bytes on any number of workers (Sec. 4.2).
 
 Batches have fixed borders and go to ranks in turn; per-batch counts and loss sums are gathered and
 added in one order. The view is the single original image; batch norm uses running statistics.
@@ -21,7 +20,7 @@ from pipeline.training.step.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class Score:
-    """`wrong` of `count` images, and their mean cross-entropy in nats."""
+    """`wrong` of a split's `count` images, and `loss`, their mean cross-entropy in nats."""
 
     wrong: int
     count: int
@@ -29,18 +28,20 @@ class Score:
 
     @property
     def top1_err(self) -> float:
-        """Percent error."""
+        """The top-1 error in percent."""
         return 100 * self.wrong / self.count
 
 
 def batch_count(images: Views) -> int:
-    """Batches in a split; the last one may be short."""
+    """The number of batches in a split; the last one may be short, and nothing is padded."""
     return -(-len(images) // images.batch_size)
 
 
 def own_batches(images: Views, process_group: ProcessGroup) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The batches of a split that fall to this rank: number, views [n, 3, side, side] and labels
-    [n].
+    """This rank's batches of a split: number, views [n, 3, side, side] and labels [n].
+
+    Rank r takes batches r, r + world_size, ...; where a batch begins does not depend on the world
+    size, because a batch of another size may round its logits otherwise.
     """
     return images.batches(range(process_group.rank, batch_count(images), process_group.world_size))
 
@@ -49,15 +50,20 @@ def own_batches(images: Views, process_group: ProcessGroup) -> Iterator[tuple[in
 def evaluate(
     network: ResNet, images: Views, precision: Precision, process_group: ProcessGroup
 ) -> Score:
-    """Score a network on a split, over all ranks."""
+    """Score a network on a split; all ranks take part and get the same score."""
+    # Running statistics, so that an image's logits do not depend on the others of its batch.
     network.eval()
+    # A row for each batch of the whole split; this rank fills its own, the others' stay zero.
     sums = torch.zeros(batch_count(images), 2, dtype=torch.float64, device=process_group.device)
     for number, x, labels in own_batches(images, process_group):
         with autocast(precision, x.device):
             logits = network(x)
+        # Counts and losses stay on the device: no batch is a synchronisation point.
         logits = logits.float()
         sums[number, 0] = (logits.argmax(1) != labels).sum()
         sums[number, 1] = F.cross_entropy(logits, labels, reduction="sum")
+    # Gather the rows and add them in the order of batches on the host, the same on every rank: the
+    # one synchronisation point.
     wrong, loss = (
         sum(column) for column in zip(*process_group.sum_disjoint(sums).tolist(), strict=True)
     )

@@ -1,5 +1,4 @@
-"""How the paper tests finished ImageNet networks: centre crop, ten crops, and fully convolutional
-at several scales.
+"""How the paper tests finished ImageNet networks: centre crop, ten crops and multi-scale.
 
 Ten crops (Tables 2 and 3): "the standard 10-crop testing [21]"; softmax scores are averaged, as the
 authors' released code does. Multi-scale (Table 4): "the fully-convolutional form as in [41, 13],
@@ -7,6 +6,9 @@ and average the scores at multiple scales (images are resized such that the shor
 256, 384, 480, 640})"; here softmax at each place, mean over places, then over scales, without
 mirror images, which the paper does not mention. Each photograph counts once on any number of
 workers.
+
+Photographs are decoded and cut into views in threads on the CPU, scored on the device, and only
+counts of errors are exchanged.
 """
 
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ from pipeline.training.step.process_group import ProcessGroup
 BATCH = 50
 """Photographs that are decoded, and handed to a worker, together."""
 PIXELS = 64 * 224 * 224
-"""At most so many go through the network at once, of one photograph at the least."""
+"""Pixels that go through the network at once, unless a single view has more: bounds its memory."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,27 @@ class Errors:
 
 
 class Scorer:
-    """A protocol's softmax scores of photographs: its views, made on the CPU, and what a network
-    says of them.
-    """
+    """A protocol for one experiment: a photograph's views, and a network's mean scores of them."""
 
     def __init__(
         self, protocol: Protocol, experiment: Experiment, photos: Photos, device: torch.device
     ) -> None:
         self.protocol, self.experiment = protocol, experiment
-        self.looks = (experiment.crop, experiment.test_side, experiment.test_sides)
-        """What its views depend on, besides the photograph."""
+        self.view_key = (experiment.crop, experiment.test_side, experiment.test_sides)
+        """What the views depend on besides the photograph: scorers of one key can share them."""
+        # Views of multi-scale have any size, so their mean image is the average over all places.
         self.normalise = Normaliser.of(
             experiment, photos, device, 1 if protocol == "multi_scale" else experiment.crop
         )
         self.places = layout(experiment, image_size=experiment.crop).blocks[-1].convs[-1].size_out
-        """Side of the last map for a crop: what the global average pool sees."""
+        """Side of the last map for a crop, in places: what the global average pool sees."""
 
     def views(self, content: bytes) -> list[NDArray[np.uint8]]:
-        """What is looked at of a photograph: squares, or the whole of it at each scale."""
+        """A photograph's views [height, width, 3]: crops, or all of it at each scale.
+
+        `content` is the encoded photograph. Threads call this, so nothing is written to `self`.
+        """
+        # Decoded in full size once; each view is cut from it and resized in one step.
         image = decode(content)
         experiment = self.experiment
         match self.protocol:
@@ -71,30 +76,36 @@ class Scorer:
                     window.of(image)
                     for window in ten_windows(image.size, experiment.test_side, experiment.crop)
                 ]
+                # The mirror images of the four corners and the centre are the other five.
                 return views + [view[:, ::-1] for view in views]
             case "multi_scale":
                 return [whole(image, side) for side in experiment.test_sides]
 
     def scores(self, network: ResNet, views: list[list[NDArray[np.uint8]]]) -> Tensor:
-        """Mean softmax scores [n, classes] float64 of photographs by their views."""
-        flat = [view for one in views for view in one]
-        found: dict[int, Tensor] = {}
-        for chosen in _alike(flat):
-            x = self.normalise(np.stack([flat[number] for number in chosen]))
+        """Mean softmax scores [n, classes] float64 of n photographs, each given by its views."""
+        # Score views of one shape together, whichever photograph they are of.
+        flat = [view for photo_views in views for view in photo_views]
+        view_scores: dict[int, Tensor] = {}
+        for numbers in _same_shape_batches(flat):
+            x = self.normalise(np.stack([flat[number] for number in numbers]))
             with autocast(self.experiment.precision, x.device):
                 logits = network.dense(x, self.places)
+            # Softmax at each place, then the mean over places; a crop has a single place.
             mean = logits.float().softmax(1).double().mean((2, 3))
-            found |= dict(zip(chosen, mean, strict=True))
-        each = len(views[0])
+            view_scores |= dict(zip(numbers, mean, strict=True))
+
+        # Put views back in order and take each photograph's mean. All have equally many views.
+        views_each = len(views[0])
         return (
-            torch.stack([found[number] for number in range(len(flat))])
-            .unflatten(0, (-1, each))
+            torch.stack([view_scores[number] for number in range(len(flat))])
+            .unflatten(0, (-1, views_each))
             .mean(1)
         )
 
 
-def _alike(views: list[NDArray[np.uint8]]) -> Iterator[list[int]]:
-    """Numbers of views of one shape that fit through the network together."""
+def _same_shape_batches(views: list[NDArray[np.uint8]]) -> Iterator[list[int]]:
+    """Numbers of views of one shape, at most `PIXELS` of them at a time (or a single view)."""
+    # In order of first appearance, which depends on the batch of photographs alone.
     shapes: dict[tuple[int, ...], list[int]] = {}
     for number, view in enumerate(views):
         shapes.setdefault(view.shape, []).append(number)
@@ -113,11 +124,11 @@ def errors_of(
     process_group: ProcessGroup,
     threads: int,
 ) -> Errors:
-    """A network's errors on the test split under a protocol; of several, those of the mean of their
-    scores (Table 5).
+    """A network's errors on the test split under a protocol; all ranks take part.
 
-    Photographs of fixed borders go to the ranks in turn, and what is counted is added up: exact on
-    any number of workers.
+    Of several networks (an ensemble, Table 5) the scores are averaged; `experiments` are theirs, in
+    the same order, and `threads` decode. Batches of fixed borders go to the ranks in turn, and what
+    is counted is added up: exact on any number of workers.
     """
     for network in networks:
         network.eval()
@@ -125,37 +136,48 @@ def errors_of(
         Scorer(protocol, experiment, photos, process_group.device) for experiment in experiments
     ]
     split, batches = photos.test, -(-len(photos.test) // BATCH)
+    # A row of [not first, not among five] for each batch; this rank fills its own.
     wrong = torch.zeros(batches, 2, dtype=torch.float64, device=process_group.device)
 
+    # In a thread: decode a photograph once, however many networks of an ensemble look at it.
     def view(sample: int) -> Any:
-        content, made = split.encoded(sample), dict[Any, Any]()
-        for scorer in scorers:  # networks of an ensemble that look alike share their views
-            if scorer.looks not in made:
-                made[scorer.looks] = scorer.views(content)
-        return made
+        content, views_by_key = split.encoded(sample), dict[Any, Any]()
+        for scorer in scorers:
+            if scorer.view_key not in views_by_key:
+                views_by_key[scorer.view_key] = scorer.views(content)
+        return views_by_key
 
-    own = range(process_group.rank, batches, process_group.world_size)
-    for number, ids, views in decoded_ahead(own, range(len(split)), BATCH, view, threads):
+    # Score this rank's batches while the next one is decoded.
+    own_batches = range(process_group.rank, batches, process_group.world_size)
+    for number, ids, views in decoded_ahead(own_batches, range(len(split)), BATCH, view, threads):
         parts = [
-            scorer.scores(network, [one[scorer.looks] for one in views])
+            scorer.scores(network, [views_by_key[scorer.view_key] for views_by_key in views])
             for scorer, network in zip(scorers, networks, strict=True)
         ]
+        # An ensemble's score is the mean of its networks' softmax scores.
         scores = torch.stack(parts).mean(0)
         labels = torch.from_numpy(split.labels[ids].astype(np.int64)).to(scores.device)
         wrong[number] = misses(scores, labels)
-    first, five = process_group.sum_disjoint(wrong).sum(0).tolist()
-    return Errors(100 * first / len(split), 100 * five / len(split), len(split))
+
+    # Add all ranks' counts up: integers in float64, so exact. A synchronisation point.
+    top1_misses, top5_misses = process_group.sum_disjoint(wrong).sum(0).tolist()
+    return Errors(100 * top1_misses / len(split), 100 * top5_misses / len(split), len(split))
 
 
 def misses(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many of `scores` [n, classes] have another class first, and how many have not theirs
-    among five: float64 [2].
+    """How many photographs miss their class at top 1, and how many at top 5: float64 [2].
 
-    Of classes that score alike the one with the lower number comes first; a score that is no number
-    is a miss.
+    `scores` are [n, classes], `labels` [n]. Of equal scores the class with the lower number comes
+    first; a score that is not finite comes before all others, so a broken network misses.
     """
-    own = scores.gather(1, labels[:, None])
-    numbers = torch.arange(scores.shape[1], device=scores.device)
-    before = (scores > own) | ((scores == own) & (numbers < labels[:, None])) | ~scores.isfinite()
+    # Count the classes that come before a photograph's own, instead of sorting: a sort may break
+    # ties differently on another device.
+    label_scores = scores.gather(1, labels[:, None])
+    classes = torch.arange(scores.shape[1], device=scores.device)
+    before = (
+        (scores > label_scores)
+        | ((scores == label_scores) & (classes < labels[:, None]))
+        | ~scores.isfinite()
+    )
     rank = before.sum(1)
     return torch.stack([(rank >= 1).sum(), (rank >= 5).sum()]).double()

@@ -1,12 +1,11 @@
-"""How signals travel: each layer's forward variance and gradient norm, at the start of training and
-at its milestones.
+"""How signals travel: each layer's forward variance and gradient norm, at a run's milestones.
 
 Sec. 1 and 4.1: batch norm "ensures forward propagated signals to have non-zero variances", and "the
 backward propagated gradients exhibit healthy norms". The paper shows no figure of it and does not
 say how it was measured. Our reading: the first batch-norm group of the mini-batch that is trained
 on next, in training mode; the variance of a layer's response (as Figure 7 has it) over images,
-channels and places; the Euclidean norm of the loss's gradient by the layer's weights. Nothing that
-is trained is touched.
+channels and places; the Euclidean norm of the loss's gradient by the layer's weights. Weights,
+momentum and running statistics stay as they are.
 """
 
 from dataclasses import replace
@@ -24,22 +23,31 @@ from pipeline.training.step.train_state import TrainState
 def signals(
     train_state: TrainState, batch: tuple[Tensor, Tensor], iteration: int
 ) -> list[LayerValues]:
-    """Both quantities for every convolution of the main path, on the first group of `batch`
-    (images, labels).
+    """Both quantities for every convolution of the main path, on the first group of a batch.
+
+    `batch` is (images [n, 3, side, side], labels [n]). Rank 0 alone calls it, since its first group
+    is the batch's, whatever the world size. A synchronisation point.
     """
+    # Take the first batch-norm group: exactly the pass that the next iteration begins with.
     experiment, network = train_state.experiment, train_state.network
     layers = list(main_path(layout(experiment)))
     x, labels = (part[: experiment.bn_group] for part in batch)
     network.train()
+
+    # Run forward and backward, without a step. What this leaves in the gradients and the group's
+    # statistics is scratch space that the next iteration overwrites.
     with (
-        responses_watched(network, layers) as seen,
+        responses_watched(network, layers) as response_sums,
         autocast(experiment.precision, x.device),
     ):
         train_state.forward_backward_group(x, labels)
-    count, total, squares = torch.stack([seen[name] for name in layers]).T
+
+    # Forward: the variance of each response.
+    count, total, squares = torch.stack([response_sums[name] for name in layers]).T
     variances = (squares / count - (total / count) ** 2).clamp(min=0)
-    # The group's loss is divided by the number of groups, so that groups add up to the batch:
-    # undone here.
+
+    # Backward: the norm of each weight's gradient. The group's loss was divided by the number of
+    # groups, so that groups add up to the batch: undone here.
     norms = [
         _gradient(network.get_parameter(f"{name}.weight")).norm() * experiment.groups
         for name in layers
@@ -49,5 +57,7 @@ def signals(
 
 
 def _gradient(weight: Tensor) -> Tensor:
-    assert weight.grad is not None  # a view of the trainee's flat gradients
+    # Never None: TrainState makes it a view of its flat gradient vector. float64 keeps the sum of
+    # many small squares accurate.
+    assert weight.grad is not None
     return weight.grad.double()

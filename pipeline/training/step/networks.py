@@ -1,6 +1,6 @@
-"""The networks of the paper as one torch module, built from a row's layer list (Sec. 3.3, 4.1, 4.2;
-Figures 2, 3, 5).
+"""The paper's networks as one torch module built from a layer list (Sec. 3.3, 4.1, 4.2).
 
+Figures 2, 3 and 5 show them; `pipeline.recipe.layers.layout` is the list, made from a row alone.
 Plain or residual, basic or bottleneck, shortcuts A, B or C, batch norm or none: all are values of
 the layout, none is a class of its own. State-dict names are torchvision's. Training and checkpoints
 live elsewhere.
@@ -23,18 +23,19 @@ INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "xavier": nn.init.xavier_normal_,
     "gaussian_0.01": lambda weight: nn.init.normal_(weight, std=0.01),
 }
+"""Fills a weight in place, by the name that a row's `initialisation` has."""
 
 
 class GroupBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that leaves its running statistics alone in training.
 
     A training pass writes the group's mean and unbiased variance into `group_mean` and `group_var`
-    (shape [channels]), so that the train loop can average them over all groups of an iteration and
-    update the running ones once.
+    (shape [channels]), so that `TrainState` can average them over all groups of an iteration and
+    update the running ones once: after every iteration all ranks hold the same statistics.
 
-    With `group_size` set, a pass is of several groups, one after the other in the batch: each is
-    normalised by its own statistics, and `group_mean` and `group_var` are their means over the
-    groups.
+    With `group_size` (in images) set, a pass has several groups, one after the other in the batch:
+    each is normalised by its own statistics, and `group_mean` and `group_var` become their means
+    over the groups.
     """
 
     group_mean: Tensor
@@ -43,6 +44,7 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__(channels, eps=eps)
+        # Not persistent: they are scratch space of one iteration, no part of a checkpoint.
         self.register_buffer("group_mean", torch.zeros(channels), persistent=False)
         self.register_buffer("group_var", torch.ones(channels), persistent=False)
 
@@ -53,29 +55,30 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
             )
         if self.group_size is None or len(x) == self.group_size:
             return self._group(x, 1)
-        # Groups are slices of x, whatever its memory format: only their outputs are copied, into
-        # one.
+        # Groups are slices of x, whatever its memory format: only their outputs are copied.
         return torch.cat(
             [self._group(part, number) for number, part in enumerate(x.split(self.group_size), 1)]
         )
 
     def _group(self, x: Tensor, number: int) -> Tensor:
-        """The pass's `number`th group, normalised; its statistics join the mean of those before it."""
-        # With momentum 1 the "running" update is a copy of this group's statistics, at no extra
-        # cost.
+        """Normalise the `number`th group (from 1) of a pass and average its statistics in."""
+        # F.batch_norm updates "running" statistics by momentum. With 1 / number that is the mean of
+        # the groups so far, and for the first a copy: statistics at no extra pass over x.
         return F.batch_norm(
             x, self.group_mean, self.group_var, self.weight, self.bias, True, 1.0 / number, self.eps
         )
 
 
 class Block(nn.Module):
-    """A building block of two (basic) or three (bottleneck) convolutions; ReLU after the addition
-    (Figure 2).
+    """A building block of two (basic) or three (bottleneck) convolutions and its shortcut.
+
+    ReLU comes after the addition (Figure 2).
     """
 
     def __init__(self, plan: BlockLayout, bn_eps: float) -> None:
         super().__init__()
         self.plan = plan
+        # The names are torchvision's: conv1, bn1, conv2, ..., downsample.0, downsample.1.
         for number, conv in enumerate(plan.convs, 1):
             self.add_module(f"conv{number}", _convolution(conv))
             self.add_module(f"bn{number}", _norm(conv, bn_eps))
@@ -86,6 +89,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out, count = x, len(self.plan.convs)
+        # ReLU works in place to save memory: the backward pass needs its output alone.
         for number in range(1, count + 1):
             out = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(out))
             if number < count:
@@ -93,8 +97,9 @@ class Block(nn.Module):
         return F.relu(self.add_shortcut(out, x), inplace=True)
 
     def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
-        """`out` [N, C', H', W'] plus the block's input [N, C, H, W] by its kind of shortcut (Sec.
-        3.2, 3.3).
+        """Add the shortcut from the block's input x [N, C, H, W] to `out` [N, C', H', W'].
+
+        The four kinds are those of Sec. 3.2 and 3.3; `none` is a plain network's.
         """
         match self.plan.shortcut:
             case "none":
@@ -104,26 +109,30 @@ class Block(nn.Module):
             case "projection":
                 return out + self.downsample(x)
             case "pad":
-                # A 1x1 average pool is the subsampling `::stride`, but goes backward in one pass
-                # instead of several.
-                kept = F.avg_pool2d(x, 1, self.plan.stride)
+                # A 1x1 average pool is the subsampling `::stride`, but its backward is one pass
+                # over the gradient instead of several.
+                subsampled = F.avg_pool2d(x, 1, self.plan.stride)
+                # Option A: the new channels come last and are zero. No parameter is added.
                 extra = self.plan.convs[-1].channels_out - self.plan.convs[0].channels_in
-                return out + F.pad(kept, (0, 0, 0, 0, 0, extra))
+                return out + F.pad(subsampled, (0, 0, 0, 0, 0, extra))
 
 
 class ResNet(nn.Module):
     """A network of the paper, plain or residual.
 
     Input [N, 3, side, side] float, output logits [N, classes]. The networks are fully convolutional
-    up to the global average pool, so other sides than the row's work too.
+    up to the global average pool, so other sides than the row's work too. `classes` replaces the
+    number that the row's family has.
     """
 
     def __init__(self, experiment: Experiment, classes: int | None = None) -> None:
         super().__init__()
         plan = layout(experiment, classes=classes)
+        # The stem: 3x3 for CIFAR; 7x7 with stride 2 and a max pool for ImageNet.
         self.conv1 = _convolution(plan.stem)
         self.bn1 = _norm(plan.stem, experiment.bn_eps)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if plan.max_pool else nn.Identity()
+        # The stages, one for each size of the maps: three for CIFAR, four for ImageNet.
         self.stages = [f"layer{index}" for index in range(1, len(plan.stages) + 1)]
         for name, stage in zip(self.stages, plan.stages, strict=True):
             self.add_module(
@@ -142,9 +151,11 @@ class ResNet(nn.Module):
         return x
 
     def dense(self, x: Tensor, places: int) -> Tensor:
-        """Logits [N, classes, height, width] of the fully convolutional form: an average pool of
-        `places` by `places` with stride 1, and the classifier as a 1x1 convolution (Sec. 3.4:
-        "fully-convolutional form as in [41, 13]").
+        """Logits [N, classes, height, width] of the "fully-convolutional form" (Sec. 3.4).
+
+        An average pool of `places` by `places` with stride 1 takes the place of the global one, and
+        the classifier is a 1x1 convolution. Where the last map is `places` wide, as it is for the
+        row's crop, this is `forward` with height and width 1.
         """
         weight = self.fc.weight[:, :, None, None]
         return F.conv2d(F.avg_pool2d(self.maps(x), places, stride=1), weight, self.fc.bias)
@@ -154,11 +165,14 @@ def build_network(experiment: Experiment, seed: int, classes: int | None = None)
     """The row's network on the CPU with the row's initialisation, a function of `seed` alone.
 
     Convolutions and the classifier get the row's distribution, biases zero, batch norm gamma 1 and
-    beta 0.
+    beta 0. The process's random state is left as it was.
     """
     initialise = INITIALISATIONS[experiment.initialisation]
+    # Always on the CPU and in the order of the modules: another order, or a device's generator,
+    # would draw other weights from the same seed.
     with torch.random.fork_rng(devices=[]):
         network = ResNet(experiment, classes)
+        # Seeded only now, because torch's own initialisation has drawn random numbers as well.
         torch.manual_seed(seed)
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -169,6 +183,7 @@ def build_network(experiment: Experiment, seed: int, classes: int | None = None)
 
 
 def _convolution(conv: Conv) -> nn.Conv2d:
+    # A bias before a norm would be subtracted again with the mean.
     return nn.Conv2d(
         conv.channels_in,
         conv.channels_out,

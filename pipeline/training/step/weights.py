@@ -1,8 +1,8 @@
 """Weights as safetensors that know which architecture they are for.
 
-A file of ours carries its architecture in the header. A foreign file in torchvision's layout is
-described by its tensor names and shapes; what shapes cannot tell (plain or option A, v1 or v1.5) is
-never guessed. Pickles are never loaded.
+A file that this project wrote carries its architecture in the header. A foreign file in
+torchvision's layout is described by its tensor names and shapes; what shapes cannot tell (plain or
+option A, v1 or v1.5) is never guessed. Pickles are never loaded.
 """
 
 from collections.abc import Mapping
@@ -20,16 +20,18 @@ from pipeline.recipe.experiments import Experiment
 
 FORMAT = "resnet-repro/weights/1"
 HEADER = "resnet-repro"
+"""The one key of the file's metadata; its value is JSON with `FORMAT` and the architecture."""
 
 
 def architecture(experiment: Experiment, classes: int) -> dict[str, Any]:
-    """What has to agree before weights may be loaded."""
+    """What has to agree before weights may be loaded into the network of `experiment`."""
     return {
         "family": experiment.family,
         "depth": experiment.depth,
         "block": experiment.block,
         "shortcut": experiment.shortcut,
         "norm": experiment.norm,
+        # Basic blocks have no 1x1 that could stride, so what their row says must not matter.
         "bottleneck_stride": experiment.bottleneck_stride
         if experiment.block == "bottleneck"
         else None,
@@ -38,39 +40,50 @@ def architecture(experiment: Experiment, classes: int) -> dict[str, Any]:
 
 
 def weights_bytes(state: Mapping[str, Tensor], experiment: Experiment, classes: int) -> bytes:
-    """A network's state dict (contiguous, on the CPU) with its architecture in the header."""
+    """A state dict as a safetensors file with the architecture in its header.
+
+    The same state gives the same bytes in every process; tensors on a device are copied to the CPU
+    (a synchronisation point).
+    """
+    # Contiguous, because a network in training has channels-last views of one flat vector as its
+    # weights, and safetensors refuses those.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     about = {
         "format": FORMAT,
         "experiment": experiment.name,
         "architecture": architecture(experiment, classes),
     }
-    # One entry, because safetensors writes several in an order that changes from process to
-    # process.
+    # One entry, because safetensors writes several in an order that differs between processes.
     return save(tensors, metadata={HEADER: dumps(about, sort_keys=True)})
 
 
 def load_weights(
     network: nn.Module, experiment: Experiment, classes: int, content: bytes, where: str
 ) -> None:
-    """Load a safetensors file's bytes into a network of `experiment`; `where` names the file in
-    messages.
+    """Load a safetensors file's bytes, `content`, into a network of `experiment`.
+
+    `where` names the file in messages.
 
     Raises:
         InputError: not safetensors, or the weights are for another architecture (says which field
             differs).
     """
     tensors, header = read_tensors(content, where)
-    wanted = architecture(experiment, classes)
+
+    # Compare architectures first: "these weights are 56 layers deep" tells a user more than the
+    # first tensor of an unexpected shape. A field that a foreign file does not tell agrees.
+    expected = architecture(experiment, classes)
     about = loads(header.get(HEADER, "{}"))
-    found = about["architecture"] if about.get("format") == FORMAT else _described(tensors)
-    for field, mine in wanted.items():
-        theirs = found.get(field, mine)
-        if theirs != mine:
+    stored = about["architecture"] if about.get("format") == FORMAT else _described(tensors)
+    for field, value in expected.items():
+        stored_value = stored.get(field, value)
+        if stored_value != value:
             raise InputError(
-                f"{where}: these weights are {_say(field, theirs)}, {experiment.name} is "
-                f"{_say(field, mine)}"
+                f"{where}: these weights are {_say(field, stored_value)}, {experiment.name} is "
+                f"{_say(field, value)}"
             )
+
+    # Then every name, shape and type, so that nothing is loaded in part.
     problem = _first_mismatch(network, tensors)
     if problem:
         raise InputError(f"{where}: {problem}; these weights are not for {experiment.name}")
@@ -78,28 +91,29 @@ def load_weights(
 
 
 def torch_file_bytes(content: bytes, where: str) -> bytes:
-    """A file that torch saved, of named tensors alone, as safetensors; nothing in it is run
-    (`weights_only`).
+    """A `.pth` file of named tensors as safetensors; no code in it is run (`weights_only`).
 
     Raises:
-        InputError: it holds anything else.
+        InputError: it holds anything but named tensors.
     """
     try:
         tensors = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
         named = {str(name): tensor.contiguous() for name, tensor in tensors.items()}
         return save(named)
-    except Exception as error:  # whatever a foreign file makes of the reader
+    # Everything is caught, because a foreign file can make the reader raise anything.
+    except Exception as error:
         raise InputError(f"{where}: not a file of named tensors ({first_line(error)})") from error
 
 
 def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file.
+    """Tensors (on the CPU) and metadata of a safetensors file; `where` names it in messages.
 
     Raises:
         InputError: the bytes are something else (a pickle, for one, which is never loaded).
     """
     try:
         tensors = load(content)
+        # `load` does not return the metadata: it is in the JSON header, after its size (8 bytes).
         size = int.from_bytes(content[:8], "little")
         return tensors, loads(content[8 : 8 + size]).get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError) as error:
@@ -109,20 +123,24 @@ def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[st
 
 
 def _described(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The architecture of a foreign file as far as names and shapes tell; 'unknown' where they
-    cannot.
-    """
+    """The architecture of a foreign file as far as its tensors' names tell, or 'unknown'."""
+    # Count blocks in torchvision's names: `layer2.0.conv1.weight` is in block 0 of stage 2.
     stages = sorted({name.split(".")[0] for name in tensors if name.startswith("layer")})
     blocks = [
         len({name.split(".")[1] for name in tensors if name.startswith(f"{stage}.")})
         for stage in stages
     ]
+
+    # Tell the block by its third convolution, and the shortcut by how many blocks project: all of
+    # them (C), or only the first of each stage (B). Plain and option A have no shortcut weights.
     bottleneck = any(".conv3." in name for name in tensors)
     projections = len({name.split(".downsample")[0] for name in tensors if ".downsample." in name})
     if not projections:
         shortcut = "unknown (plain or option A)"
     else:
         shortcut = "C" if projections == sum(blocks) else "B"
+
+    # torchvision's bottlenecks stride in the 3x3; depth counts the stem and the classifier too.
     return {
         "family": "cifar" if len(stages) == 3 else "imagenet",
         "depth": 2 + (3 if bottleneck else 2) * sum(blocks),
@@ -133,20 +151,23 @@ def _described(tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _first_mismatch(network: nn.Module, tensors: dict[str, Tensor]) -> str:
-    mine = network.state_dict()
-    for name in sorted(mine.keys() | tensors.keys()):
+    """How `tensors` differ from a network's state in name, shape or type; empty if they fit."""
+    expected = network.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             return f"{name} is missing"
-        if name not in mine:
+        if name not in expected:
             return f"{name} has no place in the network"
-        if mine[name].shape != tensors[name].shape:
-            return f"{name} is {list(tensors[name].shape)}, not {list(mine[name].shape)}"
-        if mine[name].dtype != tensors[name].dtype and tensors[name].dtype != torch.float64:
-            return f"{name} is {tensors[name].dtype}, not {mine[name].dtype}"
+        if expected[name].shape != tensors[name].shape:
+            return f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
+        # float64 may stand for the network's type: `load_state_dict` rounds it.
+        if expected[name].dtype != tensors[name].dtype and tensors[name].dtype != torch.float64:
+            return f"{name} is {tensors[name].dtype}, not {expected[name].dtype}"
     return ""
 
 
 def _say(field: str, value: Any) -> str:
+    """An architecture's field in words, to end "these weights are ..."."""
     if field == "shortcut":
         return {"none": "plain (no shortcuts)"}.get(value, f"option {value}")
     if field == "bottleneck_stride":

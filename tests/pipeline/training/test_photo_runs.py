@@ -25,8 +25,9 @@ from tests.pipeline.training.several_workers import trained_by
 from tests.pipeline.training.test_loop import DyingStorage, Killed
 
 CPU = torch.device("cpu")
-TINY = replace(EXPERIMENTS["resnet18"], crop=32, scale=(32, 40), test_side=36, test_sides=(32, 40), bn_group=4,
-               global_batch_size=8, statistics_images=16, iterations=6, lr_drops=(3, 5), eval_every=3)  # fmt: skip
+TINY = replace(EXPERIMENTS["resnet18"], crop=32, scale=(32, 40), test_side=36, test_sides=(32, 40),
+               bn_group=4, global_batch_size=8, statistics_images=16,
+               iterations=6, lr_drops=(3, 5), eval_every=3)  # fmt: skip
 
 
 def photographs_in(storage: Storage, place: Path) -> Photos:

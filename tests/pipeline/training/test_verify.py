@@ -32,7 +32,7 @@ HERE = Attempt(provenance={"hardware": "one CPU", "commit": "a" * 40})
 
 @pytest.fixture
 def finished(storage: Storage) -> Storage:
-    """The digits and a finished run of three attempts, with checkpoints at 15, 20, 23, 27 and 30."""
+    """The digits and a finished run of three attempts; checkpoints at 15, 20, 23, 27 and 30."""
     start_run(storage, RUN, 1)
     for until in (20, 27, None):
         train(RUN, digits_once(), storage, single_process(), replace(RARELY, until=until), HERE)

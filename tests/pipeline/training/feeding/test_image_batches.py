@@ -1,4 +1,4 @@
-"""Pad, crop and flip against a plain loop; means from the training part alone; halves of a batch."""
+"""Pad, crop and flip against a plain loop; means of the training part alone; halves of a batch."""
 
 from dataclasses import replace
 from hashlib import blake2b

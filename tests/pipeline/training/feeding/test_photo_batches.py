@@ -37,8 +37,9 @@ from tests.pipeline.data.photographs import as_parquet, ingested, photograph, pi
 
 CPU = torch.device("cpu")
 ROW = EXPERIMENTS["resnet18"]
-SMALL = replace(ROW, crop=32, scale=(32, 50), test_side=40, test_sides=(32, 48), global_batch_size=8, bn_group=4,
-                statistics_images=8, iterations=30, lr_drops=(15, 23), eval_every=10)  # fmt: skip
+SMALL = replace(ROW, crop=32, scale=(32, 50), test_side=40, test_sides=(32, 48),
+                global_batch_size=8, bn_group=4, statistics_images=8,
+                iterations=30, lr_drops=(15, 23), eval_every=10)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def test_views_do_not_depend_on_threads_workers_or_the_way_there(photos: Photos)
     with closing(training_feed(run, photos, single_process(), threads=5)) as feed:
         for iteration in (4, 0, 1, 1, 5, 2):  # as a resumed run and its signals may ask
             assert torch.equal(feed.batch(iteration)[0], whole[iteration])
-        assert isinstance(feed, PhotoFeed) and len(feed.coming) == AHEAD + 1
+        assert isinstance(feed, PhotoFeed) and len(feed.pending) == AHEAD + 1
     for rank in range(2):
         with closing(training_feed(run, photos, ProcessGroup(rank, 2, CPU), threads=2)) as feed:
             assert torch.equal(feed.batch(3)[0], whole[3][4 * rank : 4 * rank + 4])
@@ -165,7 +166,7 @@ def test_views_do_not_depend_on_threads_workers_or_the_way_there(photos: Photos)
 def test_nothing_is_decoded_beyond_the_last_iteration(photos: Photos) -> None:
     with closing(training_feed(run_on(photos), photos, single_process(), threads=2)) as feed:
         feed.batch(29)
-        assert isinstance(feed, PhotoFeed) and max(feed.coming) == 30
+        assert isinstance(feed, PhotoFeed) and max(feed.pending) == 30
         assert (
             len(feed.batch(45)[0]) == 8
         )  # but what is asked for, as averaged statistics may, is there

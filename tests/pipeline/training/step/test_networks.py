@@ -66,7 +66,7 @@ def test_a_plain_block_adds_nothing() -> None:
 
 
 def test_relu_comes_after_the_addition() -> None:
-    """With all weights zero the residual is zero, so a block is the ReLU of its input (Figure 2)."""
+    """With all weights zero the residual is zero: a block is the ReLU of its input (Figure 2)."""
     block = Block(layout(EXPERIMENTS["resnet20"]).stages[0][1], 1e-5).eval()
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
