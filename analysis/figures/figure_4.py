@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
-from analysis.figures.figures_1_and_6 import canvas, draw_curve, iteration_axis, label_ends, settle
+from analysis.figures.curve_axes import canvas, draw_curve, iteration_axis, label_ends
 from analysis.paper import reported
 from analysis.studies.curves import curve
 from analysis.studies.studies import Study
@@ -56,7 +56,7 @@ def figure_4(study: Study) -> Figure:
         figure.legend(
             entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries)
         )
-        settle(figure)
+        style.settle(figure)
     return figure
 
 

@@ -60,8 +60,7 @@ def figure_7(study: Study) -> Figure:
         for ax, panel in zip(figure.subplots(2, 1), PANELS, strict=True):
             _draw(ax, study, panel)
         _key(figure, study)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        style.settle(figure)
     return figure
 
 

@@ -8,16 +8,15 @@ or written here.
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
+from analysis.figures.curve_axes import canvas, draw_curve, iteration_axis, label_ends
 from analysis.paper import reported
 from analysis.paper.reported import PAPER_ITERATIONS
 from analysis.studies.curves import curve
@@ -146,12 +145,6 @@ def y_limit(study: Study, panels: tuple[CurvePanel, ...]) -> float:
     return min(100.0, 20.0 * ceil(highest / 20))
 
 
-def canvas(panels: int, inches: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels side by side."""
-    figure = Figure(figsize=inches, layout=ConstrainedLayoutEngine(wspace=0.07))
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
-
-
 def _canvas(
     study: Study, panels: tuple[CurvePanel, ...], inches: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
@@ -168,21 +161,6 @@ def _frame_axes(ax: Axes, study: Study, panel: CurvePanel, limit: float) -> None
     ax.set(xlim=(panel.start * total, total), ylim=(0, limit))
     ax.set_yticks(panel.ticks if limit == PAPER_LIMIT else range(0, int(limit) + 1, 20))
     iteration_axis(ax, total, tick=10_000, most=8)
-
-
-def iteration_axis(ax: Axes, total: int, tick: int, most: int) -> None:
-    """Count ten thousands of iterations as the paper does, a tick each `tick` and `most` of them;
-    few ones as they are.
-    """
-    if total >= tick:
-        ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(tick * ceil(total / (most * tick))))
-        ax.xaxis.set_major_formatter(lambda x, _: f"{x / 10_000:g}")
-        ax.set_xlabel("iter. (1e4)")
-    else:
-        ax.xaxis.set_major_locator(
-            mpl.ticker.MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10])
-        )
-        ax.set_xlabel("iter.")
 
 
 def _draw(ax: Axes, study: Study, panel: CurvePanel) -> None:
@@ -213,48 +191,6 @@ def _draw(ax: Axes, study: Study, panel: CurvePanel) -> None:
     label_ends(ax, {panel.label.format(depth=d): (y, style.COLOURS[d]) for d, y in ends.items()})
 
 
-def draw_curve(ax: Axes, points: pd.DataFrame, colour: str, look: dict[str, Any]) -> None:
-    """A curve of `analysis.studies.curves`: the mean as a line and, of several seeds, a band from
-    the lowest to the highest.
-    """
-    if len(points) and points.n.iloc[0] > 1:
-        ax.fill_between(points.iteration, points.low, points.high, color=colour, **style.BAND)
-    ax.plot(points.iteration, points["mean"], color=colour, **look)
-
-
-def label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:
-    """Name each curve beside its end, outside the axes, moved apart where the ends lie close."""
-    bottom, top = ax.get_ylim()
-    names = sorted(ends, key=lambda name: ends[name][0])
-    wanted = [ends[name][0] - bottom for name in names]
-    places = [
-        bottom + place for place in spread(wanted, gap=0.062 * (top - bottom), top=top - bottom)
-    ]
-    beside = ax.get_yaxis_transform()
-    for name, place in zip(names, places, strict=True):
-        y, colour = ends[name]
-        ax.plot(
-            (1.0, 1.035), (y, place), transform=beside, color=colour, linewidth=1.2, clip_on=False
-        )
-        ax.text(1.045, place, name, transform=beside, va="center", fontsize=9, color=style.INK)
-
-
-def spread(wanted: list[float], gap: float, top: float) -> list[float]:
-    """Places at least `gap` apart, in the same (rising) order, near the wanted ones and not above
-    `top`.
-    """
-    places = list(wanted)
-    for _ in range(200):
-        for low, high in zip(range(len(places) - 1), range(1, len(places)), strict=True):
-            overlap = gap - (places[high] - places[low])
-            if overlap > 1e-9:
-                places[low] -= overlap / 2
-                places[high] += overlap / 2
-        over = max(0.0, places[-1] - top) if places else 0.0
-        places = [max(place - over, gap * i) for i, place in enumerate(places)]
-    return places
-
-
 def _finish(figure: Figure, study: Study, panels: tuple[CurvePanel, ...]) -> None:
     """Add the key of line styles above the panels (the curves are named at their ends) and fix the
     layout.
@@ -272,10 +208,4 @@ def _finish(figure: Figure, study: Study, panels: tuple[CurvePanel, ...]) -> Non
         figure.legend(
             entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries)
         )
-    settle(figure)
-
-
-def settle(figure: Figure) -> None:
-    """Fix the layout: each further drawing would move it by a hair, and the bytes with it."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    style.settle(figure)

@@ -98,8 +98,7 @@ def figure_signals(study: Study) -> Figure:
         for ax in grid[-1]:
             ax.set_xlabel("layer index")
         _key(figure, study)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        style.settle(figure)
     return figure
 
 

@@ -77,6 +77,12 @@ def say(ax: Axes, text: str) -> None:
     )
 
 
+def settle(figure: Figure) -> None:
+    """Fix the layout: each further drawing would move it by a hair, and the bytes with it."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def images(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
     """Figures by name as files, each of every kind."""
     return {

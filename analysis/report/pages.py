@@ -5,6 +5,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+INDEX = "index.html"
+"""The page that a folder of a report opens with."""
+
 TEMPLATES = Path(__file__).parent / "templates"
 SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
 

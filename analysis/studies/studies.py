@@ -134,7 +134,7 @@ def split_studies(frames: Frames) -> list[Study]:
     paper's row, give the run's (ResNet-110 at a warm-up rate of 0.01 is the paper's own, and also
     one of a study that has that rate everywhere). One dataset id means the same pixels, so its
     copies count as official as soon as one of them is. What was asked for within a sweep alone
-    makes no study: it is in `analysis.report.sweep_pages`.
+    makes no study: it is in `analysis.studies.sweeps`.
     """
     studies: list[Study] = []
     for _, of_dataset in frames.runs.groupby("dataset_id"):

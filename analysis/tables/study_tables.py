@@ -8,8 +8,8 @@ import pandas as pd
 
 from analysis.measured.frames import each
 from analysis.studies.studies import Study
-from analysis.tables import table_6 as tables
-from analysis.tables import tables_2_to_5 as protocol_tables
+from analysis.tables import table_6, tables_2_to_5
+from analysis.tables.table_text import to_latex, to_markdown
 
 
 class CountedCell(NamedTuple):
@@ -22,7 +22,7 @@ class CountedCell(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ShownTable:
+class StudyTable:
     """A table: `raw` numbers, `printed` as text whose `numeric` columns are set flush right, and
     notes.
 
@@ -51,8 +51,8 @@ class ShownTable:
         notes = "".join(f"- {note}\n" for note in self.notes)
         return {
             f"{self.name}.csv": self.raw.to_csv(index=False).encode(),
-            f"{self.name}.md": f"# {heading}\n\n{tables.to_markdown(self.printed)}\n{notes}".encode(),
-            f"{self.name}.tex": tables.to_latex(self.printed, heading, self.numeric).encode(),
+            f"{self.name}.md": f"# {heading}\n\n{to_markdown(self.printed)}\n{notes}".encode(),
+            f"{self.name}.tex": to_latex(self.printed, heading, self.numeric).encode(),
         }
 
     def cells(self) -> Iterator[CountedCell]:
@@ -62,52 +62,52 @@ class ShownTable:
                 yield CountedCell(row.n > 0, row.verdict)
 
 
-def study_tables(study: Study) -> list[ShownTable]:
+def study_tables(study: Study) -> list[StudyTable]:
     """Table 6 of a study on small images, Tables 2 to 5 of one on photographs."""
     if study.family == "cifar":
-        raw = tables.table_6(study)
-        shown, notes = tables.printed(raw), tables.notes(study, raw)
+        raw = table_6.table_6(study)
+        shown, notes = table_6.printed(raw), table_6.notes(study, raw)
         return [
-            ShownTable(
+            StudyTable(
                 "table_6",
                 "Table 6",
                 raw,
                 shown,
-                tables.NUMERIC,
+                table_6.NUMERIC,
                 notes,
                 ("error (%)",),
                 raw.experiment.tolist(),
             )
         ]
     made = []
-    for about in protocol_tables.TABLES:
-        raw = protocol_tables.protocol_table(study, about)
-        shown = protocol_tables.printed(raw)
+    for about in tables_2_to_5.TABLES:
+        raw = tables_2_to_5.protocol_table(study, about)
+        shown = tables_2_to_5.printed(raw)
         rows = raw.experiment[raw.measure == "top1"].tolist()  # a peer's is empty
-        notes = protocol_tables.notes(study, raw)
+        notes = tables_2_to_5.notes(study, raw)
         made.append(
-            ShownTable(
+            StudyTable(
                 f"table_{about.number}",
                 f"Table {about.number}",
                 raw,
                 shown,
-                protocol_tables.NUMERIC,
+                tables_2_to_5.NUMERIC,
                 [f"{about.title[0].upper()}{about.title[1:]}.", *notes],
                 tuple(name for name in ("top-1 (%)", "top-5 (%)") if name in shown),
                 rows,
             )
         )
-    fifth = protocol_tables.table_5(study)
+    fifth = tables_2_to_5.table_5(study)
     rows = [""] * len(fifth)
     return [
         *made,
-        ShownTable(
+        StudyTable(
             "table_5",
             "Table 5",
             fifth,
             fifth,
             ("top-5 (%)", "paper, top-5"),
-            [protocol_tables.ENSEMBLES],
+            [tables_2_to_5.ENSEMBLES],
             (),
             rows,
         ),

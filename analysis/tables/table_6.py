@@ -6,7 +6,6 @@ not finish are counted and never averaged; nothing is compared with the paper un
 dataset and recipe.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -19,6 +18,7 @@ from analysis.paper.reported import MARGIN
 from analysis.stats import confidence, percent
 from analysis.studies.run_metrics import FAILED_RUN, MEASURED, NO_RESULT, UNFINISHED_RUN, measure
 from analysis.studies.studies import Study
+from analysis.tables.table_text import MISSING, difference, mean_std_n
 from analysis.verdicts.cells import judge_cell, margin_of
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import TEST_ERR
@@ -27,7 +27,6 @@ PLAIN = ("plain20", "plain32", "plain44", "plain56", "plain110")
 DIGITISED = "digitised from Figure 6, ±0.05 points"
 PLAIN_110 = "the paper gives no number, only > 60 %"
 
-MISSING = "–"
 NUMERIC = ("layers", "params", "error (%)", "95 % interval", "min–max", "paper (%)", "difference")
 """The columns of the printed table that are set flush right."""
 
@@ -142,18 +141,11 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "min–max": [_interval(row.best, row.worst) for row in each(table)],
             "paper (%)": table.paper_printed
             + table.paper_note.map(lambda note: "†" if note == DIGITISED else ""),
-            "difference": [_difference(row) for row in each(table)],
+            "difference": [difference(row) for row in each(table)],
             "verdict": [_verdict(row) for row in each(table)],
             "remarks": [_remarks(row) for row in each(table)],
         }
     )
-
-
-def mean_std_n(mean: float, std: float, n: int) -> str:
-    """`8.75 ± 0.12 (5)`: what was measured of a cell, as text."""
-    if n == 0:
-        return MISSING
-    return f"{mean:.2f} ± {std:.2f} ({n})" if n > 1 else f"{mean:.2f} ({n})"
 
 
 def _interval(low: float, high: float) -> str:
@@ -169,12 +161,6 @@ def _params(measured: float, paper: str) -> str:
     if pd.isna(measured):
         return paper or MISSING
     return f"{measured / 1e6:.2f}M" if measured < 1e6 else f"{measured / 1e6:.1f}M"
-
-
-def _difference(row: Any) -> str:
-    if pd.notna(row.difference):
-        return f"{row.difference:+.2f}".replace("-", "−")
-    return "not comparable" if row.n and not row.comparable else MISSING
 
 
 def _remarks(row: Any) -> str:
@@ -216,46 +202,3 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
     else:
         lines.append(f"Not comparable with the paper: {study.why_not_comparable}.")
     return lines
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """A Markdown table of a frame of text."""
-    heads = list(table.columns)
-    rows = [heads, ["---" for _ in heads], *table.to_numpy().tolist()]
-    return "".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
-    )
-
-
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"\dag{}",
-    ">": "$>$", "<": "$<$",
-}  # fmt: skip
-"""What LaTeX reads as something else, as it is written there."""
-
-
-def to_latex(table: pd.DataFrame, caption: str, numeric: Collection[str]) -> str:
-    """A LaTeX table (booktabs) of a frame of text; `numeric` columns are set flush right."""
-    align = "".join("r" if name in numeric else "l" for name in table.columns)
-    rows = [" & ".join(map(_latex, row)) + r" \\" for row in table.to_numpy().tolist()]
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            rf"\caption{{{_latex(caption)}}}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            " & ".join(map(_latex, table.columns)) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)

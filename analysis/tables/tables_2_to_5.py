@@ -18,7 +18,7 @@ from analysis.paper.reported import MARGIN
 from analysis.stats import confidence, percent
 from analysis.studies.run_metrics import MEASURED, measure
 from analysis.studies.studies import Study
-from analysis.tables.table_6 import MISSING, mean_std_n
+from analysis.tables.table_text import MISSING, difference, mean_std_n
 from analysis.verdicts.cells import Cell, judge_cell, margin_of
 from pipeline.recipe.metrics import protocol_err
 
@@ -126,7 +126,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             name = f"top-{row.measure.removeprefix('top')}"
             line[f"{name} (%)"] = mean_std_n(row.mean, row.std, row.n)
             line[f"paper, {name}"] = f"{row.paper:.2f}" if isfinite(row.paper) else MISSING
-            line[f"difference, {name}"] = _difference(row)
+            line[f"difference, {name}"] = difference(row)
             line[f"verdict, {name}"] = row.verdict if row.comparable and row.n else MISSING
         ran = both.n.max() > 0
         usual = "" if ran else "not run"
@@ -135,12 +135,6 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         )
         lines.append(line)
     return pd.DataFrame(lines)
-
-
-def _difference(row: Any) -> str:
-    if isfinite(row.difference):
-        return f"{row.difference:+.2f}".replace("-", "−")
-    return "not comparable" if row.n and not row.comparable else MISSING
 
 
 def notes(study: Study, table: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ from analysis.measured.frames import check
 from analysis.paper import reported
 from analysis.report.report import report_files
 from analysis.studies.studies import split_studies
-from analysis.tables import tables_2_to_5 as protocol_tables
+from analysis.tables import tables_2_to_5
 from analysis.tables.study_tables import study_tables
 from analysis.verdicts.claims import judge_claims
 from pipeline.recipe.experiments import EXPERIMENTS
@@ -35,7 +35,7 @@ IMAGENET = {"dataset": "imagenet", "dataset_id": "1a9e"}
 def papers_numbers() -> dict[str, dict[str, float]]:
     """By row, the paper's errors by metric."""
     found: dict[str, dict[str, float]] = {}
-    for about in protocol_tables.TABLES:
+    for about in tables_2_to_5.TABLES:
         for row in reported.protocol_table(about.number).itertuples():
             for first, value in ((1, row.top1), (5, row.top5)):
                 if row.experiment and value == value:
@@ -117,7 +117,7 @@ def test_runs_with_the_papers_numbers_reproduce_every_cell() -> None:
 
 def test_a_wrong_number_is_contradicted_and_another_dataset_is_not_compared() -> None:
     wrong = study_of(invented({"resnet50": 2.0}))
-    raw = protocol_tables.protocol_table(wrong, protocol_tables.TABLES[1]).set_index(
+    raw = tables_2_to_5.protocol_table(wrong, tables_2_to_5.TABLES[1]).set_index(
         ["experiment", "measure"]
     )
     assert (
@@ -128,9 +128,9 @@ def test_a_wrong_number_is_contradicted_and_another_dataset_is_not_compared() ->
     assert (
         not other.comparable and "not read from the official archives" in other.why_not_comparable
     )
-    raw = protocol_tables.protocol_table(other, protocol_tables.TABLES[0])
+    raw = tables_2_to_5.protocol_table(other, tables_2_to_5.TABLES[0])
     assert set(raw.verdict) == {"not run"} and raw.difference.isna().all()
-    assert protocol_tables.printed(raw)["difference, top-1"].tolist() == ["not comparable"] * 4
+    assert tables_2_to_5.printed(raw)["difference, top-1"].tolist() == ["not comparable"] * 4
 
 
 def test_claims_on_the_papers_numbers() -> None:

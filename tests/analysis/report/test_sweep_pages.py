@@ -8,8 +8,9 @@ import pytest
 
 from analysis.measured.frames import Frames, check
 from analysis.report.report import report_files
-from analysis.report.sweep_pages import printed, split_sweeps, sweep_table
+from analysis.report.sweep_pages import printed
 from analysis.studies.studies import split_studies
+from analysis.studies.sweeps import split_sweeps, sweep_table
 from pipeline.errors import InputError
 from pipeline.recipe.overrides import experiment_named
 

@@ -40,7 +40,7 @@ def checkpoint(iteration: int) -> Checkpoint:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> Storage:
     """Storage with checkpoints after 10 and 20 iterations."""
     storage = Storage(str(tmp_path))
     for iteration in (10, 20):

@@ -25,7 +25,7 @@ RUN = Run(ROW, "0123456789abcdef", "tiny-01234567", 3)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path))
 
 

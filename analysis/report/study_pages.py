@@ -1,0 +1,159 @@
+"""The page of a study: its claims, tables, figures and runs, and the same as files beside it.
+
+No statistics here, and nothing is compared: what is shown was judged in `analysis.verdicts`.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from analysis.figures import captions, figure_4, figure_7, figures_1_and_6, signals, style
+from analysis.measured.frames import each
+from analysis.paper import reported
+from analysis.report.artifact_provenance import artifact_provenance
+from analysis.report.overview import coverage, overview, run_list, troubled
+from analysis.report.pages import INDEX, SYMBOLS, render
+from analysis.report.run_pages import page_of, run_pages
+from analysis.stats import LEVEL, LOOKS, confidence, percent
+from analysis.studies.studies import Study
+from analysis.tables.study_tables import StudyTable, study_tables
+from analysis.tables.table_text import to_markdown
+from analysis.verdicts import claims, evidence
+from analysis.verdicts.claims import Judgement
+from pipeline.recipe.experiments import EXPERIMENTS
+
+
+def study_files(
+    study: Study, judgements: list[Judgement], several: bool = False
+) -> dict[str, bytes]:
+    """The files of one study; with `several`, its page links to the list of studies one folder up."""
+    shown = study_tables(study)
+    verdicts = claims.summary(judgements)
+    images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})
+    page = _study_page(study, judgements, shown, images, several)
+    return {
+        **{name: content for table in shown for name, content in table.files(study).items()},
+        "claims.csv": verdicts.to_csv(index=False).encode(),
+        "claims.md": _claims_markdown(study, judgements).encode(),
+        **images,
+        **{
+            f"{name}.origin.json": artifact_provenance(study, rows)
+            for name, rows in _rests_on(study).items()
+        },
+        **run_pages(study),
+        INDEX: page,
+    }
+
+
+def _rests_on(study: Study) -> dict[str, set[str]]:
+    """The experiments behind each artifact of a study."""
+    of_claims = {
+        name for names in claims.claim_experiments(study.family).values() for name in names
+    }
+    shown = {
+        name: {row for row, e in EXPERIMENTS.items() if name in e.artifacts}
+        for name in _figures(study)
+    }
+    of_tables = {
+        table.name: set(table.raw.experiment)
+        for table in study_tables(study)
+        if "experiment" in table.raw
+    }
+    return {**of_tables, "claims": of_claims, **shown}
+
+
+def _figures(
+    study: Study,
+) -> dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]]:
+    """The figures of a study's page by file name: title, drawing and caption."""
+    if study.family == "imagenet":
+        return {"figure_4": ("Figure 4", figure_4.figure_4, figure_4.caption_4)}
+    shown: dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]] = {
+        "figure_1": ("Figure 1", figures_1_and_6.figure_1, captions.caption_1),
+        "figure_6": ("Figure 6", figures_1_and_6.figure_6, captions.caption_6),
+        "figure_7": ("Figure 7", figure_7.figure_7, captions.caption_7),
+    }
+    if signals.rows_shown(study):
+        shown["signals"] = ("Signals", signals.figure_signals, captions.caption_signals)
+    return shown
+
+
+def _study_page(
+    study: Study,
+    judgements: list[Judgement],
+    shown_tables: list[StudyTable],
+    images: dict[str, bytes],
+    several: bool,
+) -> bytes:
+    shown = [
+        (name, title, caption(study), b64encode(images[f"{name}.svg"]).decode())
+        for name, (title, _, caption) in _figures(study).items()
+    ]
+    return render(
+        "study.html.j2",
+        study=study,
+        overview=overview(study, judgements),
+        coverage=coverage([cell for table in shown_tables for cell in table.cells()], judgements),
+        others=_others(study),
+        level=percent(float(study.level)),
+        interval=percent(confidence(study.level)),
+        looks=", ".join(map(str, LOOKS)) if study.level != LEVEL else "",
+        judgements=[(one, evidence.printed(one.numbers)) for one in judgements],
+        tables=[(table, table.links(study)) for table in shown_tables],
+        figures=shown,
+        runs=run_list(study),
+        run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],
+        run_anchors=[
+            "" if again else f"runs-{name}"
+            for name, again in zip(
+                study.runs.experiment, study.runs.experiment.duplicated(), strict=True
+            )
+        ],
+        troubled=troubled(study),
+        several=several,
+    )
+
+
+def _others(study: Study) -> str:
+    """The claims that the study does not judge, with why, in a clause."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in claims.not_judged(study.family).items():
+        reasons.setdefault(why, []).append(name)
+    clauses = [
+        f"{_ranges(names)} {'are' if len(names) > 1 else 'is'} not run: {why}"
+        for why, names in reasons.items()
+    ]
+    return (
+        "; ".join(clauses)
+        + f". Nor are the tables of its appendices: {_ranges(list(reported.appendix()))}"
+    )
+
+
+def _ranges(names: list[str]) -> str:
+    """Names that end in a number, neighbours together: `I1–I3, I5–I17`."""
+    found: list[list[str]] = []
+    for name in names:
+        number = int(re.sub(r"\D", "", name))
+        if found and int(re.sub(r"\D", "", found[-1][-1])) == number - 1:
+            found[-1].append(name)
+        else:
+            found.append([name])
+    return ", ".join(f"{group[0]}–{group[-1]}" if len(group) > 1 else group[0] for group in found)
+
+
+def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
+    blocks = [f"# Claims: {study.title}\n"]
+    for one in judgements:
+        said = one.statement
+        blocks.append(
+            f"## {one.id}: {SYMBOLS[one.verdict]} {one.verdict}\n\n{said.statement} "
+            f"({said.source})\n"
+        )
+        note = f"- {said.note}\n" if said.note else ""
+        blocks.append(f"- Paper: {said.paper_values}\n- Here: {one.reason}\n{note}")
+        numbers = evidence.printed(one.numbers)
+        if len(numbers):
+            blocks.append(to_markdown(numbers))
+    return "\n".join(blocks)
