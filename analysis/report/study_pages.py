@@ -16,7 +16,7 @@ from analysis.report.artifact_provenance import artifact_provenance
 from analysis.report.overview import coverage, overview, run_list, troubled
 from analysis.report.pages import INDEX, SYMBOLS, render
 from analysis.report.run_pages import page_of, run_pages
-from analysis.stats import LEVEL, LOOKS, confidence, percent
+from analysis.stats import INTERIM_SEEDS, LEVEL, confidence, percent
 from analysis.studies.studies import Study
 from analysis.tables.study_tables import StudyTable, study_tables
 from analysis.tables.table_text import to_markdown
@@ -30,7 +30,7 @@ def study_files(
 ) -> dict[str, bytes]:
     """The files of one study; with `several`, its page links to the list of studies one folder up."""
     shown = study_tables(study)
-    verdicts = claims.summary(judgements)
+    verdicts = claims.claims_table(judgements)
     images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})
     page = _study_page(study, judgements, shown, images, several)
     return {
@@ -99,7 +99,7 @@ def _study_page(
         others=_others(study),
         level=percent(float(study.level)),
         interval=percent(confidence(study.level)),
-        looks=", ".join(map(str, LOOKS)) if study.level != LEVEL else "",
+        looks=", ".join(map(str, INTERIM_SEEDS)) if study.level != LEVEL else "",
         judgements=[(one, evidence.printed(one.numbers)) for one in judgements],
         tables=[(table, table.links(study)) for table in shown_tables],
         figures=shown,

@@ -64,8 +64,8 @@ def printed(sweep: MeasuredSweep) -> pd.DataFrame:
         found = [
             readings.get((row.experiment, row.change.partition("=")[0])) for row in each(table)
         ]
-        shown["here"] = [switch.here if switch else "" for switch in found]
-        shown["elsewhere"] = [switch.elsewhere if switch else "" for switch in found]
+        shown["here"] = [switch.papers_reading if switch else "" for switch in found]
+        shown["elsewhere"] = [switch.other_reading if switch else "" for switch in found]
     return shown
 
 

@@ -1,4 +1,4 @@
-"""Sweeps and the recipe ledger: one row under several values of its fields, and what each change is worth.
+"""Sweeps and the recipe ledger: one row under several values, and what each change is worth.
 
 They stand apart from the reproduction: nothing here is compared with the paper or judged as a
 claim. Each change's test errors are set beside those of the unchanged row, with an interval of the
@@ -25,8 +25,9 @@ AS_IT_IS = "as it is"
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSweep:
-    """One sweep: its cells in the order asked for, and a study of all its runs (whose recipe is the
-    unchanged one).
+    """One sweep: its cells in the order asked for, and a study of all its runs.
+
+    The study's recipe is the unchanged one.
     """
 
     id: str
@@ -50,27 +51,30 @@ class MeasuredSweep:
 
 def split_sweeps(frames: Frames) -> list[MeasuredSweep]:
     """The sweeps of checked frames that have any run, by name and dataset."""
-    found = []
-    for (key, dataset_id), cells in frames.sweeps.groupby(["sweep", "dataset_id"]):
-        same = frames.runs.dataset_id == dataset_id
-        runs = frames.runs[same & frames.runs.fingerprint.isin(cells.fingerprint)]
+    sweeps = []
+    for (sweep_id, dataset_id), cells in frames.sweeps.groupby(["sweep", "dataset_id"]):
+        # A fingerprint says which recipe was trained, whoever asked for it: runs that a grid made
+        # count too.
+        same_dataset = frames.runs.dataset_id == dataset_id
+        runs = frames.runs[same_dataset & frames.runs.fingerprint.isin(cells.fingerprint)]
         if len(runs):
-            official = bool(frames.runs[same].comparable.any())
+            official = bool(frames.runs[same_dataset].comparable.any())
             study = study_of(min(runs.dataset), loads(cells.base.iloc[0]), official, runs, frames)
-            found.append(
+            sweeps.append(
                 MeasuredSweep(
-                    str(key), str(cells.name.iloc[0]), cells.sort_values("position"), study
+                    str(sweep_id), str(cells.name.iloc[0]), cells.sort_values("position"), study
                 )
             )
     return sorted(
-        found, key=lambda sweep: (sweep.name != LEDGER, sweep.name, sweep.study.dataset, sweep.id)
+        sweeps, key=lambda sweep: (sweep.name != LEDGER, sweep.name, sweep.study.dataset, sweep.id)
     )
 
 
 @lru_cache(maxsize=64)
 def sweep_table(sweep: MeasuredSweep) -> pd.DataFrame:
-    """One row per cell: n, mean, std, best of the final test errors (percent), and the difference
-    to the unchanged row.
+    """One row per cell: its final test errors (percent), and the difference to the unchanged row.
+
+    Columns for the errors: n, mean, std, best.
 
     `difference` is in points, with its 90 % Welch interval `low` to `high`; NaN where the unchanged
     row was not run. Treat it as read-only.
@@ -79,6 +83,7 @@ def sweep_table(sweep: MeasuredSweep) -> pd.DataFrame:
     for cell in each(sweep.cells):
         values = errors(sweep, cell.experiment, cell.fingerprint)
         numbers = summarise(values)
+        # The cell to compare with: the same experiment, unchanged. It is not compared with itself.
         base = sweep.cells[
             sweep.cells.unchanged & (sweep.cells.experiment == cell.experiment)
         ].fingerprint
@@ -86,6 +91,7 @@ def sweep_table(sweep: MeasuredSweep) -> pd.DataFrame:
             errors(sweep, cell.experiment, base.iloc[0]) if len(base) and not cell.unchanged else []
         )
         compared = bool(values and reference)
+        # Welch's interval: two cells need not scatter alike.
         low, high = difference_interval(values, reference) if compared else (nan, nan)
         rows.append(
             {
@@ -107,14 +113,18 @@ def sweep_table(sweep: MeasuredSweep) -> pd.DataFrame:
 
 def errors(sweep: MeasuredSweep, experiment: str, fingerprint: str) -> list[float]:
     """Final test errors of a cell's finished runs, by seed."""
-    measures = measure(sweep.study)
-    runs = (sweep.study.runs.fingerprint == fingerprint) & (measures.state == MEASURED)
+    run_metrics = measure(sweep.study)
+    runs = (sweep.study.runs.fingerprint == fingerprint) & (run_metrics.state == MEASURED)
     return [
         float(error)
-        for error in measures[runs & (measures.experiment == experiment)].sort_values("seed").test
+        for error in run_metrics[runs & (run_metrics.experiment == experiment)]
+        .sort_values("seed")
+        .test
     ]
 
 
 def _unmeasured(sweep: MeasuredSweep, fingerprint: str) -> int:
-    measures = measure(sweep.study)
-    return int(((sweep.study.runs.fingerprint == fingerprint) & (measures.state != MEASURED)).sum())
+    run_metrics = measure(sweep.study)
+    return int(
+        ((sweep.study.runs.fingerprint == fingerprint) & (run_metrics.state != MEASURED)).sum()
+    )

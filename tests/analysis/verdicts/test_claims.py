@@ -5,7 +5,7 @@ import pytest
 
 from analysis.measured.frames import check
 from analysis.studies.studies import split_studies
-from analysis.verdicts.claims import CLAIMS, judge_claims, summary
+from analysis.verdicts.claims import CLAIMS, claims_table, judge_claims
 
 DIGITS = {"dataset": "digits", "dataset_id": "d1", "comparable": False}
 PLAIN = {
@@ -251,7 +251,7 @@ def test_another_recipe_is_not_judged_by_the_papers_numbers(build):
 
 def test_summary_has_every_claim(build):
     (study,) = split_studies(check(*build({"plain20": [9.7]})))
-    table = summary(judge_claims(study))
+    table = claims_table(judge_claims(study))
     assert table.id.tolist() == list(CLAIMS)
     assert (table.verdict == "not run").sum() == len(CLAIMS)
     assert table.statement.str.endswith(".").all()
