@@ -22,8 +22,9 @@ def canvas(panels: int, inches: tuple[float, float]) -> tuple[Figure, list[Axes]
 
 
 def iteration_axis(ax: Axes, total: int, tick: int, most: int) -> None:
-    """Count ten thousands of iterations as the paper does, a tick each `tick` and `most` of them;
-    few ones as they are.
+    """Count ten thousands of iterations as the paper does; a short schedule's as they are.
+
+    A tick each `tick` iterations, and at most `most` of them.
     """
     if total >= tick:
         ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(tick * ceil(total / (most * tick))))
@@ -37,9 +38,7 @@ def iteration_axis(ax: Axes, total: int, tick: int, most: int) -> None:
 
 
 def draw_curve(ax: Axes, points: pd.DataFrame, colour: str, look: dict[str, Any]) -> None:
-    """A curve of `analysis.studies.curves`: the mean as a line and, of several seeds, a band from
-    the lowest to the highest.
-    """
+    """A curve of `analysis.studies.curves`: the mean, and of several seeds a band over their range."""
     if len(points) and points.n.iloc[0] > 1:
         ax.fill_between(points.iteration, points.low, points.high, color=colour, **style.BAND)
     ax.plot(points.iteration, points["mean"], color=colour, **look)
@@ -49,30 +48,31 @@ def label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:
     """Name each curve beside its end, outside the axes, moved apart where the ends lie close."""
     bottom, top = ax.get_ylim()
     names = sorted(ends, key=lambda name: ends[name][0])
-    wanted = [ends[name][0] - bottom for name in names]
-    places = [
-        bottom + place for place in spread(wanted, gap=0.062 * (top - bottom), top=top - bottom)
-    ]
+    heights = [ends[name][0] - bottom for name in names]
+    gap = 0.062 * (top - bottom)
+    label_heights = [bottom + height for height in spread(heights, gap, top - bottom)]
+    # x in shares of the axes, y in their own units: a label stands at its curve's height.
     beside = ax.get_yaxis_transform()
-    for name, place in zip(names, places, strict=True):
+    for name, height in zip(names, label_heights, strict=True):
         y, colour = ends[name]
         ax.plot(
-            (1.0, 1.035), (y, place), transform=beside, color=colour, linewidth=1.2, clip_on=False
+            (1.0, 1.035), (y, height), transform=beside, color=colour, linewidth=1.2, clip_on=False
         )
-        ax.text(1.045, place, name, transform=beside, va="center", fontsize=9, color=style.INK)
+        ax.text(1.045, height, name, transform=beside, va="center", fontsize=9, color=style.INK)
 
 
-def spread(wanted: list[float], gap: float, top: float) -> list[float]:
-    """Places at least `gap` apart, in the same (rising) order, near the wanted ones and not above
-    `top`.
-    """
-    places = list(wanted)
+def spread(heights: list[float], gap: float, top: float) -> list[float]:
+    """Places at least `gap` apart, in the same rising order, near the given heights, below `top`."""
+    places = list(heights)
     for _ in range(200):
+        # Neighbours that overlap give way by half each; pushing one may push the next, hence the
+        # rounds.
         for low, high in zip(range(len(places) - 1), range(1, len(places)), strict=True):
             overlap = gap - (places[high] - places[low])
             if overlap > 1e-9:
                 places[low] -= overlap / 2
                 places[high] += overlap / 2
+        # Then all move down together, and none below its rank's place from the bottom.
         over = max(0.0, places[-1] - top) if places else 0.0
-        places = [max(place - over, gap * i) for i, place in enumerate(places)]
+        places = [max(place - over, gap * rank) for rank, place in enumerate(places)]
     return places

@@ -1,5 +1,4 @@
-"""Figure 4 (Sec. 4.1): training on ImageNet, plain networks left and residual networks right, 18
-and 34 layers.
+"""Figure 4 (Sec. 4.1): training on ImageNet, plain networks left and residual ones right.
 
 "Thin curves denote training error, and bold curves denote validation error of the center crops."
 Axes and colours are the paper's; where a study is not the paper's schedule or its errors do not
@@ -47,8 +46,10 @@ def figure_4(study: Study) -> Figure:
         for ax, panel in zip(axes, PANELS, strict=True):
             _panel(ax, study, panel, limits)
         grey = "#444444"
-        entries = {"training error": Line2D([], [], color=grey, **TRAIN)}
-        entries |= {"validation error, centre crop": Line2D([], [], color=grey, **VALIDATION)}
+        entries = {
+            "training error": Line2D([], [], color=grey, **TRAIN),
+            "validation error, centre crop": Line2D([], [], color=grey, **VALIDATION),
+        }
         if study.comparable:
             entries |= {
                 "the paper's curve, digitised": Line2D([], [], color=grey, **style.PAPER_CURVE)
@@ -62,6 +63,7 @@ def figure_4(study: Study) -> Figure:
 
 def _limits(study: Study) -> tuple[float, float, int]:
     """The ends of the y-axis (percent) and of the x-axis."""
+    # The paper's axes wherever the ends fit into them, else all of 0 to 100 %.
     curves = [curve(study, name, metric) for name in names(study) for metric, _ in SPLITS.values()]
     ends = [points["mean"].iloc[-1] for points in curves if len(points)]
     low, high = (LOW, HIGH) if all(LOW < end < HIGH for end in ends) else (0.0, 100.0)
@@ -77,6 +79,7 @@ def _panel(
     ax.set_yticks(
         [tick for tick in range(0, 101, 10 if high <= HIGH else 20) if low <= tick <= high]
     )
+    # Ticks as in the paper: every 100,000 iterations, counted in ten thousands.
     iteration_axis(ax, total, tick=100_000, most=7)
     shown = [name for name in panel if name in names(study)]
     if not shown:
@@ -86,14 +89,16 @@ def _panel(
     for name in shown:
         experiment = EXPERIMENTS[name]
         colour, paper = COLOURS[experiment.depth], reported.figure_4()
-        for split, (metric, look) in SPLITS.items():
+        for split, (metric, line_style) in SPLITS.items():
             if study.comparable:
+                # Below ours, and only where both are of the same data and recipe.
                 theirs = paper[(paper.experiment == name) & (paper.split == split)]
                 ax.plot(
                     theirs.iteration, theirs.error, color=colour, zorder=1.5, **style.PAPER_CURVE
                 )
-            draw_curve(ax, curve(study, name, metric), colour, look)
+            draw_curve(ax, curve(study, name, metric), colour, line_style)
         label = f"{'plain' if experiment.shortcut == 'none' else 'ResNet'}-{experiment.depth}"
+        # Named at the end of its validation curve, the one that the claims are about.
         ends[label] = (float(curve(study, name, TEST_ERR)["mean"].iloc[-1]), colour)
     label_ends(ax, ends)
 
@@ -108,12 +113,12 @@ def caption_4(study: Study) -> str:
         else ""
     )
     low, high, total = _limits(study)
-    other = (
-        [f"the x-axis ends at {total:,} iterations instead of {ITERATIONS:,}"]
-        if total != ITERATIONS
-        else []
-    )
-    other += [f"the y-axis runs from {low:g} to {high:g} %"] if (low, high) != (LOW, HIGH) else []
+    # Whoever lays the two figures side by side has to know that the axes differ.
+    other_axes = []
+    if total != ITERATIONS:
+        other_axes.append(f"the x-axis ends at {total:,} iterations instead of {ITERATIONS:,}")
+    if (low, high) != (LOW, HIGH):
+        other_axes.append(f"the y-axis runs from {low:g} to {high:g} %")
     return " ".join(
         text
         for text in (
@@ -127,7 +132,7 @@ def caption_4(study: Study) -> str:
             "Faint lines: the paper's own curves, digitised; it had one run of each."
             if study.comparable
             else "",
-            f"The axes are not the paper's: {' and '.join(other)}." if other else "",
+            f"The axes are not the paper's: {' and '.join(other_axes)}." if other_axes else "",
             f"Absent, for want of a finished run: {', '.join(absent)}." if absent else "",
         )
         if text

@@ -1,5 +1,4 @@
-"""Figures 1 and 6 (Sec. 1 and 4.2): a study in, a matplotlib Figure out; what they show and leave
-out is in `captions`.
+"""Figures 1 and 6 (Sec. 1 and 4.2): a study in, a matplotlib Figure out; captions in `captions`.
 
 Axes, colours and line styles are the paper's. Where the study is not the paper's schedule the
 x-axis counts its own iterations, and where its errors do not fit, the y-axis grows. Nothing is read
@@ -29,15 +28,14 @@ PAPER_LIMIT = 20.0
 """Percent: the top of the y-axis in Figures 1 and 6."""
 
 NOT_DISPLAYED = 60.0
-"""Figure 6: "The error of plain-110 is higher than 60% and not displayed"; a lower one is
-displayed.
-"""
+"""Percent. Figure 6: "the error of plain-110 is higher than 60% and not displayed"."""
 
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """One pair of axes: its rows, splits and paper panel; `start` is where x begins, as a share of
-    the schedule.
+    """One pair of axes: its rows, splits and paper panel, and where x begins.
+
+    `start` is a share of the schedule.
     """
 
     paper_panel: str
@@ -91,9 +89,7 @@ def figure_1(study: Study) -> Figure:
 
 
 def figure_6(study: Study) -> Figure:
-    """Figure 6: plain networks, residual networks, and the residual networks of 110 and 1202
-    layers.
-    """
+    """Figure 6: plain networks, residual networks, and residual ones of 110 and 1202 layers."""
     with mpl.rc_context(style.RC):
         figure, axes = _canvas(study, FIGURE_6, (11.0, 3.35))
         for ax in axes:
@@ -104,17 +100,19 @@ def figure_6(study: Study) -> Figure:
 
 def lines(study: Study, panel: CurvePanel) -> list[Line]:
     """The curves that a panel shows: rows with points, but for a plain-110 above 60 %."""
+    # Where nothing is left to draw the panel stays, and says so.
     names = [name for name in panel.experiments if name not in hidden(study, panel)]
-    found = [
+    curves = [
         Line(name, split, curve(study, name, METRIC[split]))
         for name in names
         for split in panel.splits
     ]
-    return [line for line in found if len(line.points)]
+    return [line for line in curves if len(line.points)]
 
 
 def hidden(study: Study, panel: CurvePanel) -> tuple[str, ...]:
     """The rows left out as the paper does it: plain-110, if its error ends above 60 %."""
+    # A plain-110 that ends below 60 % is displayed: hiding it would hide a finding.
     finals = (
         curve(study, "plain110", TEST_ERR)["mean"]
         if "plain110" in panel.experiments
@@ -125,6 +123,7 @@ def hidden(study: Study, panel: CurvePanel) -> tuple[str, ...]:
 
 def iterations(study: Study) -> int:
     """The length of the x-axis: the longest schedule of the study's CIFAR rows."""
+    # A study may hold rows of another schedule that these figures do not show.
     cifar = [
         name in EXPERIMENTS and EXPERIMENTS[name].family == "cifar"
         for name in study.runs.experiment
@@ -134,14 +133,17 @@ def iterations(study: Study) -> int:
 
 
 def y_limit(study: Study, panels: tuple[CurvePanel, ...]) -> float:
-    """Percent: the paper's 20 if all curves end below it, else a multiple of 20 that holds all but
-    the first tenth.
+    """Percent: the paper's 20 if all curves end below it, else a multiple of 20.
+
+    One that holds all of every curve but its first tenth, which starts at guessing.
     """
     points = [line.points for panel in panels for line in lines(study, panel)]
-    if max((p["high"].iloc[-1] for p in points), default=0.0) < PAPER_LIMIT:
+    if max((curve_points["high"].iloc[-1] for curve_points in points), default=0.0) < PAPER_LIMIT:
         return PAPER_LIMIT
     start = iterations(study) / 10
-    highest = max(float(p.high[p.iteration >= start].max()) for p in points)
+    highest = max(
+        float(curve_points.high[curve_points.iteration >= start].max()) for curve_points in points
+    )
     return min(100.0, 20.0 * ceil(highest / 20))
 
 
@@ -172,12 +174,13 @@ def _draw(ax: Axes, study: Study, panel: CurvePanel) -> None:
     ends = {}
     for line in shown:
         depth = EXPERIMENTS[line.experiment].depth
-        look = (
+        line_style = (
             style.SINGLE
             if len(panel.splits) == 1
             else {"train": style.TRAIN, "test": style.TEST}[line.split]
         )
         if study.comparable:
+            # Below ours, and only where both are of the same data and recipe.
             paper = reported.curve(panel.paper_panel, line.experiment, line.split)
             ax.plot(
                 paper.iteration,
@@ -186,14 +189,19 @@ def _draw(ax: Axes, study: Study, panel: CurvePanel) -> None:
                 zorder=1.5,
                 **style.PAPER_CURVE,
             )
-        draw_curve(ax, line.points, style.COLOURS[depth], look)
+        draw_curve(ax, line.points, style.COLOURS[depth], line_style)
         ends[depth] = line.points["mean"].iloc[-1]
-    label_ends(ax, {panel.label.format(depth=d): (y, style.COLOURS[d]) for d, y in ends.items()})
+    labels = {
+        panel.label.format(depth=depth): (height, style.COLOURS[depth])
+        for depth, height in ends.items()
+    }
+    label_ends(ax, labels)
 
 
 def _finish(figure: Figure, study: Study, panels: tuple[CurvePanel, ...]) -> None:
-    """Add the key of line styles above the panels (the curves are named at their ends) and fix the
-    layout.
+    """Add the key of line styles above the panels, and fix the layout.
+
+    The curves are named at their ends.
     """
     grey = "#444444"
     entries: dict[str, Line2D] = {}
@@ -204,6 +212,7 @@ def _finish(figure: Figure, study: Study, panels: tuple[CurvePanel, ...]) -> Non
         entries |= {"measured here": Line2D([], [], color=grey, **style.SINGLE)}
     if study.comparable:
         entries |= {"the paper's curve, digitised": Line2D([], [], color=grey, **style.PAPER_CURVE)}
+    # With one kind of line there is nothing to tell apart.
     if len(entries) > 1:
         figure.legend(
             entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries)

@@ -6,6 +6,7 @@ axes by.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -63,8 +64,9 @@ def figure_5() -> Figure:
 
 
 def figure_3() -> Figure:
-    """The 34-layer networks, plain and residual; dotted shortcuts increase the channels. (The paper
-    shows VGG-19 too.)
+    """The 34-layer networks, plain and residual; dotted shortcuts increase the channels.
+
+    The paper shows VGG-19 beside them.
     """
     plans = [
         (name, layout(EXPERIMENTS[row]))
@@ -84,6 +86,7 @@ def _column(ax: Axes, title: str, plan: NetworkLayout, x: float, sizes: bool) ->
     """One network of Figure 3, from top to bottom, a line each layer."""
     ax.text(x, 0.9, title, ha="center", va="center", fontsize=10, weight="bold")
     y = 0.0
+    # The stem: image, first convolution, pooling.
     steps = [
         ("image", "#ffffff", plan.stem.size_in),
         (_words(plan.stem), COLOURS[64], plan.stem.size_out),
@@ -92,6 +95,7 @@ def _column(ax: Axes, title: str, plan: NetworkLayout, x: float, sizes: bool) ->
     for text, colour, side in steps:
         _line_box(ax, Box(text, x, y, colour), side if sizes else None)
         y -= 1
+    # The blocks, a line each convolution, and a shortcut around each block of the residual network.
     seen = plan.stages[0][0].convs[0].size_in
     for block in plan.blocks:
         top = y + 1
@@ -102,6 +106,7 @@ def _column(ax: Axes, title: str, plan: NetworkLayout, x: float, sizes: bool) ->
             y -= 1
         if block.shortcut != "none":
             _arc(ax, x, top - 0.45, y + 0.55, dotted=block.shortcut != "identity")
+    # The head.
     for text in ("avg pool", f"fc {plan.classifier.channels_out}"):
         _line_box(ax, Box(text, x, y), 1 if sizes and text == "avg pool" else None)
         y -= 1
@@ -114,9 +119,7 @@ def _words(conv: Conv) -> str:
 
 
 def _line_box(ax: Axes, box: Box, side: int | None) -> None:
-    """A layer of Figure 3 with the arrow that leads to it, and where the map's side changes, the
-    new one at the left.
-    """
+    """A layer of Figure 3 with the arrow that leads to it, and its map's side where that changes."""
     ax.add_patch(
         Rectangle(
             (box.x - 0.27, box.y - 0.3),
@@ -174,29 +177,34 @@ def _canvas(width_inches: float, height_inches: float, width: float = 1.0) -> tu
 def _block(
     ax: Axes, block: BlockLayout, x: float, words: Callable[[Conv], str], identity: bool = False
 ) -> None:
-    """A block from its input at the top to the relu after the addition, its shortcut at the right."""
+    """A block from its input at the top to the relu after the addition, its shortcut at the right.
+
+    `words` says what is written in a layer; `identity` adds the symbols of Figure 2.
+    """
     count = len(block.convs)
-    places = [0.80 - 0.50 * k / max(count - 1, 1) for k in range(count)]
+    heights = [0.80 - 0.50 * number / max(count - 1, 1) for number in range(count)]
     plus = 0.14
     with mpl.rc_context(style.RC):
+        # The path through the layers: an arrow into each, and a relu behind all but the last.
         ax.text(x, 0.985, "x" if identity else "", ha="center", va="center", style="italic")
-        _arrow(ax, (x, 0.95), (x, places[0] + 0.055))
-        for k, (conv, y) in enumerate(zip(block.convs, places, strict=True)):
-            ax.add_patch(
-                FancyBboxPatch((x - 0.2, y - 0.05), 0.4, 0.1, boxstyle="round,pad=0,rounding_size=0.02",
-                               facecolor="#ffffff", edgecolor=style.INK, linewidth=0.9)
-            )  # fmt: skip
+        _arrow(ax, (x, 0.95), (x, heights[0] + 0.055))
+        for number, (conv, y) in enumerate(zip(block.convs, heights, strict=True)):
+            ax.add_patch(_rounded_box(x, y))
             ax.text(x, y, words(conv), ha="center", va="center", fontsize=9)
-            end = places[k + 1] + 0.055 if k + 1 < count else plus + 0.035
+            last = number + 1 == count
+            end = plus + 0.035 if last else heights[number + 1] + 0.055
             _arrow(ax, (x, y - 0.05), (x, end))
-            if k + 1 < count:
+            if not last:
                 ax.text(x + 0.02, (y + end) / 2 - 0.025, "relu", fontsize=8, va="center")
+
+        # The addition, and the relu behind it (Eq. 1: the second nonlinearity comes after).
         ax.text(x, plus, "+", ha="center", va="center", fontsize=11)
-        ax.add_patch(
-            Ellipse((x, plus), 0.07, 0.065, fill=False, linewidth=0.9, edgecolor=style.INK)
-        )
+        circle = Ellipse((x, plus), 0.07, 0.065, fill=False, linewidth=0.9, edgecolor=style.INK)
+        ax.add_patch(circle)
         _arrow(ax, (x, plus - 0.034), (x, 0.02))
         ax.text(x + 0.03, 0.05, "relu", fontsize=8, va="center")
+
+        # The shortcut, from above the first layer to the addition.
         right = x + 0.3
         ax.plot(
             [x, right, right],
@@ -207,10 +215,23 @@ def _block(
         )
         _arrow(ax, (right, plus), (x + 0.037, plus))
         if identity:
-            ax.text(right + 0.02, 0.55, "x", fontsize=9, va="center", style="italic")
+            italic: dict[str, Any] = {"fontsize": 9, "va": "center", "style": "italic"}
+            ax.text(right + 0.02, 0.55, "x", **italic)
             ax.text(right + 0.02, 0.48, "identity", fontsize=9, va="center")
-            ax.text(x - 0.24, 0.52, "F(x)", fontsize=9, va="center", ha="right", style="italic")
-            ax.text(x - 0.06, plus, "F(x) + x", fontsize=9, va="center", ha="right", style="italic")
+            ax.text(x - 0.24, 0.52, "F(x)", ha="right", **italic)
+            ax.text(x - 0.06, plus, "F(x) + x", ha="right", **italic)
+
+
+def _rounded_box(x: float, y: float) -> FancyBboxPatch:
+    return FancyBboxPatch(
+        (x - 0.2, y - 0.05),
+        0.4,
+        0.1,
+        boxstyle="round,pad=0,rounding_size=0.02",
+        facecolor="#ffffff",
+        edgecolor=style.INK,
+        linewidth=0.9,
+    )
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

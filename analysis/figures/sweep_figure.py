@@ -14,10 +14,9 @@ from analysis.studies.sweeps import AS_IT_IS, MeasuredSweep, errors
 
 
 def sweep_figure(sweep: MeasuredSweep) -> Figure:
-    """Each change's final test errors: a dot per seed and a bar at their mean, a panel per
-    experiment.
-    """
+    """Each change's final test errors, a panel per experiment: a dot per seed, a bar at their mean."""
     names = list(dict.fromkeys(sweep.cells.experiment))
+    # A panel is as high as it has changes.
     counts = [int((sweep.cells.experiment == name).sum()) for name in names]
     with mpl.rc_context(style.RC):
         figure = Figure(
@@ -36,12 +35,12 @@ def sweep_figure(sweep: MeasuredSweep) -> Figure:
 
 def _draw(ax: Axes, sweep: MeasuredSweep, experiment: str) -> None:
     cells = sweep.cells[sweep.cells.experiment == experiment]
-    for place, cell in enumerate(each(cells)):
+    for row, cell in enumerate(each(cells)):
         values = errors(sweep, experiment, cell.fingerprint)
         colour = style.INK if cell.unchanged else style.COLOURS[32]
         ax.plot(
             values,
-            [place] * len(values),
+            [row] * len(values),
             "o",
             color=colour,
             markersize=4,
@@ -50,7 +49,8 @@ def _draw(ax: Axes, sweep: MeasuredSweep, experiment: str) -> None:
         )
         if values:
             mean = summarise(values).mean
-            ax.plot([mean, mean], [place - 0.3, place + 0.3], color=colour, linewidth=2)
+            ax.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=2)
+            # Through the whole panel: every change is read against the row as it is.
             if cell.unchanged:
                 ax.axvline(mean, color="#bdbdbd", linewidth=0.8, zorder=0.5)
     ax.set(

@@ -14,16 +14,24 @@ def architecture_files() -> dict[str, bytes]:
     """The page of Table 1 and Figures 2, 3 and 5, and each of them as a file."""
     table = table_1()
     shown = {
-        "figure_2": ("Figure 2", figures_2_3_and_5.figure_2, "Residual learning: a building block."),
+        "figure_2": (
+            "Figure 2",
+            figures_2_3_and_5.figure_2,
+            "Residual learning: a building block.",
+        ),
         "figure_3": (
-            "Figure 3", figures_2_3_and_5.figure_3,
+            "Figure 3",
+            figures_2_3_and_5.figure_3,
             "The 34-layer networks, plain and residual; dotted shortcuts increase the channels. "
             "The paper shows VGG-19 beside them.",
         ),
         "figure_5": (
-            "Figure 5", figures_2_3_and_5.figure_5, "The building block of ResNet-34, on 64 channels, and the bottleneck block of ResNet-50.",
+            "Figure 5",
+            figures_2_3_and_5.figure_5,
+            "The building block of ResNet-34, on 64 channels, and the bottleneck block of "
+            "ResNet-50.",
         ),
-    }  # fmt: skip
+    }
     images = style.images({name: draw() for name, (_, draw, _) in shown.items()})
     figures = [
         (name, title, caption, b64encode(images[f"{name}.svg"]).decode())

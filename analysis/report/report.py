@@ -1,5 +1,4 @@
-"""The report: a page per study with claims, tables and figures, a page per run, per sweep, of the
-architectures.
+"""The report: a page per study, per run, per sweep, and one of the architectures.
 
 Everything is rendered in memory first and then put in place, the pages last: a report that cannot
 be made leaves what was there. The same frames give the same bytes. No statistics here, and nothing
@@ -28,8 +27,7 @@ from pipeline.errors import InputError
 
 
 def write_report(frames: Iterable[pd.DataFrame], out: Path) -> list[str]:
-    """Write the report of all studies in the frames to the folder `out`; the files written,
-    relative to it.
+    """Write the report of the frames to the folder `out`; returns the files, relative to it.
 
     One study is written to `out` itself; of several, each to its own sub-folder, with a page that
     lists them.
@@ -58,46 +56,51 @@ def report_files(frames: Frames) -> dict[str, bytes]:
             f"no finished runs among the {len(frames.runs)} recorded; run `resnet-repro grid demo` "
             "first, or wait for its end"
         )
-    studies, swept = split_studies(frames), split_sweeps(frames)
+    studies, sweeps = split_studies(frames), split_sweeps(frames)
+    # Judged once: the list of studies and each study's page show the same verdicts.
     judged = {study.slug: claims.judge_claims(study) for study in studies}
     files = architecture_files()
-    if len(studies) == 1 and not swept:
+    # One study is the report itself; of several each gets a folder, and a page lists them.
+    if len(studies) == 1 and not sweeps:
         return files | study_files(studies[0], judged[studies[0].slug])
-    files[INDEX] = _index_page(studies, judged, swept)
+    files[INDEX] = _index_page(studies, judged, sweeps)
     for study in studies:
-        of_study = study_files(study, judged[study.slug], several=True)
+        of_study = study_files(study, judged[study.slug], in_subfolder=True)
         files |= {f"{study.slug}/{name}": content for name, content in of_study.items()}
-    for sweep in swept:
+    for sweep in sweeps:
         files |= {f"{sweep.slug}/{name}": content for name, content in sweep_files(sweep).items()}
     return files
 
 
 def _index_page(
-    studies: list[Study], judged: dict[str, list[Judgement]], swept: list[MeasuredSweep]
+    studies: list[Study], judged: dict[str, list[Judgement]], sweeps: list[MeasuredSweep]
 ) -> bytes:
     return render(
         "index.html.j2",
         studies=[(study, overview(study, judged[study.slug])) for study in studies],
-        sweeps=[(sweep, overview(sweep.study, [])) for sweep in swept],
+        sweeps=[(sweep, overview(sweep.study, [])) for sweep in sweeps],
     )
 
 
 def _put(files: dict[str, bytes], out: Path) -> None:
-    """Write beside the target, then move file by file, so that each is whole; the top page goes
-    last.
+    """Write beside the target, then move file by file, so that each is whole; the top page last.
 
     Files of the report that was there which this one does not have are removed, nothing else is
     touched.
     """
+    # Names come from frames that may come from elsewhere: none may lead out of the folder.
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
         raise ValueError("a report's files lie in its folder")
     out.mkdir(parents=True, exist_ok=True)
+    # What the report before this one listed, and this one does not have, goes at the end.
     before = files_in_report(out)
     with TemporaryDirectory(dir=out, prefix=".report-") as temporary:
         for name, content in files.items():
             target = Path(temporary, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+        # Files first, then the page that leads to them, then the list of checksums: a reader
+        # meanwhile finds no page without its files, and an audit no list without its page.
         for name in sorted(files, key=lambda name: (name == MADE, name == INDEX)):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(temporary, name), out / name)

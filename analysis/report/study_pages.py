@@ -24,36 +24,41 @@ from analysis.verdicts import claims, evidence
 from analysis.verdicts.claims import Judgement
 from pipeline.recipe.experiments import EXPERIMENTS
 
+StudyFigure = tuple[str, Callable[[Study], Figure], Callable[[Study], str]]
+"""A figure's title, what draws it, and what writes its caption."""
+
 
 def study_files(
-    study: Study, judgements: list[Judgement], several: bool = False
+    study: Study, judgements: list[Judgement], in_subfolder: bool = False
 ) -> dict[str, bytes]:
-    """The files of one study; with `several`, its page links to the list of studies one folder up."""
-    shown = study_tables(study)
+    """The files of one study; `in_subfolder`, its page links to the list of studies one folder up."""
+    tables = study_tables(study)
     verdicts = claims.claims_table(judgements)
     images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})
-    page = _study_page(study, judgements, shown, images, several)
+    page = _study_page(study, judgements, tables, images, in_subfolder)
     return {
-        **{name: content for table in shown for name, content in table.files(study).items()},
+        **{name: content for table in tables for name, content in table.files(study).items()},
+        # The same numbers as files: for reading, for spreadsheets, for a paper.
         "claims.csv": verdicts.to_csv(index=False).encode(),
         "claims.md": _claims_markdown(study, judgements).encode(),
         **images,
         **{
+            # Beside each artifact, the runs that it rests on.
             f"{name}.origin.json": artifact_provenance(study, rows)
-            for name, rows in _rests_on(study).items()
+            for name, rows in _experiments_behind(study).items()
         },
         **run_pages(study),
         INDEX: page,
     }
 
 
-def _rests_on(study: Study) -> dict[str, set[str]]:
+def _experiments_behind(study: Study) -> dict[str, set[str]]:
     """The experiments behind each artifact of a study."""
     of_claims = {
         name for names in claims.claim_experiments(study.family).values() for name in names
     }
-    shown = {
-        name: {row for row, e in EXPERIMENTS.items() if name in e.artifacts}
+    of_figures = {
+        name: {row for row, experiment in EXPERIMENTS.items() if name in experiment.artifacts}
         for name in _figures(study)
     }
     of_tables = {
@@ -61,20 +66,19 @@ def _rests_on(study: Study) -> dict[str, set[str]]:
         for table in study_tables(study)
         if "experiment" in table.raw
     }
-    return {**of_tables, "claims": of_claims, **shown}
+    return {**of_tables, "claims": of_claims, **of_figures}
 
 
-def _figures(
-    study: Study,
-) -> dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]]:
+def _figures(study: Study) -> dict[str, StudyFigure]:
     """The figures of a study's page by file name: title, drawing and caption."""
     if study.family == "imagenet":
         return {"figure_4": ("Figure 4", figure_4.figure_4, figure_4.caption_4)}
-    shown: dict[str, tuple[str, Callable[[Study], Figure], Callable[[Study], str]]] = {
+    shown: dict[str, StudyFigure] = {
         "figure_1": ("Figure 1", figures_1_and_6.figure_1, captions.caption_1),
         "figure_6": ("Figure 6", figures_1_and_6.figure_6, captions.caption_6),
         "figure_7": ("Figure 7", figure_7.figure_7, captions.caption_7),
     }
+    # Not a figure of the paper, so it is left out where nothing of it was run.
     if signals.rows_shown(study):
         shown["signals"] = ("Signals", signals.figure_signals, captions.caption_signals)
     return shown
@@ -83,36 +87,42 @@ def _figures(
 def _study_page(
     study: Study,
     judgements: list[Judgement],
-    shown_tables: list[StudyTable],
+    tables: list[StudyTable],
     images: dict[str, bytes],
-    several: bool,
+    in_subfolder: bool,
 ) -> bytes:
-    shown = [
+    # Pictures are part of the page: it can be sent on alone.
+    figures = [
         (name, title, caption(study), b64encode(images[f"{name}.svg"]).decode())
         for name, (title, _, caption) in _figures(study).items()
+    ]
+    # The first run of each experiment carries the anchor that the tables' cells lead to.
+    experiments = study.runs.experiment
+    anchors = [
+        "" if repeated else f"runs-{name}"
+        for name, repeated in zip(experiments, experiments.duplicated(), strict=True)
     ]
     return render(
         "study.html.j2",
         study=study,
+        in_subfolder=in_subfolder,
+        # The head: the result before anything else.
         overview=overview(study, judgements),
-        coverage=coverage([cell for table in shown_tables for cell in table.cells()], judgements),
-        others=_others(study),
+        coverage=coverage([cell for table in tables for cell in table.cells()], judgements),
+        # The claims, and how they were judged.
         level=percent(float(study.level)),
         interval=percent(confidence(study.level)),
-        looks=", ".join(map(str, INTERIM_SEEDS)) if study.level != LEVEL else "",
-        judgements=[(one, evidence.printed(one.numbers)) for one in judgements],
-        tables=[(table, table.links(study)) for table in shown_tables],
-        figures=shown,
+        interim_seeds=", ".join(map(str, INTERIM_SEEDS)) if study.level != LEVEL else "",
+        judgements=[(judgement, evidence.printed(judgement.numbers)) for judgement in judgements],
+        others=_others(study),
+        # The tables and figures.
+        tables=[(table, table.links(study)) for table in tables],
+        figures=figures,
+        # The runs behind them.
+        troubled=troubled(study),
         runs=run_list(study),
         run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],
-        run_anchors=[
-            "" if again else f"runs-{name}"
-            for name, again in zip(
-                study.runs.experiment, study.runs.experiment.duplicated(), strict=True
-            )
-        ],
-        troubled=troubled(study),
-        several=several,
+        run_anchors=anchors,
     )
 
 
@@ -133,27 +143,28 @@ def _others(study: Study) -> str:
 
 def _ranges(names: list[str]) -> str:
     """Names that end in a number, neighbours together: `I1–I3, I5–I17`."""
-    found: list[list[str]] = []
+    groups: list[list[str]] = []
     for name in names:
         number = int(re.sub(r"\D", "", name))
-        if found and int(re.sub(r"\D", "", found[-1][-1])) == number - 1:
-            found[-1].append(name)
+        if groups and int(re.sub(r"\D", "", groups[-1][-1])) == number - 1:
+            groups[-1].append(name)
         else:
-            found.append([name])
-    return ", ".join(f"{group[0]}–{group[-1]}" if len(group) > 1 else group[0] for group in found)
+            groups.append([name])
+    return ", ".join(f"{group[0]}–{group[-1]}" if len(group) > 1 else group[0] for group in groups)
 
 
 def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
     blocks = [f"# Claims: {study.title}\n"]
-    for one in judgements:
-        said = one.statement
+    for judgement in judgements:
+        claim = judgement.statement
+        symbol = SYMBOLS[judgement.verdict]
         blocks.append(
-            f"## {one.id}: {SYMBOLS[one.verdict]} {one.verdict}\n\n{said.statement} "
-            f"({said.source})\n"
+            f"## {judgement.id}: {symbol} {judgement.verdict}\n\n{claim.statement} "
+            f"({claim.source})\n"
         )
-        note = f"- {said.note}\n" if said.note else ""
-        blocks.append(f"- Paper: {said.paper_values}\n- Here: {one.reason}\n{note}")
-        numbers = evidence.printed(one.numbers)
+        note = f"- {claim.note}\n" if claim.note else ""
+        blocks.append(f"- Paper: {claim.paper_values}\n- Here: {judgement.reason}\n{note}")
+        numbers = evidence.printed(judgement.numbers)
         if len(numbers):
             blocks.append(to_markdown(numbers))
     return "\n".join(blocks)

@@ -57,15 +57,16 @@ def printed(sweep: MeasuredSweep) -> pd.DataFrame:
         }
     )
     if sweep.name == LEDGER:
+        # By field, not by value: a schedule in proportion has other numbers than the switch names.
         readings = {
             (switch.experiment, switch.setting.partition("=")[0]): switch
             for switch in LEDGER_SWITCHES
         }
-        found = [
+        switches = [
             readings.get((row.experiment, row.change.partition("=")[0])) for row in each(table)
         ]
-        shown["here"] = [switch.papers_reading if switch else "" for switch in found]
-        shown["elsewhere"] = [switch.other_reading if switch else "" for switch in found]
+        shown["here"] = [switch.papers_reading if switch else "" for switch in switches]
+        shown["elsewhere"] = [switch.other_reading if switch else "" for switch in switches]
     return shown
 
 
@@ -82,6 +83,7 @@ def runs_shown(sweep: MeasuredSweep) -> pd.DataFrame:
 
 
 def _by_value(row: Any) -> bool:
+    # A cell that names a value which is the row's own anyway, such as `lr=0.1`.
     return bool(row.unchanged) and row.change != AS_IT_IS
 
 
@@ -91,9 +93,7 @@ def _mean_std_n(row: Any) -> str:
 
 
 def _worth(row: Any) -> str:
-    """The difference to the unchanged row in points, with its interval where there are seeds enough
-    for one.
-    """
+    """The difference to the unchanged row in points, with its interval if there are seeds for one."""
     if pd.isna(row.difference):
         return MISSING
     interval = f" ({row.low:+.2f} to {row.high:+.2f})" if pd.notna(row.low) else ""

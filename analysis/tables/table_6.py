@@ -1,5 +1,4 @@
-"""Table 6 (Sec. 4.2): the paper's rows in its order with what was measured beside them, and the
-plain nets below.
+"""Table 6 (Sec. 4.2): the paper's rows with what was measured beside them, plain nets below.
 
 `table_6` is a frame of raw numbers, `printed` the same rounded for people. Runs that failed or did
 not finish are counted and never averaged; nothing is compared with the paper unless it is the same
@@ -33,9 +32,7 @@ NUMERIC = ("layers", "params", "error (%)", "95 % interval", "min–max", "paper
 
 @dataclass(frozen=True)
 class Reference:
-    """What the paper says about a row: `number` (percent) is compared with the mean; NaN if it
-    gives none.
-    """
+    """What the paper says about a row; `number` (percent, NaN if it gives none) is compared."""
 
     method: str
     layers: int | None
@@ -47,37 +44,43 @@ class Reference:
 
 
 def table_6(study: Study) -> pd.DataFrame:
-    """Table 6 of a study, raw numbers: errors in percent, `std` with n - 1, counts of runs,
-    `difference` in points.
+    """Table 6 of a study as raw numbers: errors in percent, `std` with n - 1, counts of runs.
 
-    `difference` is mean - paper and NaN where the two are not comparable; `reason` then says why.
+    `difference` is mean - paper in points, and NaN where the two are not comparable; `reason` then
+    says why.
     """
-    measures = measure(study)
-    return pd.DataFrame([_row(reference, study, measures) for reference in references()]).astype(
+    run_metrics = measure(study)
+    return pd.DataFrame([_row(reference, study, run_metrics) for reference in references()]).astype(
         {"layers": "Int64"}
     )
 
 
 def references() -> list[Reference]:
-    """The paper's side of the table: its own rows in order, then the plain networks it shows only
-    as curves.
-    """
-    rows = reported.table_6()
+    """The paper's side of the table: its rows in order, then the plain networks, shown as curves."""
     table = [
-        Reference(r.method, r.layers, r.experiment, r.params, r.reference, r.printed, r.note)
-        for r in rows
+        Reference(
+            method=row.method,
+            layers=row.layers,
+            experiment=row.experiment,
+            params=row.params,
+            number=row.reference,
+            printed=row.printed,
+            note=row.note,
+        )
+        for row in reported.table_6()
     ]
     return table + [_plain_reference(name) for name in PLAIN]
 
 
 def _plain_reference(name: str) -> Reference:
     final = reported.plain_final(name)
-    shown, note = (f"{final:.2f}", DIGITISED) if final == final else ("> 60", PLAIN_110)
-    return Reference("plain", EXPERIMENTS[name].depth, name, "", final, shown, note)
+    text, note = (f"{final:.2f}", DIGITISED) if final == final else ("> 60", PLAIN_110)
+    return Reference("plain", EXPERIMENTS[name].depth, name, "", final, text, note)
 
 
-def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str, object]:
-    runs = measures[measures.experiment == reference.experiment]
+def _row(reference: Reference, study: Study, run_metrics: pd.DataFrame) -> dict[str, object]:
+    runs = run_metrics[run_metrics.experiment == reference.experiment]
+    # Only finished runs with a final error are averaged; the others are counted beside.
     measured = runs[runs.state == MEASURED]
     states = runs.state.value_counts()
     reason = _reason(reference, study, len(measured))
@@ -92,6 +95,7 @@ def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str
         "method": reference.method,
         "layers": reference.layers,
         "experiment": reference.experiment,
+        # The runs' own count, not the paper's: the table is of what was trained.
         "params": float(runs.params.iloc[0]) if len(runs) else nan,
         "n": cell.n,
         "mean": cell.mean,
@@ -107,6 +111,7 @@ def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str
         "paper_printed": reference.printed,
         "paper_params": reference.params,
         "paper_note": reference.note,
+        # Empty wherever it would not mean anything: `reason` and `comparable` say why.
         "difference": nan if reason else cell.difference,
         "low": cell.low,
         "high": cell.high,
@@ -176,9 +181,8 @@ def _remarks(row: Any) -> str:
 
 
 def notes(study: Study, table: pd.DataFrame) -> list[str]:
-    """The notes under the printed table of a study; of each cell that is not reproduced, what is
-    known of it.
-    """
+    """The notes under the printed table, and what is known of each cell that is not reproduced."""
+    # What the columns are, and where the paper's number is not one run's final error.
     lines = [
         "Test error of the final iterate in percent: mean ± standard deviation over seeds (number "
         "of finished runs), the "
@@ -197,6 +201,7 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
             f"±{MARGIN:g} points (plain networks: the digitising error is added), contradicted "
             "where it lies outside."
         )
+        # A verdict other than reproduced gets its interval in words.
         for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
             lines.append(f"{row.method}-{row.layers} is {row.verdict}: {row.why}.")
     else:

@@ -20,7 +20,7 @@ def mean_std_n(mean: float, std: float, n: int) -> str:
 
 
 def difference(row: Any) -> str:
-    """The difference from the paper with its sign; or that there is none, because of what was run."""
+    """The difference from the paper with its sign, or why there is none."""
     if pd.notna(row.difference):
         return signed(row.difference)
     return "not comparable" if row.n and not row.comparable else MISSING
@@ -36,15 +36,30 @@ def to_markdown(table: pd.DataFrame) -> str:
     heads = list(table.columns)
     rows = [heads, ["---" for _ in heads], *table.to_numpy().tolist()]
     return "".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
+        # A bar inside a cell would end it.
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n"
+        for row in rows
     )
 
 
 LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"\dag{}",
-    ">": "$>$", "<": "$<$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "†": r"\dag{}",
+    ">": "$>$",
+    "<": "$<$",
+}
 """What LaTeX reads as something else, as it is written there."""
 
 
