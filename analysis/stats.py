@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 # Levels are fractions, not floats: 1 of 20 splits has to reach 5 % exactly, not by rounding.
 LEVEL = Fraction(1, 20)
-"""Significance level of each test; three seeds against three, wholly separated, reach it exactly."""
+"""Significance level of each test; three seeds wholly apart from three reach it exactly."""
 
 MIN_SEEDS = 3
 """The fewest runs per row that can decide anything at `LEVEL`: 1 / comb(6, 3) is 5 %."""

@@ -38,7 +38,7 @@ def iteration_axis(ax: Axes, total: int, tick: int, most: int) -> None:
 
 
 def draw_curve(ax: Axes, points: pd.DataFrame, colour: str, look: dict[str, Any]) -> None:
-    """A curve of `analysis.studies.curves`: the mean, and of several seeds a band over their range."""
+    """A curve of `analysis.studies.curves`: the mean, and of seeds a band over their range."""
     if len(points) and points.n.iloc[0] > 1:
         ax.fill_between(points.iteration, points.low, points.high, color=colour, **style.BAND)
     ax.plot(points.iteration, points["mean"], color=colour, **look)
@@ -62,7 +62,7 @@ def label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:
 
 
 def spread(heights: list[float], gap: float, top: float) -> list[float]:
-    """Places at least `gap` apart, in the same rising order, near the given heights, below `top`."""
+    """Places at least `gap` apart, in rising order, near the given heights and below `top`."""
     places = list(heights)
     for _ in range(200):
         # Neighbours that overlap give way by half each; pushing one may push the next, hence the

@@ -79,7 +79,7 @@ FIGURE_6 = (
 
 
 def figure_1(study: Study) -> Figure:
-    """Figure 1: training (left) and test error (right) of the plain networks of 20 and 56 layers."""
+    """Figure 1: training (left) and test error (right) of plain networks of 20 and 56 layers."""
     with mpl.rc_context(style.RC):
         figure, axes = _canvas(study, FIGURE_1, (7.2, 2.75))
         for ax, split in zip(axes, ("training", "test"), strict=True):

@@ -119,7 +119,7 @@ def _words(conv: Conv) -> str:
 
 
 def _line_box(ax: Axes, box: Box, side: int | None) -> None:
-    """A layer of Figure 3 with the arrow that leads to it, and its map's side where that changes."""
+    """A layer of Figure 3 with the arrow into it, and its map's side where that changes."""
     ax.add_patch(
         Rectangle(
             (box.x - 0.27, box.y - 0.3),

@@ -147,7 +147,7 @@ def _key(figure: Figure, study: Study) -> None:
 
 
 def outcomes(study: Study) -> str:
-    """Which networks diverged, and so have no end, with how many seeds: a sentence of the caption."""
+    """Which networks diverged, with how many seeds, and so have no end: for the caption."""
     shown = study.runs[study.runs.experiment.isin(rows_shown(study))]
     seeds = Counter(shown.experiment)
     diverged_seeds = Counter(shown[shown.status == DIVERGED].experiment)

@@ -14,7 +14,7 @@ from analysis.studies.sweeps import AS_IT_IS, MeasuredSweep, errors
 
 
 def sweep_figure(sweep: MeasuredSweep) -> Figure:
-    """Each change's final test errors, a panel per experiment: a dot per seed, a bar at their mean."""
+    """Each change's final test errors, a panel per experiment: dots are seeds, bars means."""
     names = list(dict.fromkeys(sweep.cells.experiment))
     # A panel is as high as it has changes.
     counts = [int((sweep.cells.experiment == name).sum()) for name in names]

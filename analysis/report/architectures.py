@@ -1,4 +1,4 @@
-"""The page of Table 1 and Figures 2, 3 and 5: what follows from the layer lists, whatever was run."""
+"""The page of Table 1 and Figures 2, 3 and 5, which follow from the layer lists alone."""
 
 from base64 import b64encode
 

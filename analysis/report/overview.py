@@ -22,7 +22,7 @@ from analysis.verdicts.claims import Judgement
 
 @dataclass(frozen=True)
 class Overview:
-    """Counts by state and verdict, and each distinct provenance with how many runs are behind it."""
+    """Counts by state and verdict, and each distinct provenance with the runs behind it."""
 
     states: dict[str, int]
     verdicts: dict[str, int]
@@ -54,16 +54,16 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
 
 
 def coverage(cells: list[CountedCell], judgements: list[Judgement]) -> str:
-    """How much of what the paper prints was run and reproduced, by cells of tables and by claims."""
+    """How much of what the paper prints was run and reproduced, by cells and by claims."""
     # Of all that the paper prints, not of what was planned: a small reproduction looks small.
     printed = reported.cells()
     cells_run = [cell for cell in cells if cell.run]
     cells_reproduced = [cell for cell in cells_run if cell.verdict == "reproduced"]
     verdicts = [judgement.verdict for judgement in judgements if judgement.verdict != "not run"]
     return (
-        f"{len(cells_reproduced)} cells reproduced of {len(cells_run)} run, of {len(printed)} errors that Tables 2 "
-        "to 6 print of the paper's own "
-        f"networks; {verdicts.count('reproduced')} claims reproduced of {len(verdicts)} run, "
+        f"{len(cells_reproduced)} cells reproduced of {len(cells_run)} run, "
+        f"of {len(printed)} errors that Tables 2 to 6 print of the paper's own networks; "
+        f"{verdicts.count('reproduced')} claims reproduced of {len(verdicts)} run, "
         f"of {len(reported.claims())}"
     )
 

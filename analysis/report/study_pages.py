@@ -31,7 +31,10 @@ StudyFigure = tuple[str, Callable[[Study], Figure], Callable[[Study], str]]
 def study_files(
     study: Study, judgements: list[Judgement], in_subfolder: bool = False
 ) -> dict[str, bytes]:
-    """The files of one study; `in_subfolder`, its page links to the list of studies one folder up."""
+    """The files of one study.
+
+    With `in_subfolder`, its page links to the list of studies one folder up.
+    """
     tables = study_tables(study)
     verdicts = claims.claims_table(judgements)
     images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})

@@ -93,7 +93,7 @@ def _mean_std_n(row: Any) -> str:
 
 
 def _worth(row: Any) -> str:
-    """The difference to the unchanged row in points, with its interval if there are seeds for one."""
+    """The difference to the unchanged row in points, with its interval where there is one."""
     if pd.isna(row.difference):
         return MISSING
     interval = f" ({row.low:+.2f} to {row.high:+.2f})" if pd.notna(row.low) else ""

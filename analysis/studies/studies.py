@@ -72,7 +72,7 @@ class Study:
         return {name: value for name, value in self.overrides.items() if name not in moved_alone}
 
     def deviations(self) -> list[str]:
-        """Each named override as a phrase, with the paper's value if the study's rows agree on it."""
+        """Each named override as a phrase, with the paper's value if all rows agree on it."""
         phrases = []
         for name, value in self.named_overrides().items():
             paper = {

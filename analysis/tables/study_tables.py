@@ -13,7 +13,7 @@ from analysis.tables.table_text import to_latex, to_markdown
 
 
 class CountedCell(NamedTuple):
-    """An error that the paper prints of its own networks: whether it was run here, and the verdict."""
+    """An error that the paper prints of its own networks: was it run here, and the verdict."""
 
     run: bool
     verdict: str

@@ -56,7 +56,7 @@ def table_6(study: Study) -> pd.DataFrame:
 
 
 def references() -> list[Reference]:
-    """The paper's side of the table: its rows in order, then the plain networks, shown as curves."""
+    """The paper's side of the table: its rows in order, then the plain networks of Figure 6."""
     table = [
         Reference(
             method=row.method,
@@ -135,7 +135,7 @@ def _reason(reference: Reference, study: Study, n: int) -> str:
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text: `mean ± std (n)`, two decimals as in the paper, and a column of remarks."""
+    """The table as text: `mean ± std (n)` with two decimals as in the paper, and remarks."""
     return pd.DataFrame(
         {
             "method": table.method,

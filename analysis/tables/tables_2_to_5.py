@@ -1,6 +1,6 @@
 """Tables 2 to 5 (Sec. 4.1): ImageNet errors by ten crops, by several scales, and of ensembles.
 
-`protocol_table` is a frame of raw numbers, two run_metrics (top-1 and top-5) a method; `printed` the
+`protocol_table` is a frame of raw numbers, two measures (top-1 and top-5) a method; `printed` the
 same for people. As in Table 6, failed runs are counted and never averaged, and nothing is compared
 unless dataset and recipe are the paper's.
 """
@@ -53,7 +53,7 @@ TABLES = (
 
 
 def protocol_table(study: Study, spec: TableSpec) -> pd.DataFrame:
-    """A line a method and measure: what was measured in percent, the paper's number, the verdict."""
+    """A line a method and measure: what was measured, the paper's number, the verdict."""
     run_metrics = measure(study)
     paper_table = reported.protocol_table(spec.number)
     # Table 2 prints top-1 errors only.
@@ -124,7 +124,7 @@ def _cell(
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """A line a method, and of each measure the error, the paper's, the difference and the verdict."""
+    """A line a method: of each measure the error, the paper's, difference and verdict."""
     lines = []
     # The raw table's two lines of a method, top-1 and top-5, become one.
     for (method, experiment), both in table.groupby(["method", "experiment"], sort=False):

@@ -125,7 +125,7 @@ def _verdict(
 
 
 def _what_would_decide(summary: stats.Summary, paper: float, margin: float, level: Fraction) -> str:
-    """The difference that these seeds could have shown to be within the margin, and how many would."""
+    """The difference that these seeds could have shown to be within it, and how many would."""
     reach = margin - stats.half_width(summary.std, summary.n, level)
     shown = f"a difference of up to {reach:.2f}" if reach > 0 else "no difference, however small,"
     seeds = stats.seeds_for_equivalence(

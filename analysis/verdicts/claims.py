@@ -104,7 +104,7 @@ CLAIMS: dict[str, Claim] = {
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """A claim, one study's verdict on it with a sentence why, and its numbers (one row per part)."""
+    """A claim, a study's verdict on it with a sentence why, and its numbers, a row a part."""
 
     statement: Statement
     verdict: Verdict

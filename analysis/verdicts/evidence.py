@@ -98,7 +98,7 @@ def _problem(values: dict[str, list[float]], words: str) -> tuple[Outcome, str] 
 def judge_ordering(
     first: list[float], second: list[float], level: Fraction
 ) -> tuple[Outcome, float, float]:
-    """Whether the mean of `first` is higher by a permutation test, with p and that of the reverse."""
+    """Whether the mean of `first` is higher by a permutation test, p, and the reverse's p."""
     # Two one-sided tests, each at the level: one supports the claim, the other contradicts it. They
     # cannot both be significant, so testing twice does not make either err more often.
     claimed = stats.permutation_test(first, second)
@@ -136,7 +136,7 @@ def evidence_of(
     p: float = nan,
     interval: tuple[float, float] = (nan, nan),
 ) -> Evidence:
-    """The evidence that a part's values and its test make; the first two rows are those compared."""
+    """The evidence of a part's values and its test; the first two rows are those compared."""
     first = stats.summarise(values[experiments[0]])
     against = experiments[1] if len(experiments) > 1 else ""
     second = stats.summarise(values.get(against, []))

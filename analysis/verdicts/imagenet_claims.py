@@ -70,7 +70,7 @@ class LowerBy:
 
 @dataclass(frozen=True)
 class Counted:
-    """A count that follows from the layer lists, whatever was run: `words`, and whether it `holds`."""
+    """A count that follows from the layer lists: `words`, and whether the claim `holds`."""
 
     words: str
     holds: bool
