@@ -101,6 +101,7 @@ def _seeds(study: Study, panels: tuple[CurvePanel, ...]) -> str:
     }
     if not counts:
         return ""
+    # With one seed each there are no bands, and the sentence about them would mislead.
     if set(counts.values()) == {1}:
         return "Each curve is a single run."
     # Rows may have different numbers of seeds: a number is named only if it is true of all.
@@ -137,6 +138,7 @@ def _absent(study: Study, panels: tuple[CurvePanel, ...]) -> str:
 def _axes(study: Study, panels: tuple[CurvePanel, ...]) -> str:
     """Where the limits differ from the paper's 64,000 iterations and 20 %."""
     differs = []
+    # Named only where they differ: a caption that always says so is not read.
     if iterations(study) != PAPER_ITERATIONS:
         differs.append(
             f"the x-axis ends at {iterations(study):,} iterations instead of {PAPER_ITERATIONS:,}"

@@ -26,6 +26,7 @@ COLOURS = {18: style.COLOURS[32], 34: style.COLOURS[56]}
 
 TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": "-"}
 VALIDATION: dict[str, Any] = {"linewidth": 2.0, "linestyle": "-"}
+# The paper's validation curves are of centre crops, taken while the network trains.
 SPLITS = {"train": (TRAIN_ERR, TRAIN), "val": (TEST_ERR, VALIDATION)}
 LOW, HIGH = 20.0, 63.0
 """Percent: the ends of the paper's y-axis."""
@@ -67,6 +68,7 @@ def _limits(study: Study) -> tuple[float, float, int]:
     curves = [curve(study, name, metric) for name in names(study) for metric, _ in SPLITS.values()]
     ends = [points["mean"].iloc[-1] for points in curves if len(points)]
     low, high = (LOW, HIGH) if all(LOW < end < HIGH for end in ends) else (0.0, 100.0)
+    # The longest schedule among the rows that the figure shows.
     shown = study.runs[study.runs.experiment.isin([name for panel in PANELS for name in panel])]
     return low, high, int((shown if len(shown) else study.runs).iterations.max())
 

@@ -22,6 +22,7 @@ from analysis.studies.studies import Study
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import RESPONSE_STD
 
+# The rows of the paper's figure.
 SHOWN = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
 PANELS = {"top": "layer index (original)", "bottom": "layer index (sorted by magnitude)"}
 
@@ -85,6 +86,7 @@ def _draw(ax: Axes, study: Study, panel: str) -> None:
                 zorder=1.5,
                 **style.PAPER_CURVE,
             )
+        # Bands only where there is more than one run to have a range.
         shown = response_curve(study, name, panel)
         if shown.n.iloc[0] > 1:
             ax.fill_between(

@@ -60,6 +60,8 @@ _PLAIN = ("plain20", "plain32", "plain44", "plain56", "plain110")
 _RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 _BOTH = ("train", "test")
 
+# Ticks and where x begins are read off the paper's figures: the right panel of Figure 6 shows the
+# iterations after the first drop.
 FIGURE_1 = (
     CurvePanel("fig1_left", _SHALLOW_DEEP, ("train",), "{depth}-layer", (0, 10, 20)),
     CurvePanel("fig1_right", _SHALLOW_DEEP, ("test",), "{depth}-layer", (0, 10, 20)),
@@ -151,6 +153,7 @@ def _canvas(
     study: Study, panels: tuple[CurvePanel, ...], inches: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
     figure, axes = canvas(len(panels), inches)
+    # One limit for all panels, so that heights can be compared across them.
     limit = y_limit(study, panels)
     for ax, panel in zip(axes, panels, strict=True):
         _frame_axes(ax, study, panel, limit)
@@ -173,6 +176,7 @@ def _draw(ax: Axes, study: Study, panel: CurvePanel) -> None:
         return
     ends = {}
     for line in shown:
+        # Colour tells the depth, the line's style the split.
         depth = EXPERIMENTS[line.experiment].depth
         line_style = (
             style.SINGLE

@@ -48,7 +48,9 @@ def figure_2() -> Figure:
 def figure_5() -> Figure:
     """A basic block of 64 channels, and a bottleneck block of 256, which cost about the same."""
     figure, ax = _canvas(6.4, 3.4, width=2.0)
+    # Both blocks on one canvas of width 2, so that they have one scale.
     for x, name in ((0.5, "resnet34-a"), (1.5, "resnet50")):
+        # The second block of the first stage: the first one differs in its input channels.
         block = layout(EXPERIMENTS[name]).stages[0][1]
         _block(ax, block, x, lambda conv: f"{conv.kernel}×{conv.kernel}, {conv.channels_out}")
         with mpl.rc_context(style.RC):
@@ -77,6 +79,7 @@ def figure_3() -> Figure:
         ax = figure.add_axes((0, 0, 1, 1))
         ax.axis("off")
         ax.set(xlim=(0, 2), ylim=(-36.8, 1.5))
+        # Side by side on one scale; the sides of the maps are written once, at the left.
         for number, (title, plan) in enumerate(plans):
             _column(ax, title, plan, 0.6 + 0.95 * number, sizes=number == 0)
     return figure
@@ -98,6 +101,7 @@ def _column(ax: Axes, title: str, plan: NetworkLayout, x: float, sizes: bool) ->
     # The blocks, a line each convolution, and a shortcut around each block of the residual network.
     seen = plan.stages[0][0].convs[0].size_in
     for block in plan.blocks:
+        # The shortcut leads from above the block's first layer to below its last.
         top = y + 1
         for conv in block.convs:
             shown = conv.size_out if sizes and conv.size_out != seen else None
@@ -148,6 +152,7 @@ def _line_box(ax: Axes, box: Box, side: int | None) -> None:
 
 def _arc(ax: Axes, x: float, top: float, bottom: float, dotted: bool) -> None:
     """A shortcut around a block, at its right."""
+    # A Bézier curve that bulges to the right of the boxes.
     out = x + 0.55
     path = MplPath(
         [(x, top), (out, top), (out, bottom), (x, bottom)], [MplPath.MOVETO, *[MplPath.CURVE4] * 3]

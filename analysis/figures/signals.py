@@ -101,6 +101,7 @@ def figure_signals(study: Study) -> Figure:
 
 
 def _draw(ax: Axes, study: Study, quantity: str, panel: SignalPanel) -> None:
+    # Logarithmic: without batch norm signals change by orders of magnitude from layer to layer.
     ax.set_yscale("log")
     ax.set_ylim(*_limits(study, quantity))
     curves = {name: signal_curve(study, name, quantity, panel.at_end) for name in panel.experiments}
@@ -122,6 +123,7 @@ def _draw(ax: Axes, study: Study, quantity: str, panel: SignalPanel) -> None:
 def _limits(study: Study, quantity: str) -> tuple[float, float]:
     """Whole powers of ten around all curves of a quantity, a decade of room on each side."""
     curves = [signal_curve(study, name, quantity, end) for name in SHOWN for end in (False, True)]
+    # Over the whole row of panels: they share the axis, and only so can they be compared.
     low = min((float(curve.low.min()) for curve in curves if len(curve)), default=1e-3)
     high = max((float(curve.high.max()) for curve in curves if len(curve)), default=1e3)
     return 10.0 ** (floor(log10(low)) - 1), 10.0 ** (ceil(log10(high)) + 1)

@@ -86,6 +86,7 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
 def _search(client: MlflowClient, experiment_id: str, kind: str) -> list[Run]:
     runs: list[Run] = []
     token: str | None = None
+    # MLflow gives a page at a time, and a token as long as there is another.
     while True:
         page = client.search_runs(
             [experiment_id], f"tags.kind = '{kind}'", max_results=PAGE, page_token=token
@@ -132,6 +133,7 @@ def _page(tracking: str, run: Run) -> str | None:
     """A run's page on the server, without user and password; None where the store is a database."""
     if not tracking.startswith(("http://", "https://")):
         return None
+    # The page is opened by whoever reads the report: no password may travel in it.
     parts = urlsplit(redacted(tracking))
     server = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     return f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
@@ -140,6 +142,7 @@ def _page(tracking: str, run: Run) -> str | None:
 def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     """Each measurement once: a point that was sent twice is one point."""
     points = {
+        # A dictionary by name and step: of a point that was sent twice, one stays.
         (name, point.step): (point.value, point.timestamp)
         for name in run.data.metrics
         for point in client.get_metric_history(run.info.run_id, name)

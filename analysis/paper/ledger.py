@@ -22,6 +22,7 @@ class Switch:
 
     experiment: str
     setting: str
+    # Texts of the table: what the paper says, and who reads it otherwise.
     papers_reading: str
     other_reading: str
 

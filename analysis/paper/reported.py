@@ -17,6 +17,7 @@ PAPER = Path(__file__).parent
 PAPER_ITERATIONS = 64_000
 """Sec. 4.2: the CIFAR-10 schedule, the x-axis of Figures 1 and 6."""
 
+# The panels of `curves.csv` whose x-axis is that of CIFAR-10's schedule.
 CIFAR_PANELS = ("fig1_left", "fig1_right", "fig6_left", "fig6_middle", "fig6_right")
 
 
@@ -149,6 +150,7 @@ def claims() -> dict[str, Statement]:
 def multiply_adds() -> dict[str, str]:
     """Table 1's last row by experiment, as printed: "1.8e9"."""
     frame = pd.read_csv(PAPER / "table_1.csv", dtype={"value": "str"})
+    # Text, not a number: it is shown as printed, and compared by nobody.
     return {row.experiment: row.value for row in each(frame)}
 
 
@@ -237,5 +239,6 @@ def responses() -> pd.DataFrame:
 def plain_final(experiment: str) -> float:
     """Test error of a plain network at the end of Figure 6 (±0.05 points); NaN if not shown."""
     shown = curve("fig6_left", experiment, "test")
+    # The last point only: the paper's tables are of the final iterate as well.
     at_end = shown.loc[shown.iteration == PAPER_ITERATIONS, "error"]
     return float(at_end.iloc[0]) if len(at_end) else nan

@@ -32,6 +32,7 @@ def architecture_files() -> dict[str, bytes]:
             "ResNet-50.",
         ),
     }
+    # Each figure is a file of its own and part of the page, from one drawing.
     images = style.images({name: draw() for name, (_, draw, _) in shown.items()})
     figures = [
         (name, title, caption, b64encode(images[f"{name}.svg"]).decode())

@@ -52,6 +52,7 @@ def artifact_provenance(study: Study, experiments: Collection[str]) -> bytes:
 
 def with_manifest(files: Files, frames: Frames) -> Files:
     """A report's files with the frames it was made of and a list of checksums."""
+    # The frames travel with the report: an audit needs nothing else.
     files = files | {f"{DATA}/{name}": content for name, content in parquet_files(frames).items()}
     about = {
         "format": FORMAT,
@@ -119,6 +120,7 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
         for name, content in stored.items()
         if content is not None and checksum(content) != sums[name]
     }
+    # From changed data another report would follow, and every difference would be reported twice.
     if any(name.startswith(f"{DATA}/") for name in wrong):
         return [f"{name} {what}" for name, what in sorted(wrong.items())]
 

@@ -36,6 +36,7 @@ class Overview:
 def overview(study: Study, judgements: list[Judgement]) -> Overview:
     """The head of a study's page."""
     runs = study.runs
+    # Distinct seeds of each row: rows need not have the same number.
     per_row = runs.groupby("experiment").seed.nunique()
     low, high = int(per_row.min()), int(per_row.max())
     seeds = f"{low if low == high else f'{low} to {high}'} seed{'s' * (high > 1)} each"
@@ -105,6 +106,7 @@ def commit(run: Any) -> str:
 
     That is uncommitted changes, a drift between two attempts, and batch norm in one pass.
     """
+    # A commit alone does not say what was trained if any of these holds.
     marks = {
         "uncommitted changes": run.dirty,
         "drift": pd.notna(run.drift),
@@ -136,11 +138,13 @@ def final_text(state: str, error: float, unit: str = "") -> str:
 def _duration(started: Any, ended: Any) -> str:
     if pd.isna(started) or pd.isna(ended):
         return "–"
+    # Hours may exceed 24: a run of days is still one duration.
     minutes, seconds = divmod(int(ended - started) // 1000, 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def _dates(runs: pd.DataFrame) -> str:
+    # Runs without recorded times do not count.
     moments = pd.concat([runs.started_ms, runs.ended_ms]).dropna()
     if moments.empty:
         return "unknown"
@@ -171,6 +175,7 @@ def versions_text(text: str) -> str:
 
 def _counted(texts: list[str]) -> list[str]:
     """Each distinct text; with how many runs it stands for where there are several."""
+    # Most studies have one machine and one version: then a count would only distract.
     counts = pd.Series(texts).value_counts().sort_index()
     if len(counts) == 1:
         return [str(counts.index[0])]

@@ -23,6 +23,8 @@ def render(template: str, **content: object) -> bytes:
 def _environment() -> Environment:
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
+        # Names and reasons may come from elsewhere; a name that a template misspells must fail, not
+        # print nothing.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -85,6 +85,7 @@ def _recipe(run: Any) -> list[dict[str, str]]:
     """Each field of the row: its value, and the paper's where that is another."""
     paper = EXPERIMENTS.get(run.experiment)
     changed = loads(run.overrides)
+    # A row that is not the paper's has no other values to stand beside.
     if paper is None:
         return [
             {"field": name, "value": value_text(value), "paper": ""}
@@ -127,6 +128,7 @@ def _curves(points: pd.DataFrame, iterations: int) -> dict[str, Any]:
     def y(value: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / top, 1)
 
+    # Both axes start at zero, and the y-axis ends at a tick.
     ticks = range(0, int(top) + 1, step)
     return {
         "width": WIDTH,

@@ -57,6 +57,7 @@ def study_files(
 
 def _experiments_behind(study: Study) -> dict[str, set[str]]:
     """The experiments behind each artifact of a study."""
+    # By experiment, not by finished run: what is in no average is part of the origin too.
     of_claims = {
         name for names in claims.claim_experiments(study.family).values() for name in names
     }
@@ -74,6 +75,7 @@ def _experiments_behind(study: Study) -> dict[str, set[str]]:
 
 def _figures(study: Study) -> dict[str, StudyFigure]:
     """The figures of a study's page by file name: title, drawing and caption."""
+    # A dataset belongs to one half of the paper, and so do its figures.
     if study.family == "imagenet":
         return {"figure_4": ("Figure 4", figure_4.figure_4, figure_4.caption_4)}
     shown: dict[str, StudyFigure] = {
@@ -131,6 +133,7 @@ def _study_page(
 
 def _others(study: Study) -> str:
     """The claims that the study does not judge, with why, in a clause."""
+    # Claims with one reason share a clause; what was not judged is said, never left out.
     reasons: dict[str, list[str]] = {}
     for name, why in claims.not_judged(study.family).items():
         reasons.setdefault(why, []).append(name)

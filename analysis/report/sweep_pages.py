@@ -72,6 +72,7 @@ def printed(sweep: MeasuredSweep) -> pd.DataFrame:
 
 def runs_shown(sweep: MeasuredSweep) -> pd.DataFrame:
     """The list of a sweep's runs, with the change of each."""
+    # Runs know their fingerprint; which change that is, only the sweep's cells know.
     changes = dict(zip(sweep.cells.fingerprint, sweep.cells.change, strict=True))
     listed = run_list(sweep.study)
     listed.insert(

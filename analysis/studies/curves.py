@@ -22,6 +22,7 @@ def curve(study: Study, experiment: str, metric: str) -> pd.DataFrame:
     runs = run_metrics.run_id[
         (run_metrics.experiment == experiment) & (run_metrics.state == MEASURED)
     ]
+    # Only finished runs: one that stopped early would pull the mean of the first iterations alone.
     points = study.metrics[study.metrics.run_id.isin(runs) & (study.metrics.metric == metric)]
     # A run that measured nothing is still a column, and so leaves no iteration that all have: a
     # mean over fewer runs than the table's would not be the same networks.

@@ -57,6 +57,7 @@ def split_sweeps(frames: Frames) -> list[MeasuredSweep]:
         # count too.
         same_dataset = frames.runs.dataset_id == dataset_id
         runs = frames.runs[same_dataset & frames.runs.fingerprint.isin(cells.fingerprint)]
+        # A sweep that was asked for and has not begun has nothing to show.
         if len(runs):
             official = bool(frames.runs[same_dataset].comparable.any())
             study = study_of(min(runs.dataset), loads(cells.base.iloc[0]), official, runs, frames)

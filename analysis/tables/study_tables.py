@@ -44,6 +44,7 @@ class StudyTable:
 
     def files(self, study: Study) -> dict[str, bytes]:
         """The table as CSV, Markdown and LaTeX."""
+        # Each file says by itself of which study it is: it will be sent on without its page.
         heading = f"{self.title}: {study.title}"
         notes = "".join(f"- {note}\n" for note in self.notes)
         markdown = f"# {heading}\n\n{to_markdown(self.printed)}\n{notes}"

@@ -22,6 +22,7 @@ from analysis.verdicts.cells import judge_cell, margin_of
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import TEST_ERR
 
+# Figure 6 shows all of them but the last, whose error "is higher than 60% and not displayed".
 PLAIN = ("plain20", "plain32", "plain44", "plain56", "plain110")
 DIGITISED = "digitised from Figure 6, ±0.05 points"
 PLAIN_110 = "the paper gives no number, only > 60 %"
@@ -49,6 +50,7 @@ def table_6(study: Study) -> pd.DataFrame:
     `difference` is mean - paper in points, and NaN where the two are not comparable; `reason` then
     says why.
     """
+    # A row of the paper that was not run stays in the table: what is missing is a result too.
     run_metrics = measure(study)
     return pd.DataFrame([_row(reference, study, run_metrics) for reference in references()]).astype(
         {"layers": "Int64"}
@@ -69,6 +71,7 @@ def references() -> list[Reference]:
         )
         for row in reported.table_6()
     ]
+    # Table 6 has no plain networks: their reference is the end of a digitised curve.
     return table + [_plain_reference(name) for name in PLAIN]
 
 

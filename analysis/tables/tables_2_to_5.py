@@ -59,6 +59,7 @@ def protocol_table(study: Study, spec: TableSpec) -> pd.DataFrame:
     # Table 2 prints top-1 errors only.
     printed_k = [k for k in TOP_K if paper_table[f"top{k}"].notna().any()]
     rows = []
+    # In the paper's order, quoted methods between its own, as it prints them.
     for method in each(paper_table):
         runs = run_metrics[
             (run_metrics.experiment == method.experiment) & (run_metrics.state == MEASURED)
@@ -119,6 +120,7 @@ def _cell(
     study: Study, spec: TableSpec, experiment: str, k: int, values: list[float], paper: float
 ) -> Cell:
     reason = "" if study.comparable else study.why_not_comparable
+    # Half a point, unless `paper/margins.csv` has another for this row and metric.
     margin = margin_of(experiment, protocol_err(spec.protocol, k))
     return judge_cell(values, paper, margin, level=study.level, not_comparable=reason)
 
@@ -152,6 +154,7 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
         "finished runs). Batch-norm statistics are those averaged after training, unless the "
         "recipe's statistics_images is 0.",
     ]
+    # Without a comparison there is no verdict to explain either.
     if not study.comparable:
         return [*lines, f"Not comparable with the paper: {study.why_not_comparable}."]
     lines.append(

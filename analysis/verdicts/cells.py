@@ -64,6 +64,8 @@ def judge_cell(
     summary = stats.summarise(values)
     # For people the usual 95 %; the verdict reads the interval that belongs to its level.
     low95, high95 = stats.mean_interval(values, 0.95) if summary.n > 1 else (nan, nan)
+    # Of (our mean - the paper's number) only our mean varies: the interval is that of the mean,
+    # shifted.
     half = stats.half_width(summary.std, summary.n, level)
     difference = summary.mean - paper
     low, high = (difference - half, difference + half) if isfinite(half) else (nan, nan)
@@ -126,6 +128,7 @@ def _verdict(
 
 def _what_would_decide(summary: stats.Summary, paper: float, margin: float, level: Fraction) -> str:
     """The difference that these seeds could have shown to be within it, and how many would."""
+    # How far our mean may lie from the paper's number with its interval still inside the margin.
     reach = margin - stats.half_width(summary.std, summary.n, level)
     shown = f"a difference of up to {reach:.2f}" if reach > 0 else "no difference, however small,"
     seeds = stats.seeds_for_equivalence(

@@ -74,6 +74,7 @@ def values_of(
     """
     columns = QUANTITIES[quantity]
     runs = run_metrics[run_metrics.experiment.isin(experiments) & (run_metrics.state == MEASURED)]
+    # The clean training error where every run has one, else the running one for all of them.
     column = next((name for name in columns if runs[name].notna().all()), list(columns)[-1])
     values = {
         name: runs.loc[runs.experiment == name, column].astype("float64").tolist()
@@ -174,6 +175,7 @@ def printed(numbers: pd.DataFrame) -> pd.DataFrame:
 
     Means are followed by their number of runs; a part that follows from the layer lists has none.
     """
+    # A part without any run has nothing to print; a count of layers has no runs, and a result.
     shown = numbers[(numbers.n > 0) | (numbers.n_against > 0) | (numbers.experiment == "")]
     return pd.DataFrame(
         {
@@ -196,6 +198,7 @@ def number_text(value: float) -> str:
     """A number of any size: `0.00012`, `8.75`, `1,727,962`; a dash for NaN."""
     if value != value:
         return "–"
+    # A signal may be 1e-20, an error 8.75, a count of parameters a million.
     if 0 < abs(value) < 0.1:
         return f"{value:.2g}".replace("-", "−")
     return (f"{value:,.0f}" if abs(value) > 100 else f"{value:.2f}").replace("-", "−")

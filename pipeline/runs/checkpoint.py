@@ -117,6 +117,7 @@ def iterations(storage: Storage, run: Run) -> list[int]:
     """
     names = storage.names(f"{run.folder}/checkpoints")
     for name in names:
+        # Numbers alone are ours: a foreign folder must not be deleted with the old ones.
         if not name.isdecimal():
             raise InputError(
                 f"{storage.path(run.folder)}/checkpoints/{name}: not a checkpoint of ours; move it "

@@ -51,6 +51,7 @@ class Lease:
         self._lease: dict[str, Any] = {
             "holder": self.holder,
             "since": int(time()),
+            # A number that rises: whoever watches needs no clock of ours to see that it changes.
             "beat": 0,
             **_this_process(),
         }

@@ -56,6 +56,8 @@ def source_digest() -> str:
     """
     digest = blake2b(digest_size=8)
     package = Path(__file__).resolve().parents[1]
+    # With the path relative to the package: the same code gives the same digest wherever it is
+    # installed.
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

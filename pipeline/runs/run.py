@@ -175,8 +175,10 @@ def _own(storage: Storage, run: Run, name: str) -> dict[str, Any] | None:
         parsed = loads(content)
     except ValueError:
         parsed = None
+    # What is not ours is never overwritten, and never read as if it were.
     if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
         raise InputError(f"{storage.path(path)}: not a file of ours; move it away")
+    # Two recipes whose shortened fingerprints agree would share a folder; the full identity tells.
     if parsed.get("identity") != run.identity:
         raise InputError(
             f"{storage.path(path)}: belongs to another run ({parsed.get('identity')}); move it away"
