@@ -1,6 +1,4 @@
-"""Figures 1 and 6: the curves are the runs, the axes the paper's, and the captions say what
-differs.
-"""
+"""Figures 1 and 6: curves are the runs, axes the paper's, captions say what differs."""
 
 from itertools import pairwise
 from math import inf
@@ -128,7 +126,7 @@ def test_plain_110_is_hidden_only_above_60_percent(build, error, displayed):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "top"),
+    ("heights", "top"),
     [
         ([6.5, 6.9, 7.1, 7.5, 8.7], 20.0),
         ([0.0, 0.0, 0.1], 20.0),
@@ -137,11 +135,11 @@ def test_plain_110_is_hidden_only_above_60_percent(build, error, displayed):
         ([], 20.0),
     ],
 )
-def test_labels_are_apart_in_order_and_inside(wanted, top):
-    places = spread(wanted, gap=1.2, top=top)
-    assert len(places) == len(wanted)
-    assert all(high - low > 1.2 - 1e-6 for low, high in pairwise(places))
-    assert all(-1e-6 <= place <= top + 1e-6 for place in places)
+def test_labels_are_apart_in_order_and_inside(heights, top):
+    label_heights = spread(heights, gap=1.2, top=top)
+    assert len(label_heights) == len(heights)
+    assert all(high - low > 1.2 - 1e-6 for low, high in pairwise(label_heights))
+    assert all(-1e-6 <= place <= top + 1e-6 for place in label_heights)
 
 
 def test_labels_that_are_apart_stay_where_they_are():

@@ -40,7 +40,11 @@ def test_readmes_table_is_what_was_measured(study: Study) -> None:
 
 
 def test_readmes_verdicts_are_those_of_the_results(study: Study) -> None:
-    reproduced = {one.id for one in claims.judge_claims(study) if one.verdict == "reproduced"}
+    reproduced = {
+        judgement.id
+        for judgement in claims.judge_claims(study)
+        if judgement.verdict == "reproduced"
+    }
     said = re.search(
         r"claims? ((?:[CI]\d+[, and]*)+) are \*reproduced\*", (ROOT / "README.md").read_text()
     )

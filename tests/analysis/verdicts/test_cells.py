@@ -81,7 +81,7 @@ def share(verdict: str, truth: float, n: int, level: Fraction = LEVEL) -> float:
 
 
 def at_most(rate: float, level: float = 0.05) -> bool:
-    """Whether a rate measured in `DRAWS` draws is no more than a level, by three standard errors."""
+    """Whether a rate measured in `DRAWS` draws is at most a level, by three standard errors."""
     return rate <= level + 3 * (level * (1 - level) / DRAWS) ** 0.5
 
 

@@ -31,7 +31,7 @@ RESNET = {
 
 def verdict(frames, claim):
     (study,) = split_studies(check(*frames))
-    (judgement,) = (one for one in judge_claims(study) if one.id == claim)
+    (judgement,) = (judgement for judgement in judge_claims(study) if judgement.id == claim)
     return judgement
 
 
@@ -229,8 +229,8 @@ def test_on_another_dataset_orderings_are_judged_and_numbers_are_not(build):
         PLAIN | RESNET, train=PLAIN_TRAIN | {name: [0.1] * 3 for name in RESNET}, **DIGITS
     )
     (study,) = split_studies(check(*frames))
-    verdicts = {one.id: one for one in judge_claims(study)}
-    assert {name for name, one in verdicts.items() if one.verdict == "reproduced"} == {
+    verdicts = {judgement.id: judgement for judgement in judge_claims(study)}
+    assert {name for name, judgement in verdicts.items() if judgement.verdict == "reproduced"} == {
         "C1",
         "C2",
         "C3",
