@@ -119,7 +119,7 @@ class Experiment:
                 f"global_batch_size must be a power of two times bn_group ({self.bn_group}), not "
                 f"{self.global_batch_size}"
             )
-        # A drop behind the end would never happen, and so would be a silent deviation.
+        # A drop behind the end would never happen: a deviation that nobody sees.
         drops_rise = all(
             a < b
             for a, b in zip((0, *self.lr_drops), (*self.lr_drops, self.iterations + 1), strict=True)
@@ -152,9 +152,9 @@ class Experiment:
                 "colour must not be negative, and statistics_images a multiple of global_batch_size"
             )
         # Small images are padded and cropped, photographs resized: neither suits the other.
-        other_familys = "scale_crop_flip_colour" if self.family == "cifar" else "pad_crop_flip"
-        if self.augmentation == other_familys:
-            raise ValueError(f"augmentation {other_familys} is not for {self.family} rows")
+        of_other_family = "scale_crop_flip_colour" if self.family == "cifar" else "pad_crop_flip"
+        if self.augmentation == of_other_family:
+            raise ValueError(f"augmentation {of_other_family} is not for {self.family} rows")
 
     @property
     def may_diverge(self) -> bool:
@@ -173,9 +173,6 @@ class Experiment:
         Fields at their defaults are left out: a field added later changes no fingerprint made
         before (and a default, once runs were made with it, may not change).
         """
-        # Only what differs from a default counts, so that a field added later (with the old
-        # behaviour as its default) leaves every fingerprint, and with it every finished run, as it
-        # is.
         defaults = {field.name: field.default for field in fields(self)}
         content = {
             name: value
