@@ -1,5 +1,4 @@
-"""Mistakes that a user can make and mend, runs that end by themselves, and the line of an error
-that is shown.
+"""Mistakes that a user can correct, runs that end by themselves, and the line shown of an error.
 
 The command line prints an `InputError` as a single line and exits with code 2; an exception of
 another kind is a defect, and shows a traceback.
@@ -9,9 +8,9 @@ import re
 
 
 def redacted(text: str) -> str:
-    """A text as it may be printed and stored: addresses in it without a user and password, whatever
-    that consists of.
-    """
+    """A text as it may be printed and stored: addresses in it without user, password and token."""
+    # First `user:password@`, greedily up to the last @ before a blank or quote: passwords hold
+    # anything.
     text = re.sub(r"://[^/\s:@]*:[^\s\"']*@", "://", text)
     text = re.sub(r"://[^/\s@]*@", "://", text)
     return re.sub(r"([?&](?:password|secret|token)=)[^&\s]*", r"\1...", text)
@@ -25,14 +24,13 @@ class InputError(Exception):
 
 
 class DivergedError(Exception):
-    """A run whose loss became NaN or infinite: trying again would repeat it, so it is never
-    retried.
-    """
+    """A run whose loss became NaN or infinite: a retry would repeat it, so there is none."""
 
 
 class StorageLostError(Exception):
-    """Storage that could not be written for so long that a run stopped; what it holds stays, and
-    starting anew continues.
+    """Storage could not be written until the retry budget was spent, and the run stopped.
+
+    What it holds stays, and the same command continues from there.
     """
 
 
@@ -51,11 +49,11 @@ def last_line(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The line of an error that tells a user most: ours if there is one in its chain, else its
-    last.
-    """
+    """The line of an error that tells a user most: ours if its chain has one, else its last."""
     if isinstance(error, InputError):
         return str(error)
+    # Ray wraps what a worker raised, once or twice: the reason is inside, not the wrapper's
+    # message.
     failures = getattr(error, "worker_failures", None) or {}
     for cause in [*failures.values(), error.__cause__, getattr(error, "cause", None)]:
         if isinstance(cause, BaseException) and cause is not error:

@@ -1,8 +1,7 @@
-"""A folder that every node can reach: a local path, a shared folder or an object store, through
-pyarrow's file systems.
+"""A folder that every node can reach: a local path, a shared folder or an object store.
 
-Paths are relative, with `/`. A file appears whole or not at all. It knows nothing of runs or
-datasets.
+Through pyarrow's file systems. Paths are relative, with `/`. A file appears whole or not at all. It
+knows nothing of runs or datasets.
 """
 
 import os
@@ -30,6 +29,7 @@ class Storage:
     """
 
     def __init__(self, uri: str) -> None:
+        # A URI is printed, stored in runs and sent to workers: no secret may be part of it.
         if uri != redacted(uri):
             raise InputError(
                 f"--storage {uri}: a password in it would be shown and stored; set "
@@ -53,6 +53,7 @@ class Storage:
         probe = f".probe-{uuid4().hex}"
         try:
             self.write(probe, b"probe")
+            # Some mounted buckets accept a write and return something else.
             if self.read(probe) != b"probe":
                 raise OSError("what was written is not what is read back")
             self.delete(probe)
@@ -66,11 +67,12 @@ class Storage:
         return f"{self._root}/{path}"
 
     def uri_of(self, path: str) -> str:
-        """The URI of a place under this one, for libraries that take URIs (options behind a `?`
-        stay behind it).
+        """The URI of a path under this one, for libraries that take URIs.
+
+        Options behind a `?` stay behind it.
         """
-        place, mark, options = self.uri.partition("?")
-        return f"{place.rstrip('/')}/{path}{mark}{options}"
+        root, mark, options = self.uri.partition("?")
+        return f"{root.rstrip('/')}/{path}{mark}{options}"
 
     def read(self, path: str) -> bytes:
         """A file's content; FileNotFoundError if there is none."""
@@ -84,15 +86,15 @@ class Storage:
             return None
 
     def write(self, path: str, content: bytes) -> None:
-        """Replace a file, whole: locally by renaming a finished one, in an object store by one
-        upload.
-        """
+        """Replace a file whole: locally by a rename, in an object store by one upload."""
         full = self.path(path)
         if self.local is None:
             with self._files.open_output_stream(full) as stream:
                 stream.write(content)
             return
         Path(full).parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own, since two processes may write the same file; flushed to disk before the
+        # rename, since a rename alone may survive a power cut without the content.
         partial = f"{full}.{uuid4().hex}.partial"
         try:
             with open(partial, "wb") as file:
@@ -105,8 +107,8 @@ class Storage:
 
     def names(self, path: str) -> list[str]:
         """Sorted names directly under a folder; empty if there is no such folder."""
-        found = self._files.get_file_info(fs.FileSelector(self.path(path), allow_not_found=True))
-        return sorted(entry.base_name for entry in found)
+        entries = self._files.get_file_info(fs.FileSelector(self.path(path), allow_not_found=True))
+        return sorted(entry.base_name for entry in entries)
 
     def exists(self, path: str) -> bool:
         return self._files.get_file_info(self.path(path)).type != fs.FileType.NotFound
@@ -120,14 +122,13 @@ class Storage:
 
     def file_size(self, path: str) -> int | None:
         """Bytes of a file; None if there is none."""
-        found = self._files.get_file_info(self.path(path))
-        return found.size if found.is_file else None
+        file = self._files.get_file_info(self.path(path))
+        return file.size if file.is_file else None
 
     def delete(self, path: str) -> None:
-        """Delete a file or a whole folder, if it is there.
-
-        A file in it that another replaces just now is looked for in vain: then it is tried again.
-        """
+        """Delete a file or a whole folder, if it is there."""
+        # Another process may replace a file of the folder meanwhile, which is then gone between
+        # being listed and being deleted: that is no error, and the rest still has to go.
         for _ in range(5):
             with suppress(FileNotFoundError):
                 return self._delete(path)

@@ -1,6 +1,4 @@
-"""Captions of Figures 1, 6 and 7 and of the signals, in plain words: what is shown and missing,
-where axes differ.
-"""
+"""Captions of Figures 1, 6 and 7 and of the signals: what is shown, what is missing, and why."""
 
 from analysis.figures import signals
 from analysis.figures.figure_7 import SHOWN, response_curve, rows_shown
@@ -22,7 +20,10 @@ from pipeline.recipe.metrics import FORWARD_VARIANCE, TEST_ERR
 
 def caption_1(study: Study) -> str:
     """The caption of Figure 1 for a study."""
-    what = f"Training error (left) and test error (right) on {study.dataset_title}: plain networks of 20 and 56 layers."
+    what = (
+        f"Training error (left) and test error (right) on {study.dataset_title}: plain networks "
+        "of 20 and 56 layers."
+    )
     return " ".join([what, *_remarks(study, FIGURE_1)])
 
 
@@ -48,6 +49,7 @@ def caption_7(study: Study) -> str:
         "training (the paper does "
         "not say over what)."
     )
+    # What is missing is said, with why: an absent curve must not look like one that was left out.
     absent = [name for name in SHOWN if name not in rows_shown(study)]
     counts = {int(response_curve(study, name, "top").n.iloc[0]) for name in rows_shown(study)}
     seeds = (
@@ -99,13 +101,14 @@ def _seeds(study: Study, panels: tuple[CurvePanel, ...]) -> str:
     }
     if not counts:
         return ""
+    # With one seed each there are no bands, and the sentence about them would mislead.
     if set(counts.values()) == {1}:
         return "Each curve is a single run."
-    several = set(counts.values()) - {1}
-    number = str(several.pop()) if len(several) == 1 else "several"
+    # Rows may have different numbers of seeds: a number is named only if it is true of all.
+    numbers = set(counts.values()) - {1}
+    how_many = f"{numbers.pop()} seeds" if len(numbers) == 1 else "the finished seeds"
     single = [name for name, count in counts.items() if count == 1]
     but = f", but one run for {_listed(single)}" if single else ""
-    how_many = f"{number} seeds" if number != "several" else "the finished seeds"
     return f"Lines are the mean over {how_many} and bands run from the lowest to the highest{but}."
 
 
@@ -118,11 +121,10 @@ def _paper(study: Study) -> str:
 
 
 def _absent(study: Study, panels: tuple[CurvePanel, ...]) -> str:
+    # Left out as the paper does it is something else than not run.
     left_out = dict.fromkeys(name for panel in panels for name in hidden(study, panel))
-    wanted = dict.fromkeys(name for panel in panels for name in panel.experiments)
-    absent = [
-        name for name in wanted if name not in left_out and curve(study, name, TEST_ERR).empty
-    ]
+    rows = dict.fromkeys(name for panel in panels for name in panel.experiments)
+    absent = [name for name in rows if name not in left_out and curve(study, name, TEST_ERR).empty]
     sentences = [f"Absent, for want of a finished run: {_listed(absent)}."] if absent else []
     for name in left_out:
         final = curve(study, name, TEST_ERR)["mean"].iloc[-1]
@@ -136,6 +138,7 @@ def _absent(study: Study, panels: tuple[CurvePanel, ...]) -> str:
 def _axes(study: Study, panels: tuple[CurvePanel, ...]) -> str:
     """Where the limits differ from the paper's 64,000 iterations and 20 %."""
     differs = []
+    # Named only where they differ: a caption that always says so is not read.
     if iterations(study) != PAPER_ITERATIONS:
         differs.append(
             f"the x-axis ends at {iterations(study):,} iterations instead of {PAPER_ITERATIONS:,}"

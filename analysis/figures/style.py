@@ -1,7 +1,6 @@
-"""How the paper's figures look: colours by depth, line styles by split, sizes; and how a figure
-becomes the same bytes.
+"""How the paper's figures look, and how a figure becomes the same bytes each time.
 
-Figure 6: "Dashed lines denote training error, and bold lines denote testing error". No data here.
+Colours by depth, line styles by split, sizes. No data here.
 """
 
 from collections.abc import Mapping
@@ -20,10 +19,13 @@ COLOURS = {
     110: "#000000",
     1202: "#d94fce",
 }
-"""By depth, the hues of Figures 1 and 6 (yellow, cyan, green, red, black, magenta), here the darker
-the deeper up to 110: so they stay apart in grey and for eyes that do not tell red from green.
+"""Lines by depth, in the hues of Figures 1 and 6: yellow, cyan, green, red, black, magenta.
+
+Here the darker the deeper up to 110: so they stay apart in grey and for eyes that do not tell red
+from green.
 """
 
+# Figure 6: "Dashed lines denote training error, and bold lines denote testing error".
 TRAIN: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (3.2, 1.4))}
 TEST: dict[str, Any] = {"linewidth": 1.9, "linestyle": "-"}
 SINGLE: dict[str, Any] = {"linewidth": 1.5, "linestyle": "-"}
@@ -38,6 +40,8 @@ KINDS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 INK = "#1a1a1a"
 DPI = 160
 
+# Set around every drawing, so that a user's own matplotlib settings change no byte. Fonts are
+# matplotlib's own, and SVG text is drawn as paths: a page looks alike on every machine.
 RC: dict[str, Any] = {
     "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
@@ -77,6 +81,12 @@ def say(ax: Axes, text: str) -> None:
     )
 
 
+def settle(figure: Figure) -> None:
+    """Fix the layout: each further drawing would move it by a hair, and the bytes with it."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def images(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
     """Figures by name as files, each of every kind."""
     return {
@@ -86,6 +96,7 @@ def images(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
 
 def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """The figure as SVG or PNG, the same bytes each time: no date and no random ids in the file."""
+    # Formats write the date and the version of the software unless told not to.
     metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
     buffer = BytesIO()
     with mpl.rc_context(RC):

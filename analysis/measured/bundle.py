@@ -1,5 +1,4 @@
-"""Evidence that travels: measured frames, and weights on request, in one file with a checksum of
-each part.
+"""Evidence that travels: frames, and weights on request, in one file with checksums.
 
 A bundle is a zip file of parquet and safetensors with `bundle.json`; the same frames give the same
 bytes. Bundles of several clusters are merged into frames for one report. What was changed on the
@@ -34,6 +33,7 @@ def pack(frames: Frames, weights: dict[str, bytes]) -> bytes:
         "format": FORMAT,
         "files": {name: checksum(content) for name, content in files.items()},
     }
+    # Stored, not compressed, and with one date for all: the bytes depend on the content alone.
     buffer = BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as bundle:
         for name, content in {ABOUT: (dumps(about, indent=1) + "\n").encode(), **files}.items():
@@ -48,6 +48,7 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
         InputError: no bundle of ours, cut off, changed on the way, or its frames break the schema.
     """
     try:
+        # Any way in which a zip file can be broken means the same to a user: ask for it again.
         with ZipFile(BytesIO(content)) as bundle:
             about = loads(bundle.read(ABOUT))
             files = {name: bundle.read(name) for name in bundle.namelist() if name != ABOUT}
@@ -57,6 +58,7 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
         ) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{where}: not a bundle of this version of `resnet-repro results export`")
+    # The list of checksums and the files must name each other, and every byte be as packed.
     listed: dict[str, str] = about.get("files", {})
     for name in sorted(listed.keys() | files.keys()):
         if name not in files or name not in listed:
@@ -67,23 +69,25 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
         if checksum(files[name]) != listed[name]:
             raise InputError(f"{where}: {name} was changed after it was packed; ask for it again")
     try:
-        needed = [
+        # Bundles made before evaluations existed have no such frame.
+        names = [
             name for name in Frames._fields if f"{name}.parquet" in files or name != "evaluations"
         ]
-        parts = [pd.read_parquet(BytesIO(files[f"{name}.parquet"])) for name in needed]
+        parts = [pd.read_parquet(BytesIO(files[f"{name}.parquet"])) for name in names]
     except (ArrowException, KeyError, OSError, ValueError) as error:
         raise InputError(f"{where}: its frames cannot be read ({error})") from error
     weights = {
-        n.removeprefix("weights/").removesuffix(".safetensors"): files[n]
-        for n in files
-        if n.startswith("weights/")
+        name.removeprefix("weights/").removesuffix(".safetensors"): content
+        for name, content in files.items()
+        if name.startswith("weights/")
     }
     return check(*parts, where=f"{where}: "), weights
 
 
 def merged(parts: Sequence[tuple[str, Frames]]) -> Frames:
-    """The frames of several sources as one, each source with its name for messages; what all have
-    counts once.
+    """The frames of several sources as one; what all of them have counts once.
+
+    Each source comes with its name for messages.
 
     Raises:
         InputError: two sources claim the same run (experiment, dataset and seed), and what they
@@ -91,34 +95,42 @@ def merged(parts: Sequence[tuple[str, Frames]]) -> Frames:
     """
     if len(parts) == 1:
         return parts[0][1]
-    owner: dict[str, int] = {}
+    # A run belongs to the first source that has it; the others must agree on what it measured.
+    first_source: dict[str, int] = {}
     for number, (where, frames) in enumerate(parts):
         for run_id in frames.runs.run_id:
-            first = owner.setdefault(run_id, number)
+            first = first_source.setdefault(run_id, number)
             if first != number and _measured(parts[first][1], run_id) != _measured(frames, run_id):
                 raise InputError(
                     f"{where} and {parts[first][0]} both claim run {run_id}, and what they "
                     "measured differs; leave one out (an import is a file that can be deleted)"
                 )
+    # Each source keeps only the runs that are its own, so that none is counted twice.
     kept = [
         frames.of(
-            {r for r in frames.runs.run_id if owner[r] == n}, set(frames.sweeps.sweep)
+            {run_id for run_id in frames.runs.run_id if first_source[run_id] == number},
+            set(frames.sweeps.sweep),
         )._replace(evaluations=frames.evaluations)
-        for n, (_, frames) in enumerate(parts)
+        for number, (_, frames) in enumerate(parts)
     ]
     joined = [_joined([frames[number] for frames in kept]) for number in range(len(Frames._fields))]
     runs, metrics, layers, sweeps, evaluations = joined
+    # Sweeps and evaluations have no owner: equal rows are one.
     once = (sweeps.drop_duplicates(), evaluations.drop_duplicates())
     return check(runs, metrics, layers, *once, where="merged results: ")
 
 
 def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    # An empty frame would have a say in the columns' types.
     filled = [frame for frame in frames if len(frame)]
     return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
 
 def _measured(frames: Frames, run_id: str) -> list[tuple[str, int, str]]:
-    """A run's status and points, without when and how fast; NaN equals NaN."""
+    """A run's status and points, without when and how fast; NaN equals NaN.
+
+    A run that was published twice measured the same, though not at the same speed.
+    """
     status = frames.runs.loc[frames.runs.run_id == run_id, "status"].iloc[0]
     points = frames.metrics[
         (frames.metrics.run_id == run_id) & ~frames.metrics.metric.str.startswith("speed/")

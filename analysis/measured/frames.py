@@ -1,5 +1,6 @@
-"""The measured frames, `runs`, `metrics`, `layers`, `sweeps` and `evaluations`: their schema, and
-how they are read and checked.
+"""The measured frames: their schema, and how they are read and checked.
+
+They are `runs`, `metrics`, `layers`, `sweeps` and `evaluations`.
 
 Everything else in `analysis` trusts what this module lets through. It knows the parquet files of
 the exporter and nothing about where the numbers came from; it computes nothing.
@@ -25,8 +26,8 @@ class Column:
 
     kind: Literal["text", "integer", "number", "boolean"]
     nullable: bool = False
-    later: bool = False
-    """Earlier exports lack it: false or null is then meant."""
+    added_later: bool = False
+    """Earlier exports lack it, and mean false or null by that."""
 
     @property
     def dtype(self) -> str:
@@ -47,7 +48,7 @@ RUNS: dict[str, Column] = {
     "comparable": _BOOLEAN,
     "overrides": _TEXT,
     "alone": _BOOLEAN,
-    "looks": Column("boolean", later=True),
+    "looks": Column("boolean", added_later=True),
     "seed": _INTEGER,
     "iterations": _INTEGER,
     "status": _TEXT,
@@ -60,20 +61,22 @@ RUNS: dict[str, Column] = {
     "device": _TEXT,
     "commit": _TEXT,
     "dirty": _BOOLEAN,
-    "drift": Column("text", nullable=True, later=True),
-    "one_pass": Column("boolean", later=True),
+    "drift": Column("text", nullable=True, added_later=True),
+    "one_pass": Column("boolean", added_later=True),
     "versions": _TEXT,
     "hardware": _TEXT,
     "mlflow_run_id": _TEXT,
-    "mlflow_url": Column("text", nullable=True, later=True),
+    "mlflow_url": Column("text", nullable=True, added_later=True),
     "started_ms": Column("integer", nullable=True),
     "ended_ms": Column("integer", nullable=True),
 }
-"""One row per run. `overrides` is the JSON object of fields that deviate from the paper's row, `{}`
-for none; `alone` is false for a run that was only ever asked for as a change within a sweep;
-`looks` is true for one of a grid that runs until it is decided; `converging_from` is null for one
-that never did better than guessing; `drift` says what changed under a run that was continued with
-`--allow-drift`; `mlflow_url` is its page where a server is known.
+"""One row per run.
+
+`overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none. `alone`
+is false for a run that was only ever asked for as a change within a sweep. `looks` is true for a
+run of a grid with interim analyses, which runs until it is decided. `converging_from` is null for
+one that never did better than guessing. `drift` says what changed under a run that was continued
+with `--allow-drift`. `mlflow_url` is its page where a server is known.
 """
 
 METRICS: dict[str, Column] = {
@@ -93,9 +96,7 @@ LAYERS: dict[str, Column] = {
     "name": _TEXT,
     "value": Column("number", nullable=True),
 }
-"""One row per layer of a quantity that is measured in layers; `layer` counts from 1 in order of
-computation.
-"""
+"""One row per layer of a quantity; `layer` counts from 1 in the order of computation."""
 
 SWEEPS: dict[str, Column] = {
     "sweep": _TEXT,
@@ -108,9 +109,10 @@ SWEEPS: dict[str, Column] = {
     "unchanged": _BOOLEAN,
     "fingerprint": _TEXT,
 }
-"""One row per cell of a sweep: `fingerprint` is the row trained there, `change` what was changed of
-the row whose overrides are `base` (`unchanged` where that leaves the row as it was), `name` the
-fields that vary, or `ledger`.
+"""One row per cell of a sweep.
+
+`fingerprint` is the row trained there, `change` what was changed of the row whose overrides are
+`base` (`unchanged` where that leaves the row as it was), `name` the fields that vary, or `ledger`.
 """
 
 EVALUATIONS: dict[str, Column] = {
@@ -126,25 +128,26 @@ EVALUATIONS: dict[str, Column] = {
     "commit": _TEXT,
     "dirty": _BOOLEAN,
 }
-"""One row per protocol of something evaluated after training: an `ensemble` of runs, whose ids are
-`members` (a JSON list), or a `peer`, weights made elsewhere, whose one member says file, checksum
-and row.
+"""One row per protocol of something evaluated after training.
+
+That is an `ensemble` of runs, whose ids are `members` (a JSON list), or a `peer`: weights made
+elsewhere, whose one member says file, checksum and row.
 """
 
+# What identifies a row of each frame; two rows that share it are refused.
 EVALUATION_KEY = ["evaluation", "protocol"]
 RUN_KEY = ["run_id"]
 LAYER_KEY = ["run_id", "quantity", "iteration", "layer"]
 SWEEP_KEY = ["sweep", "position"]
 METRIC_KEY = ["run_id", "metric", "iteration"]
+# One experiment, dataset, recipe and seed is one run, whatever its id.
 SAME_RUN = ["dataset_id", "overrides", "experiment", "seed"]
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9-]*")
 """Of an experiment: it becomes part of file names."""
 
 PAGE = re.compile("https?://")
-"""How a link to a run's page begins; a report is opened in a browser, and frames may come from
-elsewhere.
-"""
+"""How a link to a run's page begins: a report is opened in a browser, and must not run a script."""
 
 FINISHED = "FINISHED"
 DIVERGED = "DIVERGED"
@@ -167,8 +170,9 @@ class Frames(NamedTuple):
             frame[frame.run_id.isin(keys)].reset_index(drop=True) for frame in self[:3]
         )
         swept = self.sweeps[self.sweeps.sweep.isin(sweeps)].reset_index(drop=True)
-        there = self.evaluations.dataset_id.isin(runs.dataset_id)
-        return Frames(runs, metrics, layers, swept, self.evaluations[there].reset_index(drop=True))
+        same_dataset = self.evaluations.dataset_id.isin(runs.dataset_id)
+        evaluations = self.evaluations[same_dataset].reset_index(drop=True)
+        return Frames(runs, metrics, layers, swept, evaluations)
 
 
 def parquet_files(frames: Frames) -> dict[str, bytes]:
@@ -182,8 +186,7 @@ def parquet_files(frames: Frames) -> dict[str, bytes]:
 
 
 def load(folder: Path) -> Frames:
-    """Read and check `runs.parquet`, `metrics.parquet` and, where there are any, the others of a
-    folder.
+    """Read and check the frames of a folder; all but `runs` and `metrics` may be absent.
 
     Raises:
         InputError: one line naming the file and what is wrong with it.
@@ -204,14 +207,17 @@ def check(
     *,
     where: str = "",
 ) -> Frames:
-    """The frames with the schema's columns and types, in the order of their keys; `where` opens
-    each message.
+    """The frames with the schema's columns and types, in the order of their keys.
+
+    `where` opens each message.
 
     Raises:
         InputError: a missing column, a null or duplicate key, a wrong type, an unknown status,
             overrides that are no JSON object, one experiment and seed twice in a study, runs of one
             cell with different fingerprints, or measurements of a run that is not listed.
     """
+    # Types and keys first: what follows may rely on them. Frames that an older export lacks are
+    # empty.
     runs = _typed(runs, RUNS, RUN_KEY, f"{where}runs.parquet")
     metrics = _typed(metrics, METRICS, METRIC_KEY, f"{where}metrics.parquet")
     layers = _typed(
@@ -222,22 +228,16 @@ def check(
     )
     evaluations = _empty(EVALUATIONS) if evaluations is None else evaluations
     evaluations = _typed(evaluations, EVALUATIONS, EVALUATION_KEY, f"{where}evaluations.parquet")
+    # One spelling of the same JSON, so that equal recipes are equal texts.
     runs["overrides"] = _canonical(runs, "overrides", "run_id", f"{where}runs.parquet")
     sweeps["base"] = _canonical(sweeps, "base", "sweep", f"{where}sweeps.parquet")
-    unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
-    if unknown:
-        raise InputError(f"{where}runs.parquet: unknown status {unknown[0]!r}")
-    strange = sorted(name for name in set(runs.experiment) if not NAME.fullmatch(name))
-    if strange:
-        raise InputError(f"{where}runs.parquet: {strange[0]!r} is no name of an experiment")
-    pages = runs.mlflow_url.dropna()
-    strange = sorted(page for page in pages if not PAGE.match(page))
-    if strange:
-        raise InputError(
-            f"{where}runs.parquet: {strange[0]!r} is no http address of a run's page in MLflow"
-        )
+    _check_values(runs, f"{where}runs.parquet")
+
+    # What later could be averaged wrongly: one run twice, or two recipes in one cell.
     _refuse_duplicates(runs, SAME_RUN, f"{where}runs.parquet")
     _refuse_mixtures(runs, f"{where}runs.parquet")
+
+    # Measurements of a run that is not listed would vanish without a word.
     for name, frame in (("metrics", metrics), ("layers", layers)):
         orphans = sorted(set(frame.run_id) - set(runs.run_id))
         if orphans:
@@ -248,9 +248,26 @@ def check(
     return Frames(runs, metrics, layers, sweeps, evaluations)
 
 
+def _check_values(runs: pd.DataFrame, where: str) -> None:
+    """Refuse values of the right type that a report could not carry safely."""
+    unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
+    if unknown:
+        raise InputError(f"{where}: unknown status {unknown[0]!r}")
+    # Frames may come from elsewhere: a name becomes a file's name, an address becomes a link.
+    unsafe_names = sorted(name for name in set(runs.experiment) if not NAME.fullmatch(name))
+    if unsafe_names:
+        raise InputError(f"{where}: {unsafe_names[0]!r} is no name of an experiment")
+    unsafe_pages = sorted(page for page in runs.mlflow_url.dropna() if not PAGE.match(page))
+    if unsafe_pages:
+        raise InputError(
+            f"{where}: {unsafe_pages[0]!r} is no http address of a run's page in MLflow"
+        )
+
+
 def each(frame: pd.DataFrame) -> Iterator[Any]:
-    """The rows as named tuples: `row.column`. Typed `Any`, because only the schema knows the
-    columns' types.
+    """The rows as named tuples: `row.column`.
+
+    Typed `Any`, because only the schema knows the columns' types.
     """
     return iter(frame.itertuples())
 
@@ -271,37 +288,42 @@ def _empty(schema: dict[str, Column]) -> pd.DataFrame:
 
 
 def _typed(
-    frame: pd.DataFrame, schema: dict[str, Column], key: list[str], name: str
+    frame: pd.DataFrame, schema: dict[str, Column], key: list[str], where: str
 ) -> pd.DataFrame:
-    lacking = [column for column, wanted in schema.items() if wanted.later and column not in frame]
+    # Columns that an earlier version did not export get the value that their absence meant.
+    lacking = [name for name, column in schema.items() if column.added_later and name not in frame]
     frame = frame.assign(
-        **{column: False if schema[column].kind == "boolean" else None for column in lacking}
+        **{name: False if schema[name].kind == "boolean" else None for name in lacking}
     )
-    missing = [column for column in schema if column not in frame]
+    missing = [name for name in schema if name not in frame]
     if missing:
-        raise InputError(f"{name}: missing column {', '.join(missing)}")
-    for column, wanted in schema.items():
-        if not wanted.nullable and frame[column].isna().any():
+        raise InputError(f"{where}: missing column {', '.join(missing)}")
+    for name, column in schema.items():
+        if not column.nullable and frame[name].isna().any():
             raise InputError(
-                f"{name}: column {column} has {int(frame[column].isna().sum())} null value(s)"
+                f"{where}: column {name} has {int(frame[name].isna().sum())} null value(s)"
             )
-    _refuse_duplicates(frame, key, name)
+    # Duplicates before casting, while the values are still spelled as in the file.
+    _refuse_duplicates(frame, key, where)
     typed = pd.DataFrame(
-        {column: _cast(frame[column], wanted, name) for column, wanted in schema.items()}
+        {name: _cast(frame[name], column, where) for name, column in schema.items()}
     )
     return typed.sort_values(key, ignore_index=True)
 
 
-def _cast(values: pd.Series, wanted: Column, name: str) -> pd.Series:
+def _cast(values: pd.Series, column: Column, where: str) -> pd.Series:
     try:
-        if wanted.kind == "boolean" and not pd.api.types.is_bool_dtype(values):
+        # Casts are too generous: any text becomes a boolean, and a fraction a whole number.
+        if column.kind == "boolean" and not pd.api.types.is_bool_dtype(values):
             raise TypeError("anything is true or false to a cast")
-        typed = pd.Series(values, dtype=wanted.dtype)
-        if wanted.kind == "integer" and (typed != pd.to_numeric(values)).any():
+        typed = pd.Series(values, dtype=column.dtype)
+        if column.kind == "integer" and (typed != pd.to_numeric(values)).any():
             raise ValueError("a cast cuts fractions off")
         return typed
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: column {values.name} is not {wanted.kind} throughout") from error
+        raise InputError(
+            f"{where}: column {values.name} is not {column.kind} throughout"
+        ) from error
 
 
 def _refuse_duplicates(frame: pd.DataFrame, key: list[str], name: str) -> None:
@@ -312,15 +334,14 @@ def _refuse_duplicates(frame: pd.DataFrame, key: list[str], name: str) -> None:
 
 
 def _refuse_mixtures(runs: pd.DataFrame, name: str) -> None:
-    """Runs that would share a cell have to be of one recipe by its fingerprint, not only by its
-    name.
-    """
+    """Refuse runs that share a cell by name while their fingerprints are of different recipes."""
     for _, alike in runs.groupby(["dataset_id", "overrides", "experiment"]):
-        found = sorted(alike.fingerprint.unique())
-        if len(found) > 1:
+        fingerprints = sorted(alike.fingerprint.unique())
+        if len(fingerprints) > 1:
             what = f"{alike.experiment.iloc[0]} on dataset {alike.dataset_id.iloc[0]}"
             raise InputError(
-                f"{name}: {what} has runs of {len(found)} recipes ({', '.join(found)}); report on "
+                f"{name}: {what} has runs of {len(fingerprints)} recipes "
+                f"({', '.join(fingerprints)}); report on "
                 "each apart"
             )
 

@@ -1,5 +1,4 @@
-"""MLflow to parquet: the only reader of MLflow. Everything after it works offline on the exported
-files.
+"""MLflow to parquet: the only reader of MLflow; all else works offline on what it exports.
 
 A run is a MLflow run that our publisher tagged `kind = run`, `kind = sweep` what was asked for as a
 sweep, `kind = evaluation` what was evaluated later; parents, reports and foreign runs are passed
@@ -17,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from analysis.measured.frames import EVALUATIONS, LAYERS, METRICS, RUNS, SWEEPS, Frames, check
-from analysis.measured.tags import ALONE, ASKED, COMPLETE, LOOKED_AT
+from analysis.measured.tags import ALONE, ASKED, COMPLETE, INTERIM
 from pipeline.errors import InputError, first_line, redacted
 
 PAGE = 200
@@ -34,28 +33,34 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
         InputError: the store cannot be read; NoRunsError where it holds no runs of ours.
     """
     empty = f"{tracking} holds no runs yet; `resnet-repro train` or `resnet-repro grid` makes some"
+    # MLflow would create a database that is not there, and a report of nothing would look right.
     if tracking.startswith("sqlite:///") and not Path(tracking.removeprefix("sqlite:///")).exists():
         raise NoRunsError(empty)  # opening it would make it
     client = MlflowClient(tracking)
     try:
-        found = client.get_experiment_by_name(experiment)
-        runs = _search(client, found.experiment_id, "run") if found else []
-        asked = _search(client, found.experiment_id, "sweep") if found else []
-        scored = _search(client, found.experiment_id, "evaluation") if found else []
+        ours = client.get_experiment_by_name(experiment)
+        runs = _search(client, ours.experiment_id, "run") if ours else []
+        sweep_runs = _search(client, ours.experiment_id, "sweep") if ours else []
+        evaluation_runs = _search(client, ours.experiment_id, "evaluation") if ours else []
+        # Only what was published whole: a half-sent sweep would miss cells without a word.
         evaluated = [
             row
-            for run in scored
+            for run in evaluation_runs
             if _complete(run)
             for row in _artifact(client, run, "evaluation.json")
         ]
         cells = [
-            cell for run in asked if _complete(run) for cell in _artifact(client, run, "sweep.json")
+            cell
+            for run in sweep_runs
+            if _complete(run)
+            for cell in _artifact(client, run, "sweep.json")
         ]
         layer_rows = [row for run in runs for row in _layers(client, run)]
     except Exception as error:
         raise InputError(f"--tracking {tracking}: cannot be read ({first_line(error)})") from error
     if not runs:
         raise NoRunsError(empty)
+    # The columns are those of the schema even where there is no row at all.
     rows = pd.DataFrame(
         [_row(run) | {"mlflow_url": _page(tracking, run)} for run in runs], columns=list(RUNS)
     )
@@ -67,6 +72,7 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
     evaluations = pd.DataFrame(evaluated, columns=list(EVALUATIONS)).astype({"dirty": "bool"})
     frames = check(rows, points, layers, sweeps, evaluations)
     try:
+        # Beside the target and then renamed: whoever reads meanwhile finds whole files.
         out.mkdir(parents=True, exist_ok=True)
         for name, frame in frames._asdict().items():
             partial = out / f".{name}.parquet"
@@ -80,6 +86,7 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
 def _search(client: MlflowClient, experiment_id: str, kind: str) -> list[Run]:
     runs: list[Run] = []
     token: str | None = None
+    # MLflow gives a page at a time, and a token as long as there is another.
     while True:
         page = client.search_runs(
             [experiment_id], f"tags.kind = '{kind}'", max_results=PAGE, page_token=token
@@ -92,6 +99,7 @@ def _search(client: MlflowClient, experiment_id: str, kind: str) -> list[Run]:
 
 def _row(run: Run) -> dict[str, Any]:
     tags = run.data.tags
+    # MLflow has no status for a run that diverged: our own tag says so, once it has ended.
     outcome = tags.get("outcome") if run.info.status in ("FINISHED", "FAILED") else None
     return {
         "run_id": tags["run_key"],
@@ -99,9 +107,10 @@ def _row(run: Run) -> dict[str, Any]:
             key: tags.get(key, "")
             for key in ("experiment", "fingerprint", "dataset", "dataset_id", "overrides")
         },
+        # Tags are texts; what a run published before a tag existed lacks gets its old meaning.
         "comparable": tags.get("comparable") == "True",
         "alone": tags.get(ASKED, ALONE) == ALONE,
-        "looks": tags.get(LOOKED_AT) == "yes",
+        "looks": tags.get(INTERIM) == "yes",
         **{key: int(tags[key]) for key in ("seed", "iterations", "params")},
         "status": outcome or run.info.status,
         "reason": tags.get("reason"),
@@ -121,19 +130,19 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _page(tracking: str, run: Run) -> str | None:
-    """A run's page on the server, without the user's name and password; None where the store is a
-    database.
-    """
+    """A run's page on the server, without user and password; None where the store is a database."""
     if not tracking.startswith(("http://", "https://")):
         return None
+    # The page is opened by whoever reads the report: no password may travel in it.
     parts = urlsplit(redacted(tracking))
-    place = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-    return f"{place}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    server = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     """Each measurement once: a point that was sent twice is one point."""
     points = {
+        # A dictionary by name and step: of a point that was sent twice, one stays.
         (name, point.step): (point.value, point.timestamp)
         for name in run.data.metrics
         for point in client.get_metric_history(run.info.run_id, name)
@@ -177,5 +186,5 @@ def _complete(run: Run) -> bool:
 
 def _artifact(client: MlflowClient, run: Run, name: str) -> Any:
     """A JSON artifact of a run, parsed."""
-    with TemporaryDirectory() as place:
-        return loads(Path(client.download_artifacts(run.info.run_id, name, place)).read_bytes())
+    with TemporaryDirectory() as folder:
+        return loads(Path(client.download_artifacts(run.info.run_id, name, folder)).read_bytes())

@@ -1,5 +1,4 @@
-"""The recipe ledger of the CIFAR half: details in which reproductions differ from the paper, one
-switch each.
+"""The recipe ledger: CIFAR details in which reproductions differ from the paper, a switch each.
 
 Every switch is a change of one field of the paper's row (`grid ledger` trains them one at a time),
 with the paper's reading and where the other one is found. Torch-free data; what each is worth is
@@ -13,8 +12,9 @@ LEDGER = "ledger"
 
 @dataclass(frozen=True)
 class Switch:
-    """`setting` is what `--set` would take for `experiment` under the paper's schedule on
-    CIFAR-10's 50,000 images.
+    """One detail: the `--set` that changes it, what the paper says, and who reads it otherwise.
+
+    `setting` is meant for `experiment` under the paper's schedule on CIFAR-10's 50,000 images.
 
     A number of iterations or of held-out images is taken in proportion where the schedule or the
     dataset is another.
@@ -22,10 +22,12 @@ class Switch:
 
     experiment: str
     setting: str
-    here: str
-    elsewhere: str
+    # Texts of the table: what the paper says, and who reads it otherwise.
+    papers_reading: str
+    other_reading: str
 
 
+# The order is that of the ledger's table: the network, the schedule, the data, the optimiser.
 LEDGER_SWITCHES: tuple[Switch, ...] = (
     Switch(
         "resnet20",

@@ -1,5 +1,4 @@
-"""What the paper reported (Table 6, the curves of Figures 1, 6 and 7, the claims): typed loaders of
-`analysis/paper`.
+"""What the paper reported: typed loaders of the tables, curves and claims in `analysis/paper`.
 
 Read on call, never at import. Nothing is measured or compared here.
 """
@@ -18,13 +17,15 @@ PAPER = Path(__file__).parent
 PAPER_ITERATIONS = 64_000
 """Sec. 4.2: the CIFAR-10 schedule, the x-axis of Figures 1 and 6."""
 
+# The panels of `curves.csv` whose x-axis is that of CIFAR-10's schedule.
 CIFAR_PANELS = ("fig1_left", "fig1_right", "fig6_left", "fig6_middle", "fig6_right")
 
 
 @dataclass(frozen=True)
 class Table6Row:
-    """A row of Table 6: errors in percent, `params` as printed; `experiment` is empty for a method
-    only quoted.
+    """A row of Table 6: errors in percent, `params` as printed.
+
+    `experiment` is empty for a method that the paper only quotes.
     """
 
     method: str
@@ -48,9 +49,7 @@ class Table6Row:
 
     @property
     def reference(self) -> float:
-        """What a mean over seeds is compared with: the paper's mean where it has one, else its
-        single run.
-        """
+        """What a mean over seeds is compared with: the paper's mean, or else its single run."""
         return self.value if pd.isna(self.mean) else self.mean
 
 
@@ -68,6 +67,7 @@ class Statement:
 @cache
 def table_6() -> tuple[Table6Row, ...]:
     """The rows of Table 6, in the paper's order."""
+    # An empty cell stays empty: text columns get no NaN, numbers keep theirs.
     frame = pd.read_csv(PAPER / "table_6.csv", dtype={"layers": "Int64"}, keep_default_na=True)
     text = ["experiment", "params", "note"]
     frame[text] = frame[text].fillna("")
@@ -89,32 +89,38 @@ def table_6() -> tuple[Table6Row, ...]:
 
 @cache
 def protocol_table(number: int) -> pd.DataFrame:
-    """Table 2, 3, 4 or 5, a line a method in the paper's order: method, experiment (empty if only
-    quoted), top1, top5, note.
+    """Table 2, 3, 4 or 5, a line a method in the paper's order.
+
+    Columns: method, experiment (empty if only quoted), top1, top5, note.
 
     Errors are percent, NaN where the paper prints none.
     """
     frame = pd.read_csv(PAPER / f"table_{number}.csv")
+    # Table 2 names a network by row and depth, the others in one word.
     frame["method"] = [row.row if number != 2 else f"{row.row}-{row.layers}" for row in each(frame)]
-    frame["first"] = frame.metric.str.rpartition("/")[2].str.removesuffix("_err")
+    frame["top_k"] = frame.metric.str.rpartition("/")[2].str.removesuffix("_err")
     frame[["experiment", "note"]] = frame[["experiment", "note"]].fillna("").astype("str")
     keys = ["method", "experiment"]
-    wide = frame.pivot(index=keys, columns="first", values="value").reindex(
+    # One line a measure becomes one line a method; pivoting sorts, so the paper's order is
+    # restored.
+    wide = frame.pivot(index=keys, columns="top_k", values="value").reindex(
         columns=["top1", "top5"]
     )
-    about = frame.drop_duplicates(keys).set_index(keys).note
-    return wide.join(about).loc[list(about.index)].reset_index()
+    notes = frame.drop_duplicates(keys).set_index(keys).note
+    return wide.join(notes).loc[list(notes.index)].reset_index()
 
 
 @cache
 def figure_4() -> pd.DataFrame:
-    """The digitised curves of Figure 4 (±0.06 points): experiment, split (`train` or `val`),
-    iteration, error (percent).
+    """The digitised curves of Figure 4 (±0.06 points): experiment, split, iteration, error.
+
+    `split` is `train` or `val`, the error percent.
     """
     frame = pd.read_csv(PAPER / "curves.csv")
     frame = frame[frame.panel.str.startswith("fig4_")]
+    # The paper has no letter for the ResNet-34 of Figure 4: Sec. 4.1 says it is option A.
     names = frame.curve.str.extract(r"(?P<name>\S+) (?P<split>train|val)")
-    named = {
+    experiments = {
         "plain-18": "plain18",
         "plain-34": "plain34",
         "ResNet-18": "resnet18",
@@ -122,7 +128,7 @@ def figure_4() -> pd.DataFrame:
     }
     return pd.DataFrame(
         {
-            "experiment": names.name.map(named),
+            "experiment": names.name.map(experiments),
             "split": names.split,
             "iteration": (frame.x * 10_000).round().astype("int64"),
             "error": frame.y,
@@ -144,20 +150,23 @@ def claims() -> dict[str, Statement]:
 def multiply_adds() -> dict[str, str]:
     """Table 1's last row by experiment, as printed: "1.8e9"."""
     frame = pd.read_csv(PAPER / "table_1.csv", dtype={"value": "str"})
+    # Text, not a number: it is shown as printed, and compared by nobody.
     return {row.experiment: row.value for row in each(frame)}
 
 
 @cache
 def cells() -> pd.DataFrame:
-    """Every error that Tables 2 to 6 print of the paper's own networks: table, row, experiment,
-    metric, value (percent).
+    """Every error that Tables 2 to 6 print of the paper's own networks.
+
+    Columns: table, row, experiment, metric, value (percent).
     """
     frames = [pd.read_csv(PAPER / f"table_{number}.csv") for number in range(2, 7)]
-    every = pd.concat(
+    # Columns that one file leaves empty would decide the type of the whole.
+    printed = pd.concat(
         [frame.dropna(axis="columns", how="all") for frame in frames], ignore_index=True
     )
-    return every.loc[
-        every.experiment.notna(), ["table", "row", "experiment", "metric", "value"]
+    return printed.loc[
+        printed.experiment.notna(), ["table", "row", "experiment", "metric", "value"]
     ].reset_index(drop=True)
 
 
@@ -170,9 +179,7 @@ def appendix() -> dict[str, str]:
 
 
 MARGIN = 0.5
-"""Points around a number of the paper within which a mean counts as reproduced, unless `margins`
-says otherwise.
-"""
+"""Points around the paper's number within which a mean is equivalent to it, but for `margins`."""
 
 
 @cache
@@ -184,8 +191,9 @@ def margins() -> dict[tuple[str, str], float]:
 
 @cache
 def curves() -> pd.DataFrame:
-    """The digitised CIFAR-10 curves: panel, experiment, split (`train` or `test`), iteration, error
-    (percent).
+    """The digitised CIFAR-10 curves: panel, experiment, split, iteration, error.
+
+    `split` is `train` or `test`, the error percent.
     """
     frame = pd.read_csv(PAPER / "curves.csv").query(
         "panel in @CIFAR_PANELS", local_dict={"CIFAR_PANELS": CIFAR_PANELS}
@@ -194,6 +202,7 @@ def curves() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "panel": frame.panel,
+            # `ResNet-20` of the figure's key is our `resnet20`.
             "experiment": [re.sub("[^a-z0-9]", "", name.lower()) for name in names.name],
             "split": names.split,
             "iteration": (frame.x * 10_000).round().astype("int64"),
@@ -211,8 +220,9 @@ def curve(panel: str, experiment: str, split: str) -> pd.DataFrame:
 
 @cache
 def responses() -> pd.DataFrame:
-    """The digitised points of Figure 7 (±0.006): panel (`top` or `bottom`), experiment, layer (from
-    1), std.
+    """The digitised points of Figure 7 (±0.006): panel, experiment, layer (from 1), std.
+
+    `panel` is `top` or `bottom`.
     """
     frame = pd.read_csv(PAPER / "curves.csv")
     frame = frame[frame.panel.str.startswith("fig7_")]
@@ -227,9 +237,8 @@ def responses() -> pd.DataFrame:
 
 
 def plain_final(experiment: str) -> float:
-    """Test error of a plain network at the last iteration of Figure 6, digitised (±0.05 points);
-    NaN if not shown.
-    """
+    """Test error of a plain network at the end of Figure 6 (±0.05 points); NaN if not shown."""
     shown = curve("fig6_left", experiment, "test")
+    # The last point only: the paper's tables are of the final iterate as well.
     at_end = shown.loc[shown.iteration == PAPER_ITERATIONS, "error"]
     return float(at_end.iloc[0]) if len(at_end) else nan

@@ -1,28 +1,12 @@
-"""Table 1 and Figures 2, 3 and 5, drawn from the layer lists that the networks are built from.
-Nothing is measured here.
-"""
+"""The page of Table 1 and Figures 2, 3 and 5, which follow from the layer lists alone."""
 
 from base64 import b64encode
-from collections.abc import Callable
-from dataclasses import dataclass
 
-import matplotlib as mpl
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch, Rectangle
-from matplotlib.path import Path as MplPath
-
-from analysis.figures import style
-from analysis.paper import reported
+from analysis.figures import figures_2_3_and_5, style
 from analysis.report.pages import render
-from analysis.tables.table_6 import to_latex, to_markdown
-from pipeline.recipe.experiments import EXPERIMENTS
-from pipeline.recipe.layers import BlockLayout, Conv, NetworkLayout, layout
+from analysis.tables.table_1 import table_1
+from analysis.tables.table_text import to_latex, to_markdown
 
-TABLE_1 = {18: "resnet18", 34: "resnet34-a", 50: "resnet50", 101: "resnet101", 152: "resnet152"}
-COLOURS = {64: "#d7cdea", 128: "#cfe3c8", 256: "#f5cfc7", 512: "#cfe4ee"}
-"""Of Figure 3, by channels."""
 PAGE = "architectures.html"
 
 
@@ -30,16 +14,25 @@ def architecture_files() -> dict[str, bytes]:
     """The page of Table 1 and Figures 2, 3 and 5, and each of them as a file."""
     table = table_1()
     shown = {
-        "figure_2": ("Figure 2", figure_2, "Residual learning: a building block."),
+        "figure_2": (
+            "Figure 2",
+            figures_2_3_and_5.figure_2,
+            "Residual learning: a building block.",
+        ),
         "figure_3": (
-            "Figure 3", figure_3,
+            "Figure 3",
+            figures_2_3_and_5.figure_3,
             "The 34-layer networks, plain and residual; dotted shortcuts increase the channels. "
             "The paper shows VGG-19 beside them.",
         ),
         "figure_5": (
-            "Figure 5", figure_5, "The building block of ResNet-34, on 64 channels, and the bottleneck block of ResNet-50.",
+            "Figure 5",
+            figures_2_3_and_5.figure_5,
+            "The building block of ResNet-34, on 64 channels, and the bottleneck block of "
+            "ResNet-50.",
         ),
-    }  # fmt: skip
+    }
+    # Each figure is a file of its own and part of the page, from one drawing.
     images = style.images({name: draw() for name, (_, draw, _) in shown.items()})
     figures = [
         (name, title, caption, b64encode(images[f"{name}.svg"]).decode())
@@ -52,255 +45,3 @@ def architecture_files() -> dict[str, bytes]:
         **images,
         PAGE: render("architectures.html.j2", table=table, figures=figures),
     }
-
-
-def table_1() -> pd.DataFrame:
-    """Table 1 as text: a row per stage, a column per depth, and the multiply-adds beside the
-    paper's.
-    """
-    plans = {depth: layout(EXPERIMENTS[name]) for depth, name in TABLE_1.items()}
-    first = plans[18]
-    rows = [
-        {"stage": "conv1", "output": f"{first.stem.size_out}×{first.stem.size_out}"}
-        | {
-            f"{depth} layers": f"7×7, {plan.stem.channels_out}, stride {plan.stem.stride}"
-            for depth, plan in plans.items()
-        }
-    ]
-    for index in range(4):
-        side = first.stages[index][-1].convs[-1].size_out
-        pooled = "3×3 max pool, stride 2; " if not index else ""
-        cells = {f"{depth} layers": pooled + _stage(plan, index) for depth, plan in plans.items()}
-        rows.append({"stage": f"conv{index + 2}_x", "output": f"{side}×{side}"} | cells)
-    last = {
-        f"{depth} layers": f"average pool, {plan.classifier.channels_out}-d fc, softmax"
-        for depth, plan in plans.items()
-    }
-    rows.append({"stage": "", "output": "1×1"} | last)
-    for name, text in (("multiply-adds", "{:.3f}e9"), ("parameters", "{:,}")):
-        counts = {
-            d: p.multiply_adds / 1e9 if name == "multiply-adds" else p.params
-            for d, p in plans.items()
-        }
-        rows.append(
-            {"stage": name, "output": ""}
-            | {f"{d} layers": text.format(count) for d, count in counts.items()}
-        )
-    paper = reported.multiply_adds()
-    printed = {f"{depth} layers": paper[name] for depth, name in TABLE_1.items()}
-    return pd.DataFrame([*rows, {"stage": "the paper's FLOPs", "output": ""} | printed])
-
-
-def _stage(plan: NetworkLayout, index: int) -> str:
-    stage = plan.stages[index]
-    convs = "; ".join(
-        f"{conv.kernel}×{conv.kernel}, {conv.channels_out}" for conv in stage[-1].convs
-    )
-    return f"[{convs}] × {len(stage)}"
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box of a diagram: its text, its middle, its colour."""
-
-    text: str
-    x: float
-    y: float
-    colour: str = "#ffffff"
-
-
-def figure_2() -> Figure:
-    """The building block: what is learned is the residual of its input."""
-    figure, ax = _canvas(3.6, 3.2)
-    _block(
-        ax,
-        layout(EXPERIMENTS["resnet34-a"]).stages[0][1],
-        0.42,
-        lambda conv: "weight layer",
-        identity=True,
-    )
-    return figure
-
-
-def figure_5() -> Figure:
-    """A basic block of 64 channels, and a bottleneck block of 256, which cost about the same."""
-    figure, ax = _canvas(6.4, 3.4, width=2.0)
-    for x, name in ((0.5, "resnet34-a"), (1.5, "resnet50")):
-        block = layout(EXPERIMENTS[name]).stages[0][1]
-        _block(ax, block, x, lambda conv: f"{conv.kernel}×{conv.kernel}, {conv.channels_out}")
-        with mpl.rc_context(style.RC):
-            ax.text(
-                x - 0.04,
-                0.94,
-                f"{block.convs[0].channels_in}-d",
-                ha="right",
-                va="center",
-                fontsize=9,
-            )
-    return figure
-
-
-def figure_3() -> Figure:
-    """The 34-layer networks, plain and residual; dotted shortcuts increase the channels. (The paper
-    shows VGG-19 too.)
-    """
-    plans = [
-        (name, layout(EXPERIMENTS[row]))
-        for name, row in (("34-layer plain", "plain34"), ("34-layer residual", "resnet34-a"))
-    ]
-    with mpl.rc_context(style.RC):
-        figure = Figure(figsize=(5.4, 11.6), dpi=style.DPI)
-        ax = figure.add_axes((0, 0, 1, 1))
-        ax.axis("off")
-        ax.set(xlim=(0, 2), ylim=(-36.8, 1.5))
-        for number, (title, plan) in enumerate(plans):
-            _column(ax, title, plan, 0.6 + 0.95 * number, sizes=number == 0)
-    return figure
-
-
-def _column(ax: Axes, title: str, plan: NetworkLayout, x: float, sizes: bool) -> None:
-    """One network of Figure 3, from top to bottom, a line each layer."""
-    ax.text(x, 0.9, title, ha="center", va="center", fontsize=10, weight="bold")
-    y = 0.0
-    steps = [
-        ("image", "#ffffff", plan.stem.size_in),
-        (_words(plan.stem), COLOURS[64], plan.stem.size_out),
-        ("pool, /2", "#ffffff", plan.stages[0][0].convs[0].size_in),
-    ]
-    for text, colour, side in steps:
-        _line_box(ax, Box(text, x, y, colour), side if sizes else None)
-        y -= 1
-    seen = plan.stages[0][0].convs[0].size_in
-    for block in plan.blocks:
-        top = y + 1
-        for conv in block.convs:
-            shown = conv.size_out if sizes and conv.size_out != seen else None
-            seen = conv.size_out
-            _line_box(ax, Box(_words(conv), x, y, COLOURS[conv.channels_out]), shown)
-            y -= 1
-        if block.shortcut != "none":
-            _arc(ax, x, top - 0.45, y + 0.55, dotted=block.shortcut != "identity")
-    for text in ("avg pool", f"fc {plan.classifier.channels_out}"):
-        _line_box(ax, Box(text, x, y), 1 if sizes and text == "avg pool" else None)
-        y -= 1
-
-
-def _words(conv: Conv) -> str:
-    return f"{conv.kernel}×{conv.kernel} conv, {conv.channels_out}" + (
-        f", /{conv.stride}" if conv.stride > 1 else ""
-    )
-
-
-def _line_box(ax: Axes, box: Box, side: int | None) -> None:
-    """A layer of Figure 3 with the arrow that leads to it, and where the map's side changes, the
-    new one at the left.
-    """
-    ax.add_patch(
-        Rectangle(
-            (box.x - 0.27, box.y - 0.3),
-            0.54,
-            0.6,
-            facecolor=box.colour,
-            edgecolor=style.INK,
-            linewidth=0.6,
-        )
-    )
-    ax.text(box.x, box.y - 0.02, box.text, ha="center", va="center", fontsize=7)
-    if box.y < 0:
-        _arrow(ax, (box.x, box.y + 0.7), (box.x, box.y + 0.3))
-    if side is not None:
-        ax.text(
-            0.04,
-            box.y,
-            f"output\n{side}",
-            ha="left",
-            va="center",
-            fontsize=6.5,
-            color="#555555",
-            linespacing=0.95,
-        )
-
-
-def _arc(ax: Axes, x: float, top: float, bottom: float, dotted: bool) -> None:
-    """A shortcut around a block, at its right."""
-    out = x + 0.55
-    path = MplPath(
-        [(x, top), (out, top), (out, bottom), (x, bottom)], [MplPath.MOVETO, *[MplPath.CURVE4] * 3]
-    )
-    line = (0, (1, 1.6)) if dotted else "-"
-    ax.add_patch(
-        FancyArrowPatch(
-            path=path,
-            arrowstyle="-|>",
-            mutation_scale=6,
-            linewidth=0.8,
-            color=style.INK,
-            linestyle=line,
-        )
-    )
-
-
-def _canvas(width_inches: float, height_inches: float, width: float = 1.0) -> tuple[Figure, Axes]:
-    with mpl.rc_context(style.RC):
-        figure = Figure(figsize=(width_inches, height_inches), dpi=style.DPI)
-        ax = figure.add_axes((0, 0, 1, 1))
-    ax.axis("off")
-    ax.set(xlim=(0, width), ylim=(0, 1))
-    return figure, ax
-
-
-def _block(
-    ax: Axes, block: BlockLayout, x: float, words: Callable[[Conv], str], identity: bool = False
-) -> None:
-    """A block from its input at the top to the relu after the addition, its shortcut at the right."""
-    count = len(block.convs)
-    places = [0.80 - 0.50 * k / max(count - 1, 1) for k in range(count)]
-    plus = 0.14
-    with mpl.rc_context(style.RC):
-        ax.text(x, 0.985, "x" if identity else "", ha="center", va="center", style="italic")
-        _arrow(ax, (x, 0.95), (x, places[0] + 0.055))
-        for k, (conv, y) in enumerate(zip(block.convs, places, strict=True)):
-            ax.add_patch(
-                FancyBboxPatch((x - 0.2, y - 0.05), 0.4, 0.1, boxstyle="round,pad=0,rounding_size=0.02",
-                               facecolor="#ffffff", edgecolor=style.INK, linewidth=0.9)
-            )  # fmt: skip
-            ax.text(x, y, words(conv), ha="center", va="center", fontsize=9)
-            end = places[k + 1] + 0.055 if k + 1 < count else plus + 0.035
-            _arrow(ax, (x, y - 0.05), (x, end))
-            if k + 1 < count:
-                ax.text(x + 0.02, (y + end) / 2 - 0.025, "relu", fontsize=8, va="center")
-        ax.text(x, plus, "+", ha="center", va="center", fontsize=11)
-        ax.add_patch(
-            Ellipse((x, plus), 0.07, 0.065, fill=False, linewidth=0.9, edgecolor=style.INK)
-        )
-        _arrow(ax, (x, plus - 0.034), (x, 0.02))
-        ax.text(x + 0.03, 0.05, "relu", fontsize=8, va="center")
-        right = x + 0.3
-        ax.plot(
-            [x, right, right],
-            [0.915, 0.915, plus],
-            color=style.INK,
-            linewidth=0.9,
-            solid_capstyle="butt",
-        )
-        _arrow(ax, (right, plus), (x + 0.037, plus))
-        if identity:
-            ax.text(right + 0.02, 0.55, "x", fontsize=9, va="center", style="italic")
-            ax.text(right + 0.02, 0.48, "identity", fontsize=9, va="center")
-            ax.text(x - 0.24, 0.52, "F(x)", fontsize=9, va="center", ha="right", style="italic")
-            ax.text(x - 0.06, plus, "F(x) + x", fontsize=9, va="center", ha="right", style="italic")
-
-
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="-|>",
-            mutation_scale=6,
-            linewidth=0.8,
-            color=style.INK,
-            shrinkA=0,
-            shrinkB=0,
-        )
-    )

@@ -1,5 +1,6 @@
-"""Where an artifact comes from: its runs, their dataset, commits, versions and hardware, as a file
-beside it; and audits.
+"""Where an artifact comes from, as a file beside it; and audits of a whole report.
+
+Its runs, their dataset, commits, versions and hardware.
 
 A report carries the frames that it was made of (`data/`) and the checksum of each of its files
 (`report.json`). An audit makes it again from those frames and compares every byte.
@@ -31,8 +32,11 @@ Files = dict[str, bytes]
 def artifact_provenance(study: Study, experiments: Collection[str]) -> bytes:
     """The runs of these experiments in the study, and what each was made with, as JSON."""
     runs = study.runs[study.runs.experiment.isin(experiments)]
-    kept = ("run_id", "experiment", "seed", "status", "fingerprint", "commit", "dirty", "drift", "one_pass", "device", "hardware", "world_size",
-            "threads", "mlflow_run_id")  # fmt: skip
+    kept = (
+        *("run_id", "experiment", "seed", "status", "fingerprint"),
+        *("commit", "dirty", "drift", "one_pass"),
+        *("device", "hardware", "world_size", "threads", "mlflow_run_id"),
+    )
     about = {
         "dataset": study.dataset,
         "dataset_id": study.dataset_id,
@@ -48,11 +52,12 @@ def artifact_provenance(study: Study, experiments: Collection[str]) -> bytes:
 
 def with_manifest(files: Files, frames: Frames) -> Files:
     """A report's files with the frames it was made of and a list of checksums."""
+    # The frames travel with the report: an audit needs nothing else.
     files = files | {f"{DATA}/{name}": content for name, content in parquet_files(frames).items()}
     about = {
         "format": FORMAT,
         "made_with": made_with(),
-        "files": {n: checksum(files[n]) for n in sorted(files)},
+        "files": {name: checksum(files[name]) for name in sorted(files)},
     }
     return files | {MADE: _json(about)}
 
@@ -75,9 +80,10 @@ def _sums(about: dict[str, Any]) -> dict[str, str]:
     """The checksums of a report's files, of those that lie in its folder."""
     files = about.get("files")
     named = files.items() if isinstance(files, dict) else ()
+    # A list from elsewhere must not make an audit, or the next report, touch files outside.
     return {
-        name: its
-        for name, its in named
+        name: digest
+        for name, digest in named
         if ".." not in Path(name).parts and not Path(name).is_absolute()
     }
 
@@ -92,8 +98,9 @@ def made_with() -> dict[str, str]:
 
 
 def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
-    """What is wrong with a report that lies in `folder`, a line each; `make` gives the files of a
-    report on frames.
+    """What is wrong with the report in `folder`, a line each; `make` gives a report's files.
+
+    An audit shows that a report follows from the data it carries, not that the data is true.
 
     Raises:
         InputError: it is no report of ours, or its data cannot be read.
@@ -104,27 +111,35 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
     sums = _sums(about)
     if not sums:
         raise InputError(f"{folder}: no report that can be audited ({MADE} lists no files)")
-    found = {name: _read(folder / name) for name in sums}
-    wrong = {name: "is missing" for name, content in found.items() if content is None}
+
+    # First the files against the report's own list.
+    stored = {name: _read(folder / name) for name in sums}
+    wrong = {name: "is missing" for name, content in stored.items() if content is None}
     wrong |= {
         name: "was changed after the report was made"
-        for name, content in found.items()
+        for name, content in stored.items()
         if content is not None and checksum(content) != sums[name]
     }
+    # From changed data another report would follow, and every difference would be reported twice.
     if any(name.startswith(f"{DATA}/") for name in wrong):
         return [f"{name} {what}" for name, what in sorted(wrong.items())]
-    again = make(load(folder / DATA))
-    here = made_with()
-    elsewhere = [
-        f"{name} {was}" for name, was in about.get("made_with", {}).items() if here.get(name) != was
+
+    # Then, from data that is as it was, the same report again. Other versions may draw the same
+    # numbers otherwise, so they are named beside a difference.
+    remade = make(load(folder / DATA))
+    versions = made_with()
+    other_versions = [
+        f"{name} {was}"
+        for name, was in about.get("made_with", {}).items()
+        if versions.get(name) != was
     ]
-    but = f" (it was made with {', '.join(elsewhere)})" if elsewhere else ""
-    for name in sorted(again.keys() | {name for name in sums if not name.startswith(f"{DATA}/")}):
+    but = f" (it was made with {', '.join(other_versions)})" if other_versions else ""
+    for name in sorted(remade.keys() | {name for name in sums if not name.startswith(f"{DATA}/")}):
         if name not in sums:
             wrong[name] = "is not in the report, but its data gives it"
-        elif name not in again:
+        elif name not in remade:
             wrong[name] = "is in the report, but its data does not give it"
-        elif name not in wrong and again[name] != found[name]:
+        elif name not in wrong and remade[name] != stored[name]:
             wrong[name] = f"is not what the report's data gives{but}"
     return [f"{name} {what}" for name, what in sorted(wrong.items())]
 
@@ -133,6 +148,7 @@ def _own_digest() -> str:
     """A digest of the code that makes reports."""
     digest = blake2b(digest_size=8)
     for path in sorted(Path(__file__).parents[1].rglob("*.*")):
+        # Everything that decides a report's bytes: code, templates, and the paper's numbers.
         if path.suffix in (".py", ".j2", ".csv"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""What a study consists of, in words and counts: runs, hardware, versions, commits; and the list of
-its runs.
+"""What a study consists of, in words and counts, and the list of its runs.
 
-For the head and the foot of the report. No statistics.
+Runs by state, hardware, versions and commits, for the head and the foot of the report. No
+statistics.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from analysis.verdicts.claims import Judgement
 
 @dataclass(frozen=True)
 class Overview:
-    """Counts by state and verdict, and each distinct provenance with the number of runs behind it."""
+    """Counts by state and verdict, and each distinct provenance with the runs behind it."""
 
     states: dict[str, int]
     verdicts: dict[str, int]
@@ -36,12 +36,16 @@ class Overview:
 def overview(study: Study, judgements: list[Judgement]) -> Overview:
     """The head of a study's page."""
     runs = study.runs
+    # Distinct seeds of each row: rows need not have the same number.
     per_row = runs.groupby("experiment").seed.nunique()
     low, high = int(per_row.min()), int(per_row.max())
     seeds = f"{low if low == high else f'{low} to {high}'} seed{'s' * (high > 1)} each"
+    verdicts: dict[str, int] = {
+        name: sum(judgement.verdict == name for judgement in judgements) for name in VERDICTS
+    }
     return Overview(
         states={state: int((measure(study).state == state).sum()) for state in STATES},
-        verdicts={name: sum(one.verdict == name for one in judgements) for name in VERDICTS},
+        verdicts=verdicts,
         seeds=f"{len(per_row)} experiment{'s' * (len(per_row) > 1)} with {seeds}",
         dates=_dates(runs),
         hardware=_counted([hardware_text(run) for run in each(runs)]),
@@ -51,27 +55,24 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
 
 
 def coverage(cells: list[CountedCell], judgements: list[Judgement]) -> str:
-    """How much of what the paper prints was run and reproduced here, by the cells of a study's
-    tables and the claims.
-    """
+    """How much of what the paper prints was run and reproduced, by cells and by claims."""
+    # Of all that the paper prints, not of what was planned: a small reproduction looks small.
     printed = reported.cells()
-    run = [cell for cell in cells if cell.run]
-    good = [cell for cell in run if cell.verdict == "reproduced"]
-    judged = [one for one in judgements if one.verdict != "not run"]
-    held = [one for one in judged if one.verdict == "reproduced"]
+    cells_run = [cell for cell in cells if cell.run]
+    cells_reproduced = [cell for cell in cells_run if cell.verdict == "reproduced"]
+    verdicts = [judgement.verdict for judgement in judgements if judgement.verdict != "not run"]
     return (
-        f"{len(good)} cells reproduced of {len(run)} run, of {len(printed)} errors that Tables 2 "
-        "to 6 print of the paper's own "
-        f"networks; {len(held)} claims reproduced of {len(judged)} run, of {len(reported.claims())}"
+        f"{len(cells_reproduced)} cells reproduced of {len(cells_run)} run, "
+        f"of {len(printed)} errors that Tables 2 to 6 print of the paper's own networks; "
+        f"{verdicts.count('reproduced')} claims reproduced of {len(verdicts)} run, "
+        f"of {len(reported.claims())}"
     )
 
 
 def run_list(study: Study) -> pd.DataFrame:
-    """One row per run as text: what it is, how it ended, its final test error, and where to find it
-    again.
-    """
-    measures = measure(study)
-    runs = study.runs.assign(state=measures.state, test=measures.test)
+    """One row per run as text: what it is, how it ended, its final test error, where to find it."""
+    run_metrics = measure(study)
+    runs = study.runs.assign(state=run_metrics.state, test=run_metrics.test)
     return pd.DataFrame(
         {
             "experiment": runs.experiment,
@@ -87,11 +88,9 @@ def run_list(study: Study) -> pd.DataFrame:
 
 
 def troubled(study: Study) -> pd.DataFrame:
-    """The runs that are in no average, with the reason: failed, unfinished, or finished without a
-    final error.
-    """
-    measures = measure(study)
-    runs = measures[measures.state != MEASURED]
+    """The runs that are in no average, with the reason."""
+    run_metrics = measure(study)
+    runs = run_metrics[run_metrics.state != MEASURED]
     return pd.DataFrame(
         {
             "experiment": runs.experiment,
@@ -103,9 +102,11 @@ def troubled(study: Study) -> pd.DataFrame:
 
 
 def commit(run: Any) -> str:
-    """The commit of a run, short, with what marks it: changes that the commit does not hold, and
-    how it was carried out.
+    """The commit of a run, short, with what the commit alone does not say.
+
+    That is uncommitted changes, a drift between two attempts, and batch norm in one pass.
     """
+    # A commit alone does not say what was trained if any of these holds.
     marks = {
         "uncommitted changes": run.dirty,
         "drift": pd.notna(run.drift),
@@ -137,11 +138,13 @@ def final_text(state: str, error: float, unit: str = "") -> str:
 def _duration(started: Any, ended: Any) -> str:
     if pd.isna(started) or pd.isna(ended):
         return "–"
+    # Hours may exceed 24: a run of days is still one duration.
     minutes, seconds = divmod(int(ended - started) // 1000, 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def _dates(runs: pd.DataFrame) -> str:
+    # Runs without recorded times do not count.
     moments = pd.concat([runs.started_ms, runs.ended_ms]).dropna()
     if moments.empty:
         return "unknown"
@@ -162,16 +165,17 @@ def hardware_text(run: Any) -> str:
 def versions_text(text: str) -> str:
     """`python 3.11.9, ray 2.49.0`; text that is no JSON object is shown as it is."""
     try:
-        found = loads(text)
+        versions = loads(text)
     except JSONDecodeError:
         return text
-    if not isinstance(found, dict):
+    if not isinstance(versions, dict):
         return text
-    return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
 def _counted(texts: list[str]) -> list[str]:
     """Each distinct text; with how many runs it stands for where there are several."""
+    # Most studies have one machine and one version: then a count would only distract.
     counts = pd.Series(texts).value_counts().sort_index()
     if len(counts) == 1:
         return [str(counts.index[0])]

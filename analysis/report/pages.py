@@ -5,6 +5,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+INDEX = "index.html"
+"""The page that a folder of a report opens with."""
+
 TEMPLATES = Path(__file__).parent / "templates"
 SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
 
@@ -20,6 +23,8 @@ def render(template: str, **content: object) -> bytes:
 def _environment() -> Environment:
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
+        # Names and reasons may come from elsewhere; a name that a template misspells must fail, not
+        # print nothing.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,5 +1,4 @@
-"""A page per run: its curves, its recipe with what deviates from the paper's, what it measured, and
-where it comes from.
+"""A page per run: its curves, its recipe beside the paper's, its last numbers, and its origin.
 
 Curves are drawn as plain SVG elements of the page: a report has hundreds of them.
 """
@@ -34,17 +33,18 @@ def page_of(experiment: str, seed: int) -> str:
 def run_pages(study: Study) -> dict[str, bytes]:
     """The page of each run of a study, by its place in the study's folder."""
     points = {str(run_id): frame for run_id, frame in study.metrics.groupby("run_id")}
-    measures = measure(study).set_index("run_id")
-    none = study.metrics.iloc[:0]
+    run_metrics = measure(study).set_index("run_id")
+    no_points = study.metrics.iloc[:0]
     return {
         page_of(run.experiment, run.seed): _page(
-            study, run, points.get(run.run_id, none), measures.loc[run.run_id]
+            study, run, points.get(run.run_id, no_points), run_metrics.loc[run.run_id]
         )
         for run in each(study.runs)
     }
 
 
 def _page(study: Study, run: Any, points: pd.DataFrame, measured: Any) -> bytes:
+    # The last value of each metric, at whatever iteration it was measured.
     newest = points.sort_values("iteration").groupby("metric").tail(1).set_index("metric")
     facts = {
         "Status": status_text(run.status, measured.state)
@@ -60,10 +60,15 @@ def _page(study: Study, run: Any, points: pd.DataFrame, measured: Any) -> bytes:
         "MLflow run": run.mlflow_run_id,
     }
     last = [
-        {"metric": name, "value": f"{newest.value[name]:.4g} {METRICS[name].unit.removeprefix('1')}".strip(), "at": f"{newest.iteration[name]:,}",
-         "meaning": METRICS[name].meaning}
-        for name in METRICS if name in newest.index
-    ]  # fmt: skip
+        {
+            "metric": name,
+            "value": f"{newest.value[name]:.4g} {METRICS[name].unit.removeprefix('1')}".strip(),
+            "at": f"{newest.iteration[name]:,}",
+            "meaning": METRICS[name].meaning,
+        }
+        for name in METRICS
+        if name in newest.index
+    ]
     return render(
         "run.html.j2",
         title=f"{run.experiment}, seed {run.seed}",
@@ -80,11 +85,13 @@ def _recipe(run: Any) -> list[dict[str, str]]:
     """Each field of the row: its value, and the paper's where that is another."""
     paper = EXPERIMENTS.get(run.experiment)
     changed = loads(run.overrides)
+    # A row that is not the paper's has no other values to stand beside.
     if paper is None:
         return [
             {"field": name, "value": value_text(value), "paper": ""}
             for name, value in sorted(changed.items())
         ]
+    # Fields that say nothing about how this run was trained.
     hidden = ("name", "artifacts", *(PHOTOGRAPHS if paper.family == "cifar" else ()))
     fields = {name: value for name, value in asdict(paper).items() if name not in hidden}
     return [
@@ -98,27 +105,30 @@ def _recipe(run: Any) -> list[dict[str, str]]:
 
 
 def _curves(points: pd.DataFrame, iterations: int) -> dict[str, Any]:
-    """Test and running training error as polylines with an axis; empty `lines` where nothing was
-    measured.
-    """
+    """Test and running training error as polylines with an axis; no `lines` without any point."""
     series = {}
     for name in (TEST_ERR, TRAIN_ERR):
         chosen = points[points.metric == name].sort_values("iteration")
         series[name] = [
-            (i, v) for i, v in zip(chosen.iteration, chosen.value, strict=True) if isfinite(v)
+            (iteration, value)
+            for iteration, value in zip(chosen.iteration, chosen.value, strict=True)
+            if isfinite(value)
         ]
     values = [value for line in series.values() for _, value in line]
     if not values:
         return {"lines": []}
-    step = next((s for s in STEPS if max(values) <= 5 * s), STEPS[-1])
+    # At most five steps of a round size up to the highest error.
+    step = next((step for step in STEPS if max(values) <= 5 * step), STEPS[-1])
     top = step * max(1, -(-max(values) // step))
 
+    # Rounded to a tenth of a pixel: the page of a long run stays small.
     def x(iteration: float) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * iteration / iterations, 1)
 
     def y(value: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / top, 1)
 
+    # Both axes start at zero, and the y-axis ends at a tick.
     ticks = range(0, int(top) + 1, step)
     return {
         "width": WIDTH,
@@ -127,7 +137,7 @@ def _curves(points: pd.DataFrame, iterations: int) -> dict[str, Any]:
             {
                 "name": name,
                 "dashed": name == TRAIN_ERR,
-                "points": " ".join(f"{x(i)},{y(v)}" for i, v in line),
+                "points": " ".join(f"{x(iteration)},{y(value)}" for iteration, value in line),
             }
             for name, line in series.items()
             if line

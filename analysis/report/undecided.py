@@ -16,16 +16,20 @@ def named(row: Any) -> str:
 
 
 def undecided(frames: Frames) -> list[str]:
-    """Each in a few words, such as `C2: Not settled: ...` or `Table 6, ResNet-20: ...`; what has
-    not been run is not among them.
+    """The undecided cells and claims, a line each; what has not been run is not among them.
+
+    Such as `C2: Not settled: ...` or `Table 6, ResNet-20: ...`.
     """
-    found = []
+    questions = []
+    # A grid that runs until it is decided stops as soon as this list is empty.
     for study in split_studies(frames):
-        found += [
-            f"{one.id}: {one.reason}" for one in judge_claims(study) if one.verdict == "undecided"
+        questions += [
+            f"{judgement.id}: {judgement.reason}"
+            for judgement in judge_claims(study)
+            if judgement.verdict == "undecided"
         ]
         for table in study_tables(study):
             if "verdict" in table.raw:
-                undecided = table.raw[table.raw.verdict == "undecided"]
-                found += [f"{table.title}, {named(row)}: {row.why}" for row in each(undecided)]
-    return found
+                rows = table.raw[table.raw.verdict == "undecided"]
+                questions += [f"{table.title}, {named(row)}: {row.why}" for row in each(rows)]
+    return questions

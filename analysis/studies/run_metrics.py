@@ -1,5 +1,4 @@
-"""The few numbers of each run that tables and claims rest on, one row per run (Sec. 4.2; errors in
-percent).
+"""The few numbers of each run that tables and claims rest on, one row per run (errors in percent).
 
 Table 6 reports the final iterate, so a final error is the one measured at the iteration where the
 run ends: never the best, never the last one available. It averages nothing over runs and judges
@@ -26,9 +25,10 @@ from pipeline.recipe.metrics import (
     protocol_err,
 )
 
-LATE = 50_000 / PAPER_ITERATIONS
-"""The running training error scatters, so its final value is the mean from here (as a share of the
-iterations) on.
+LATE_SHARE = 50_000 / PAPER_ITERATIONS
+"""The share of the iterations from which on running training errors are averaged to a final one.
+
+They scatter from point to point, so the last one alone would be luck.
 """
 
 MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = (
@@ -40,15 +40,11 @@ MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = (
 
 History = dict[tuple[str, str], pd.DataFrame]
 
-EARLY = {"early_5": 5 / 60, "early_10": 10 / 60}
-"""Shares of the schedule at which claim I9 compares: 50,000 and 100,000 of ImageNet's 600,000
-iterations.
-"""
+EARLY_SHARES = {"early_5": 5 / 60, "early_10": 10 / 60}
+"""Shares of the schedule at which claim I9 compares: 50,000 and 100,000 of 600,000 iterations."""
 
-AFTER = {
-    f"{protocol}_{first}": protocol_err(protocol, first)
-    for protocol in PROTOCOLS
-    for first in (1, 5)
+FINAL_TESTS = {
+    f"{protocol}_{k}": protocol_err(protocol, k) for protocol in PROTOCOLS for k in (1, 5)
 }
 """What finished ImageNet networks are tested by: `ten_crop_1` is the top-1 error of ten crops."""
 
@@ -57,8 +53,8 @@ COLUMNS = [
     "train_clean",
     "train_running",
     "train_plateau",
-    *EARLY,
-    *AFTER,
+    *EARLY_SHARES,
+    *FINAL_TESTS,
     "response",
     "forward",
     "backward",
@@ -73,15 +69,28 @@ def measure(study: Study) -> pd.DataFrame:
     final error`: finished without, never averaged; `failed`; `unfinished`), `test`, `train_clean`
     and `train_running` (final errors), `train_plateau` (mean running error before the last learning
     rate drop), `early_5` and `early_10` (test error early in training), `ten_crop_1`, ...
-    (`AFTER`), `response` (mean over layers of the final standard deviation of their responses),
+    (`FINAL_TESTS`), `response` (mean over layers of the final standard deviation of their
+    responses), `forward` and `backward` (the weakest signal in any layer, at the start, at drops
+    and at the end: variance, and gradient norm relative to the last layer's).
+
+    Computed once per study: treat it as read-only.
+
+    Columns beside those of the run: `state` (`measured`: finished with a final test error; `no
+    final error`: finished without, never averaged; `failed`; `unfinished`), `test`, `train_clean`
+    and `train_running` (final errors), `train_plateau` (mean running error before the last learning
+    rate drop), `early_5` and `early_10` (test error early in training), `ten_crop_1`, ...
+    (`FINAL_TESTS`), `response` (mean over layers of their responses' final standard deviation),
     `forward` and `backward` (the weakest signal in any layer, at the start, at drops and at the
     end: variance, and gradient norm relative to the last layer's). Computed once per study: treat
     it as read-only.
     """
+    # Grouped once, not searched for every run and metric.
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
-    names = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
-    kept = study.runs[[*names, "warmup_end", "converging_from"]]
+    identity = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
+    kept = study.runs[[*identity, "warmup_end", "converging_from"]]
+
+    # What was measured in layers becomes one number a run: a mean (C12, C13), or the weakest (I4).
     deviations = (
         study.layers[study.layers.quantity == RESPONSE_STD]
         .groupby(["run_id", "iteration"])
@@ -91,9 +100,10 @@ def measure(study: Study) -> pd.DataFrame:
         _weakest(study, FORWARD_VARIANCE),
         _weakest(study, GRADIENT_NORM, relative=True),
     )
+    # One dictionary a run, all with the same keys, in the order of the study's runs.
     numbers = pd.DataFrame(
         [
-            _of_run(run.run_id, run.iterations, _drops(study, run.experiment), history)
+            _numbers_of(run.run_id, run.iterations, _drops(study, run.experiment), history)
             | {"response": float(deviations.get((run.run_id, run.iterations), nan))}
             | {
                 "forward": float(forward.get(run.run_id, nan)),
@@ -106,20 +116,24 @@ def measure(study: Study) -> pd.DataFrame:
         dtype="float64",
     )
     measured = pd.concat([kept, numbers], axis=1)
+    # A finished run without a final test error is not measured: it must be seen, never averaged.
     measured["state"] = [
-        _state(s, test) for s, test in zip(measured.status, measured.test, strict=True)
+        _state(status, test) for status, test in zip(measured.status, measured.test, strict=True)
     ]
+    # As floats, like every other number: what is missing is NaN.
     for name in ("warmup_end", "converging_from"):
         measured[name] = measured[name].astype("float64")
     return measured
 
 
 def _weakest(study: Study, quantity: str, relative: bool = False) -> pd.Series:
-    """By run, the smallest value of a quantity in any layer, if `relative` as a share of the last
-    layer's.
+    """By run, the smallest value of a quantity in any layer.
+
+    If `relative`, as a share of the last layer's.
     """
     layers = study.layers[study.layers.quantity == quantity].sort_values("layer")
     last = layers.groupby(["run_id", "iteration"]).value.transform("last")
+    # An overflow carries no signal, so it counts as the weakest one there is.
     values = layers.value / last if relative else layers.value
     return values.where(values < float("inf"), 0.0).groupby(layers.run_id).min()
 
@@ -130,17 +144,20 @@ def _state(status: str, test: float) -> str:
     return FAILED_RUN if status in FAILED else UNFINISHED_RUN
 
 
-def _of_run(run: str, end: int, drops: tuple[int, int], history: History) -> dict[str, float]:
+def _numbers_of(run: str, end: int, drops: tuple[int, int], history: History) -> dict[str, float]:
     running, test = _points(history, run, TRAIN_ERR), _points(history, run, TEST_ERR)
     return {
-        "test": _at(test, end),
-        "train_clean": _at(_points(history, run, TRAIN_CLEAN_ERR), end),
-        "train_running": float(running[running.index >= LATE * end].mean()),
+        "test": _value_at(test, end),
+        "train_clean": _value_at(_points(history, run, TRAIN_CLEAN_ERR), end),
+        "train_running": float(running[running.index >= LATE_SHARE * end].mean()),
         "train_plateau": float(
             running[(running.index > drops[0]) & (running.index <= drops[1])].mean()
         ),
-        **{name: _from(test, share * end) for name, share in EARLY.items()},
-        **{name: _at(_points(history, run, metric), end) for name, metric in AFTER.items()},
+        **{name: _first_value_from(test, share * end) for name, share in EARLY_SHARES.items()},
+        **{
+            name: _value_at(_points(history, run, metric), end)
+            for name, metric in FINAL_TESTS.items()
+        },
     }
 
 
@@ -153,19 +170,21 @@ def _points(history: History, run: str, metric: str) -> pd.Series:
     return finite.set_index("iteration").value.sort_index()
 
 
-def _at(points: pd.Series, iteration: int) -> float:
+def _value_at(points: pd.Series, iteration: int) -> float:
     return float(points.get(iteration, nan))
 
 
-def _from(points: pd.Series, iteration: float) -> float:
+def _first_value_from(points: pd.Series, iteration: float) -> float:
     """The first point at or after an iteration; NaN if there is none."""
+    # Evaluations need not fall on the share exactly: an own schedule rounds them.
     later = points[points.index >= iteration]
     return float(later.iloc[0]) if len(later) else nan
 
 
 def _drops(study: Study, experiment_name: str) -> tuple[int, int]:
-    """The stretch between the last two learning rate drops; empty where the schedule has no drop."""
+    """The iterations between the last two learning rate drops; no iteration if there is no drop."""
     experiment = EXPERIMENTS.get(experiment_name)
     drops = study.overrides.get("lr_drops", experiment.lr_drops if experiment else ())
+    # Without drops, or with one, the missing ends are the start of training.
     start, end = [0, 0, *drops][-2:]
     return start, end

@@ -1,9 +1,9 @@
-"""A study: the runs of one dataset under one variant of the recipe. Runs of different studies never
-meet in a cell.
+"""A study: the runs of one dataset under one recipe; runs of two studies never meet in a cell.
 
-Design: only the official CIFAR-10 or ImageNet under the paper's own recipe is compared with the
-    paper's numbers; elsewhere its claims are judged as orderings. This module groups runs and says
-    in words what deviates; it averages nothing.
+Only the official CIFAR-10 or ImageNet under the paper's own recipe is compared with the paper's
+numbers; elsewhere its claims are judged as orderings. This module groups runs and says in words
+what deviates; it averages nothing.
+
 """
 
 import re
@@ -16,16 +16,14 @@ from typing import Any
 import pandas as pd
 
 from analysis.measured.frames import Frames, each
-from analysis.stats import LEVEL, LOOKS
+from analysis.stats import INTERIM_SEEDS, LEVEL
 from pipeline.recipe.experiments import EXPERIMENTS, Family
 from pipeline.recipe.overrides import FOLLOWS_ITERATIONS, following, value_text
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The checked frames of one dataset and one recipe variant; `official` means the paper's own
-    dataset.
-    """
+    """The checked frames of one dataset and recipe; `official` means the paper's own dataset."""
 
     dataset: str
     dataset_id: str
@@ -39,8 +37,11 @@ class Study:
 
     @property
     def level(self) -> Fraction:
-        """Of each test: where the numbers are looked at several times, each look has its share."""
-        return LEVEL / len(LOOKS) if self.runs.looks.any() else LEVEL
+        """The level of each test: with interim analyses, each of them has its share (Bonferroni).
+
+        The family-wise error over all of them stays below `LEVEL`.
+        """
+        return LEVEL / len(INTERIM_SEEDS) if self.runs.looks.any() else LEVEL
 
     @property
     def comparable(self) -> bool:
@@ -65,19 +66,19 @@ class Study:
             for name in set(self.runs.experiment)
             if name in EXPERIMENTS
         ]
+        # Named only if some row's schedule does not explain it: what merely follows from fewer
+        # iterations is no second deviation.
         moved_alone = set.intersection(*moved) if moved else set()
         return {name: value for name, value in self.overrides.items() if name not in moved_alone}
 
     def deviations(self) -> list[str]:
-        """Each named override as a phrase with the paper's value where the study's rows agree on
-        one.
-        """
+        """Each named override as a phrase, with the paper's value if all rows agree on it."""
         phrases = []
         for name, value in self.named_overrides().items():
             paper = {
-                value_text(getattr(EXPERIMENTS[e], name, None))
-                for e in self.runs.experiment
-                if e in EXPERIMENTS
+                value_text(getattr(EXPERIMENTS[experiment], name, None))
+                for experiment in self.runs.experiment
+                if experiment in EXPERIMENTS
             }
             instead = f" instead of {paper.pop()}" if len(paper) == 1 else ""
             phrases.append(f"{name.replace('_', ' ')} {value_text(value)}{instead}")
@@ -115,12 +116,13 @@ class Study:
         if not self.overrides:
             return f"{self.dataset_title}, the paper's recipe"
         return f"{self.dataset_title}, " + ", ".join(
-            f"{k}={value_text(v)}" for k, v in self.named_overrides().items()
+            f"{name}={value_text(value)}" for name, value in self.named_overrides().items()
         )
 
     @property
     def slug(self) -> str:
         """A folder name: readable, and unique by dataset id and recipe."""
+        # The title can be long and need not be unique, so the folder's name ends in a digest.
         digest = blake2b(
             f"{self.dataset_id} {dumps(self.overrides, sort_keys=True)}".encode(), digest_size=4
         )
@@ -134,18 +136,25 @@ def split_studies(frames: Frames) -> list[Study]:
     paper's row, give the run's (ResNet-110 at a warm-up rate of 0.01 is the paper's own, and also
     one of a study that has that rate everywhere). One dataset id means the same pixels, so its
     copies count as official as soon as one of them is. What was asked for within a sweep alone
-    makes no study: it is in `analysis.report.sweep_pages`.
+    makes no study: it is in `analysis.studies.sweeps`.
     """
     studies: list[Study] = []
     for _, of_dataset in frames.runs.groupby("dataset_id"):
+        # Pixels decide what a dataset is, so one verified copy vouches for all.
         official = bool(of_dataset.comparable.any())
-        found = {
+        # A recipe's study takes every run that the recipe gives, also those asked for otherwise.
+        candidates = {
             overrides: of_dataset[[_belongs(run, loads(overrides)) for run in each(of_dataset)]]
             for overrides in of_dataset[of_dataset.alone].overrides.unique()
         }
-        for overrides, rows in found.items():
+        for overrides, rows in candidates.items():
             paper = official and overrides == "{}"
-            if paper or not any(set(rows.run_id) < set(others.run_id) for others in found.values()):
+            # A study wholly within another would show the same runs twice; the paper's own stays,
+            # since it alone is compared.
+            part_of_another = any(
+                set(rows.run_id) < set(others.run_id) for others in candidates.values()
+            )
+            if paper or not part_of_another:
                 studies.append(
                     study_of(min(of_dataset.dataset), loads(overrides), official, rows, frames)
                 )
@@ -174,25 +183,33 @@ def study_of(
 
 
 def _evaluations(evaluations: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    there = evaluations[evaluations.dataset_id == rows.dataset_id.iloc[0]]
+    same_dataset = evaluations[evaluations.dataset_id == rows.dataset_id.iloc[0]]
     runs = set(rows.run_id)
-    fitting = [one.kind == "peer" or set(loads(one.members)) <= runs for one in each(there)]
-    return there[pd.Series(fitting, index=there.index, dtype="bool")].reset_index(drop=True)
+    # A peer belongs to its dataset alone; an ensemble only where all of its members are.
+    of_study = [
+        evaluation.kind == "peer" or set(loads(evaluation.members)) <= runs
+        for evaluation in each(same_dataset)
+    ]
+    chosen = same_dataset[pd.Series(of_study, index=same_dataset.index, dtype="bool")]
+    return chosen.reset_index(drop=True)
 
 
 def _belongs(run: Any, overrides: dict[str, Any]) -> bool:
     """Whether a study's overrides, applied to the paper's row of that name, give the run's row."""
     own, paper = loads(run.overrides), EXPERIMENTS.get(run.experiment)
+    # Of a row that is not the paper's only the spelling can be compared.
     if own == overrides or paper is None:
         return bool(own == overrides)
     changed = own.keys() | overrides.keys()
+    # Through JSON, as the overrides came: a tuple there is a list.
     values = {name: loads(dumps(getattr(paper, name, None))) for name in changed}
     return all(own.get(name, values[name]) == overrides.get(name, values[name]) for name in changed)
 
 
 def _paper_order(values: pd.Series) -> pd.Series:
-    """Sort key: experiments in the order of the paper's rows (others after them, by name), numbers
-    as they are.
+    """Sort key: experiments in the order of the paper's rows, others after them by name.
+
+    Any other column is sorted by its values.
     """
     if values.name != "experiment":
         return values
@@ -200,11 +217,11 @@ def _paper_order(values: pd.Series) -> pd.Series:
     return values.map(names.index)
 
 
-def _about_dataset(dataset: str, wanted: str) -> str:
-    if dataset.lower() == wanted.lower():
+def _about_dataset(dataset: str, papers_dataset: str) -> str:
+    if dataset.lower() == papers_dataset.lower():
         return f"dataset is {dataset}, not read from the official archives"
     if dataset.lower().replace("-", "").startswith("cifar10") and not dataset.lower().startswith(
         "cifar100"
     ):
         return f"dataset is {dataset}, not verified against the official archive"
-    return f"dataset is {dataset}, not {wanted}"
+    return f"dataset is {dataset}, not {papers_dataset}"

@@ -8,26 +8,23 @@ import pandas as pd
 
 from analysis.measured.frames import each
 from analysis.studies.studies import Study
-from analysis.tables import table_6 as tables
-from analysis.tables import tables_2_to_5 as protocol_tables
+from analysis.tables import table_6, tables_2_to_5
+from analysis.tables.table_text import to_latex, to_markdown
 
 
 class CountedCell(NamedTuple):
-    """An error that the paper prints of one of its own networks: whether it was run here, and the
-    verdict.
-    """
+    """An error that the paper prints of its own networks: was it run here, and the verdict."""
 
     run: bool
     verdict: str
 
 
 @dataclass(frozen=True, eq=False)
-class ShownTable:
-    """A table: `raw` numbers, `printed` as text whose `numeric` columns are set flush right, and
-    notes.
+class StudyTable:
+    """A table of a study's page: `raw` numbers, the same `printed` as text, and notes.
 
-    `linked` are the printed columns whose cells lead to the runs behind them, `rows` the experiment
-    of each printed row.
+    `numeric` columns are set flush right, the cells of `linked` ones lead to the runs behind them;
+    `rows` is the experiment of each printed row.
     """
 
     name: str
@@ -41,74 +38,79 @@ class ShownTable:
 
     def links(self, study: Study) -> dict[str, list[str]]:
         """Where each cell of the linked columns leads; empty for a row without runs."""
-        there = set(study.runs.experiment)
-        targets = [f"#runs-{name}" if name in there else "" for name in self.rows]
+        with_runs = set(study.runs.experiment)
+        targets = [f"#runs-{name}" if name in with_runs else "" for name in self.rows]
         return dict.fromkeys(self.linked, targets)
 
     def files(self, study: Study) -> dict[str, bytes]:
         """The table as CSV, Markdown and LaTeX."""
+        # Each file says by itself of which study it is: it will be sent on without its page.
         heading = f"{self.title}: {study.title}"
         notes = "".join(f"- {note}\n" for note in self.notes)
+        markdown = f"# {heading}\n\n{to_markdown(self.printed)}\n{notes}"
         return {
             f"{self.name}.csv": self.raw.to_csv(index=False).encode(),
-            f"{self.name}.md": f"# {heading}\n\n{tables.to_markdown(self.printed)}\n{notes}".encode(),
-            f"{self.name}.tex": tables.to_latex(self.printed, heading, self.numeric).encode(),
+            f"{self.name}.md": markdown.encode(),
+            f"{self.name}.tex": to_latex(self.printed, heading, self.numeric).encode(),
         }
 
     def cells(self) -> Iterator[CountedCell]:
         """The cells that `overview.coverage` counts."""
+        # Table 5 has no verdicts; what the paper quotes of others is no cell of ours.
         if "verdict" in self.raw:
             for row in each(self.raw[(self.raw.experiment != "") & self.raw.paper.notna()]):
                 yield CountedCell(row.n > 0, row.verdict)
 
 
-def study_tables(study: Study) -> list[ShownTable]:
+def study_tables(study: Study) -> list[StudyTable]:
     """Table 6 of a study on small images, Tables 2 to 5 of one on photographs."""
     if study.family == "cifar":
-        raw = tables.table_6(study)
-        shown, notes = tables.printed(raw), tables.notes(study, raw)
-        return [
-            ShownTable(
-                "table_6",
-                "Table 6",
-                raw,
-                shown,
-                tables.NUMERIC,
-                notes,
-                ("error (%)",),
-                raw.experiment.tolist(),
-            )
-        ]
-    made = []
-    for about in protocol_tables.TABLES:
-        raw = protocol_tables.protocol_table(study, about)
-        shown = protocol_tables.printed(raw)
-        rows = raw.experiment[raw.measure == "top1"].tolist()  # a peer's is empty
-        notes = protocol_tables.notes(study, raw)
-        made.append(
-            ShownTable(
-                f"table_{about.number}",
-                f"Table {about.number}",
-                raw,
-                shown,
-                protocol_tables.NUMERIC,
-                [f"{about.title[0].upper()}{about.title[1:]}.", *notes],
-                tuple(name for name in ("top-1 (%)", "top-5 (%)") if name in shown),
-                rows,
-            )
-        )
-    fifth = protocol_tables.table_5(study)
-    rows = [""] * len(fifth)
-    return [
-        *made,
-        ShownTable(
-            "table_5",
-            "Table 5",
-            fifth,
-            fifth,
-            ("top-5 (%)", "paper, top-5"),
-            [protocol_tables.ENSEMBLES],
-            (),
-            rows,
-        ),
-    ]
+        return [_table_6(study)]
+    return [*(_protocol_table(study, spec) for spec in tables_2_to_5.TABLES), _table_5(study)]
+
+
+def _table_6(study: Study) -> StudyTable:
+    raw = table_6.table_6(study)
+    return StudyTable(
+        name="table_6",
+        title="Table 6",
+        raw=raw,
+        printed=table_6.printed(raw),
+        numeric=table_6.NUMERIC,
+        notes=table_6.notes(study, raw),
+        linked=("error (%)",),
+        rows=raw.experiment.tolist(),
+    )
+
+
+def _protocol_table(study: Study, spec: tables_2_to_5.TableSpec) -> StudyTable:
+    raw = tables_2_to_5.protocol_table(study, spec)
+    printed = tables_2_to_5.printed(raw)
+    title = f"{spec.title[0].upper()}{spec.title[1:]}."
+    return StudyTable(
+        name=f"table_{spec.number}",
+        title=f"Table {spec.number}",
+        raw=raw,
+        printed=printed,
+        numeric=tables_2_to_5.NUMERIC,
+        notes=[title, *tables_2_to_5.notes(study, raw)],
+        # Table 2 has no top-5 column.
+        linked=tuple(name for name in ("top-1 (%)", "top-5 (%)") if name in printed),
+        # A printed row is a method, which the raw table has a line a measure of. A peer's
+        # experiment is empty, so its cells lead nowhere.
+        rows=raw.experiment[raw.measure == "top1"].tolist(),
+    )
+
+
+def _table_5(study: Study) -> StudyTable:
+    table = tables_2_to_5.table_5(study)
+    return StudyTable(
+        name="table_5",
+        title="Table 5",
+        raw=table,
+        printed=table,
+        numeric=("top-5 (%)", "paper, top-5"),
+        notes=[tables_2_to_5.ENSEMBLES],
+        linked=(),
+        rows=[""] * len(table),
+    )

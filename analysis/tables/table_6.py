@@ -1,12 +1,10 @@
-"""Table 6 (Sec. 4.2): the paper's rows in its order with what was measured beside them, and the
-plain nets below.
+"""Table 6 (Sec. 4.2): the paper's rows with what was measured beside them, plain nets below.
 
 `table_6` is a frame of raw numbers, `printed` the same rounded for people. Runs that failed or did
 not finish are counted and never averaged; nothing is compared with the paper unless it is the same
 dataset and recipe.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -19,24 +17,23 @@ from analysis.paper.reported import MARGIN
 from analysis.stats import confidence, percent
 from analysis.studies.run_metrics import FAILED_RUN, MEASURED, NO_RESULT, UNFINISHED_RUN, measure
 from analysis.studies.studies import Study
+from analysis.tables.table_text import MISSING, difference, mean_std_n
 from analysis.verdicts.cells import judge_cell, margin_of
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import TEST_ERR
 
+# Figure 6 shows all of them but the last, whose error "is higher than 60% and not displayed".
 PLAIN = ("plain20", "plain32", "plain44", "plain56", "plain110")
 DIGITISED = "digitised from Figure 6, ±0.05 points"
 PLAIN_110 = "the paper gives no number, only > 60 %"
 
-MISSING = "–"
 NUMERIC = ("layers", "params", "error (%)", "95 % interval", "min–max", "paper (%)", "difference")
 """The columns of the printed table that are set flush right."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the paper says about a row: `number` (percent) is compared with the mean; NaN if it
-    gives none.
-    """
+    """What the paper says about a row; `number` (percent, NaN if it gives none) is compared."""
 
     method: str
     layers: int | None
@@ -48,37 +45,45 @@ class Reference:
 
 
 def table_6(study: Study) -> pd.DataFrame:
-    """Table 6 of a study, raw numbers: errors in percent, `std` with n - 1, counts of runs,
-    `difference` in points.
+    """Table 6 of a study as raw numbers: errors in percent, `std` with n - 1, counts of runs.
 
-    `difference` is mean - paper and NaN where the two are not comparable; `reason` then says why.
+    `difference` is mean - paper in points, and NaN where the two are not comparable; `reason` then
+    says why.
     """
-    measures = measure(study)
-    return pd.DataFrame([_row(reference, study, measures) for reference in references()]).astype(
+    # A row of the paper that was not run stays in the table: what is missing is a result too.
+    run_metrics = measure(study)
+    return pd.DataFrame([_row(reference, study, run_metrics) for reference in references()]).astype(
         {"layers": "Int64"}
     )
 
 
 def references() -> list[Reference]:
-    """The paper's side of the table: its own rows in order, then the plain networks it shows only
-    as curves.
-    """
-    rows = reported.table_6()
+    """The paper's side of the table: its rows in order, then the plain networks of Figure 6."""
     table = [
-        Reference(r.method, r.layers, r.experiment, r.params, r.reference, r.printed, r.note)
-        for r in rows
+        Reference(
+            method=row.method,
+            layers=row.layers,
+            experiment=row.experiment,
+            params=row.params,
+            number=row.reference,
+            printed=row.printed,
+            note=row.note,
+        )
+        for row in reported.table_6()
     ]
+    # Table 6 has no plain networks: their reference is the end of a digitised curve.
     return table + [_plain_reference(name) for name in PLAIN]
 
 
 def _plain_reference(name: str) -> Reference:
     final = reported.plain_final(name)
-    shown, note = (f"{final:.2f}", DIGITISED) if final == final else ("> 60", PLAIN_110)
-    return Reference("plain", EXPERIMENTS[name].depth, name, "", final, shown, note)
+    text, note = (f"{final:.2f}", DIGITISED) if final == final else ("> 60", PLAIN_110)
+    return Reference("plain", EXPERIMENTS[name].depth, name, "", final, text, note)
 
 
-def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str, object]:
-    runs = measures[measures.experiment == reference.experiment]
+def _row(reference: Reference, study: Study, run_metrics: pd.DataFrame) -> dict[str, object]:
+    runs = run_metrics[run_metrics.experiment == reference.experiment]
+    # Only finished runs with a final error are averaged; the others are counted beside.
     measured = runs[runs.state == MEASURED]
     states = runs.state.value_counts()
     reason = _reason(reference, study, len(measured))
@@ -93,6 +98,7 @@ def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str
         "method": reference.method,
         "layers": reference.layers,
         "experiment": reference.experiment,
+        # The runs' own count, not the paper's: the table is of what was trained.
         "params": float(runs.params.iloc[0]) if len(runs) else nan,
         "n": cell.n,
         "mean": cell.mean,
@@ -108,6 +114,7 @@ def _row(reference: Reference, study: Study, measures: pd.DataFrame) -> dict[str
         "paper_printed": reference.printed,
         "paper_params": reference.params,
         "paper_note": reference.note,
+        # Empty wherever it would not mean anything: `reason` and `comparable` say why.
         "difference": nan if reason else cell.difference,
         "low": cell.low,
         "high": cell.high,
@@ -131,7 +138,7 @@ def _reason(reference: Reference, study: Study, n: int) -> str:
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text: `mean ± std (n)`, two decimals as in the paper, and a column of remarks."""
+    """The table as text: `mean ± std (n)` with two decimals as in the paper, and remarks."""
     return pd.DataFrame(
         {
             "method": table.method,
@@ -142,18 +149,11 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "min–max": [_interval(row.best, row.worst) for row in each(table)],
             "paper (%)": table.paper_printed
             + table.paper_note.map(lambda note: "†" if note == DIGITISED else ""),
-            "difference": [_difference(row) for row in each(table)],
+            "difference": [difference(row) for row in each(table)],
             "verdict": [_verdict(row) for row in each(table)],
             "remarks": [_remarks(row) for row in each(table)],
         }
     )
-
-
-def mean_std_n(mean: float, std: float, n: int) -> str:
-    """`8.75 ± 0.12 (5)`: what was measured of a cell, as text."""
-    if n == 0:
-        return MISSING
-    return f"{mean:.2f} ± {std:.2f} ({n})" if n > 1 else f"{mean:.2f} ({n})"
 
 
 def _interval(low: float, high: float) -> str:
@@ -171,12 +171,6 @@ def _params(measured: float, paper: str) -> str:
     return f"{measured / 1e6:.2f}M" if measured < 1e6 else f"{measured / 1e6:.1f}M"
 
 
-def _difference(row: Any) -> str:
-    if pd.notna(row.difference):
-        return f"{row.difference:+.2f}".replace("-", "−")
-    return "not comparable" if row.n and not row.comparable else MISSING
-
-
 def _remarks(row: Any) -> str:
     if not row.experiment:
         return "quoted by the paper"
@@ -190,9 +184,8 @@ def _remarks(row: Any) -> str:
 
 
 def notes(study: Study, table: pd.DataFrame) -> list[str]:
-    """The notes under the printed table of a study; of each cell that is not reproduced, what is
-    known of it.
-    """
+    """The notes under the printed table, and what is known of each cell that is not reproduced."""
+    # What the columns are, and where the paper's number is not one run's final error.
     lines = [
         "Test error of the final iterate in percent: mean ± standard deviation over seeds (number "
         "of finished runs), the "
@@ -211,51 +204,9 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
             f"±{MARGIN:g} points (plain networks: the digitising error is added), contradicted "
             "where it lies outside."
         )
+        # A verdict other than reproduced gets its interval in words.
         for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
             lines.append(f"{row.method}-{row.layers} is {row.verdict}: {row.why}.")
     else:
         lines.append(f"Not comparable with the paper: {study.why_not_comparable}.")
     return lines
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """A Markdown table of a frame of text."""
-    heads = list(table.columns)
-    rows = [heads, ["---" for _ in heads], *table.to_numpy().tolist()]
-    return "".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
-    )
-
-
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"\dag{}",
-    ">": "$>$", "<": "$<$",
-}  # fmt: skip
-"""What LaTeX reads as something else, as it is written there."""
-
-
-def to_latex(table: pd.DataFrame, caption: str, numeric: Collection[str]) -> str:
-    """A LaTeX table (booktabs) of a frame of text; `numeric` columns are set flush right."""
-    align = "".join("r" if name in numeric else "l" for name in table.columns)
-    rows = [" & ".join(map(_latex, row)) + r" \\" for row in table.to_numpy().tolist()]
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            rf"\caption{{{_latex(caption)}}}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            " & ".join(map(_latex, table.columns)) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)

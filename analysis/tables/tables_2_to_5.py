@@ -1,5 +1,4 @@
-"""Tables 2 to 5 (Sec. 4.1): ImageNet errors by ten crops, by multi-scale testing, and of ensembles,
-beside the paper's.
+"""Tables 2 to 5 (Sec. 4.1): ImageNet errors by ten crops, by several scales, and of ensembles.
 
 `protocol_table` is a frame of raw numbers, two measures (top-1 and top-5) a method; `printed` the
 same for people. As in Table 6, failed runs are counted and never averaged, and nothing is compared
@@ -18,20 +17,28 @@ from analysis.paper.reported import MARGIN
 from analysis.stats import confidence, percent
 from analysis.studies.run_metrics import MEASURED, measure
 from analysis.studies.studies import Study
-from analysis.tables.table_6 import MISSING, mean_std_n
+from analysis.tables.table_text import MISSING, difference, mean_std_n
 from analysis.verdicts.cells import Cell, judge_cell, margin_of
 from pipeline.recipe.metrics import protocol_err
 
 NUMERIC = (
-    "top-1 (%)", "paper, top-1", "difference, top-1", "top-5 (%)", "paper, top-5", "difference, top-5",
-)  # fmt: skip
-FIRSTS = (1, 5)
+    "top-1 (%)",
+    "paper, top-1",
+    "difference, top-1",
+    "top-5 (%)",
+    "paper, top-5",
+    "difference, top-5",
+)
+"""The columns of a printed table that are set flush right."""
+
+# The two measures of every ImageNet table: an image is wrong if its label is not among the first k.
+TOP_K = (1, 5)
 PEER = "a peer: weights made elsewhere by another recipe, evaluated here; no reproduction"
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What one of the tables is of: its number, the protocol, and its title."""
+    """What one of the tables is of: its number, its protocol, and its title."""
 
     number: int
     protocol: str
@@ -45,26 +52,28 @@ TABLES = (
 )
 
 
-def protocol_table(study: Study, about: TableSpec) -> pd.DataFrame:
-    """A line a method and measure: n, mean, std, low95, high95 (percent), paper, difference,
-    verdict and why.
-    """
-    measures = measure(study)
-    rows, paper_has = [], reported.protocol_table(about.number)
-    printed_firsts = [first for first in FIRSTS if paper_has[f"top{first}"].notna().any()]
-    for method in each(paper_has):
-        runs = measures[(measures.experiment == method.experiment) & (measures.state == MEASURED)]
-        for first in printed_firsts:
-            values = (
-                runs[f"{about.protocol}_{first}"].dropna().tolist() if method.experiment else []
-            )
-            paper = float(getattr(method, f"top{first}"))
-            cell = _cell(study, about, method.experiment, first, values, paper)
+def protocol_table(study: Study, spec: TableSpec) -> pd.DataFrame:
+    """A line a method and measure: what was measured, the paper's number, the verdict."""
+    run_metrics = measure(study)
+    paper_table = reported.protocol_table(spec.number)
+    # Table 2 prints top-1 errors only.
+    printed_k = [k for k in TOP_K if paper_table[f"top{k}"].notna().any()]
+    rows = []
+    # In the paper's order, quoted methods between its own, as it prints them.
+    for method in each(paper_table):
+        runs = run_metrics[
+            (run_metrics.experiment == method.experiment) & (run_metrics.state == MEASURED)
+        ]
+        for k in printed_k:
+            # A method that the paper only quotes has no experiment, and so no runs.
+            values = runs[f"{spec.protocol}_{k}"].dropna().tolist() if method.experiment else []
+            paper = float(getattr(method, f"top{k}"))
+            cell = _cell(study, spec, method.experiment, k, values, paper)
             rows.append(
                 {
                     "method": method.method,
                     "experiment": method.experiment,
-                    "measure": f"top{first}",
+                    "measure": f"top{k}",
                     "n": cell.n,
                     "mean": cell.mean,
                     "std": cell.std,
@@ -79,21 +88,21 @@ def protocol_table(study: Study, about: TableSpec) -> pd.DataFrame:
                     "paper_note": method.note,
                 }
             )
-    return pd.DataFrame([*rows, *_peers(study, about)])
+    return pd.DataFrame([*rows, *_peers(study, spec)])
 
 
-def _peers(study: Study, about: TableSpec) -> list[dict[str, Any]]:
-    """A line a measure for weights that were made elsewhere and evaluated here; Table 2 has none."""
+def _peers(study: Study, spec: TableSpec) -> list[dict[str, Any]]:
+    """A line a measure for weights made elsewhere and evaluated here; Table 2 has none."""
     peers = study.evaluations[
-        (study.evaluations.kind == "peer") & (study.evaluations.protocol == about.protocol)
+        (study.evaluations.kind == "peer") & (study.evaluations.protocol == spec.protocol)
     ]
     return [
         {
             "method": peer.name,
             "experiment": "",
-            "measure": f"top{first}",
+            "measure": f"top{k}",
             "n": 1,
-            "mean": getattr(peer, f"top{first}_err"),
+            "mean": getattr(peer, f"top{k}_err"),
             "paper": nan,
             "difference": nan,
             "verdict": "not run",
@@ -102,57 +111,50 @@ def _peers(study: Study, about: TableSpec) -> list[dict[str, Any]]:
             "paper_note": "",
         }
         for peer in each(peers)
-        for first in FIRSTS
-        if about.number != 2
+        for k in TOP_K
+        if spec.number != 2
     ]
 
 
 def _cell(
-    study: Study, about: TableSpec, experiment: str, first: int, values: list[float], paper: float
+    study: Study, spec: TableSpec, experiment: str, k: int, values: list[float], paper: float
 ) -> Cell:
     reason = "" if study.comparable else study.why_not_comparable
-    margin = margin_of(experiment, protocol_err(about.protocol, first))
+    # Half a point, unless `paper/margins.csv` has another for this row and metric.
+    margin = margin_of(experiment, protocol_err(spec.protocol, k))
     return judge_cell(values, paper, margin, level=study.level, not_comparable=reason)
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """A line a method: `mean ± std (n)` beside the paper's number, the difference and the verdict
-    of each measure.
-    """
+    """A line a method: of each measure the error, the paper's, difference and verdict."""
     lines = []
+    # The raw table's two lines of a method, top-1 and top-5, become one.
     for (method, experiment), both in table.groupby(["method", "experiment"], sort=False):
         line: dict[str, str] = {"method": str(method)}
         for row in each(both):
             name = f"top-{row.measure.removeprefix('top')}"
             line[f"{name} (%)"] = mean_std_n(row.mean, row.std, row.n)
             line[f"paper, {name}"] = f"{row.paper:.2f}" if isfinite(row.paper) else MISSING
-            line[f"difference, {name}"] = _difference(row)
+            line[f"difference, {name}"] = difference(row)
             line[f"verdict, {name}"] = row.verdict if row.comparable and row.n else MISSING
         ran = both.n.max() > 0
-        usual = "" if ran else "not run"
-        line["remarks"] = (
-            usual if experiment else "peer, evaluated here" if ran else "quoted by the paper"
-        )
+        if experiment:
+            line["remarks"] = "" if ran else "not run"
+        else:
+            line["remarks"] = "peer, evaluated here" if ran else "quoted by the paper"
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _difference(row: Any) -> str:
-    if isfinite(row.difference):
-        return f"{row.difference:+.2f}".replace("-", "−")
-    return "not comparable" if row.n and not row.comparable else MISSING
-
-
 def notes(study: Study, table: pd.DataFrame) -> list[str]:
-    """The notes under a printed table of a study; of each cell that is not reproduced, what is
-    known of it.
-    """
+    """The notes under a printed table, and what is known of each cell that is not reproduced."""
     lines = [
         "Error of the final network on the validation images in percent: mean ± standard deviation "
         "over seeds (number of "
         "finished runs). Batch-norm statistics are those averaged after training, unless the "
         "recipe's statistics_images is 0.",
     ]
+    # Without a comparison there is no verdict to explain either.
     if not study.comparable:
         return [*lines, f"Not comparable with the paper: {study.why_not_comparable}."]
     lines.append(
@@ -169,10 +171,12 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
 
 
 def table_5(study: Study) -> pd.DataFrame:
-    """Table 5 as the paper prints it, top-5 errors in percent on the test server, and the study's
-    ensembles below.
+    """Table 5 as the paper prints it (top-5 errors in percent), and the study's ensembles below.
+
+    The paper's are of the test server, ours of the validation images: they are not compared.
     """
     paper = reported.protocol_table(5)
+    # Ours stand below in the same columns, so that nobody reads one for the other.
     theirs = pd.DataFrame(
         {
             "method": paper.method,
@@ -184,19 +188,19 @@ def table_5(study: Study) -> pd.DataFrame:
             ],
         }
     )
-    found = study.evaluations[study.evaluations.kind == "ensemble"]
+    ensembles = study.evaluations[study.evaluations.kind == "ensemble"]
     ours = pd.DataFrame(
         [
             {
-                "method": one.name,
-                "top-5 (%)": f"{one.top5_err:.2f}",
+                "method": ensemble.name,
+                "top-5 (%)": f"{ensemble.top5_err:.2f}",
                 "paper, top-5": MISSING,
                 "remarks": (
-                    f"an ensemble of ours, {one.protocol}, validation images; top-1 "
-                    f"{one.top1_err:.2f} %"
+                    f"an ensemble of ours, {ensemble.protocol}, validation images; top-1 "
+                    f"{ensemble.top1_err:.2f} %"
                 ),
             }
-            for one in each(found)
+            for ensemble in each(ensembles)
         ],
         columns=list(theirs.columns),
     )

@@ -1,9 +1,10 @@
-"""A cell: what several seeds measured where the paper prints one number, and the verdict on whether
-it was reproduced.
+"""A cell: what seeds measured where the paper prints one number, and whether that reproduces it.
 
-The interval of (our mean - the paper's number, taken as fixed) has to lie within a margin: two
-one-sided tests at 5 %. It contradicts where it lies wholly outside. Margins are half a point unless
-`paper/margins.csv` says otherwise, and why.
+An equivalence test: the interval of (our mean - the paper's number, taken as fixed) has to lie
+within a margin, which is two one-sided tests at 5 % (TOST). It contradicts where it lies wholly
+outside. Margins are half a point unless `paper/margins.csv` says otherwise, and why. Since the
+paper's number is itself one run, reproduced means "within the margin of what it printed", not "of
+its true mean".
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,9 @@ VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "undecided", "not
 
 @dataclass(frozen=True)
 class Cell:
-    """Numbers in percent: `low95` and `high95` bound our mean, `low` and `high` its difference from
-    the paper's number.
+    """A cell's numbers in percent, and its verdict.
+
+    `low95` and `high95` bound our mean, `low` and `high` its difference from the paper's number.
     """
 
     n: int
@@ -52,8 +54,7 @@ def judge_cell(
     level: Fraction = stats.LEVEL,
     not_comparable: str = "",
 ) -> Cell:
-    """The cell of these values; `not_comparable` says why they are not compared with the paper's
-    number, if they are not.
+    """The cell of these values; if they are not compared with the paper, `not_comparable` says why.
 
     Raises:
         ValueError: a value is not finite.
@@ -61,17 +62,32 @@ def judge_cell(
     if not all(map(isfinite, values)):
         raise ValueError("a cell holds finite values only")
     summary = stats.summarise(values)
+    # For people the usual 95 %; the verdict reads the interval that belongs to its level.
     low95, high95 = stats.mean_interval(values, 0.95) if summary.n > 1 else (nan, nan)
+    # Of (our mean - the paper's number) only our mean varies: the interval is that of the mean,
+    # shifted.
     half = stats.half_width(summary.std, summary.n, level)
     difference = summary.mean - paper
     low, high = (difference - half, difference + half) if isfinite(half) else (nan, nan)
     verdict, why = _verdict(summary, paper, margin, low, high, level, not_comparable)
+    # A difference from a number about something else must not appear anywhere.
     if not_comparable or not isfinite(paper):
         low = high = nan
     return Cell(
-        summary.n, summary.mean, summary.std, low95, high95, summary.best, summary.worst,
-        paper, margin, low, high, verdict, why,
-    )  # fmt: skip
+        n=summary.n,
+        mean=summary.mean,
+        std=summary.std,
+        low95=low95,
+        high95=high95,
+        best=summary.best,
+        worst=summary.worst,
+        paper=paper,
+        margin=margin,
+        low=low,
+        high=high,
+        verdict=verdict,
+        why=why,
+    )
 
 
 def _verdict(
@@ -83,6 +99,7 @@ def _verdict(
     level: Fraction,
     not_comparable: str,
 ) -> tuple[Verdict, str]:
+    # First whether there is anything to judge, then whether there are seeds enough to.
     if summary.n == 0:
         return "not run", "no finished run"
     if not_comparable:
@@ -96,7 +113,9 @@ def _verdict(
             "needed",
         )
     within = f"±{margin:g}"
-    interval = f"{stats.percent(stats.confidence(level))} interval of the difference {_signed(low)} to {_signed(high)}"
+    share = stats.percent(stats.confidence(level))
+    interval = f"{share} interval of the difference {_signed(low)} to {_signed(high)}"
+    # Equivalence, its opposite, or neither: only an interval wholly on one side decides.
     if -margin <= low and high <= margin:
         return "reproduced", f"{interval}, within {within}"
     if low > margin or high < -margin:
@@ -108,15 +127,14 @@ def _verdict(
 
 
 def _what_would_decide(summary: stats.Summary, paper: float, margin: float, level: Fraction) -> str:
-    """The difference that so many seeds could have shown to be small enough, and the seeds that
-    would decide.
-    """
+    """The difference that these seeds could have shown to be within it, and how many would."""
+    # How far our mean may lie from the paper's number with its interval still inside the margin.
     reach = margin - stats.half_width(summary.std, summary.n, level)
-    seen = f"a difference of up to {reach:.2f}" if reach > 0 else "no difference, however small,"
-    seeds = stats.seeds_to_place(
+    shown = f"a difference of up to {reach:.2f}" if reach > 0 else "no difference, however small,"
+    seeds = stats.seeds_for_equivalence(
         summary.mean - paper, summary.std, summary.n, -margin, margin, level
     )
-    return f"{summary.n} seeds could have shown {seen} to be within it; {would_decide(seeds)}"
+    return f"{summary.n} seeds could have shown {shown} to be within it; {would_decide(seeds)}"
 
 
 def would_decide(seeds: int | None) -> str:

@@ -1,5 +1,4 @@
-"""Claims I1 to I17 (Sec. 3.2, 4.1, Tables 2 to 5, Figure 4): the parts each consists of, for runs
-on photographs.
+"""Claims I1 to I17 (Sec. 3.2 and 4.1, Tables 2 to 5, Figure 4) as parts, for photographs.
 
 Errors are of ten crops unless a claim is about others. What concerns the architectures alone is
 settled by the layer lists.
@@ -8,31 +7,28 @@ settled by the layer lists.
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from math import nan
 
 import pandas as pd
 
 from analysis.stats import LEVEL
 from analysis.verdicts.evidence import (
-    Claim,
-    EveryRun,
     Evidence,
-    Higher,
     Outcome,
-    Similar,
-    Within,
     evidence_of,
     format_p,
-    ordered,
+    judge_ordering,
     values_of,
 )
+from analysis.verdicts.parts import Claim, Equivalent, EveryRun, Higher, Within
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout
 
 NOT_VANISHED = 1e-3
-"""Our reading of "healthy": no layer's variance is below a thousandth of the 1 that batch norm
-starts with, and no layer's gradient norm below a thousandth of that of the layer nearest to the
-loss. Without batch norm and with N(0, 0.01²), 56 layers lose more than float32 can hold.
+"""Our reading of "healthy" signals (Sec. 4.1), as the least that any layer may carry.
+
+No layer's variance is below a thousandth of the 1 that batch norm starts with, and no layer's
+gradient norm below a thousandth of that of the layer nearest to the loss. Without batch norm and
+with N(0, 0.01²), 56 layers lose more than float32 can hold.
 """
 
 DEEPER = ("resnet34-b", "resnet50", "resnet101", "resnet152")
@@ -56,21 +52,25 @@ class LowerBy:
     def experiments(self) -> tuple[str, ...]:
         return (self.experiment,)
 
-    def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
-        good_words, good, problem = values_of(measures, self.better, self.experiments)
-        words, worse, other = values_of(measures, self.worse, self.experiments)
-        text = f"{self.experiment}: {words} > {good_words}"
-        if found := problem or other:
-            return evidence_of(text, self.experiments, worse, *found)
-        first, second = worse[self.experiment], good[self.experiment]
-        outcome, p, _ = ordered(first, second, level)
-        why = f"p = {format_p(p)}; {sum(second) / len(second):.2f} against {sum(first) / len(first):.2f} %"
+    def judge(self, run_metrics: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
+        better_words, better, better_problem = values_of(run_metrics, self.better, self.experiments)
+        worse_words, worse, worse_problem = values_of(run_metrics, self.worse, self.experiments)
+        text = f"{self.experiment}: {worse_words} > {better_words}"
+        if problem := better_problem or worse_problem:
+            return evidence_of(text, self.experiments, worse, *problem)
+
+        # The same runs under two protocols. They are not paired here, which errs on the safe side
+        # where, as with test errors, a run that is better by one is better by the other.
+        first, second = worse[self.experiment], better[self.experiment]
+        outcome, p, _ = judge_ordering(first, second, level)
+        means = f"{sum(second) / len(second):.2f} against {sum(first) / len(first):.2f} %"
+        why = f"p = {format_p(p)}; {means}"
         return evidence_of(text, self.experiments, worse, outcome, why, p=p)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Something that follows from the layer lists, whatever was run: `words`, and whether it is so."""
+    """A count that follows from the layer lists: `words`, and whether the claim `holds`."""
 
     words: str
     holds: bool
@@ -79,10 +79,10 @@ class Counted:
     def experiments(self) -> tuple[str, ...]:
         return ()
 
-    def judge(self, measures: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
+    def judge(self, run_metrics: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         outcome: Outcome = "holds" if self.holds else "opposite"
         why = "by the layer lists"
-        return Evidence(self.words, "", 0, nan, nan, "", 0, nan, nan, nan, nan, outcome, why)
+        return evidence_of(self.words, ("",), {"": []}, outcome, why)
 
 
 def _multiply_adds(experiment: str) -> int:
@@ -94,13 +94,13 @@ def _params(experiment: str) -> int:
 
 
 def _cheaper_than_vgg() -> tuple[Counted, ...]:
-    mine = _multiply_adds("resnet152")
+    resnet = _multiply_adds("resnet152")
     return tuple(
         Counted(
-            f"multiply-adds: resnet152 {mine / 1e9:.1f} < {name} {theirs / 1e9:.1f} billion",
-            mine < theirs,
+            f"multiply-adds: resnet152 {resnet / 1e9:.1f} < {name} {vgg / 1e9:.1f} billion",
+            resnet < vgg,
         )
-        for name, theirs in VGG_MULTIPLY_ADDS.items()
+        for name, vgg in VGG_MULTIPLY_ADDS.items()
     )
 
 
@@ -113,15 +113,15 @@ def _same_parameters() -> tuple[Counted, ...]:
 
 
 def _block_costs() -> tuple[Counted, ...]:
-    """Multiply-adds per position of the blocks of Figure 5, and of a bottleneck whose identity
-    became a projection.
-    """
+    """Multiply-adds per position of Figure 5's blocks, and of a bottleneck with a projection."""
+    # Per position of the block's map, so that its size does not matter.
     basic = sum(
         conv.multiply_adds // conv.size_out**2
         for conv in layout(EXPERIMENTS["resnet34-a"]).blocks[0].convs
     )
     second = layout(EXPERIMENTS["resnet50"]).blocks[1]
     bottleneck = sum(conv.multiply_adds // conv.size_out**2 for conv in second.convs)
+    # The projection joins the two ends of highest dimension: Sec. 4.1 says it doubles the cost.
     projected = bottleneck + second.convs[0].channels_in * second.convs[-1].channels_out
     return (
         Counted(
@@ -136,45 +136,55 @@ def _block_costs() -> tuple[Counted, ...]:
 
 
 IMAGENET_CLAIMS: dict[str, Claim] = {
+    # Degradation on ImageNet (Table 2): the deeper plain network is worse, from the start and on
+    # the training set, and thrice the iterations do not help (footnote 3).
     "I1": Claim((Higher("ten_crop_1", "plain34", "plain18"),)),
     "I2": Claim((Higher("plateau", "plain34", "plain18"), Higher("train", "plain34", "plain18"))),
     "I3": Claim((Higher("ten_crop_1", "plain34-3x", "plain18-3x"),)),
+    # It is not for want of signals: batch norm keeps them healthy.
     "I4": Claim(
         (
             EveryRun("forward", "plain34", NOT_VANISHED),
             EveryRun("backward", "plain34", NOT_VANISHED),
         )
     ),
+    # The residual networks reverse it, and converge faster (Table 2, Figure 4).
     "I5": Claim((Higher("ten_crop_1", "resnet18", "resnet34-a"),)),
     "I6": Claim((Higher("train", "resnet18", "resnet34-a"),)),
     "I7": Claim((Higher("ten_crop_1", "plain34", "resnet34-a"),)),
-    "I8": Claim((Similar("ten_crop_1", "plain18", "resnet18", 0.5),)),
+    "I8": Claim((Equivalent("ten_crop_1", "plain18", "resnet18", 0.5),)),
     "I9": Claim(
         (Higher("early_5", "plain18", "resnet18"), Higher("early_10", "plain18", "resnet18"))
     ),
+    # Options A, B and C are all better than plain; among them little differs (Table 3).
     "I10": Claim(
         (
             *(Higher("ten_crop_1", "plain34", f"resnet34-{option}") for option in "abc"),
             Higher("ten_crop_1", "resnet34-a", "resnet34-b"),
             Higher("ten_crop_1", "resnet34-b", "resnet34-c"),
-            Similar("ten_crop_1", "resnet34-a", "resnet34-c", 1.0),
+            Equivalent("ten_crop_1", "resnet34-a", "resnet34-c", 1.0),
         )
     ),
+    # The deeper the better, by both protocols and measures (Tables 3 and 4).
     "I11": Claim(
         tuple(
-            Higher(f"{protocol}_{first}", shallow, deep)
+            Higher(f"{protocol}_{k}", shallow, deep)
             for protocol in ("ten_crop", "multi_scale")
-            for first in (1, 5)
+            for k in (1, 5)
             for shallow, deep in pairwise(DEEPER)
         )
     ),
+    # Counts: cheaper than VGG, no extra parameters, bottlenecks of similar cost (Table 1, Figure
+    # 5).
     "I12": Claim(_cheaper_than_vgg()),
     "I13": Claim(
         (Within("multi_scale_5", "resnet152", below=BEST_EARLIER_ENSEMBLE),), absolute=True
     ),
     "I14": Claim(_same_parameters()),
     "I15": Claim(_block_costs()),
+    # Footnote 4: a deeper plain network (of bottleneck blocks) is worse still.
     "I16": Claim((Higher("ten_crop_1", "plain50", "plain34"),)),
+    # Testing at several scales is better than ten crops for every network in both tables.
     "I17": Claim(tuple(LowerBy("multi_scale_1", "ten_crop_1", name) for name in IN_BOTH_TABLES)),
 }
 """The claims by id."""

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, LOOKED_AT
-from analysis.stats import LOOKS
+from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, INTERIM
+from analysis.stats import INTERIM_SEEDS
 from jobs.cli.results import report_on, warn_on_tracking_error
 from jobs.cli.train import complete, failed_with, say_if_unpublished, when_interrupted
 from jobs.console import run_progress as screen
@@ -155,9 +155,10 @@ def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
     """The numbers of seeds after which the results are looked at."""
     if until_decided and seeds is not None:
         raise InputError(
-            f"--until-decided looks at {', '.join(map(str, LOOKS))} seeds; leave --seeds out"
+            f"--until-decided looks at {', '.join(map(str, INTERIM_SEEDS))} seeds; "
+            "leave --seeds out"
         )
-    return LOOKS if until_decided else (seeds or 1,)
+    return INTERIM_SEEDS if until_decided else (seeds or 1,)
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,7 @@ class GridRequest:
         """
         changed = {fingerprint for sweep in self.swept for fingerprint in sweep.changed}
         asking = {f"grid.{name}": "yes" for name in self.names} | (
-            {LOOKED_AT: "yes"} if self.looks else {}
+            {INTERIM: "yes"} if self.looks else {}
         )
         return {
             run: asking | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE}

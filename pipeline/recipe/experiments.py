@@ -3,7 +3,7 @@
 Sections 3.3, 3.4 and 4 of "Deep Residual Learning for Image Recognition" (arXiv 1512.03385v1). A
 row is everything that decides what is trained: nothing about machines, storage or tracking belongs
 here, and no other module branches on a row's name. Where the paper is silent the reading we chose
-is a field of the row, and a line in README.
+is a field of the row, and a line in docs/differences.md.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -36,9 +36,7 @@ class Experiment:
 
     name: str
     artifacts: tuple[str, ...]
-    """Where in the paper the row appears: `table_6`, `figure_1`, `footnote_5`, ...; `signals` is
-    our figure for Sec. 4.1.
-    """
+    """Where in the paper the row appears, such as `table_6`; `signals` is our own figure."""
 
     # The network (Sec. 3.3, Table 1, Sec. 4.2).
     family: Family
@@ -54,8 +52,7 @@ class Experiment:
     iterations: int
     global_batch_size: int
     bn_group: int
-    """Images that share batch-norm statistics: the paper's batch on one GPU, whatever hardware is
-    used here.
+    """Images that share batch-norm statistics: the paper's batch on one GPU, on any hardware here.
     """
     bn_momentum: float = 0.1
     bn_eps: float = 1e-5
@@ -63,9 +60,7 @@ class Experiment:
     lr_drops: tuple[int, ...]
     """Iterations at which the learning rate is divided by ten."""
     warmup_lr: float | None = None
-    """Learning rate until the running training error falls below `warmup_until_err`; None for no
-    warm-up.
-    """
+    """Learning rate until the running training error is below `warmup_until_err`; None for none."""
     warmup_until_err: float = 80.0
     weight_decay: float = 1e-4
     weight_decay_scope: DecayScope = "conv_fc"
@@ -80,16 +75,16 @@ class Experiment:
     crop: int = 224
     """Side of the square that training and the crops of the tests look at."""
     scale: tuple[int, ...] = (256, 480)
-    """Training resizes the shorter side to a whole number drawn uniformly between these two, both
-    included.
-    """
+    """Training resizes the shorter side to a whole number drawn from these two, both included."""
     colour: float = 0.1
-    """Standard deviation of the colour augmentation's three draws (principal components of RGB); 0
-    for none.
+    """Standard deviation of the colour augmentation's three draws, one for each component.
+
+    The principal components of RGB; 0 for no colour augmentation.
     """
     decoding: Decoding = "exact"
-    """How JPEG is decoded: `dct_scaled` decodes at the smallest of 1/1, 1/2, 1/4, 1/8 that
-    training's resize allows.
+    """How JPEG is decoded: in full, or at the smallest DCT scale that training's resize allows.
+
+    The scales of `dct_scaled` are 1/1, 1/2, 1/4 and 1/8.
     """
     test_side: int = 256
     """The shorter side from which `center_crop` and `ten_crop` are taken."""
@@ -98,12 +93,13 @@ class Experiment:
     protocols: tuple[Protocol, ...] = ()
     """What a finished network is tested by, besides the view that is tested throughout training."""
     statistics_images: int = 0
-    """Augmented training images whose plain averages replace the running statistics after training;
-    0 keeps those.
+    """Augmented training images whose plain averages replace the running statistics; 0 for none.
+
+    They are taken after training, for the final tests.
     """
 
     holdout: int = 0
-    """Training images held out as `val`: 0 trains on all of them, 5000 is the paper's 45k/5k split."""
+    """Training images held out as `val`: none, or the paper's 45k/5k split with 5000."""
     eval_every: int
 
     def __post_init__(self) -> None:
@@ -112,20 +108,23 @@ class Experiment:
         Raises:
             ValueError: one sentence naming the field.
         """
+        # Counts first: everything below divides by them.
         for field in ("iterations", "global_batch_size", "bn_group", "eval_every"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        # Gradients are summed over the groups in one binary tree, which has a power of two leaves.
         groups, rest = divmod(self.global_batch_size, self.bn_group)
         if rest or groups & (groups - 1):
             raise ValueError(
                 f"global_batch_size must be a power of two times bn_group ({self.bn_group}), not "
                 f"{self.global_batch_size}"
             )
-        ordered = all(
+        # A drop behind the end would never happen: a deviation that nobody sees.
+        drops_rise = all(
             a < b
             for a, b in zip((0, *self.lr_drops), (*self.lr_drops, self.iterations + 1), strict=True)
         )
-        if not ordered:
+        if not drops_rise:
             raise ValueError(
                 f"lr_drops must rise within 1..{self.iterations}, not {list(self.lr_drops)}"
             )
@@ -139,6 +138,7 @@ class Experiment:
             raise ValueError(f"warmup_lr must be above 0 or none, not {self.warmup_lr}")
         if not 0 < self.bn_momentum <= 1:
             raise ValueError(f"bn_momentum must be above 0 and at most 1, not {self.bn_momentum}")
+        # Every crop has to lie inside its photograph, in training and in testing.
         low, high = self.scale if len(self.scale) == 2 else (0, 0)
         if not 0 < self.crop <= low <= high:
             raise ValueError(
@@ -146,19 +146,19 @@ class Experiment:
             )
         if min((self.test_side, *self.test_sides), default=0) < self.crop:
             raise ValueError(f"test_side and test_sides must be at least crop ({self.crop})")
+        # Statistics are averaged over whole batches.
         if self.colour < 0 or self.statistics_images % self.global_batch_size:
             raise ValueError(
                 "colour must not be negative, and statistics_images a multiple of global_batch_size"
             )
-        elsewhere = "scale_crop_flip_colour" if self.family == "cifar" else "pad_crop_flip"
-        if self.augmentation == elsewhere:
-            raise ValueError(f"augmentation {elsewhere} is not for {self.family} rows")
+        # Small images are padded and cropped, photographs resized: neither suits the other.
+        of_other_family = "scale_crop_flip_colour" if self.family == "cifar" else "pad_crop_flip"
+        if self.augmentation == of_other_family:
+            raise ValueError(f"augmentation {of_other_family} is not for {self.family} rows")
 
     @property
     def may_diverge(self) -> bool:
-        """Whether the row is there to show what happens without care, so that a loss that overflows
-        is a result too.
-        """
+        """Whether the row shows what fails without care: an overflowing loss is a result too."""
         return self.artifacts == ("signals",)
 
     @property
@@ -182,11 +182,10 @@ class Experiment:
         return blake2b(dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def scaled_to(self, iterations: int) -> "Experiment":
-        """The same schedule in proportion over another number of iterations (lr drops and
-        evaluations move with it).
-        """
+        """The same schedule over other iterations: lr drops and evaluations move in proportion."""
 
         def scale(old: int) -> int:
+            # Rounded half up in integers: the same on every machine.
             return max(1, (2 * old * iterations + self.iterations) // (2 * self.iterations))
 
         return replace(
@@ -197,23 +196,20 @@ class Experiment:
         )
 
     def deviations(self) -> dict[str, Any]:
-        """Fields that differ from the paper's row of this name; empty means: this is the paper's
-        recipe.
-        """
+        """Fields that differ from the paper's row of this name; empty means the paper's recipe."""
+        # Not under a name of the paper's: nothing to compare with.
         paper = EXPERIMENTS.get(self.name)
         if paper is None:
             return {"name": self.name}
         return {
-            f.name: mine
-            for f in fields(self)
-            if (mine := getattr(self, f.name)) != getattr(paper, f.name)
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != getattr(paper, field.name)
         }
 
 
 def _cifar(name: str, *artifacts: str, **changes: Any) -> Experiment:
-    """A row of Sec. 4.2: 64k iterations of 128 images on two GPUs, lr 0.1 divided by ten at 32k and
-    48k.
-    """
+    """A row of Sec. 4.2: 64k iterations of 128 images on two GPUs, lr drops at 32k and 48k."""
     recipe: dict[str, Any] = dict(
         family="cifar",
         depth=int("".join(filter(str.isdigit, name))),
@@ -231,9 +227,7 @@ def _cifar(name: str, *artifacts: str, **changes: Any) -> Experiment:
 def _imagenet(
     name: str, depth: int, shortcut: Shortcut, *artifacts: str, **changes: Any
 ) -> Experiment:
-    """A row of Sec. 3.4: 600k iterations of 256 images on eight GPUs, lr drops where Figure 4 shows
-    them.
-    """
+    """A row of Sec. 3.4: 600k iterations of 256 images on eight GPUs, lr drops as in Figure 4."""
     recipe: dict[str, Any] = dict(
         family="imagenet",
         depth=depth,
@@ -258,9 +252,7 @@ _STARTS: dict[str, dict[str, Any]] = {
     "-nobn-gaussian": dict(norm="none", initialisation="gaussian_0.01"),
     "-nobn-xavier": dict(norm="none", initialisation="xavier"),
 }
-"""What deep networks started with before: Sec. 1 cites normalised initialisation (Xavier, He) and
-batch norm for curing it.
-"""
+"""What deep networks started with before Sec. 1's cures: He's initialisation and batch norm."""
 
 PHOTOGRAPHS = (
     "crop",
@@ -279,32 +271,39 @@ _THREEFOLD = dict(iterations=1_800_000, lr_drops=(450_000, 900_000))
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
+        # Sec. 4.2, CIFAR-10: plain networks of 6n+2 layers (Figures 1 and 6).
         _cifar("plain20", "figure_1", "figure_6", "figure_7"),
         _cifar("plain32", "figure_6"),
         _cifar("plain44", "figure_6"),
         _cifar("plain56", "figure_1", "figure_6", "figure_7", "signals"),
         _cifar("plain110", "figure_6"),
+        # Residual networks with option A (Table 6); 110 layers and more warm up at 0.01.
         _cifar("resnet20", "table_6", "figure_6", "figure_7"),
         _cifar("resnet32", "table_6", "figure_6"),
         _cifar("resnet44", "table_6", "figure_6"),
         _cifar("resnet56", "table_6", "figure_6", "figure_7", "signals"),
         _cifar("resnet110", "table_6", "figure_6", "figure_7", warmup_lr=0.01),
         _cifar("resnet1202", "table_6", "figure_6", warmup_lr=0.01),
+        # Footnote 5: it starts slowly without the warm-up, and ends alike.
         _cifar("resnet110-nowarmup", "footnote_5"),
         *(
+            # Ours, for Sec. 1 and 4.1: how signals travel without what cured them.
             _cifar(f"{network}{start}", "signals", **changes)
             for network in ("plain56", "resnet56")
             for start, changes in _STARTS.items()
         ),
+        # Sec. 4.1, ImageNet: Table 1's networks with option A in 18 and 34 layers (Table 2).
         _imagenet("plain18", 18, "none", "table_1", "table_2", "figure_4"),
         _imagenet("plain34", 34, "none", "table_1", "table_2", "table_3", "figure_3", "figure_4"),
         _imagenet("resnet18", 18, "A", "table_1", "table_2", "figure_4"),
         _imagenet("resnet34-a", 34, "A", "table_1", "table_2", "table_3", "figure_3", "figure_4"),
+        # Table 3's other shortcuts, and the bottleneck networks with option B.
         _imagenet("resnet34-b", 34, "B", "table_3", "table_4"),
         _imagenet("resnet34-c", 34, "C", "table_3", "table_4"),
         _imagenet("resnet50", 50, "B", "table_1", "table_3", "table_4"),
         _imagenet("resnet101", 101, "B", "table_1", "table_3", "table_4"),
         _imagenet("resnet152", 152, "B", "table_1", "table_3", "table_4", "table_5"),
+        # Footnotes 3 and 4: three times the iterations, and a plain network of 50 layers.
         _imagenet("plain18-3x", 18, "none", "footnote_3", **_THREEFOLD),
         _imagenet("plain34-3x", 34, "none", "footnote_3", **_THREEFOLD),
         _imagenet("plain50", 50, "none", "footnote_4"),

@@ -25,11 +25,10 @@ BOTTLENECK_EXPANSION = 4
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution without padding loss (padding = kernel // 2), with its norm or, without one,
-    its own bias.
+    """A convolution with padding of half its kernel, and its norm or else its own bias.
 
-    `size_in` and `size_out` are the side of its square maps in pixels; `name` is torchvision's
-    state-dict prefix.
+    Its map keeps its size but for the stride. `size_in` and `size_out` are the side of its square
+    maps in pixels; `name` is torchvision's state-dict prefix.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Conv:
 
     @property
     def multiply_adds(self) -> int:
-        """What the paper calls FLOPs, for one image: convolutions only, norm and ReLU not counted."""
+        """What the paper calls FLOPs, for one image; norm and ReLU are not counted."""
         return self.kernel**2 * self.channels_in * self.channels_out * self.size_out**2
 
 
@@ -99,7 +98,7 @@ class BlockLayout:
 
 @dataclass(frozen=True)
 class NetworkLayout:
-    """Stem, optional 3x3/2 max pool (ImageNet), blocks by stage, global average pool, classifier."""
+    """Stem, 3x3/2 max pool (ImageNet only), blocks by stage, global average pool, classifier."""
 
     stem: Conv
     max_pool: bool
@@ -114,12 +113,14 @@ class NetworkLayout:
         """Every weighted layer, in order of computation."""
         yield self.stem
         for block in self.blocks:
+            # A projection runs beside the block's own layers; it is listed after them.
             yield from block.layers
         yield self.classifier
 
     @property
     def depth(self) -> int:
         """Weighted layers on the main path: the number in the network's name."""
+        # The stem and the classifier, and no projection: they are not on the main path.
         return 2 + sum(len(block.convs) for block in self.blocks)
 
     @property
@@ -134,8 +135,9 @@ class NetworkLayout:
 
 
 def response_layers(plan: NetworkLayout) -> tuple[str, ...]:
-    """The layers of Figure 7: every 3x3 convolution, in order of computation (6n+1 of a CIFAR
-    network; no projections).
+    """The layers of Figure 7: every 3x3 convolution, in order of computation.
+
+    Those are 6n+1 of a CIFAR network; projections are 1x1 and so not among them.
     """
     return tuple(layer.name for layer in plan if isinstance(layer, Conv) and layer.kernel == 3)
 
@@ -151,8 +153,9 @@ def main_path(plan: NetworkLayout) -> tuple[str, ...]:
 def layout(
     experiment: Experiment, image_size: int | None = None, classes: int | None = None
 ) -> NetworkLayout:
-    """The layers of a row's network for square images of `image_size` pixels (32 or 224 unless
-    given).
+    """The layers of a row's network for square images of `image_size` pixels (32 or 224).
+
+    Another size or number of classes fits other datasets.
 
     Raises:
         ValueError: the paper has no network of this family, block and depth.
@@ -160,10 +163,16 @@ def layout(
     cifar = experiment.family == "cifar"
     norm = experiment.norm == "batch"
     size = image_size or (32 if cifar else 224)
+
+    # The stem: one 3x3 convolution on CIFAR (Sec. 4.2); 7x7/2 and a 3x3/2 pool on ImageNet (Table
+    # 1), whose padding of 1 rounds an odd size up.
     stem = (
         Conv("conv1", 3, 16, 3, 1, size, norm) if cifar else Conv("conv1", 3, 64, 7, 2, size, norm)
     )
     size = stem.size_out if cifar else -(-stem.size_out // 2)
+
+    # The stages: each but the first halves the map and doubles the channels in its first block, so
+    # that every layer costs about the same (Sec. 3.3).
     channels = stem.channels_out
     stages = []
     for index, count in enumerate(blocks_per_stage(experiment)):
@@ -175,14 +184,12 @@ def layout(
             channels, size = block.convs[-1].channels_out, block.convs[-1].size_out
             stage.append(block)
         stages.append(tuple(stage))
-    return NetworkLayout(
-        stem, not cifar, tuple(stages), Linear("fc", channels, classes or (10 if cifar else 1000))
-    )
+    classifier = Linear("fc", channels, classes or (10 if cifar else 1000))
+    return NetworkLayout(stem, not cifar, tuple(stages), classifier)
 
 
 def blocks_per_stage(experiment: Experiment) -> tuple[int, ...]:
-    """How many blocks each stage has: Table 1 for ImageNet, 6n+2 layers in three stages for CIFAR
-    (Sec. 4.2).
+    """How many blocks each stage has: as in Table 1, or a third of 6n+2 layers each on CIFAR.
 
     Raises:
         ValueError: the depth does not exist in this family.
@@ -190,6 +197,8 @@ def blocks_per_stage(experiment: Experiment) -> tuple[int, ...]:
     if experiment.family == "imagenet":
         convs = 2 if experiment.block == "basic" else 3
         counts = IMAGENET_BLOCKS.get(experiment.depth)
+        # The table has 34 layers of basic blocks alone: the block must fit the depth. A plain
+        # network of 50 layers has bottlenecks too (footnote 4).
         if counts is None or 2 + convs * sum(counts) != experiment.depth:
             raise ValueError(
                 f"depth {experiment.depth} with {experiment.block} blocks is not in Table 1"
@@ -211,6 +220,7 @@ def _block(
     if experiment.block == "basic":
         shapes = [(channels, width, 3, stride), (width, width, 3, 1)]
     else:
+        # The paper halves the map in the first 1x1; "v1.5" implementations do it in the 3x3.
         first, second = (stride, 1) if experiment.bottleneck_stride == "1x1" else (1, stride)
         out = width * BOTTLENECK_EXPANSION
         shapes = [(channels, width, 1, first), (width, width, 3, second), (width, out, 1, 1)]
@@ -219,6 +229,7 @@ def _block(
         side = convs[-1].size_out if convs else size
         convs.append(Conv(f"{name}.conv{number}", inputs, outputs, kernel, step, side, norm))
     out = convs[-1].channels_out
+    # Where the shape changes, identity cannot be added: A pads, B projects; C projects everywhere.
     changes = stride != 1 or channels != out
     option = experiment.shortcut
     if option == "none":

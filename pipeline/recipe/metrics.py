@@ -1,8 +1,7 @@
-"""The names, units and meaning of everything measured (torch-free): whoever writes or reads a
-number imports these.
+"""The names, units and meaning of everything measured: who writes or reads one imports these.
 
-Errors are percent of images whose top-1 prediction is wrong, as in the paper; `iteration` counts
-finished SGD steps.
+Torch-free. Errors are percent of images whose top-1 prediction is wrong, as in the paper;
+`iteration` counts finished SGD steps.
 """
 
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Literal
 
 Split = Literal["train", "val", "test"]
 
+# `train` is measured on the way, on augmented images and while weights change; `train_clean`
+# afterwards, on the whole set as it is. Claims prefer the clean one.
 TRAIN_ERR = "train/top1_err"
 TRAIN_LOSS = "train/loss"
 TRAIN_CLEAN_ERR = "train_clean/top1_err"
@@ -23,44 +24,41 @@ IMAGES_PER_SECOND = "speed/images_per_second"
 DATA_WAIT = "speed/data_wait"
 
 SPEEDS = (IMAGES_PER_SECOND, DATA_WAIT)
-"""What depends on the machine and the moment, and so is no part of what two runs can be compared
-by.
-"""
+"""What depends on the machine and the moment, and is no part of what runs are compared by."""
 
 PROTOCOLS = {
     "center_crop": "the centre of each photograph",
     "ten_crop": "mean softmax scores of ten crops",
     "multi_scale": "mean softmax scores of the fully convolutional network at several scales",
 }
-"""What finished ImageNet networks are tested by (`pipeline.training.measuring.protocols`), on the
-test split, in words.
+"""What finished ImageNet networks are tested by, on the test split, in words.
+
+`pipeline.training.measuring.protocols` carries it out.
 """
 
 
-def protocol_err(protocol: str, first: int) -> str:
-    """The metric of a protocol's top-1 (`first` 1) or top-5 error."""
-    return f"test_{protocol}/top{first}_err"
+def protocol_err(protocol: str, k: int) -> str:
+    """The metric of a protocol's top-k error, where k is 1 or 5."""
+    return f"test_{protocol}/top{k}_err"
 
 
 RESPONSE_STD = "response_std"
-"""Measured per layer, not per run: standard deviation of a 3x3 layer's output after its norm
-(Figure 7).
-"""
+"""Per layer: standard deviation of a 3x3 layer's output after its norm (Figure 7)."""
 
 FORWARD_VARIANCE = "forward_variance"
-"""Per layer: variance of its response to a training mini-batch, before the SGD step
-(`pipeline.training.measuring.signals`).
+"""Per layer: variance of its response to a training mini-batch, before the SGD step.
+
+`pipeline.training.measuring.signals` takes it.
 """
 
 GRADIENT_NORM = "gradient_norm"
-"""Per layer: Euclidean norm of the loss's gradient by its weights on the same mini-batch
-(`pipeline.training.measuring.signals`).
+"""Per layer: Euclidean norm of the loss's gradient by its weights on the same mini-batch.
+
+`pipeline.training.measuring.signals` takes it.
 """
 
 WINDOW = 25
-"""Iterations behind `train/top1_err`: the paper's training curves scatter like 2 to 4 thousand
-images a point.
-"""
+"""Iterations behind `train/top1_err`: the paper's curves scatter like 2 to 4 thousand images."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +99,16 @@ METRICS: dict[str, Metric] = {
         "of the training time since the last point, spent waiting for images to be decoded",
     ),
     **{
-        protocol_err(protocol, first): Metric(
-            "%", "test", f"top-{first} error after training: {words}"
-        )
+        protocol_err(protocol, k): Metric("%", "test", f"top-{k} error after training: {words}")
         for protocol, words in PROTOCOLS.items()
-        for first in (1, 5)
+        for k in (1, 5)
     },
 }
 
 
 @dataclass(frozen=True)
 class LayerValues:
-    """One quantity measured in several layers after `iteration` finished steps: `values` in the
-    order of `layers`.
-    """
+    """One quantity measured in layers after `iteration` steps; `values` are in their order."""
 
     iteration: int
     quantity: str
@@ -124,8 +118,9 @@ class LayerValues:
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement; `time_ms` (Unix, milliseconds) is fixed when it is first recorded and never
-    changes.
+    """One measurement; its `time_ms` (Unix) is fixed when it is first recorded.
+
+    So a point that is sent again is the same point, and no second one.
     """
 
     iteration: int

@@ -1,8 +1,7 @@
-"""Changes to a row asked for by a user: typed by the row's own fields, checked, and never silent
-(torch-free).
+"""Changes to a row that a user asks for: typed by its fields, checked, and never silent.
 
-An overridden row has another fingerprint, and `Experiment.deviations()` says how it differs from
-the paper's.
+Torch-free. An overridden row has another fingerprint, and `Experiment.deviations()` says how it
+differs from the paper's.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,8 +15,9 @@ from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.layers import layout
 
 FOLLOWS_ITERATIONS = {"lr_drops": "learning rate drops", "eval_every": "evaluations"}
-"""Fields that move with `iterations` when a schedule is scaled, in words: named only if they do
-not.
+"""Fields that move with `iterations` when a schedule is scaled, in words.
+
+They are named as deviations only if they do not.
 """
 FIXED = ("name", "artifacts", "family")
 
@@ -33,8 +33,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def experiment_named(
     name: str, settings: Iterable[str] = (), iterations: int | None = None
 ) -> Experiment:
-    """The row `name` with its schedule scaled to `iterations` and then each `field=value` of
-    `settings` applied.
+    """The row `name`, scaled to `iterations`, and then with each `field=value` of `settings`.
 
     Raises:
         InputError: unknown row or field, a value of the wrong type, or a row that cannot be
@@ -44,6 +43,7 @@ def experiment_named(
         raise InputError(f"unknown experiment {name}; {nearest(name, EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
     try:
+        # Scaled first: a setting is meant for the schedule that the user sees.
         if iterations is not None:
             if iterations < 4:
                 raise InputError(
@@ -51,6 +51,7 @@ def experiment_named(
                 )
             experiment = experiment.scaled_to(iterations)
         experiment = replace(experiment, **dict(parse_setting(setting) for setting in settings))
+        # Checks that there is such a network, long before a worker would fail to build it.
         layout(experiment)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
@@ -58,7 +59,7 @@ def experiment_named(
 
 
 def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
-    """Of the changes to the paper's row, those that only follow from another number of iterations."""
+    """Of the changes to the paper's row, those that follow from another number of iterations."""
     if "iterations" not in changes:
         return set()
     try:
@@ -72,12 +73,11 @@ def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
 
 
 def changes_text(experiment: Experiment) -> str:
-    """How a row differs from the paper's, in short: `600 iterations, precision=bf16`; empty if it
-    does not.
-    """
+    """How a row differs from the paper's, in short: `600 iterations, precision=bf16`; or empty."""
     changes = experiment.deviations()
     for name in following(experiment.name, changes):
         del changes[name]
+    # The number of iterations first, and without a name: it is what most deviate in.
     named = ["{:,} iterations".format(changes.pop("iterations"))] if "iterations" in changes else []
     return ", ".join(named + [f"{name}={value_text(value)}" for name, value in changes.items()])
 
@@ -135,25 +135,26 @@ def _parse(text: str, kind: Any) -> Any:
         if text not in get_args(kind):
             raise ValueError("one of " + ", ".join(get_args(kind)))
         return text
+    # A type or None: `none` is how None is written.
     if get_origin(kind) is UnionType:
         inner = next(option for option in get_args(kind) if option is not NoneType)
         return None if text == "none" else _parse(text, inner)
     if get_origin(kind) is tuple:
-        inner, parts = (
-            get_args(kind)[0],
-            [part for part in text.split(",") if part and text != "none"],
-        )
+        inner = get_args(kind)[0]
+        # `none` is how an empty list is printed, so it is read as one.
+        parts = [part for part in text.split(",") if part and text != "none"]
         if get_origin(inner) is Literal:
             return tuple(_parse(part, inner) for part in parts)
         return tuple(_number(part, int, "whole numbers with commas") for part in parts)
     return _number(text, kind, "a whole number" if kind is int else "a number")
 
 
-def _number(text: str, kind: type, wanted: str) -> Any:
+def _number(text: str, kind: type, expected: str) -> Any:
     try:
         value = kind(text)
     except ValueError:
-        raise ValueError(wanted) from None
+        raise ValueError(expected) from None
+    # `float` reads `nan` and `inf`, with which nothing could be trained.
     if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(wanted)
+        raise ValueError(expected)
     return value

@@ -1,8 +1,7 @@
-"""When things happen in a run (torch-free): the learning rate of an iteration, evaluations, and the
-end of warm-up.
+"""When things happen in a run: its learning rates, its evaluations, and the end of warm-up.
 
-Pure functions of the row, the iteration and the iteration at which warm-up ended (Sec. 4.2 and
-3.4).
+Torch-free: pure functions of the row, the iteration and the iteration at which warm-up ended (Sec.
+4.2 and 3.4).
 """
 
 from pipeline.recipe import metrics
@@ -11,8 +10,9 @@ from pipeline.recipe.metrics import WINDOW
 
 
 def lr_at(experiment: Experiment, iteration: int, warmup_end: int | None) -> float:
-    """Learning rate of SGD step number `iteration` (from 0); `warmup_end` is the first step after
-    warm-up, if it ended.
+    """Learning rate of SGD step number `iteration`, counted from 0.
+
+    `warmup_end` is the first step after warm-up, None before it ended.
 
     The rate is divided by ten at each drop. Warm-up never raises it, and iterations keep counting
     through it.
@@ -21,24 +21,24 @@ def lr_at(experiment: Experiment, iteration: int, warmup_end: int | None) -> flo
     scheduled = experiment.lr / 10**drops
     if experiment.warmup_lr is None or (warmup_end is not None and iteration >= warmup_end):
         return scheduled
+    # A warm-up that lasts beyond a drop must not train faster than the schedule.
     return min(experiment.warmup_lr, scheduled)
 
 
 def warmup_ends(experiment: Experiment, iteration: int, wrong: int) -> bool:
-    """Whether warm-up ends after `iteration` finished steps, of whose last 25 `wrong` images were
-    misclassified.
+    """Whether warm-up ends after `iteration` steps, of whose last 25 `wrong` images were wrong.
 
     Looked at every 25 iterations, in integers over all workers: 3,200 images of CIFAR (Sec. 4.2:
     "until the training error is below 80 % (about 400 iterations)").
     """
     if experiment.warmup_lr is None or iteration % WINDOW:
         return False
+    # Multiplied out, in integers where the percentage is whole: every worker decides the same.
     return 100 * wrong < experiment.warmup_until_err * WINDOW * experiment.global_batch_size
 
 
 def below_chance(experiment: Experiment, wrong: int, classes: int) -> bool:
-    """Whether the error of the last 25 iterations, `wrong` images, is clearly below guessing: by
-    more than one point.
+    """Whether the error of the last 25 iterations is below guessing by more than one point.
 
     One point is twice the standard error of 3,200 images at 90 %. Footnote 5: "starts converging
     (<90 % error)".
@@ -47,43 +47,39 @@ def below_chance(experiment: Experiment, wrong: int, classes: int) -> bool:
 
 
 def evaluates_after(experiment: Experiment, iteration: int) -> bool:
-    """Whether the test error is taken after `iteration` finished steps: at multiples of
-    `eval_every` and milestones.
-    """
+    """Whether the test error is taken after `iteration` steps: at `eval_every` and milestones."""
     return iteration % experiment.eval_every == 0 or milestone(experiment, iteration)
 
 
 def milestone(experiment: Experiment, iteration: int) -> bool:
-    """Whether `iteration` finished steps end a constant-rate phase: clean training error is taken,
-    and kept, there.
+    """Whether `iteration` steps end a constant-rate phase: clean errors are taken there.
+
+    Their checkpoints are kept as well.
     """
     return iteration in experiment.lr_drops or iteration == experiment.iterations
 
 
 def expected_points(experiment: Experiment, iterations: int | None = None) -> set[tuple[str, int]]:
-    """Every (metric, iteration) that a run has measured once it has finished, or has come to
-    `iterations`.
-    """
+    """Every (metric, iteration) that a run has measured when finished, or at `iterations`."""
+    # At every evaluation.
     often = [metrics.TRAIN_ERR, metrics.TRAIN_LOSS, metrics.LR, metrics.IMAGES_PER_SECOND]
     often += [metrics.TEST_ERR, metrics.TEST_LOSS]
     often += [metrics.VAL_ERR, metrics.VAL_LOSS] if experiment.holdout else []
-    rare = [metrics.TRAIN_CLEAN_ERR, metrics.TRAIN_CLEAN_LOSS]
     often += [metrics.DATA_WAIT] if experiment.family == "imagenet" else []
-    once = [
-        metrics.protocol_err(protocol, first)
-        for protocol in experiment.protocols
-        for first in (1, 5)
-    ]
+    # At milestones alone: the whole training set takes long.
+    rare = [metrics.TRAIN_CLEAN_ERR, metrics.TRAIN_CLEAN_LOSS]
+    # Of the finished network.
+    once = [metrics.protocol_err(protocol, k) for protocol in experiment.protocols for k in (1, 5)]
+
     end = experiment.iterations if iterations is None else iterations
-    last = {(name, end) for name in once} if end == experiment.iterations else set()
-    moments = (i for i in range(1, end + 1) if evaluates_after(experiment, i))
-    return last | {
-        (name, i) for i in moments for name in (often + rare if milestone(experiment, i) else often)
-    }
+    points = {(name, end) for name in once} if end == experiment.iterations else set()
+    for iteration in range(1, end + 1):
+        if evaluates_after(experiment, iteration):
+            names = often + rare if milestone(experiment, iteration) else often
+            points |= {(name, iteration) for name in names}
+    return points
 
 
 def measures_signals(experiment: Experiment, iteration: int) -> bool:
-    """Whether the layers' signals are taken after `iteration` finished steps: at the start and at
-    milestones.
-    """
+    """Whether the layers' signals are taken after `iteration` steps: at 0 and at milestones."""
     return iteration == 0 or milestone(experiment, iteration)

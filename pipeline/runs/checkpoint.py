@@ -1,9 +1,8 @@
-"""Checkpoints in a run's folder: files first, manifest last, the newest whose manifest verifies
-wins (torch-free).
+"""Checkpoints in a run's folder: files first, manifest last; the newest that verifies wins.
 
-A checkpoint is `checkpoints/<iteration>/` with the files it was given and `manifest.json` naming
-the run and each file's size and checksum. Ray's own checkpoint machinery is not used, so this is
-the one authority for resuming.
+Torch-free. A checkpoint is `checkpoints/<iteration>/` with the files it was given and
+`manifest.json` naming the run and each file's size and checksum. Ray's own checkpoint machinery is
+not used, so this is the one authority for resuming.
 """
 
 from collections.abc import Callable
@@ -32,22 +31,26 @@ class Checkpoint:
 
 
 def folder(run: Run, iteration: int) -> str:
-    """A checkpoint's place in storage."""
+    """Where a checkpoint lies in storage."""
     return f"{run.folder}/checkpoints/{iteration:08d}"
 
 
 def save_checkpoint(
     storage: Storage, run: Run, checkpoint: Checkpoint, may_write: Callable[[], None] = lambda: None
 ) -> None:
-    """Write a checkpoint, manifest last, then delete those no longer kept; `may_write` raises where
-    it must not count.
+    """Write a checkpoint, manifest last, then delete those no longer kept.
+
+    `may_write` raises where another has taken the run over, and this checkpoint must not count.
     """
     may_write()
-    place = folder(run, checkpoint.iteration)
+    path = folder(run, checkpoint.iteration)
     for name, content in checkpoint.files.items():
-        storage.write(f"{place}/{name}", content)
+        storage.write(f"{path}/{name}", content)
+    # The manifest makes the checkpoint: until it is there, what lies here is half a checkpoint that
+    # nobody reads. It names the run, so that a copied folder is recognised.
     entries = {
-        name: {"size": len(c), "checksum": checksum(c)} for name, c in checkpoint.files.items()
+        name: {"size": len(content), "checksum": checksum(content)}
+        for name, content in checkpoint.files.items()
     }
     manifest = {
         "format": FORMAT,
@@ -55,31 +58,38 @@ def save_checkpoint(
         "iteration": checkpoint.iteration,
         "files": entries,
     }
+    # Asked again: the files may have taken minutes, in which another can have taken over.
     may_write()
-    storage.write(f"{place}/manifest.json", dumps(manifest, indent=1).encode())
+    storage.write(f"{path}/manifest.json", dumps(manifest, indent=1).encode())
     with suppress(OSError):  # what could not be deleted is tried again after the next checkpoint
         for old in _not_kept(storage, run, checkpoint.iteration):
             storage.delete(folder(run, old))
 
 
 def _not_kept(storage: Storage, run: Run, newest: int) -> list[int]:
-    """Checkpoints to delete once `newest` is written: older ones, and what an attempt that got
-    further left unfinished.
+    """Checkpoints to delete once `newest` is written.
 
-    An unfinished or damaged one ahead may not take the place of one that counts.
+    Older ones, and what an attempt that got further left unfinished: an unfinished or damaged one
+    ahead must not take a kept one's turn.
     """
-    there = [i for i in sorted(iterations(storage, run)) if not milestone(run.experiment, i)]
-    finished = [
-        i for i in there if i <= newest and storage.exists(f"{folder(run, i)}/manifest.json")
+    # Those at lr drops and at the end stay for good, and so are no candidates.
+    candidates = [
+        iteration
+        for iteration in sorted(iterations(storage, run))
+        if not milestone(run.experiment, iteration)
     ]
-    return [i for i in there if i not in finished[-KEEP:]]
+    finished = [
+        iteration
+        for iteration in candidates
+        if iteration <= newest and storage.exists(f"{folder(run, iteration)}/manifest.json")
+    ]
+    return [iteration for iteration in candidates if iteration not in finished[-KEEP:]]
 
 
 def newest_checkpoint(
     storage: Storage, run: Run, say: Callable[[str], None] = lambda _: None
 ) -> Checkpoint | None:
-    """The newest checkpoint that verifies; a half-written or damaged one is passed over for an
-    older one.
+    """The newest checkpoint that verifies; a damaged or half-written one is passed over.
 
     `say` is told of each that was finished once and is damaged now.
 
@@ -91,6 +101,7 @@ def newest_checkpoint(
         if checkpoint is not None:
             return checkpoint
         if storage.exists(f"{folder(run, iteration)}/manifest.json"):
+            # It has a manifest and does not verify: damaged, where others are just unfinished.
             say(
                 f"{storage.path(folder(run, iteration))} is damaged; going on from an older "
                 "checkpoint, or anew"
@@ -106,6 +117,7 @@ def iterations(storage: Storage, run: Run) -> list[int]:
     """
     names = storage.names(f"{run.folder}/checkpoints")
     for name in names:
+        # Numbers alone are ours: a foreign folder must not be deleted with the old ones.
         if not name.isdecimal():
             raise InputError(
                 f"{storage.path(run.folder)}/checkpoints/{name}: not a checkpoint of ours; move it "
@@ -120,13 +132,14 @@ def read_checkpoint(storage: Storage, run: Run, iteration: int) -> Checkpoint | 
     Raises:
         InputError: its manifest is foreign, or names another run.
     """
-    place = folder(run, iteration)
+    path = folder(run, iteration)
     manifest = _manifest(storage, run, iteration)
     if manifest is None:
         return None
     files = {}
     for name, entry in manifest["files"].items():
-        stored = storage.read_if_there(f"{place}/{name}")
+        stored = storage.read_if_there(f"{path}/{name}")
+        # Size first: it costs nothing, and most damage is a file cut short.
         if stored is None or len(stored) != entry["size"] or checksum(stored) != entry["checksum"]:
             return None
         files[name] = stored
@@ -144,11 +157,12 @@ def check_ours(storage: Storage, run: Run) -> None:
 
 
 def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | None:
-    """A checkpoint's manifest, None where it was not finished or cannot be parsed; raises as
-    `read_checkpoint`.
+    """A checkpoint's manifest; None where it was not finished or cannot be parsed.
+
+    Raises as `read_checkpoint` does.
     """
-    place = folder(run, iteration)
-    content = storage.read_if_there(f"{place}/manifest.json")
+    path = folder(run, iteration)
+    content = storage.read_if_there(f"{path}/manifest.json")
     if content is None:
         return None
     try:
@@ -156,10 +170,10 @@ def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | No
     except ValueError:  # cut, or overwritten: as good as not there
         return None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{storage.path(place)}: not a checkpoint of ours; move it away")
+        raise InputError(f"{storage.path(path)}: not a checkpoint of ours; move it away")
     if manifest["identity"] != run.identity:
         raise InputError(
-            f"{storage.path(place)}: a checkpoint of another run ({manifest['identity']}); move it "
+            f"{storage.path(path)}: a checkpoint of another run ({manifest['identity']}); move it "
             "away"
         )
     return dict(manifest)
@@ -168,29 +182,27 @@ def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | No
 def newest_iteration(storage: Storage, run: Run) -> int:
     """The iteration of the newest finished checkpoint, not verified; 0 before the first."""
     finished = (
-        i for i in iterations(storage, run) if storage.exists(f"{folder(run, i)}/manifest.json")
+        iteration
+        for iteration in iterations(storage, run)
+        if storage.exists(f"{folder(run, iteration)}/manifest.json")
     )
     return max(finished, default=0)
 
 
 def final_weights(storage: Storage, run: Run, result: dict[str, Any]) -> bytes | None:
-    """The weights file of a run with this `result.json`; None if it did not finish, or they are not
-    there any more.
-    """
+    """The weights of a run with this `result.json`; None if it did not finish, or they are gone."""
     if result["status"] != "finished":
         return None
     return storage.read_if_there(f"{folder(run, result['iterations'])}/weights.safetensors")
 
 
 def newest_history(storage: Storage, run: Run) -> History | None:
-    """What the newest complete checkpoint has measured, read without its tensors; None before the
-    first.
-    """
+    """What the newest complete checkpoint has measured, without its tensors; None before it."""
     for iteration in sorted(iterations(storage, run), reverse=True):
-        place = folder(run, iteration)
+        path = folder(run, iteration)
         content = (
-            storage.read_if_there(f"{place}/history.json")
-            if storage.exists(f"{place}/manifest.json")
+            storage.read_if_there(f"{path}/history.json")
+            if storage.exists(f"{path}/manifest.json")
             else None
         )
         if content is not None:

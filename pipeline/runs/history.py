@@ -1,5 +1,4 @@
-"""Where a run stands besides its tensors, as JSON: its iteration, warm-up, last 25 iterations, and
-all it measured.
+"""Where a run stands besides its tensors, as JSON: its iteration, and all that it measured.
 
 It is part of each checkpoint, so what was measured can neither be lost nor doubled by a resume.
 Torch-free.
@@ -14,14 +13,15 @@ from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
 
 @dataclass
 class History:
-    """After `iteration` finished steps: `window` holds [loss, wrong] of the last 25, at place
-    iteration % 25.
+    """A run's state after `iteration` finished steps, tensors excepted.
+
+    `window` holds [loss, wrong] of the last 25 iterations, each in slot iteration % 25.
     """
 
     iteration: int = 0
     warmup_end: int | None = None
     converging_from: int | None = None
-    """The first look, every 25 iterations, at which the running error was clearly below chance."""
+    """The first check, every 25 iterations, at which the running error was clearly below chance."""
     window: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0]] * WINDOW)
     seconds: float = 0.0
     """Time spent in SGD steps, over all attempts."""
@@ -49,6 +49,7 @@ class History:
     def from_json(cls, content: bytes) -> "History":
         """The inverse of `to_json`."""
         state = loads(content)
+        # Histories written before layers were measured have no such key.
         points = [Point(**point) for point in state.pop("points")]
         layers = [LayerValues(**values) for values in state.pop("layers", [])]
         return cls(**state, points=points, layers=layers)

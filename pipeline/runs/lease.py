@@ -1,11 +1,12 @@
-"""Who may write to a run's folder: one driver holds it, and one of that driver's worker groups
-writes (torch-free).
+"""Who may write to a run's folder: one driver, and one of that driver's worker groups.
 
-`lease.json` names the driver and changes while it lives; `writer.json` names the newest worker
-group. A holder whose lease has not changed for `STALE_SECONDS` of the watcher's own clock is taken
-over (no two machines' clocks are compared), one whose process is seen to be gone at once. Whoever
-finds another name in these files stops writing. Storage has no locks: between a look and a write
-another may come, and then both write what is the same for one run, verified by its manifest.
+Torch-free. `lease.json` names the driver, its holder, and changes while it lives; `writer.json`
+names the newest worker group. A holder whose lease has not changed for `STALE_SECONDS` of the
+watcher's own clock is taken over (no two machines' clocks are compared), one whose process is seen
+to be gone at once. Whoever reads another name in these files stops writing.
+
+Storage has no locks: between a check and a write another may come. Then both write, which is
+harmless: what they write is the same for one run, and each checkpoint is verified by its manifest.
 """
 
 import os
@@ -25,24 +26,17 @@ from pipeline.storage import Storage
 BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
 ALIVE_SECONDS = 60
-"""A run whose holder has given no sign of life for longer counts as stopped; the holder's comes
-every three seconds.
-"""
+"""A run whose holder gave no sign of life for longer counts as stopped (beats come every 3 s)."""
 SETTLE_SECONDS = 0.5
-"""Between writing a claim and reading it back: of two that claim at once, the later writer has the
-run.
-"""
+"""Between writing a claim and reading it back: of two at once, the later writer has the run."""
 
 
 class LostRunError(RuntimeError):
-    """Another command, or a later worker group of this one, has taken the run over: nothing more
-    may be written.
-    """
+    """Another command, or a later worker group of this one, has the run: write nothing more."""
 
 
 class Lease:
-    """A driver's hold on a run: taken on entering the context, kept by a thread, given back on
-    leaving it.
+    """A driver's hold on a run: taken on entry, renewed by a thread, given back on exit.
 
     Raises (on entering):
         InputError: another driver holds the run (says which, where and since when).
@@ -54,9 +48,10 @@ class Lease:
         self._storage, self._run, self._say = storage, run, say
         self._path = f"{run.folder}/lease.json"
         self.holder = uuid4().hex
-        self._mine: dict[str, Any] = {
+        self._lease: dict[str, Any] = {
             "holder": self.holder,
             "since": int(time()),
+            # A number that rises: whoever watches needs no clock of ours to see that it changes.
             "beat": 0,
             **_this_process(),
         }
@@ -64,12 +59,14 @@ class Lease:
         self._thread = Thread(target=self._keep, daemon=True)
 
     def __enter__(self) -> "Lease":
+        # Claim, wait, read back: of two that claim at the same moment only the later one finds
+        # itself named, so one goes on.
         self._wait_until_free()
         self._write()
         sleep(SETTLE_SECONDS)
-        there = _read(self._storage, self._path)
-        if there is None or there.get("holder") != self.holder:
-            raise self._held(there or {})
+        stored = _read(self._storage, self._path)
+        if stored is None or stored.get("holder") != self.holder:
+            raise self._held(stored or {})
         self._thread.start()
         return self
 
@@ -77,13 +74,14 @@ class Lease:
         self._end.set()
         self._thread.join(timeout=BEAT_SECONDS)
         with suppress(OSError):
+            # Only our own: a lease that another took over meanwhile is not ours to delete.
             if self.held():
                 self._storage.delete(self._path)
 
     def held(self) -> bool:
         """Whether storage still names this holder."""
-        there = _read(self._storage, self._path)
-        return there is not None and there.get("holder") == self.holder
+        stored = _read(self._storage, self._path)
+        return stored is not None and stored.get("holder") == self.holder
 
     def _wait_until_free(self) -> None:
         seen = _read(self._storage, self._path)
@@ -93,41 +91,40 @@ class Lease:
             f"{self._run} was held by {_whom(seen)}; waiting up to {STALE_SECONDS:.0f} s to see "
             "whether it still is"
         )
+        # Whether the lease still changes is judged by this machine's clock alone.
         started = monotonic()
         while monotonic() - started < STALE_SECONDS:
             sleep(1.0)
-            there = _read(self._storage, self._path)
-            if there is None:
+            stored = _read(self._storage, self._path)
+            if stored is None:
                 return
-            if there != seen:
-                raise self._held(there)
+            if stored != seen:
+                raise self._held(stored)
 
-    def _held(self, there: dict[str, Any]) -> InputError:
+    def _held(self, lease: dict[str, Any]) -> InputError:
         return InputError(
-            f"{self._run}: is being trained by {_whom(there)}; wait for it, or stop it and give "
+            f"{self._run}: is being trained by {_whom(lease)}; wait for it, or stop it and give "
             "this command again "
             f"({self._storage.path(self._path)} is released within {STALE_SECONDS:.0f} s)"
         )
 
     def _write(self) -> None:
-        self._storage.write(self._path, dumps(self._mine).encode())
+        self._storage.write(self._path, dumps(self._lease).encode())
 
     def _keep(self) -> None:
         while not self._end.wait(BEAT_SECONDS):
             with suppress(OSError):
-                there = _read(self._storage, self._path)
-                if there is None:  # storage is away: the next beat may reach it
+                stored = _read(self._storage, self._path)
+                if stored is None:  # storage is away: the next beat may reach it
                     continue
-                if there.get("holder") != self.holder:
+                if stored.get("holder") != self.holder:
                     return
-                self._mine |= {"beat": self._mine["beat"] + 1, "time_ms": int(1000 * time())}
+                self._lease |= {"beat": self._lease["beat"] + 1, "time_ms": int(1000 * time())}
                 self._write()
 
 
 class WriterClaim:
-    """A worker group's right to write, claimed by its rank 0 and looked at before anything counts
-    as saved.
-    """
+    """A worker group's right to write: claimed by its rank 0, checked before anything is saved."""
 
     def __init__(self, storage: Storage, run: Run, holder: str) -> None:
         self._storage, self._run, self._holder = storage, run, holder
@@ -155,33 +152,34 @@ class WriterClaim:
             self._check("lease.json", self._holder)
             self._check("writer.json", self._name)
 
-    def _check(self, name: str, mine: str) -> None:
+    def _check(self, name: str, expected: str) -> None:
         path = f"{self._run.folder}/{name}"
-        there = _read(self._storage, path)
-        if there is None:
+        stored = _read(self._storage, path)
+        if stored is None:
             raise FileNotFoundError(f"{self._storage.path(path)} is gone")
-        if there.get("holder") != mine:
+        if stored.get("holder") != expected:
             raise LostRunError(
-                f"{self._run}: {_whom(there)} has taken the run over; nothing more is written here"
+                f"{self._run}: {_whom(stored)} has taken the run over; nothing more is written here"
             )
 
 
 def is_alive(storage: Storage, run: Run) -> bool:
-    """Whether a run is being trained, as far as its folder can tell at one look (of a holder
-    elsewhere, by its clock).
-    """
+    """Whether a run is being trained, as far as its folder can tell at one reading."""
     lease = _read(storage, f"{run.folder}/lease.json")
     if lease is None or _is_gone(lease):
         return False
+    # On this machine the process table has said already that the holder lives.
     if lease.get("machine") == _machine() is not None:
         return True
-    beat = read_heartbeat(storage, run)
-    signs = [
+    # From another machine only its clock's word: when the holder took the run, last renewed its
+    # lease, or last said how far it is.
+    heartbeat = read_heartbeat(storage, run)
+    signs_of_life_ms = [
         1000 * int(lease.get("since", 0)),
         int(lease.get("time_ms", 0)),
-        beat["time_ms"] if beat else 0,
+        heartbeat["time_ms"] if heartbeat else 0,
     ]
-    return int(1000 * time()) - max(signs) <= 1000 * ALIVE_SECONDS
+    return int(1000 * time()) - max(signs_of_life_ms) <= 1000 * ALIVE_SECONDS
 
 
 def held_since(storage: Storage, run: Run) -> int | None:
@@ -194,17 +192,19 @@ def _read(storage: Storage, path: str) -> dict[str, Any] | None:
     """A lease, None where there is none; one that cannot be parsed is nobody's."""
     content = storage.read_if_there(path)
     try:
-        there = loads(content) if content else None
+        lease = loads(content) if content else None
     except ValueError:
         return None
-    return there if isinstance(there, dict) else None
+    return lease if isinstance(lease, dict) else None
 
 
-def _whom(there: dict[str, Any]) -> str:
-    if "pid" not in there:
+def _whom(lease: dict[str, Any]) -> str:
+    """The holder in words; `writer.json` names no process, so only a worker group is known."""
+    if "pid" not in lease:
         return "another worker group"
-    since = max(0, int(time()) - int(there.get("since", 0)))
-    return f"process {there['pid']} on {there.get('host')}, started {since // 60} min {since % 60} s ago"
+    seconds = max(0, int(time()) - int(lease.get("since", 0)))
+    started = f"started {seconds // 60} min {seconds % 60} s ago"
+    return f"process {lease['pid']} on {lease.get('host')}, {started}"
 
 
 def _this_process() -> dict[str, Any]:
@@ -216,18 +216,17 @@ def _this_process() -> dict[str, Any]:
     }
 
 
-def _is_gone(there: dict[str, Any]) -> bool:
-    """Whether the holder ran on this very machine and its process has ended; False where that
-    cannot be seen.
-    """
+def _is_gone(lease: dict[str, Any]) -> bool:
+    """Whether the holder's process, on this very machine, has ended; False if unknown."""
     machine = _machine()
-    if machine is None or there.get("machine") != machine or not isinstance(there.get("pid"), int):
+    if machine is None or lease.get("machine") != machine or not isinstance(lease.get("pid"), int):
         return False
-    return _started(there["pid"]) != there.get("started")
+    # The same number may be another process by now: only its start tells.
+    return _started(lease["pid"]) != lease.get("started")
 
 
 def _machine() -> str | None:
-    """This boot of this machine and its space of process numbers, None where Linux does not tell."""
+    """This boot of this machine and its process namespace; None where Linux does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -236,10 +235,10 @@ def _machine() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since the boot; None where there is none of that number, or
-    only its zombie.
-    """
+    """When a process started, in ticks since the boot; None if there is none, or its zombie."""
     try:
+        # The process's name stands in brackets and may hold anything: fields are counted from
+        # behind it.
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None

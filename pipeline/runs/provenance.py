@@ -1,5 +1,6 @@
-"""What a result was made with: commit, versions, hardware. Recorded beside a run's identity, never
-part of it.
+"""What a result was made with: commit, versions, hardware.
+
+Recorded beside a run's identity, never part of it: the same run on another machine is the same run.
 """
 
 import platform
@@ -11,75 +12,86 @@ from json import loads
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("resnet-repro", "torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "pandas", "safetensors",
-            "pillow", "scipy")  # fmt: skip
-_BYSTANDERS = ("mlflow", "pandas")
+PACKAGES = (
+    *("resnet-repro", "torch", "torchvision", "ray", "mlflow"),
+    *("numpy", "pyarrow", "pandas", "safetensors", "pillow", "scipy"),
+)
+"""The packages whose versions are recorded with a run."""
 
+_BYSTANDERS = ("mlflow", "pandas")
+"""Those that no number of a run passes through: another version of them is no drift."""
 
 COMMIT_FILE = "commit.json"
 """Beside the package where it was packed from a checkout: what `source_commit` says of that."""
 
 
 def source_commit() -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout this package runs from, or was packed from; 'unknown'
-    where there is none.
+    """`commit` and `dirty` of the checkout that this package runs from, or was packed from.
+
+    'unknown' where there is none.
     """
-    here = Path(__file__).resolve().parent
-    root = here.parents[1]
+    folder = Path(__file__).resolve().parent
+    root = folder.parents[1]
     try:
         packed = loads((root / COMMIT_FILE).read_text())
         return {"commit": str(packed["commit"]), "dirty": bool(packed["dirty"])}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     try:
-        commit = _git(here, "rev-parse", "HEAD")
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
-        dirty = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+        commit = _git(folder, "rev-parse", "HEAD")
+        # Installed inside somebody else's repository, its HEAD would be a commit of another
+        # project.
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+        # Untracked files cannot have been imported from a commit's package, so they do not count.
+        dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return {"commit": "unknown", "dirty": False}
     return {"commit": commit, "dirty": dirty}
 
 
 def source_digest() -> str:
-    """A digest of the code that decides a run's numbers (`pipeline/**/*.py`): it also tells
-    uncommitted changes apart.
+    """A digest of the code that decides a run's numbers (`pipeline/**/*.py`).
+
+    It also tells uncommitted changes apart.
     """
     digest = blake2b(digest_size=8)
     package = Path(__file__).resolve().parents[1]
+    # With the path relative to the package: the same code gives the same digest wherever it is
+    # installed.
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
 def drift(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """What differs between two attempts of one run that could change its bytes: by name, what it
-    was and what it is.
+    """What differs between two attempts of one run that could change its bytes.
+
+    By name, what it was and what it is.
 
     That is commit, source, device, hardware (the CPU's model), torch's threads and
     `--deterministic`, and the version of Python and of each package in `PACKAGES` but those that no
     number passes through.
     """
     fields = ("commit", "source", "device", "hardware", "threads", "deterministic")
-    known = [
+    # Only what both recorded is compared: what an older version did not record is no difference.
+    compared = [
         (name, before.get(name), now.get(name)) for name in fields if name in before and name in now
     ]
     old, new = before.get("versions", {}), now.get("versions", {})
-    known += [
+    compared += [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() & new.keys())
         if name not in _BYSTANDERS
     ]
     return {
         name: (str(was), str(is_now))
-        for name, was, is_now in known
+        for name, was, is_now in compared
         if _kinds(was) != _kinds(is_now)
     }
 
 
 def _kinds(value: Any) -> Any:
-    """The kinds of hardware of several workers, in whatever order they were named; other values as
-    they are.
-    """
+    """The kinds of hardware of workers, in whatever order; other values as they are."""
     return frozenset(value.split(" + ")) if isinstance(value, str) else value
 
 
@@ -92,13 +104,13 @@ def drift_text(differing: dict[str, tuple[str, str]]) -> str:
 
 def versions() -> dict[str, str]:
     """Python's version and those of the packages that can change a number."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def hardware() -> str:

@@ -1,9 +1,8 @@
-"""A run: experiment x dataset x seed, its folder in storage, and what that folder says
-(torch-free).
+"""A run: experiment x dataset x seed, its folder in storage, and what that folder says.
 
-Skip or continue is decided by the folder alone: `run.json` is written at the first start,
-`checkpoints/` while it lives, `progress.json` is a heartbeat, and `result.json`, written last,
-means that nothing is left to do.
+Torch-free. Skip or continue is decided by the folder alone: `run.json` is written at the first
+start, `checkpoints/` while it lives, `progress.json` is a heartbeat, and `result.json`, written
+last, means that nothing is left to do.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,30 +15,26 @@ from pipeline.recipe.overrides import title
 from pipeline.storage import Storage
 
 FORMAT = "resnet-repro/run/1"
+
+# How an attempt may end besides "finished" and "diverged". None of these is written to a run's
+# folder: they are about one attempt, and the next one decides anew from what lies there.
 REFUSED = "refused"
-"""The status of an attempt that met something which the user has to mend; it is never written to a
-run's folder.
-"""
+"""An attempt that met what the user has to correct."""
 PREEMPTED = "preempted"
-"""The status of an attempt that saved and left because its workers were about to be taken away; nor
-is it.
-"""
+"""An attempt that saved and left because its workers were about to be taken away (preemption)."""
 STOPPED = "stopped"
-"""The status of an attempt that was asked for a part of a run only, and has saved its end; nor is
-it.
-"""
+"""An attempt that was asked for a part of a run only, and has saved its end."""
 IDLE = "idle"
-"""What a worker returns that the run has no place for."""
+"""What a worker returns that the run has no room for: it did not train."""
 LOST = "lost"
-"""The status of an attempt that could not save any more (its storage is away, or another has the
-run); nor is it.
-"""
+"""An attempt that could not save any more: its storage is away, or another has the run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of an experiment on a dataset with a seed. `dataset_key` is the dataset's name
-    and short id.
+    """One training of an experiment on a dataset with a seed.
+
+    `dataset_key` is the dataset's name and short id.
     """
 
     experiment: Experiment
@@ -50,8 +45,8 @@ class Run:
     @property
     def folder(self) -> str:
         """Where the run lives in storage: a function of its identity."""
-        experiment = self.experiment
-        return f"runs/{experiment.name}-{experiment.fingerprint[:8]}/{self.dataset_key}/seed-{self.seed}"
+        recipe = f"{self.experiment.name}-{self.experiment.fingerprint[:8]}"
+        return f"runs/{recipe}/{self.dataset_key}/seed-{self.seed}"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -81,8 +76,9 @@ def check_run(storage: Storage, run: Run) -> dict[str, Any] | None:
 
 
 def start_run(storage: Storage, run: Run, threads: int) -> int:
-    """Write `run.json` at the first start; returns the threads per worker, which a run keeps for
-    its whole life.
+    """Write `run.json` at the first start; returns the run's threads per worker.
+
+    A run keeps them for its whole life, since another number would change its bytes.
 
     Raises:
         InputError: the folder belongs to something else.
@@ -106,6 +102,7 @@ def read_result(storage: Storage, run: Run) -> dict[str, Any] | None:
     Raises:
         InputError: the file is not one of ours or is about another run.
     """
+    # Its existence is the answer: it is the last file that a run writes.
     return _own(storage, run, "result.json")
 
 
@@ -117,29 +114,35 @@ def write_result(storage: Storage, run: Run, status: str, facts: dict[str, Any])
 
 
 def stored_runs(storage: Storage) -> list[Run]:
-    """Every run that has a folder in storage, by experiment, dataset and seed; what is not ours is
-    passed over.
+    """Every run that has a folder in storage, by experiment, dataset and seed.
+
+    What is not ours is passed over.
     """
-    found = []
-    for row in storage.names("runs"):
-        for dataset in storage.names(f"runs/{row}"):
-            for seed in storage.names(f"runs/{row}/{dataset}"):
-                run = _stored_run(
-                    storage.read_if_there(f"runs/{row}/{dataset}/{seed}/run.json"), dataset
-                )
-                if run is not None and run.folder == f"runs/{row}/{dataset}/{seed}":
-                    found.append(run)
-    return sorted(found, key=lambda run: (run.experiment.depth, run.folder))
+    runs = []
+    for recipe in storage.names("runs"):
+        for dataset in storage.names(f"runs/{recipe}"):
+            for seed in storage.names(f"runs/{recipe}/{dataset}"):
+                folder = f"runs/{recipe}/{dataset}/{seed}"
+                run = _stored_run(storage.read_if_there(f"{folder}/run.json"), dataset)
+                # A folder that was copied or renamed is not the run that it says it is.
+                if run is not None and run.folder == folder:
+                    runs.append(run)
+    return sorted(runs, key=lambda run: (run.experiment.depth, run.folder))
 
 
 def _stored_run(content: bytes | None, dataset_key: str) -> Run | None:
     try:
         about = loads(content or b"null")
-        row: dict[str, Any] = {
-            n: tuple(v) if isinstance(v, list) else v for n, v in about["experiment"].items()
+        # JSON knows no tuples; a field that this version does not have makes it no run of ours.
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in about["experiment"].items()
         }
         return Run(
-            Experiment(**row), about["identity"]["dataset"], dataset_key, about["identity"]["seed"]
+            Experiment(**values),
+            about["identity"]["dataset"],
+            dataset_key,
+            about["identity"]["seed"],
         )
     except (ValueError, TypeError, KeyError):
         return None
@@ -163,9 +166,7 @@ def read_heartbeat(storage: Storage, run: Run) -> dict[str, Any] | None:
 
 
 def _own(storage: Storage, run: Run, name: str) -> dict[str, Any] | None:
-    """A JSON file of the run's folder, None where it is not there; InputError where it is
-    another's.
-    """
+    """A JSON file of the run's folder; None where it is not there, InputError if another's."""
     path = f"{run.folder}/{name}"
     content = storage.read_if_there(path)
     if content is None:
@@ -174,8 +175,10 @@ def _own(storage: Storage, run: Run, name: str) -> dict[str, Any] | None:
         parsed = loads(content)
     except ValueError:
         parsed = None
+    # What is not ours is never overwritten, and never read as if it were.
     if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
         raise InputError(f"{storage.path(path)}: not a file of ours; move it away")
+    # Two recipes whose shortened fingerprints agree would share a folder; the full identity tells.
     if parsed.get("identity") != run.identity:
         raise InputError(
             f"{storage.path(path)}: belongs to another run ({parsed.get('identity')}); move it away"

@@ -12,8 +12,7 @@ from tests.analysis.measured_runs import Frames, frames_of, points, run_row
 
 @pytest.fixture
 def build() -> Callable[..., Frames]:
-    """`build({"plain20": [9.5, 9.6, 9.7]}, train={"plain20": [...]})`: finished runs with these
-    final errors.
+    """`build({"plain20": [9.5, 9.6, 9.7]})`: finished runs with these final errors.
 
     Each run has a test and a running training error at 1/8, 2/8, ... of the iterations, falling by
     1 point a step to the final values; `train` also becomes the final clean training error unless

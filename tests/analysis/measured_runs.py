@@ -1,6 +1,4 @@
-"""Measured frames made by hand: a few runs with given errors, in the schema of
-`analysis.measured.frames`.
-"""
+"""Frames made by hand: a few runs with given errors, in `analysis.measured.frames`' schema."""
 
 import pandas as pd
 

@@ -5,13 +5,13 @@ from math import inf, isnan
 import pytest
 
 from analysis.stats import (
+    detectable_difference,
     difference_interval,
     half_width,
-    higher,
     mean_interval,
-    seeds_to_order,
-    seeds_to_place,
-    seen_difference,
+    permutation_test,
+    seeds_for_equivalence,
+    seeds_for_ordering,
     summarise,
 )
 
@@ -40,42 +40,42 @@ def test_one_value_has_no_spread_and_none_has_no_mean():
     ],
 )
 def test_every_split_is_counted(first, second, as_extreme, splits):
-    outcome = higher(first, second)
+    outcome = permutation_test(first, second)
     assert (outcome.as_extreme, outcome.splits) == (as_extreme, splits)
     assert outcome.p == as_extreme / splits
 
 
 def test_three_against_three_separated_is_just_significant():
-    assert higher([8.75, 8.8, 8.7], [7.5, 7.6, 8.69]).significant()
-    assert not higher([8.75, 8.8, 8.7], [7.5, 7.6, 8.71]).significant()
+    assert permutation_test([8.75, 8.8, 8.7], [7.5, 7.6, 8.69]).significant()
+    assert not permutation_test([8.75, 8.8, 8.7], [7.5, 7.6, 8.71]).significant()
 
 
 def test_sums_that_differ_by_rounding_are_ties():
     a, b = 0.1 + 0.2, 0.3
     assert a != b
-    assert higher([a, a, a], [b, b, b]).as_extreme == 20
-    assert higher([b, b, b], [a, a, a]).as_extreme == 20
+    assert permutation_test([a, a, a], [b, b, b]).as_extreme == 20
+    assert permutation_test([b, b, b], [a, a, a]).as_extreme == 20
 
 
 def test_unequal_sizes_compare_means_not_sums():
     # Of the five ways to choose the one value of the first group, 3, 3 and 4 reach the observed 3.
-    outcome = higher([3], [1, 2, 3, 4])
+    outcome = permutation_test([3], [1, 2, 3, 4])
     assert (outcome.as_extreme, outcome.splits) == (3, 5)
 
 
 def test_too_many_splits_are_drawn_with_a_fixed_seed():
     first, second = [float(i) for i in range(10, 20)], [float(i) for i in range(10)]
-    outcome = higher(first, second)
-    assert outcome == higher(first, second)
+    outcome = permutation_test(first, second)
+    assert outcome == permutation_test(first, second)
     assert outcome.splits == 20_001
     assert outcome.significant()
-    assert not higher(second, first).significant()
+    assert not permutation_test(second, first).significant()
 
 
 @pytest.mark.parametrize("first", [[], [float("nan"), 1.0, 2.0], [inf]])
 def test_nothing_to_compare_is_an_error(first):
     with pytest.raises(ValueError, match="finite"):
-        higher(first, [1.0])
+        permutation_test(first, [1.0])
 
 
 def test_interval_of_a_mean_from_the_t_table():
@@ -98,13 +98,13 @@ def test_the_seeds_that_would_decide_by_hand():
     # A mean 0.1 from its number with std 0.3: at n = 5 the half width is 2.132 * 0.3 / sqrt(5) =
     # 0.286 <= 0.4; at 4 it is 0.353.
     assert half_width(0.3, 5) == pytest.approx(0.286, abs=5e-4)
-    assert seeds_to_place(0.1, 0.3, 3, -0.5, 0.5) == 4
-    assert seeds_to_place(0.2, 0.3, 3, -0.5, 0.5) == 5
-    assert seeds_to_place(0.5, 0.3, 3, -0.5, 0.5) is None
+    assert seeds_for_equivalence(0.1, 0.3, 3, -0.5, 0.5) == 4
+    assert seeds_for_equivalence(0.2, 0.3, 3, -0.5, 0.5) == 5
+    assert seeds_for_equivalence(0.5, 0.3, 3, -0.5, 0.5) is None
     assert (
-        seeds_to_order([3.0, 4.0, 5.0], [3.5, 4.5, 5.5]) == 23
+        seeds_for_ordering([3.0, 4.0, 5.0], [3.5, 4.5, 5.5]) == 23
     )  # 0.5 > t(44) * sqrt(2) / sqrt(23) = 1.680 * 0.2949
-    assert seeds_to_order([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) is None
-    assert seen_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(
+    assert seeds_for_ordering([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) is None
+    assert detectable_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(
         2.132 * (2 / 3) ** 0.5, abs=1e-3
     )

@@ -20,21 +20,36 @@ def study_of(build, responses: dict[str, list[float]], seeds: int = 3, **changes
         {name: [9.0 + 0.1 * seed for seed in range(seeds)] for name in responses}, **changes
     )
     rows = [
-        {"run_id": run.run_id, "iteration": run.iterations, "quantity": RESPONSE_STD, "layer": layer,
-         "name": f"conv{layer}", "value": value + 0.01 * run.seed}
+        {
+            "run_id": run.run_id,
+            "iteration": run.iterations,
+            "quantity": RESPONSE_STD,
+            "layer": layer,
+            "name": f"conv{layer}",
+            "value": value + 0.01 * run.seed,
+        }
         for run in runs.itertuples()
         for layer, value in enumerate(responses[run.experiment], 1)
-    ]  # fmt: skip
+    ]
     (study,) = split_studies(check(runs, metrics, pd.DataFrame(rows)))
     return study
 
 
-AS_THE_PAPER = {"plain20": [2.0, 1.8], "plain56": [3.0, 1.4], "resnet20": [1.7, 1.5], "resnet56": [1.5, 1.0],
-                "resnet110": [1.2, 0.9]}  # fmt: skip
+AS_THE_PAPER = {
+    "plain20": [2.0, 1.8],
+    "plain56": [3.0, 1.4],
+    "resnet20": [1.7, 1.5],
+    "resnet56": [1.5, 1.0],
+    "resnet110": [1.2, 0.9],
+}
 
 
 def verdicts(study: Study) -> dict[str, str]:
-    return {one.id: one.verdict for one in judge_claims(study) if one.id in ("C12", "C13")}
+    return {
+        judgement.id: judgement.verdict
+        for judgement in judge_claims(study)
+        if judgement.id in ("C12", "C13")
+    }
 
 
 def test_a_curve_is_the_mean_over_seeds_and_the_bottom_panel_is_sorted(build):
@@ -77,8 +92,12 @@ def test_what_was_not_run_is_named(build):
 def test_the_papers_digitised_responses():
     top = reported.responses().query("panel == 'top'")
     assert top.experiment.value_counts().to_dict() == {
-        "plain20": 19, "plain56": 55, "resnet20": 19, "resnet56": 55, "resnet110": 109,
-    }  # fmt: skip
+        "plain20": 19,
+        "plain56": 55,
+        "resnet20": 19,
+        "resnet56": 55,
+        "resnet110": 109,
+    }
     means = top.groupby("experiment")["std"].mean().to_dict()
     expected = {
         "plain20": 1.82,

@@ -1,6 +1,4 @@
-"""Figures 1 and 6: the curves are the runs, the axes the paper's, and the captions say what
-differs.
-"""
+"""Figures 1 and 6: curves are the runs, axes the paper's, captions say what differs."""
 
 from itertools import pairwise
 from math import inf
@@ -9,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from analysis.figures import captions, signals, style
-from analysis.figures import figures_1_and_6 as figures
+from analysis.figures import captions, figures_1_and_6, signals, style
+from analysis.figures.curve_axes import spread
 from analysis.measured.frames import check
 from analysis.paper import reported
 from analysis.studies.curves import curve
@@ -55,7 +53,7 @@ def test_curve_leaves_out_what_did_not_finish_and_points_that_one_run_lacks(buil
 
 
 def test_figure_1_has_the_papers_axes_and_curves(build):
-    figure = figures.figure_1(study_of(build(PLAIN, train=TRAIN)))
+    figure = figures_1_and_6.figure_1(study_of(build(PLAIN, train=TRAIN)))
     left, right = figure.axes
     assert left.get_ylabel() == "training error (%)"
     assert right.get_ylabel() == "test error (%)"
@@ -76,7 +74,7 @@ def test_figure_6_marks_training_dashed_and_test_bold(build):
     frames = build(
         {"resnet20": [8.7], "resnet110": [6.5]}, train={"resnet20": [0.7], "resnet110": [0.1]}
     )
-    left, middle, right = figures.figure_6(study_of(frames)).axes
+    left, middle, right = figures_1_and_6.figure_6(study_of(frames)).axes
     assert [text.get_text() for text in left.texts] == ["not run"]
     assert right.get_xlim() == (35_000, 64_000)
     assert right.get_yticks().tolist() == [0, 1, 5, 10, 20]
@@ -91,14 +89,14 @@ def test_figure_6_marks_training_dashed_and_test_bold(build):
 
 
 def test_the_papers_curves_are_only_drawn_where_they_compare(build):
-    figure = figures.figure_1(study_of(build(PLAIN, train=TRAIN, **DIGITS)))
+    figure = figures_1_and_6.figure_1(study_of(build(PLAIN, train=TRAIN, **DIGITS)))
     assert all(len(data_lines(ax)) == 2 for ax in figure.axes)
     assert "digitised" not in captions.caption_1(study_of(build(PLAIN, **DIGITS)))
 
 
 def test_axes_grow_with_the_data_and_the_caption_says_so(build):
     study = study_of(build({"plain20": [35.0], "plain56": [41.0]}, **DIGITS))
-    for ax in figures.figure_1(study).axes:
+    for ax in figures_1_and_6.figure_1(study).axes:
         assert ax.get_xlim() == (0, 800)
         assert ax.get_ylim() == (0, 60)
         assert ax.get_xlabel() == "iter."
@@ -121,14 +119,14 @@ def test_captions_name_seeds_and_absent_rows(build):
 @pytest.mark.parametrize(("error", "displayed"), [(90.0, False), (15.0, True)])
 def test_plain_110_is_hidden_only_above_60_percent(build, error, displayed):
     study = study_of(build({"plain20": [9.7], "plain110": [error]}))
-    left = figures.figure_6(study).axes[0]
+    left = figures_1_and_6.figure_6(study).axes[0]
     assert ("plain-110" in {text.get_text() for text in left.texts}) == displayed
     assert ("higher than 60 % and not displayed" in captions.caption_6(study)) != displayed
     assert left.get_ylim() == (0, 20)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "top"),
+    ("heights", "top"),
     [
         ([6.5, 6.9, 7.1, 7.5, 8.7], 20.0),
         ([0.0, 0.0, 0.1], 20.0),
@@ -137,18 +135,18 @@ def test_plain_110_is_hidden_only_above_60_percent(build, error, displayed):
         ([], 20.0),
     ],
 )
-def test_labels_are_apart_in_order_and_inside(wanted, top):
-    places = figures.spread(wanted, gap=1.2, top=top)
-    assert len(places) == len(wanted)
-    assert all(high - low > 1.2 - 1e-6 for low, high in pairwise(places))
-    assert all(-1e-6 <= place <= top + 1e-6 for place in places)
+def test_labels_are_apart_in_order_and_inside(heights, top):
+    label_heights = spread(heights, gap=1.2, top=top)
+    assert len(label_heights) == len(heights)
+    assert all(high - low > 1.2 - 1e-6 for low, high in pairwise(label_heights))
+    assert all(-1e-6 <= place <= top + 1e-6 for place in label_heights)
 
 
 def test_labels_that_are_apart_stay_where_they_are():
-    assert figures.spread([1.0, 5.0, 9.0], gap=1.2, top=20.0) == [1.0, 5.0, 9.0]
+    assert spread([1.0, 5.0, 9.0], gap=1.2, top=20.0) == [1.0, 5.0, 9.0]
 
 
-@pytest.mark.parametrize("draw", [figures.figure_1, figures.figure_6])
+@pytest.mark.parametrize("draw", [figures_1_and_6.figure_1, figures_1_and_6.figure_6])
 def test_images_are_the_same_bytes_each_time(build, draw):
     study = study_of(build(PLAIN, train=TRAIN))
     for kind in ("svg", "png"):

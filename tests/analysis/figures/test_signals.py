@@ -1,6 +1,4 @@
-"""The figure of signals: what its curves are made of, what it says of runs that diverged, and claim
-I4.
-"""
+"""The figure of signals: what its curves are, what it says of diverged runs, and claim I4."""
 
 import pandas as pd
 import pytest
@@ -45,7 +43,9 @@ def study_of(
 
 
 def verdict(study: Study) -> str:
-    return next(one.verdict for one in claims.judge_claims(study) if one.id == "I4")
+    return next(
+        judgement.verdict for judgement in claims.judge_claims(study) if judgement.id == "I4"
+    )
 
 
 def test_a_curve_is_the_geometric_mean_over_seeds_with_zeros_on_the_floor(build) -> None:

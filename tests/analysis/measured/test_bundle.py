@@ -1,6 +1,4 @@
-"""Bundles: the same bytes from the same frames, refused if anything was changed on the way, merged
-without doubles.
-"""
+"""Bundles: same bytes from same frames, refused if changed, merged without doubles."""
 
 import io
 import zipfile
@@ -36,11 +34,11 @@ def rezipped(content, change):
 def test_a_bundle_is_the_same_bytes_each_time_and_holds_what_was_packed(frames):
     content = pack(frames, WEIGHTS)
     assert content == pack(frames, WEIGHTS)
-    again, weights = unpack(content, "mine.zip")
+    unpacked, weights = unpack(content, "mine.zip")
     assert weights == WEIGHTS
-    for mine, theirs in zip(frames, again, strict=True):
+    for mine, theirs in zip(frames, unpacked, strict=True):
         assert mine.equals(theirs)
-    assert report_files(again) == report_files(frames)
+    assert report_files(unpacked) == report_files(frames)
 
 
 @pytest.mark.parametrize("tenth", range(10))

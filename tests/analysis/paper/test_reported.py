@@ -7,7 +7,7 @@ import pytest
 
 from analysis.paper import reported
 from analysis.verdicts import claims
-from analysis.verdicts.evidence import Within
+from analysis.verdicts.parts import Within
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout
 

@@ -1,6 +1,4 @@
-"""Each artifact says which runs it rests on, and an audit names every file that is not what the
-report's data gives.
-"""
+"""Each artifact says which runs it rests on, and an audit names every file that differs."""
 
 import json
 
@@ -37,7 +35,8 @@ class _Nothing:
 def test_an_artifact_names_its_runs(report):
     about = json.loads((report / "figure_1.origin.json").read_bytes())
     assert [(run["experiment"], run["seed"]) for run in about["runs"]] == [
-        ("plain20", 0), ("plain20", 1), ("plain20", 2), ("plain56", 0), ("plain56", 1), ("plain56", 2),
+        ("plain20", 0), ("plain20", 1), ("plain20", 2), ("plain56", 0), ("plain56", 1),
+        ("plain56", 2),
     ]  # fmt: skip
     assert about["dataset_id"] == "c1fa" and about["comparable"] is True
     first = about["runs"][0]

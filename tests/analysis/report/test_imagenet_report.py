@@ -13,7 +13,7 @@ from analysis.measured.frames import check
 from analysis.paper import reported
 from analysis.report.report import report_files
 from analysis.studies.studies import split_studies
-from analysis.tables import tables_2_to_5 as protocol_tables
+from analysis.tables import tables_2_to_5
 from analysis.tables.study_tables import study_tables
 from analysis.verdicts.claims import judge_claims
 from pipeline.recipe.experiments import EXPERIMENTS
@@ -34,21 +34,19 @@ IMAGENET = {"dataset": "imagenet", "dataset_id": "1a9e"}
 
 def papers_numbers() -> dict[str, dict[str, float]]:
     """By row, the paper's errors by metric."""
-    found: dict[str, dict[str, float]] = {}
-    for about in protocol_tables.TABLES:
-        for row in reported.protocol_table(about.number).itertuples():
-            for first, value in ((1, row.top1), (5, row.top5)):
+    errors: dict[str, dict[str, float]] = {}
+    for spec in tables_2_to_5.TABLES:
+        for row in reported.protocol_table(spec.number).itertuples():
+            for k, value in ((1, row.top1), (5, row.top5)):
                 if row.experiment and value == value:
-                    found.setdefault(row.experiment, {})[protocol_err(about.protocol, first)] = (
-                        value
-                    )
-    return found
+                    errors.setdefault(row.experiment, {})[protocol_err(spec.protocol, k)] = value
+    return errors
 
 
 def invented(
     shift: dict[str, float] | None = None, seeds: tuple[float, ...] = SPREAD, **changes: object
 ):
-    """Finished runs with the paper's numbers, a little apart by seed; `shift` moves rows by points."""
+    """Finished runs with the paper's numbers, apart by seed; `shift` moves rows by points."""
     rows, measured = [], []
     for name, errors in papers_numbers().items():
         for seed, off in enumerate(seeds):
@@ -117,7 +115,7 @@ def test_runs_with_the_papers_numbers_reproduce_every_cell() -> None:
 
 def test_a_wrong_number_is_contradicted_and_another_dataset_is_not_compared() -> None:
     wrong = study_of(invented({"resnet50": 2.0}))
-    raw = protocol_tables.protocol_table(wrong, protocol_tables.TABLES[1]).set_index(
+    raw = tables_2_to_5.protocol_table(wrong, tables_2_to_5.TABLES[1]).set_index(
         ["experiment", "measure"]
     )
     assert (
@@ -128,43 +126,74 @@ def test_a_wrong_number_is_contradicted_and_another_dataset_is_not_compared() ->
     assert (
         not other.comparable and "not read from the official archives" in other.why_not_comparable
     )
-    raw = protocol_tables.protocol_table(other, protocol_tables.TABLES[0])
+    raw = tables_2_to_5.protocol_table(other, tables_2_to_5.TABLES[0])
     assert set(raw.verdict) == {"not run"} and raw.difference.isna().all()
-    assert protocol_tables.printed(raw)["difference, top-1"].tolist() == ["not comparable"] * 4
+    assert tables_2_to_5.printed(raw)["difference, top-1"].tolist() == ["not comparable"] * 4
 
 
 def test_claims_on_the_papers_numbers() -> None:
-    verdicts = {one.id: one.verdict for one in judge_claims(study_of(invented()))}
+    verdicts = {judgement.id: judgement.verdict for judgement in judge_claims(study_of(invented()))}
     assert verdicts == {
-        **dict.fromkeys(["I1", "I2", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "I15", "I17"], "reproduced"),
+        **dict.fromkeys(
+            [
+                "I1",
+                "I2",
+                "I5",
+                "I6",
+                "I7",
+                "I8",
+                "I9",
+                "I10",
+                "I11",
+                "I12",
+                "I13",
+                "I14",
+                "I15",
+                "I17",
+            ],
+            "reproduced",
+        ),
         **dict.fromkeys(["I3", "I16"], "not run"),
         "I4": "undecided",  # signals were not measured
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
     ("claim", "shift"),
     [
-        ("I1", {"plain34": -2.0}), ("I5", {"resnet34-a": 4.0}), ("I7", {"resnet34-a": 5.0}), ("I8", {"resnet18": 2.0}),
-        ("I10", {"resnet34-c": 3.0}), ("I10", {"resnet34-b": -5.0, "resnet34-c": -6.0}), ("I11", {"resnet152": 3.0}), ("I13", {"resnet152": 1.0}),
+        ("I1", {"plain34": -2.0}),
+        ("I5", {"resnet34-a": 4.0}),
+        ("I7", {"resnet34-a": 5.0}),
+        ("I8", {"resnet18": 2.0}),
+        ("I10", {"resnet34-c": 3.0}),
+        ("I10", {"resnet34-b": -5.0, "resnet34-c": -6.0}),
+        ("I11", {"resnet152": 3.0}),
+        ("I13", {"resnet152": 1.0}),
     ],
-)  # fmt: skip
+)
 def test_a_claim_is_contradicted_where_the_runs_say_the_opposite(
     claim: str, shift: dict[str, float]
 ) -> None:
-    verdicts = {one.id: one.verdict for one in judge_claims(study_of(invented(shift)))}
+    verdicts = {
+        judgement.id: judgement.verdict for judgement in judge_claims(study_of(invented(shift)))
+    }
     assert verdicts[claim] == "contradicted"
 
 
 def test_early_points_are_the_first_at_or_after_their_share_of_training() -> None:
     runs, metrics = invented()
     metrics["iteration"] = metrics.iteration.replace({50_000: 54_000, 100_000: 108_000})
-    verdicts = {one.id: one.verdict for one in judge_claims(study_of((runs, metrics)))}
+    verdicts = {
+        judgement.id: judgement.verdict for judgement in judge_claims(study_of((runs, metrics)))
+    }
     assert verdicts["I9"] == "reproduced"
 
 
 def test_one_seed_decides_nothing_but_what_the_layer_lists_say() -> None:
-    verdicts = {one.id: one.verdict for one in judge_claims(study_of(invented(seeds=(0.0,))))}
+    verdicts = {
+        judgement.id: judgement.verdict
+        for judgement in judge_claims(study_of(invented(seeds=(0.0,))))
+    }
     assert {name for name, verdict in verdicts.items() if verdict == "reproduced"} == {
         "I12",
         "I14",
@@ -208,8 +237,16 @@ def test_a_page_of_a_few_iterations_says_how_it_differs() -> None:
 
 def test_the_report_of_imagenet_runs_is_whole() -> None:
     files = report_files(check(*invented()))
-    for name in ("table_2.csv", "table_3.tex", "table_4.md", "table_5.csv", "figure_4.svg", "figure_4.origin.json",
-                 "table_3.origin.json", "runs/resnet34-a-seed-1.html"):  # fmt: skip
+    for name in (
+        "table_2.csv",
+        "table_3.tex",
+        "table_4.md",
+        "table_5.csv",
+        "figure_4.svg",
+        "figure_4.origin.json",
+        "table_3.origin.json",
+        "runs/resnet34-a-seed-1.html",
+    ):
         assert name in files, name
     assert not any(name.startswith(("table_6", "figure_1.", "figure_6")) for name in files)
     page = files["index.html"].decode()
@@ -221,8 +258,19 @@ def test_the_report_of_imagenet_runs_is_whole() -> None:
 
 
 def evaluated(**changes: object) -> dict[str, object]:
-    row = {"evaluation": "e1", "kind": "peer", "name": "torchvision", "dataset_id": "1a9e", "protocol": "ten_crop",
-           "top1_err": 22.0, "top5_err": 6.0, "count": 50_000, "members": "[{}]", "commit": "c", "dirty": False}  # fmt: skip
+    row = {
+        "evaluation": "e1",
+        "kind": "peer",
+        "name": "torchvision",
+        "dataset_id": "1a9e",
+        "protocol": "ten_crop",
+        "top1_err": 22.0,
+        "top5_err": 6.0,
+        "count": 50_000,
+        "members": "[{}]",
+        "commit": "c",
+        "dirty": False,
+    }
     return row | changes
 
 

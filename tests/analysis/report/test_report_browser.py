@@ -1,6 +1,4 @@
-"""The report in Chromium, from disk and without JavaScript: a cell of Table 6 leads to its run, at
-a desk and on a phone.
-"""
+"""The report in Chromium, from disk and without JavaScript, at a desk and on a phone."""
 
 import os
 import shutil

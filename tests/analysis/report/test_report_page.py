@@ -14,7 +14,8 @@ from pipeline.errors import InputError
 ONE_STUDY = {
     "index.html", "table_6.csv", "table_6.md", "table_6.tex", "claims.csv", "claims.md",
     "figure_1.svg", "figure_1.png", "figure_6.svg", "figure_6.png", "figure_7.svg", "figure_7.png",
-    "table_6.origin.json", "claims.origin.json", "figure_1.origin.json", "figure_6.origin.json", "figure_7.origin.json",
+    "table_6.origin.json", "claims.origin.json", "figure_1.origin.json", "figure_6.origin.json",
+    "figure_7.origin.json",
 }  # fmt: skip
 ARCHITECTURES = {
     "architectures.html", "table_1.csv", "table_1.md", "table_1.tex",
@@ -32,7 +33,7 @@ DIGITS = {"dataset": "digits", "dataset_id": "d1", "comparable": False}
 
 
 class Page(HTMLParser):
-    """The tags, attributes and text of a page; complains about tags that are not closed in order."""
+    """The tags, attributes and text of a page; complains of tags not closed in order."""
 
     VOID = ("meta", "img", "br")
 
@@ -260,13 +261,16 @@ def test_a_file_in_the_way_is_one_line(paper, tmp_path):
 
 
 def test_what_marks_a_run_is_shown_and_its_page_in_mlflow_linked(build, tmp_path):
-    there = "https://mlflow.example/tracking/#/experiments/1/runs/mlflow-plain20-0"
+    page_url = "https://mlflow.example/tracking/#/experiments/1/runs/mlflow-plain20-0"
     marked = build(
-        {"plain20": [9.5]}, mlflow_url=there, drift="torch: 2.14.1 then, 2.15.0 now", one_pass=True
+        {"plain20": [9.5]},
+        mlflow_url=page_url,
+        drift="torch: 2.14.1 then, 2.15.0 now",
+        one_pass=True,
     )
     write_report(marked, tmp_path)
     run = Page((tmp_path / "runs" / "plain20-seed-0.html").read_text())
-    assert there in {attrs.get("href") for tag, attrs in run.tags if tag == "a"}
+    assert page_url in {attrs.get("href") for tag, attrs in run.tags if tag == "a"}
     for words in (
         "0123456789 + drift + one pass",
         "torch: 2.14.1 then, 2.15.0 now",

@@ -8,8 +8,9 @@ import pytest
 
 from analysis.measured.frames import Frames, check
 from analysis.report.report import report_files
-from analysis.report.sweep_pages import printed, split_sweeps, sweep_table
+from analysis.report.sweep_pages import printed
 from analysis.studies.studies import split_studies
+from analysis.studies.sweeps import split_sweeps, sweep_table
 from pipeline.errors import InputError
 from pipeline.recipe.overrides import experiment_named
 
@@ -27,8 +28,11 @@ def cell(position: int, setting: str, unchanged: bool = False) -> dict[str, obje
         "experiment": "resnet20",
     }
     return about | {
-        "position": position, "change": setting, "unchanged": unchanged, "fingerprint": experiment.fingerprint
-    }  # fmt: skip
+        "position": position,
+        "change": setting,
+        "unchanged": unchanged,
+        "fingerprint": experiment.fingerprint,
+    }
 
 
 @pytest.fixture
@@ -50,7 +54,10 @@ def frames(build) -> Frames:
             **DIGITS,
         )
         parts.append((runs, metrics))
-    runs, metrics = (pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True))
+    runs, metrics = (
+        pd.concat(frames_of_parts, ignore_index=True)
+        for frames_of_parts in zip(*parts, strict=True)
+    )
     cells = [
         cell(0, "lr=0.05"),
         cell(1, "lr=0.1", unchanged=True),
@@ -95,7 +102,12 @@ def test_a_change_that_another_row_has_anyway_makes_no_study_and_enters_none(bui
     ]
     parts.append(build({"resnet20": [8.0]}, **DIGITS))
     (study,) = split_studies(
-        check(*(pd.concat(several, ignore_index=True) for several in zip(*parts, strict=True)))
+        check(
+            *(
+                pd.concat(frames_of_parts, ignore_index=True)
+                for frames_of_parts in zip(*parts, strict=True)
+            )
+        )
     )
     assert study.overrides == {} and study.runs.experiment.tolist() == ["resnet20"]
 

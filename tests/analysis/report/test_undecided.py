@@ -33,16 +33,19 @@ def test_several_looks_have_their_share_of_the_level(build):
     frames = check(*build(PLAIN, train=TRAIN, looks=True))
     (study,) = split_studies(frames)
     assert study.level == LEVEL / 3
-    claim = next(one for one in judge_claims(study) if one.id == "C1")
+    claim = next(judgement for judgement in judge_claims(study) if judgement.id == "C1")
     assert claim.verdict == "undecided"  # of three seeds each, p = 1/20 is the smallest there is
-    found = asked(frames)
-    assert any("96.7 % interval" in text for text in found) or [text[:2] for text in found] == [
-        "C1"
-    ]
+    questions = asked(frames)
+    assert any("96.7 % interval" in text for text in questions) or [
+        text[:2] for text in questions
+    ] == ["C1"]
     five = {name: [values[0] + step / 10 for step in range(5)] for name, values in PLAIN.items()}
     train = {name: [values[0] + step / 10 for step in range(5)] for name, values in TRAIN.items()}
     (study,) = split_studies(check(*build(five, train=train, looks=True)))
-    assert next(one for one in judge_claims(study) if one.id == "C1").verdict == "reproduced"
+    assert (
+        next(judgement for judgement in judge_claims(study) if judgement.id == "C1").verdict
+        == "reproduced"
+    )
 
 
 def test_frames_of_an_older_export_have_no_looks(build):

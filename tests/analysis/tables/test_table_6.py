@@ -7,14 +7,15 @@ import pytest
 
 from analysis.measured.frames import check
 from analysis.studies.studies import split_studies
-from analysis.tables import table_6 as tables
+from analysis.tables import table_6
+from analysis.tables.table_text import to_latex, to_markdown
 from pipeline.recipe.metrics import TEST_ERR
 from tests.analysis.measured_runs import frames_of, points, run_row
 
 
 def table_of(frames):
     (study,) = split_studies(check(*frames))
-    return tables.table_6(study)
+    return table_6.table_6(study)
 
 
 def row_of(frames, experiment):
@@ -110,7 +111,7 @@ def test_only_finished_runs_with_a_final_error_are_averaged():
     assert (row.n, row["mean"]) == (2, 8.5)
     assert (row.failed, row.unfinished, row.no_final_error) == (2, 1, 1)
     (study,) = split_studies(check(*frames_of(rows, measured)))
-    shown = tables.printed(tables.table_6(study)).query("method == 'ResNet'").iloc[0]
+    shown = table_6.printed(table_6.table_6(study)).query("method == 'ResNet'").iloc[0]
     assert shown["error (%)"] == "8.50 ± 0.71 (2)"
     assert shown.remarks == "2 failed, 1 unfinished, 1 finished without a final error"
 
@@ -133,7 +134,7 @@ def test_nothing_is_compared_across_datasets_or_recipes(build, changes, reason):
     row = row_of(frames, "resnet20")
     assert isnan(row.difference)
     assert row.reason == reason
-    shown = tables.printed(table_of(frames)).query("method == 'ResNet'")
+    shown = table_6.printed(table_of(frames)).query("method == 'ResNet'")
     assert shown.difference.tolist()[:2] == ["not comparable", "–"]
 
 
@@ -149,7 +150,7 @@ def test_rows_without_runs_keep_the_papers_numbers(build):
 
 
 def test_markdown_is_rounded_and_aligned_with_the_header(build):
-    text = tables.to_markdown(tables.printed(table_of(build({"resnet110": [6.004, 6.5, 7.0]}))))
+    text = to_markdown(table_6.printed(table_of(build({"resnet110": [6.004, 6.5, 7.0]}))))
     lines = text.splitlines()
     assert len(lines) == 2 + 17
     assert {line.count("|") for line in lines} == {11}
@@ -161,16 +162,16 @@ def test_markdown_is_rounded_and_aligned_with_the_header(build):
 
 
 def test_latex_has_a_cell_for_each_column_and_nothing_it_would_misread(build):
-    text = tables.to_latex(
-        tables.printed(table_of(build({"resnet110": [6.004, 6.5, 7.0]}))),
+    text = to_latex(
+        table_6.printed(table_of(build({"resnet110": [6.004, 6.5, 7.0]}))),
         "Table 6: a & b_c",
-        tables.NUMERIC,
+        table_6.NUMERIC,
     )
     body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
     assert len(body) == 17 and {line.count("&") for line in body} == {9}
     assert r"\caption{Table 6: a \& b\_c}" in text and r"\begin{tabular}{lrrrrrrrll}" in text
     assert (
-        r"ResNet & 110 & 1.7M & 6.50 $\pm$ 0.50 (3) & 5.26--7.74 & 6.00--7.00 & 6.43 (6.61$\pm$0.16)"
-        in text
+        r"ResNet & 110 & 1.7M & 6.50 $\pm$ 0.50 (3) & 5.26--7.74 & 6.00--7.00 & "
+        r"6.43 (6.61$\pm$0.16)" in text
     )
     assert not re.search(r"(?<!\\)[%#~^]", text.partition("\n")[2]) and text.isascii()

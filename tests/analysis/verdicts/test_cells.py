@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from analysis.stats import LEVEL, LOOKS, higher
+from analysis.stats import INTERIM_SEEDS, LEVEL, permutation_test
 from analysis.verdicts.cells import judge_cell, margin_of
 
 DRAWS, STD = 2_000, 0.16
@@ -81,7 +81,7 @@ def share(verdict: str, truth: float, n: int, level: Fraction = LEVEL) -> float:
 
 
 def at_most(rate: float, level: float = 0.05) -> bool:
-    """Whether a rate measured in `DRAWS` draws is no more than a level, by three standard errors."""
+    """Whether a rate measured in `DRAWS` draws is at most a level, by three standard errors."""
     return rate <= level + 3 * (level * (1 - level) / DRAWS) ** 0.5
 
 
@@ -101,10 +101,13 @@ def test_five_seeds_around_the_papers_number_reproduce_it_and_around_another_con
 
 @pytest.mark.parametrize("truth", [6.61 + 0.5, 6.61 - 0.5])
 def test_several_looks_are_wrong_at_most_as_often_as_one(truth):
-    level = LEVEL / len(LOOKS)
-    draws = np.random.default_rng(8).normal(truth, STD, (DRAWS, LOOKS[-1]))
+    level = LEVEL / len(INTERIM_SEEDS)
+    draws = np.random.default_rng(8).normal(truth, STD, (DRAWS, INTERIM_SEEDS[-1]))
     wrong = sum(
-        any(judge_cell(list(seeds[:n]), 6.61, 0.5, level).verdict == "reproduced" for n in LOOKS)
+        any(
+            judge_cell(list(seeds[:n]), 6.61, 0.5, level).verdict == "reproduced"
+            for n in INTERIM_SEEDS
+        )
         for seeds in draws
     )
     assert at_most(wrong / DRAWS)
@@ -114,7 +117,7 @@ def test_several_looks_are_wrong_at_most_as_often_as_one(truth):
 def test_equal_rows_are_called_ordered_at_most_as_often_as_stated(sizes):
     rng = np.random.default_rng(9)
     draws = [(rng.normal(7, STD, sizes[0]), rng.normal(7, STD, sizes[1])) for _ in range(DRAWS)]
-    assert at_most(sum(higher(list(a), list(b)).significant() for a, b in draws) / DRAWS)
+    assert at_most(sum(permutation_test(list(a), list(b)).significant() for a, b in draws) / DRAWS)
 
 
 def test_a_chain_with_one_equal_pair_holds_at_most_as_often_as_stated():
@@ -128,5 +131,5 @@ def test_a_chain_with_one_equal_pair_holds_at_most_as_often_as_stated():
     holds = 0
     for _ in range(DRAWS):
         rows = [list(rng.normal(mean, STD, 5)) for mean in means]
-        holds += all(higher(a, b).significant() for a, b in pairwise(rows))
+        holds += all(permutation_test(a, b).significant() for a, b in pairwise(rows))
     assert at_most(holds / DRAWS)

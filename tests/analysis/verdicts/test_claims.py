@@ -5,7 +5,7 @@ import pytest
 
 from analysis.measured.frames import check
 from analysis.studies.studies import split_studies
-from analysis.verdicts.claims import CLAIMS, judge_claims, summary
+from analysis.verdicts.claims import CLAIMS, claims_table, judge_claims
 
 DIGITS = {"dataset": "digits", "dataset_id": "d1", "comparable": False}
 PLAIN = {
@@ -31,7 +31,7 @@ RESNET = {
 
 def verdict(frames, claim):
     (study,) = split_studies(check(*frames))
-    (judgement,) = (one for one in judge_claims(study) if one.id == claim)
+    (judgement,) = (judgement for judgement in judge_claims(study) if judgement.id == claim)
     return judgement
 
 
@@ -229,8 +229,8 @@ def test_on_another_dataset_orderings_are_judged_and_numbers_are_not(build):
         PLAIN | RESNET, train=PLAIN_TRAIN | {name: [0.1] * 3 for name in RESNET}, **DIGITS
     )
     (study,) = split_studies(check(*frames))
-    verdicts = {one.id: one for one in judge_claims(study)}
-    assert {name for name, one in verdicts.items() if one.verdict == "reproduced"} == {
+    verdicts = {judgement.id: judgement for judgement in judge_claims(study)}
+    assert {name for name, judgement in verdicts.items() if judgement.verdict == "reproduced"} == {
         "C1",
         "C2",
         "C3",
@@ -251,7 +251,7 @@ def test_another_recipe_is_not_judged_by_the_papers_numbers(build):
 
 def test_summary_has_every_claim(build):
     (study,) = split_studies(check(*build({"plain20": [9.7]})))
-    table = summary(judge_claims(study))
+    table = claims_table(judge_claims(study))
     assert table.id.tolist() == list(CLAIMS)
     assert (table.verdict == "not run").sum() == len(CLAIMS)
     assert table.statement.str.endswith(".").all()

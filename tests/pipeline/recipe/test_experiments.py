@@ -19,16 +19,17 @@ SIGNALS = [
     for start in ("gaussian", "xavier", "nobn", "nobn-gaussian", "nobn-xavier")
 ]
 IMAGENET = [
-    "plain18", "plain34", "resnet18", "resnet34-a", "resnet34-b", "resnet34-c", "resnet50", "resnet101", "resnet152",
-    "plain18-3x", "plain34-3x", "plain50",
+    "plain18", "plain34", "resnet18", "resnet34-a", "resnet34-b", "resnet34-c", "resnet50",
+    "resnet101", "resnet152", "plain18-3x", "plain34-3x", "plain50",
 ]  # fmt: skip
 RESNET20 = EXPERIMENTS["resnet20"]
 OTHER_VALUES: dict[str, Any] = dict(
-    name="other", family="imagenet", depth=26, block="bottleneck", shortcut="B", norm="none", bottleneck_stride="3x3",
-    initialisation="xavier", iterations=64_001, global_batch_size=256, bn_group=32, bn_momentum=0.2, bn_eps=1e-3,
-    lr=0.2, lr_drops=(32_000,), warmup_lr=0.01, warmup_until_err=70.0, weight_decay=0.0, weight_decay_scope="all",
-    momentum=0.8, sgd="torch", augmentation="none", normalisation="none", precision="bf16", holdout=5000,
-    eval_every=999, crop=192, scale=(256, 512), colour=0.0, decoding="dct_scaled", test_side=288, test_sides=(224,),
+    name="other", family="imagenet", depth=26, block="bottleneck", shortcut="B", norm="none",
+    bottleneck_stride="3x3", initialisation="xavier", iterations=64_001, global_batch_size=256,
+    bn_group=32, bn_momentum=0.2, bn_eps=1e-3, lr=0.2, lr_drops=(32_000,), warmup_lr=0.01,
+    warmup_until_err=70.0, weight_decay=0.0, weight_decay_scope="all", momentum=0.8, sgd="torch",
+    augmentation="none", normalisation="none", precision="bf16", holdout=5000, eval_every=999,
+    crop=192, scale=(256, 512), colour=0.0, decoding="dct_scaled", test_side=288, test_sides=(224,),
     protocols=("ten_crop",), statistics_images=1280,
 )  # fmt: skip
 
@@ -103,13 +104,14 @@ def test_table_6_holds_the_six_residual_cifar_networks() -> None:
 def test_golden_fingerprint() -> None:
     assert RESNET20.fingerprint == "c289b6b56546c30b"
     assert asdict(RESNET20) == dict(
-        name="resnet20", artifacts=("table_6", "figure_6", "figure_7"), family="cifar", depth=20, block="basic",
-        shortcut="A", norm="batch", bottleneck_stride="1x1", initialisation="he_fan_in", iterations=64000,
-        global_batch_size=128, bn_group=64, bn_momentum=0.1, bn_eps=1e-05, lr=0.1, lr_drops=(32000, 48000),
-        warmup_lr=None, warmup_until_err=80.0, weight_decay=0.0001, weight_decay_scope="conv_fc", momentum=0.9,
-        sgd="caffe", augmentation="pad_crop_flip", normalisation="per_pixel_mean", precision="fp32", holdout=0,
-        eval_every=1000, crop=224, scale=(256, 480), colour=0.1, decoding="exact", test_side=256,
-        test_sides=(224, 256, 384, 480, 640), protocols=(), statistics_images=0,
+        name="resnet20", artifacts=("table_6", "figure_6", "figure_7"), family="cifar", depth=20,
+        block="basic", shortcut="A", norm="batch", bottleneck_stride="1x1",
+        initialisation="he_fan_in", iterations=64000, global_batch_size=128, bn_group=64,
+        bn_momentum=0.1, bn_eps=1e-05, lr=0.1, lr_drops=(32000, 48000), warmup_lr=None,
+        warmup_until_err=80.0, weight_decay=0.0001, weight_decay_scope="conv_fc", momentum=0.9,
+        sgd="caffe", augmentation="pad_crop_flip", normalisation="per_pixel_mean", precision="fp32",
+        holdout=0, eval_every=1000, crop=224, scale=(256, 480), colour=0.1, decoding="exact",
+        test_side=256, test_sides=(224, 256, 384, 480, 640), protocols=(), statistics_images=0,
     )  # fmt: skip
 
 

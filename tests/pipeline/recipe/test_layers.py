@@ -106,8 +106,11 @@ def test_plain_and_option_a_have_equal_cost() -> None:
         ("plain110", "resnet110"),
         ("plain34", "resnet34-a"),
     ]:
-        one, other = layout(EXPERIMENTS[plain]), layout(EXPERIMENTS[residual])
-        assert (one.params, one.multiply_adds) == (other.params, other.multiply_adds)
+        without, with_shortcuts = layout(EXPERIMENTS[plain]), layout(EXPERIMENTS[residual])
+        assert (without.params, without.multiply_adds) == (
+            with_shortcuts.params,
+            with_shortcuts.multiply_adds,
+        )
 
 
 def test_option_b_has_three_projections_in_34_layers_and_option_c_thirteen_more() -> None:

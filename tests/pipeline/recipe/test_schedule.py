@@ -1,6 +1,4 @@
-"""When the learning rate falls, warm-up ends and errors are taken, at every border (Sec. 4.2,
-footnote 5).
-"""
+"""When the learning rate falls, warm-up ends and errors are taken (Sec. 4.2, footnote 5)."""
 
 from dataclasses import replace
 

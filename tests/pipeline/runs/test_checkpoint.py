@@ -1,6 +1,4 @@
-"""The newest checkpoint that verifies wins; anything damaged is passed over, anything foreign is
-refused.
-"""
+"""The newest checkpoint that verifies wins; damaged ones are passed over, foreign refused."""
 
 from collections.abc import Callable
 from dataclasses import replace

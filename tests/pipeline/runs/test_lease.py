@@ -1,6 +1,4 @@
-"""One holder per run: a second one is refused, a stale or dead one is taken over, an older one may
-not write any more.
-"""
+"""One holder per run: a second one is refused, a stale or dead one is taken over."""
 
 import subprocess
 import sys

@@ -1,0 +1,89 @@
+"""How numbers and tables become text: `8.75 ± 0.12 (5)`, signs, Markdown and LaTeX.
+
+Every table of a report goes through here, so that one number looks alike wherever it is printed.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import pandas as pd
+
+MISSING = "–"
+"""What a cell without a number shows."""
+
+
+def mean_std_n(mean: float, std: float, n: int) -> str:
+    """`8.75 ± 0.12 (5)`: what was measured of a cell, as text."""
+    if n == 0:
+        return MISSING
+    return f"{mean:.2f} ± {std:.2f} ({n})" if n > 1 else f"{mean:.2f} ({n})"
+
+
+def difference(row: Any) -> str:
+    """The difference from the paper with its sign, or why there is none."""
+    if pd.notna(row.difference):
+        return signed(row.difference)
+    return "not comparable" if row.n and not row.comparable else MISSING
+
+
+def signed(value: float) -> str:
+    """`+0.12` or `−0.12`, with a minus sign and not a hyphen."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A Markdown table of a frame of text."""
+    heads = list(table.columns)
+    rows = [heads, ["---" for _ in heads], *table.to_numpy().tolist()]
+    return "".join(
+        # A bar inside a cell would end it.
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n"
+        for row in rows
+    )
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "†": r"\dag{}",
+    ">": "$>$",
+    "<": "$<$",
+}
+"""What LaTeX reads as something else, as it is written there."""
+
+
+def to_latex(table: pd.DataFrame, caption: str, numeric: Collection[str]) -> str:
+    """A LaTeX table (booktabs) of a frame of text; `numeric` columns are set flush right."""
+    align = "".join("r" if name in numeric else "l" for name in table.columns)
+    rows = [" & ".join(map(_latex, row)) + r" \\" for row in table.to_numpy().tolist()]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(map(_latex, table.columns)) + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
