@@ -10,13 +10,13 @@ from typing import Any
 
 import ray
 
-from pipeline.data.datasets import stored_manifests
-from pipeline.data.lookup import mark
 from pipeline.data.photo_ingest import Reading, finish, ingest_part, read_record
 from pipeline.data.photo_parts import Part
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.data.photo_sources import Listing, list_source
-from pipeline.data.sources import Progress
+from pipeline.data.preparation import file_mark
+from pipeline.data.progress import Progress
+from pipeline.data.stored import stored_manifests
 from pipeline.errors import InputError, first_line
 from pipeline.storage import Storage
 
@@ -34,7 +34,7 @@ def ingest(
         InputError: the source is not whole, an image cannot be decoded, or there is no room.
     """
     listing = list_source(path)
-    known = mark(path)
+    known = file_mark(path)
     source = {
         "kind": listing.layout,
         "path": str(path),

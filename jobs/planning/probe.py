@@ -19,8 +19,8 @@ from uuid import uuid4
 
 from jobs.execution.launch import Execution
 from jobs.planning.workload import iteration_flops
-from pipeline.data.datasets import write_dataset
-from pipeline.data.sources import digits
+from pipeline.data.catalogue.digits import digits
+from pipeline.data.stored import write_dataset
 from pipeline.errors import InputError, last_line
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.runs.run import Run

@@ -7,7 +7,7 @@ many tasks read it. Torch-free.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from io import BytesIO
 from json import dumps, loads
@@ -21,14 +21,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from pipeline.data.datasets import (
-    FOLDER,
-    FORMAT,
-    IMAGENET,
-    DatasetRow,
-    read_manifest,
-    stored_manifests,
-)
+from pipeline.data.catalogue.imagenet import IMAGENET
+from pipeline.data.datasets import FORMAT
 from pipeline.data.photo_decoding import (
     FILTER,
     MEAN_SIDE,
@@ -52,13 +46,14 @@ from pipeline.data.photo_shards import (
     shard_file,
 )
 from pipeline.data.photo_sources import Listing
+from pipeline.data.stored import FOLDER, read_manifest, stored_manifests
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 
 QUALITY = 95
 """Of the JPEG in which a photograph is stored that was scaled down, with full chroma."""
 
-OFFICIAL_COUNTS = {"train": 1_281_167, "test": 50_000}
+OFFICIAL_COUNTS = {"train": IMAGENET.train_images, "test": IMAGENET.test_images}
 
 
 @dataclass(frozen=True)
@@ -210,73 +205,65 @@ def finish(
     Raises:
         InputError: a split without images, or an excluded name that no image has.
     """
-    done, mean = _records(storage, key, listing, reading)
-    left_out = [name for record in done for name in record.about["left_out"]]
+    records, mean = _records(storage, key, listing, reading)
+    left_out = [name for record in records for name in record.about["left_out"]]
     _check_excluded(reading.excluded, left_out)
-    tables, counts, digests, labels = [], {}, {}, {}
-    for split in SPLITS:
-        of_split = [
-            (number, record) for number, record in enumerate(done) if record.about["split"] == split
-        ]
-        table = _index(of_split)
-        counts[split] = table.num_rows
-        if not table.num_rows:
+    tables = {split: _index(records, split) for split in SPLITS}
+    counts = {split: table.num_rows for split, table in tables.items()}
+    for split, count in counts.items():
+        if not count:
             raise InputError(f"{name}: the {split} split has no images")
-        digests[split] = np.frombuffer(
-            b"".join(table.column("digest").to_pylist()), dtype=f"S{DIGEST_BYTES}"
-        )
-        labels[split] = table.column("label").to_numpy()
-        tables.append(table)
-    dataset_id = photos_id(counts, digests, labels)
-    old = read_manifest(storage, dataset_id)
+    labels = {split: table.column("label").to_numpy() for split, table in tables.items()}
+    dataset_id = photos_id(counts, {s: _digests(table) for s, table in tables.items()}, labels)
+    # The official archives alone are not enough: scaled down or with an image less, they are
+    # another dataset than the paper's.
     comparable = (
         official and counts == OFFICIAL_COUNTS and not reading.longest_short_side and not left_out
     )
+    old = read_manifest(storage, dataset_id)
     if old is not None:
+        # The same photographs came from another source before: its shards and index stay.
         comparable = comparable or old["row"]["comparable"]
         sources = old["sources"] + [source] * (source not in old["sources"])
         manifest = old | {"sources": sources, "row": old["row"] | {"comparable": comparable}}
     else:
-        files = {
-            "index": arrow_file(INDEX, [batch for table in tables for batch in table.to_batches()]),
-            "mean": save_arrays(mean),
-        }
-        row = DatasetRow(
-            name=name,
-            side=0,
-            classes=listing.classes,
-            pad=0,
-            flip=True,
-            comparable=comparable,
-            arrives=IMAGENET.arrives,
-        )
+        spec = replace(IMAGENET.spec, name=name, classes=listing.classes, comparable=comparable)
+        batches = [batch for table in tables.values() for batch in table.to_batches()]
         manifest = {
             "format": FORMAT,
             "kind": KIND,
             "id": dataset_id,
-            "row": asdict(row),
+            "row": asdict(spec),
             **{f"{split}_images": counts[split] for split in SPLITS},
             "classes_seen": {split: len(np.unique(labels[split])) for split in SPLITS},
             "longest_short_side": reading.longest_short_side,
             "left_out": left_out,
-            "notes": [note for record in done for note in record.about["notes"]],
-            "shards": [record.about["shard"] for record in done],
+            "notes": [note for record in records for note in record.about["notes"]],
+            "shards": [record.about["shard"] for record in records],
             "sources": [source],
         }
+        files = {"index": arrow_file(INDEX, batches), "mean": save_arrays(mean)}
         for what, content in files.items():
             path = f"{FOLDER}/{dataset_id}/{what}"
             storage.write(path, content)
             manifest[what] = entry(path, content)
+    # Last, so that a dataset is there only once everything that its manifest names is.
     storage.write(f"{FOLDER}/{dataset_id}/manifest.json", dumps(manifest, indent=1).encode())
+    _delete_unnamed(storage, records)
+    return manifest
+
+
+def _delete_unnamed(storage: Storage, records: list[Record]) -> None:
+    """Delete the shards just written that no manifest names.
+
+    The same photographs may have been there already, in another layout's order.
+    """
     named = {
         shard["path"] for known in stored_manifests(storage) for shard in known.get("shards", ())
     }
-    for (
-        record
-    ) in done:  # the same photographs may have been there already, in another layout's order
+    for record in records:
         if record.about["shard"]["path"] not in named:
             storage.delete(record.about["shard"]["path"])
-    return manifest
 
 
 def _records(
@@ -304,8 +291,16 @@ def _check_excluded(excluded: Collection[str], left_out: list[str]) -> None:
             raise InputError(f"--exclude {end}: no image that was read now has a name that ends so")
 
 
-def _index(of_split: list[tuple[int, Record]]) -> pa.Table:
+def _digests(table: pa.Table) -> NDArray[Any]:
+    return np.frombuffer(b"".join(table.column("digest").to_pylist()), dtype=f"S{DIGEST_BYTES}")
+
+
+def _index(records: list[Record], split: str) -> pa.Table:
     """The index of a split: a line per image in the order of digest and label."""
+    # A shard's number is its place in the manifest, so it counts the records of both splits.
+    of_split = [
+        (number, record) for number, record in enumerate(records) if record.about["split"] == split
+    ]
     if not of_split:
         return INDEX.empty_table()
     joined = {
@@ -315,6 +310,8 @@ def _index(of_split: list[tuple[int, Record]]) -> pa.Table:
     digests, labels = joined["digests"], joined["labels"]
     counts = [len(record.arrays["labels"]) for _, record in of_split]
     shards = np.repeat(np.array([number for number, _ in of_split], dtype=np.uint16), counts)
+    # Of its keys, lexsort takes the last as the first: the digests' bytes from left to right, and
+    # the label where all of them are equal.
     order = np.lexsort((labels, *digests.T[::-1]))
     sorted_digests = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(DIGEST_BYTES),

@@ -22,7 +22,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 
-from pipeline.data.datasets import DatasetRow, dataset_key, prepared_manifest
+from pipeline.data.datasets import DatasetSpec, dataset_key
+from pipeline.data.stored import require_stored
 from pipeline.errors import InputError, first_line
 from pipeline.storage import Storage, checksum
 
@@ -134,12 +135,12 @@ class Photos:
         return str(self.manifest["id"])
 
     @cached_property
-    def row(self) -> DatasetRow:
-        return DatasetRow(**self.manifest["row"])
+    def spec(self) -> DatasetSpec:
+        return DatasetSpec(**self.manifest["row"])
 
     @property
     def key(self) -> str:
-        return dataset_key(self.row.name, self.id)
+        return dataset_key(self.spec.name, self.id)
 
     def mean(self, side: int) -> NDArray[np.float32]:
         """The mean image [side, side, 3] in pixel values: per pixel at 224, else its average over
@@ -178,7 +179,7 @@ def open_photos(
     Raises:
         InputError: it is not there, is damaged, or there is no folder or no room for copies.
     """
-    manifest = prepared_manifest(storage, dataset_id)
+    manifest = require_stored(storage, dataset_id)
     folder = storage.local
     if folder is None:
         folder = stage(storage, manifest, copies, say, splits)

@@ -12,19 +12,18 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipeline.data.datasets import (
-    Dataset,
-    DatasetRow,
+from pipeline.data.datasets import Dataset, DatasetSpec
+from pipeline.data.photo_shards import SPLITS, Photos, check_files, holds_photographs, open_photos
+from pipeline.data.progress import silent
+from pipeline.data.stored import (
     dataset_of,
     images_path,
     intact,
-    prepared_manifest,
     read_dataset,
     read_images,
+    require_stored,
     verify_dataset,
 )
-from pipeline.data.photo_shards import SPLITS, Photos, check_files, holds_photographs, open_photos
-from pipeline.data.sources import silent
 from pipeline.errors import first_line
 from pipeline.storage import Storage
 
@@ -47,7 +46,7 @@ def staged_dataset(
     Raises:
         InputError: the dataset is not in storage, or is damaged there.
     """
-    manifest = prepared_manifest(storage, dataset_id)
+    manifest = require_stored(storage, dataset_id)
     if holds_photographs(manifest):
         return open_photos(storage, dataset_id, folder, logger.warning, splits)
     if storage.local is not None or folder is None:
@@ -59,18 +58,18 @@ def staged_dataset(
     return dataset_of(manifest, content)
 
 
-def verify_stored(storage: Storage, dataset_id: str) -> DatasetRow:
+def verify_stored(storage: Storage, dataset_id: str) -> DatasetSpec:
     """Check a stored dataset of either kind; what it is. Of small images the id is derived again,
     of photographs every file's checksum (`resnet-repro data verify` decodes them all).
 
     Raises:
         InputError: a checksum or the id differs.
     """
-    manifest = prepared_manifest(storage, dataset_id)
+    manifest = require_stored(storage, dataset_id)
     if holds_photographs(manifest):
         check_files(storage, manifest, silent)
-        return DatasetRow(**manifest["row"])
-    return verify_dataset(storage, dataset_id).row
+        return DatasetSpec(**manifest["row"])
+    return verify_dataset(storage, dataset_id).spec
 
 
 def _copy(copies: Storage, manifest: dict[str, Any]) -> bytes | None:

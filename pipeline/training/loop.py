@@ -95,12 +95,12 @@ def train(
     if result is not None:
         return result
     experiment = run.experiment
-    network = build_network(experiment, run.seed, dataset.row.classes)
+    network = build_network(experiment, run.seed, dataset.spec.classes)
     train_state = TrainState(experiment, network, process_group.device, settings.one_pass)
     run_writer = RunWriter(
         storage,
         run,
-        dataset.row.classes,
+        dataset.spec.classes,
         process_group,
         settings.checkpoint_seconds,
         settings.holder,
@@ -186,7 +186,7 @@ def iterate(
         history.iteration += 1
 
         if history.iteration % metrics.WINDOW == 0:
-            check_window(experiment, history, window, dataset.row.classes)
+            check_window(experiment, history, window, dataset.spec.classes)
         if evaluates_after(experiment, history.iteration):
             history.seconds += clock.pause(process_group.device)
             values = running_values(experiment, history, window) | {metrics.LR: lr}

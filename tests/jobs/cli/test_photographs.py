@@ -16,7 +16,7 @@ import pytest
 
 from jobs.execution.ingest import ingest
 from pipeline.data.photo_ingest import Reading
-from pipeline.data.sources import silent
+from pipeline.data.progress import silent
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import newest_checkpoint
 from pipeline.runs.run import read_result, stored_runs

@@ -15,7 +15,7 @@ from pipeline.data.photo_ingest import Reading, read_record, record_path
 from pipeline.data.photo_parts import tar_members
 from pipeline.data.photo_shards import check_files, open_photos, pixel_digest, verify_photos
 from pipeline.data.photo_sources import list_source
-from pipeline.data.sources import silent
+from pipeline.data.progress import silent
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.pipeline.data.photographs import (
@@ -33,7 +33,7 @@ LAYOUTS = {"parquet": as_parquet, "folders": as_folders, "tar": as_tars}
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path / "storage"))
 
 

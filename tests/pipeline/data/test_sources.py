@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.data.cifar10 import binary_members, cifar10_archive
-from pipeline.data.datasets import CIFAR10, Dataset, Images, canonical_dataset
-from pipeline.data.sources import parquet_folder
+from pipeline.data.catalogue.cifar10 import ARCHIVES, CIFAR10
+from pipeline.data.datasets import Dataset, Images, canonical_dataset
+from pipeline.data.parquet import parquet_folder
 from pipeline.errors import InputError
 
 FILES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)
 LABELS = RNG.integers(0, 10, 18).astype(np.uint8)
 EXPECTED = canonical_dataset(
-    CIFAR10, Images(PIXELS[:15], LABELS[:15]), Images(PIXELS[15:], LABELS[15:])
+    CIFAR10.spec, Images(PIXELS[:15], LABELS[:15]), Images(PIXELS[15:], LABELS[15:])
 )
 
 
@@ -46,10 +46,10 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 
 def test_the_binary_layout_gives_its_images_and_labels() -> None:
-    dataset = binary_members(archive(members() | {"readme.html": b"<p>"}), "here")
+    dataset = ARCHIVES.binary_members(archive(members() | {"readme.html": b"<p>"}), "here")
     assert dataset.id == EXPECTED.id
     assert np.array_equal(dataset.test.pixels, EXPECTED.test.pixels)
-    assert dataset.row.comparable
+    assert dataset.spec.comparable
 
 
 def without(name: str) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def without(name: str) -> dict[str, bytes]:
 )
 def test_a_damaged_archive_is_one_line(content: bytes, said: str) -> None:
     with pytest.raises(InputError, match=said) as error:
-        binary_members(content, "here.tar.gz")
+        ARCHIVES.binary_members(content, "here.tar.gz")
     assert "\n" not in str(error.value)
 
 
@@ -86,7 +86,7 @@ def test_only_the_official_md5_is_cifar10(tmp_path: Path) -> None:
     file = tmp_path / "cifar-10-binary.tar.gz"
     file.write_bytes(archive(members()))
     with pytest.raises(InputError, match="c32a1d4ab5d03f1284b67883e8d87530"):
-        cifar10_archive(file)
+        ARCHIVES.read(file)
 
 
 def png(image: np.ndarray, form: str = "PNG") -> bytes:
@@ -118,7 +118,7 @@ def test_parquet_with_the_same_images_is_the_same_dataset(column: str, tmp_path:
         tmp_path, "mine", lambda done, total: shown.append((done, total))
     )
     assert dataset.id == EXPECTED.id
-    assert (dataset.row.name, dataset.row.comparable) == ("mine", False)
+    assert (dataset.spec.name, dataset.spec.comparable) == ("mine", False)
     assert shown[-1] == (18, 18)
 
 
@@ -131,7 +131,7 @@ def changed(**changes: object) -> list[dict]:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"img": row["img"]} for row in records(0, 2)], "columns are img; wanted are img"),
+        ([{"img": row["img"]} for row in records(0, 2)], "columns are img; expected are img"),
         ([{"picture": 1, "label": 2}], "columns are picture, label"),
         (
             changed(img={"bytes": png(PIXELS[0][:16]), "path": None}),
