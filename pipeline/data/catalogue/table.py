@@ -5,6 +5,7 @@ the one in which `data list` shows them, and in which a path is tried where no n
 """
 
 from pipeline.data.catalogue.cifar10 import CIFAR10
+from pipeline.data.catalogue.cifar100 import CIFAR100
 from pipeline.data.catalogue.digits import DIGITS
 from pipeline.data.catalogue.fashion_mnist import FASHION_MNIST
 from pipeline.data.catalogue.imagenet import IMAGENET
@@ -15,6 +16,7 @@ DATASETS: dict[str, KnownDataset] = {
     for known in (
         DIGITS,
         CIFAR10,
+        CIFAR100,
         FASHION_MNIST,
         IMAGENET,
     )

@@ -78,6 +78,8 @@ def test_every_command_of_the_documents_parses(file: str) -> None:
         ("grid figure", ["figure1", "figure6", "figure7", "figure4"]),
         ("grid ledg", ["ledger"]),
         ("grid figure1 --data fash", ["fashion-mnist"]),
+        ("train resnet20 --data cifar", ["cifar10", "cifar100"]),
+        ("data prepare cifar", ["cifar10", "cifar100"]),
         ("train resnet20 --set warmup_l", ["warmup_lr="]),
     ],
 )

@@ -19,15 +19,8 @@ from pipeline.data.stored import read_manifest, require_stored, write_dataset
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.conftest import Cli
-from tests.pipeline.data.test_sources import (
-    EXPECTED,
-    LABELS,
-    PIXELS,
-    archive,
-    members,
-    records,
-    write,
-)
+from tests.pipeline.data.test_cifar10_binary import EXPECTED, LABELS, PIXELS, archive, members
+from tests.pipeline.data.test_parquet import records, write
 
 
 def batches() -> dict[str, dict]:
