@@ -24,6 +24,7 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
 
     Example: `resnet-repro data list --storage results/demo`
     """
+    # Imported within commands here and below: `--help` and completion need not wait for them.
     from pipeline.data.stored import stored_manifests
 
     table = Table(
@@ -146,6 +147,7 @@ def _prepare_photographs(
 
     if path is None:
         raise InputError(f"{name} comes from files of yours: name their folder with --from")
+    # The name becomes part of folders' names (`dataset_key`).
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(
             f"{name}: a dataset's name is of letters, digits, dots, underscores and dashes"
@@ -164,6 +166,7 @@ def _prepare_photographs(
         f"photographs of {seen['train']:,} classes and {manifest['test_images']:,} for testing of "
         f"{seen['test']:,}, in {storage.uri}"
     )
+    # A few are enough to see what is wrong; the manifest has them all.
     for note in [*manifest["notes"][:5], *(f"left out: {n}" for n in manifest["left_out"][:5])]:
         print(f"note: {note}")
     found = (manifest["train_images"], manifest["test_images"])

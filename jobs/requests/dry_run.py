@@ -115,10 +115,10 @@ def _value(experiment: Experiment, field: str) -> str:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What is known of a dataset before it is needed: its `id` is empty, and sizes are the usual
-    ones, until it is prepared.
+    """What is known of a dataset before it is needed.
 
-    `photographs` is None for files that were not read yet.
+    Until it is prepared its `id` is empty, and the sizes are the catalogue's. `photographs` is None
+    for files that were not read yet.
     """
 
     name: str
@@ -135,7 +135,8 @@ class DatasetSummary:
         """In a line."""
         if not self.id:
             return f"{self.name}, to be prepared (its id is part of the folders' names)"
-        return f"{self.name} {self.id}: {self.train_images:,} training and {self.test_images:,} test images"
+        counts = f"{self.train_images:,} training and {self.test_images:,} test images"
+        return f"{self.name} {self.id}: {counts}"
 
 
 def dataset_summary(storage: Storage, data: str) -> DatasetSummary:

@@ -87,8 +87,8 @@ def canonical_dataset(spec: DatasetSpec, train: Images, test: Images) -> Dataset
     for split, images in (("train", train), ("test", test)):
         _check(spec, split, images)
     train, test = train.canonical(), test.canonical()
-    # The shape goes in before the bytes: without it, two splits' bytes could be parted elsewhere and
-    # still give the same id.
+    # The shape goes in before the bytes: without it, images divided between the splits in another
+    # way could have the same id.
     digest = blake2b(digest_size=8)
     for split, images in (("train", train), ("test", test)):
         digest.update(dumps([FORMAT, split, list(images.pixels.shape)]).encode())
@@ -105,6 +105,7 @@ def _check(spec: DatasetSpec, split: str, images: Images) -> None:
             f"{spec.name}: {split} images are {images.pixels.shape[1:]}, not "
             f"{(spec.side, spec.side, 3)}"
         )
+    # The first image with the worst label is named, so that it can be looked up in its file.
     worst = int(images.labels.max())
     if worst >= spec.classes:
         at = int(np.argmax(images.labels == worst))

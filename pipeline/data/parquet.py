@@ -89,11 +89,13 @@ def _decode(
         raise InputError(
             f"{where}: not a PNG or JPEG image that can be decoded ({error})"
         ) from error
+    # Before the label, and never resized: an image of another size is not of this dataset.
     if pixels.shape != (spec.side, spec.side, 3):
         raise InputError(
             f"{where}: an image of shape {pixels.shape}, not {(spec.side, spec.side, 3)}"
         )
     label = record["label"]
+    # Checked here and not in `canonical_dataset` alone: as uint8, a label of 256 would be 0.
     if not isinstance(label, int) or not 0 <= label < spec.classes:
         raise InputError(f"{where}: label {label}, labels go from 0 to {spec.classes - 1}")
     return pixels, label

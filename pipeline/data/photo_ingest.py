@@ -1,5 +1,4 @@
-"""Photographs from a source into storage: each part is read, checked and written by itself, then
-all become one dataset.
+"""Photographs into storage: each part is read, checked and written; then all become one dataset.
 
 A part's record is written after its shard, so what was interrupted goes on with the parts that have
 none. The same photographs give the same dataset, mean image and id, whatever the layout and however
@@ -58,16 +57,17 @@ OFFICIAL_COUNTS = {"train": IMAGENET.train_images, "test": IMAGENET.test_images}
 
 @dataclass(frozen=True)
 class Reading:
-    """How a source is read: `longest_short_side` scales larger photographs down to it (0: all stay
-    as they are).
-    """
+    """How a source is read."""
 
     longest_short_side: int = 0
+    """Photographs whose shorter side is larger are scaled down to it; 0: all stay as they are."""
     excluded: tuple[str, ...] = ()
     """Ends of names of images that are left out."""
 
     def key(self, listing: Listing, mark: str) -> str:
-        """What this reading of this source is filed under; `mark` changes when a file of it does."""
+        """What this reading of this source is filed under; `mark` changes when a file does."""
+        # `excluded` stays out: another --exclude then reads again only the parts that it concerns
+        # (`read_record`).
         return blake2b(
             repr((listing, mark, self.longest_short_side)).encode(), digest_size=12
         ).hexdigest()
@@ -94,6 +94,8 @@ def ingest_part(
     names: list[str] = []
     left_out: list[str] = []
     notes: list[str] = []
+    # Integer sums: they are the same in whatever order parts are added up, as a mean of floating
+    # point values would not be.
     sums, squares = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64), np.zeros(3, dtype=np.int64)
     for name, label, content in part.read():
         names.append(name)
@@ -109,15 +111,19 @@ def ingest_part(
             notes.append(f"{name} is a PNG")
         if reading.longest_short_side and min(image.size) > reading.longest_short_side:
             content, image = _scaled_down(image, reading.longest_short_side)
+        # The encoded bytes are kept and the decoded pixels identified: an image that is repacked
+        # into another file without loss is still the same.
         images.append(content)
         digests.append(pixel_digest(np.asarray(image)))
         labels.append(label)
+        # The mean image knows nothing of the images that the network is tested on.
         if part.split == "train":
             view = for_the_mean(image).astype(np.int64)
             sums += view
             squares += (view**2).sum((0, 1))
     shard, offsets, sizes = shard_file(images)
     named = shard_entry(shard, part.split, len(images))
+    # Shard first, record last: a part without a record is read again, one with a record never.
     storage.write(named["path"], shard)
     arrays: dict[str, Any] = {
         "digests": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
@@ -144,13 +150,14 @@ def _decoded(name: str, label: int, content: bytes, classes: int) -> Image.Image
         return decode(content)
     except UndecodableError as error:
         raise InputError(
-            f"{name}: not an image that can be decoded ({error}); mend it, or leave it out with "
-            "--exclude"
+            f"{name}: not an image that can be decoded ({error}); repair it, or leave it out "
+            "with --exclude"
         ) from error
 
 
 def _scaled_down(image: Image.Image, shorter: int) -> tuple[bytes, Image.Image]:
-    """A photograph scaled down and encoded anew, and what is decoded of that."""
+    """A photograph scaled down and encoded again, and what is decoded of that."""
+    # Decoded from what is stored: the digest must be of the pixels that a run will see.
     sink = BytesIO()
     image.resize(resized(image.size, shorter), FILTER).save(
         sink, "JPEG", quality=QUALITY, subsampling=0
@@ -171,13 +178,16 @@ class Record:
 
 
 def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Record | None:
-    """A part's record; None where the part was not finished, its shard is gone, or other images
-    were left out of it.
+    """A part's record, or None where the part must be read (again).
+
+    That is so where it was not finished, its shard is gone, or other images were left out of it.
     """
     content = storage.read_if_there(record_path(key, number))
     if content is None:
         return None
     try:
+        # safetensors gives its metadata only of files on disk, so the header is read here: eight
+        # bytes with its length, then JSON.
         size = int.from_bytes(content[:8], "little")
         record = Record(
             loads(loads(content[8 : 8 + size])["__metadata__"]["about"]), load_arrays(content)
@@ -199,8 +209,7 @@ def finish(
     source: dict[str, Any],
     official: bool,
 ) -> dict[str, Any]:
-    """Make one dataset of all parts' records: index, mean image and, last, the manifest, which is
-    returned.
+    """Make one dataset of all parts' records and return its manifest, which is written last.
 
     Raises:
         InputError: a split without images, or an excluded name that no image has.
@@ -247,7 +256,7 @@ def finish(
             path = f"{FOLDER}/{dataset_id}/{what}"
             storage.write(path, content)
             manifest[what] = entry(path, content)
-    # Last, so that a dataset is there only once everything that its manifest names is.
+    # Last: a dataset is in storage only once everything that its manifest names is.
     storage.write(f"{FOLDER}/{dataset_id}/manifest.json", dumps(manifest, indent=1).encode())
     _delete_unnamed(storage, records)
     return manifest
@@ -279,13 +288,15 @@ def _records(
                 f"part {number} of {len(listing.parts)} was read and is not in {storage.uri}: "
                 "every node must write there"
             )
-        sums += record.arrays.pop("sums")  # a megabyte each
+        # Popped, as all records are kept until the index is made, and each sum is a megabyte.
+        sums += record.arrays.pop("sums")
         squares += record.arrays.pop("squares")
         done.append(record)
     return done, {"sums": sums, "squares": squares}
 
 
 def _check_excluded(excluded: Collection[str], left_out: list[str]) -> None:
+    # A name with a typing error would otherwise leave nothing out and say nothing.
     for end in excluded:
         if not any(name.endswith(end) for name in left_out):
             raise InputError(f"--exclude {end}: no image that was read now has a name that ends so")

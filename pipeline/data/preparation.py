@@ -134,7 +134,7 @@ def verify_against(storage: Storage, manifest: dict[str, Any], archive: Path) ->
         InputError: the archive is not official, or the copy differs from it (says by how much).
     """
     copy, official = read_dataset(storage, manifest["id"]), cifar10.ARCHIVES.read(archive)
-    # Ids hash every pixel and label, so equal ids are equal datasets. The rest says how they differ.
+    # Equal ids are equal pixels and labels. The rest says how far apart the two are.
     if copy.id != official.id:
         missing = sum(
             _missing(getattr(official, split), getattr(copy, split)) for split in ("train", "test")

@@ -39,6 +39,8 @@ def write_dataset(storage: Storage, dataset: Dataset, source: dict[str, Any]) ->
     """
     old = read_manifest(storage, dataset.id)
     if old is None:
+        # Images first, manifest last: an interrupted write leaves no dataset, only a file that the
+        # next try writes over.
         content = save_arrays(_arrays(dataset))
         storage.write(images_path(dataset.id), content)
         manifest = {
@@ -52,6 +54,7 @@ def write_dataset(storage: Storage, dataset: Dataset, source: dict[str, Any]) ->
             "sources": [source],
         }
     else:
+        # The images are there already. The name stays, as runs are filed under it (`dataset_key`).
         sources = old["sources"] + [source] * (source not in old["sources"])
         comparable = old["row"]["comparable"] or dataset.spec.comparable
         manifest = old | {"sources": sources, "row": old["row"] | {"comparable": comparable}}
@@ -69,6 +72,7 @@ def _arrays(dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
 def read_manifest(storage: Storage, dataset_id: str) -> dict[str, Any] | None:
     """The manifest of a stored dataset, None where there is none or it is not one of ours."""
     content = storage.read_if_there(f"{FOLDER}/{dataset_id}/manifest.json")
+    # Someone else's folder, or a later format's manifest, is no dataset here and is left alone.
     try:
         manifest = loads(content) if content else {}
     except ValueError:
@@ -142,6 +146,7 @@ def read_images(storage: Storage, manifest: dict[str, Any]) -> bytes:
         InputError: its bytes are not those the manifest names.
     """
     path = images_path(manifest["id"])
+    # Checked before anything is made of it: safetensors would take a flipped bit for a pixel.
     content = storage.read_if_there(path) or b""
     if not intact(manifest, content):
         raise InputError(

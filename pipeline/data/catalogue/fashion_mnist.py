@@ -73,8 +73,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: two zero bytes, the type, the number of dimensions, their
-    sizes, the values.
+    """An IDX file's values: two zero bytes, the type, the number of dimensions, sizes, values.
 
     Raises:
         InputError: it is missing, something else, or cut short.
@@ -95,6 +94,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         int(size) for size in np.frombuffer(content, dtype=">u4", count=dimensions, offset=4)
     )
     values = np.frombuffer(content, dtype=np.uint8, offset=start)
+    # In 64 bits: of a damaged header, a product in 32 could wrap to the number of values.
     if len(values) != np.prod(shape, dtype=np.int64):
         raise InputError(f"{path}: {len(values):,} bytes of values, its header says {shape}")
     return values.reshape(shape)

@@ -205,7 +205,7 @@ def test_too_little_room_is_said_before_anything_is_read(
     storage = Storage(str(tmp_path / "storage"))
     (tmp_path / "storage").mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(InputError, match=r"GB are wanted and 0\.0 GB are free; make room"):
+    with pytest.raises(InputError, match=r"GB are needed and 0\.0 GB are free; make room"):
         ingest(storage, "imagenet", source, Reading(), silent)
     assert list((tmp_path / "storage").iterdir()) == []
 

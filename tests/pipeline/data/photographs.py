@@ -87,7 +87,7 @@ def tar_bytes(files: dict[str, bytes], mode: str = "w") -> bytes:
 
 
 def as_tars(folder: Path, images: dict[str, list[tuple[str, int, bytes]]]) -> Path:
-    """ILSVRC-2012's three archives; its numbers of classes are in another order than their names."""
+    """ILSVRC-2012's three archives; its class numbers are in another order than the names."""
     folder.mkdir(parents=True, exist_ok=True)
     of_class: dict[str, dict[str, bytes]] = {}
     for name, label, content in images["train"]:

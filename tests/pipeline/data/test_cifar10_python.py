@@ -24,7 +24,7 @@ from tests.pipeline.data.test_parquet import records, write
 
 
 def batches() -> dict[str, dict]:
-    """Three images a batch, as the official files have them: rows of planes, and a list of labels."""
+    """Three images a batch as the official files have them: rows of planes, a list of labels."""
     planes = PIXELS.transpose(0, 3, 1, 2).reshape(len(PIXELS), -1)
     return {
         name: {b"data": planes[3 * i : 3 * i + 3], b"labels": LABELS[3 * i : 3 * i + 3].tolist()}

@@ -81,10 +81,13 @@ def test_a_label_a_pixel_and_the_split_are_part_of_the_id() -> None:
     labels, pixels = train.labels.copy(), train.pixels.copy()
     labels[7] = (labels[7] + 1) % 10
     pixels[0, 0, 0, 0] ^= 1
-    ids = {canonical_dataset(DIGITS, *splits).id for splits in (
-        (train, test), (Images(train.pixels, labels), test), (Images(pixels, train.labels), test), (test, train),
-    )}  # fmt: skip
-    assert len(ids) == 4
+    changed = (
+        (train, test),
+        (Images(train.pixels, labels), test),
+        (Images(pixels, train.labels), test),
+        (test, train),
+    )
+    assert len({canonical_dataset(DIGITS, *splits).id for splits in changed}) == 4
 
 
 @pytest.mark.parametrize(
