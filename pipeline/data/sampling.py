@@ -5,8 +5,8 @@ arithmetic. Iteration i takes positions [iB, (i+1)B) of the endless concatenatio
 permutations, so nothing is dropped, padded or replayed, and a position in training is one integer.
 It touches no pixel. Torch-free.
 
-Every value here has a golden value in the tests: another order of operations, another type or
-another mapping of words changes what every run computes.
+The tests hold golden values of all of it: another type, mapping of words or order of operations
+changes what every run computes.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ CHUNK = 1 << 16
 
 def raw_words(seed: int, epoch: int, purpose: Purpose, count: int) -> NDArray[np.uint64]:
     """Philox words [count, 4]: a row is a sample's own, whatever is drawn for the others."""
-    # A block of Philox is four words, and sample i's is the block of counter i: nobody has to draw
-    # for the samples before it.
+    # A block of Philox is four words and has a number, its counter: sample i has the block i + 1,
+    # so nobody has to draw for the samples before it.
     return _stream(seed, epoch, purpose).random_raw(4 * count).reshape(count, 4)
 
 
@@ -98,7 +98,8 @@ class _Orders:
                 stream = _stream(seed, epoch, "order")
                 for start in range(0, count, CHUNK):
                     size = min(CHUNK, count - start)
-                    # The first word of each sample's block; chunks, as of four words three go.
+                    # The first word of each sample's block. In chunks, as three of four words are
+                    # thrown away.
                     words[start : start + size] = stream.random_raw(4 * size)[::4]
                 # Stable: equal words, however rare, have one order on every machine.
                 self.kept[key] = np.argsort(words, kind="stable").astype(np.uint32)
