@@ -60,12 +60,12 @@ def bench_data(
     Example: `resnet-repro bench data --data imagenet --rounds 3`
     """
     from benchmarks.data_rate import bench
-    from pipeline.data.lookup import manifest_of
     from pipeline.data.photo_shards import holds_photographs
+    from pipeline.data.stored import require_stored
     from pipeline.errors import InputError
 
     storage = writable(storage_uri)
-    manifest = manifest_of(storage, data)
+    manifest = require_stored(storage, data)
     if not holds_photographs(manifest):
         raise InputError(
             f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet"

@@ -21,8 +21,9 @@ from PIL import Image
 
 from benchmarks import measure
 from benchmarks.standard_loop import CifarResNet, PILImages, Setting, StandardLoop, train_transform
-from pipeline.data.datasets import Dataset, read_dataset
+from pipeline.data.datasets import Dataset
 from pipeline.data.sampling import batch_at
+from pipeline.data.stored import read_dataset
 from pipeline.recipe.experiments import Experiment, Precision
 from pipeline.recipe.schedule import lr_at
 from pipeline.storage import Storage
@@ -193,7 +194,7 @@ def _constant_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
 
 def _run(experiment: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImages, TrainState]:
     device = single_process().device
-    network = build_network(experiment, seed, dataset.row.classes)
+    network = build_network(experiment, seed, dataset.spec.classes)
     return TrainImages(experiment, dataset, device), TrainState(experiment, network, device)
 
 
@@ -230,7 +231,7 @@ def _standard_step(experiment: Experiment, uri: str, dataset_id: str, setting: S
     torch.set_num_threads(setting.threads)
     dataset = read_dataset(Storage(uri), dataset_id)
     model = CifarResNet(
-        experiment.depth, dataset.row.classes, residual=experiment.shortcut != "none"
+        experiment.depth, dataset.spec.classes, residual=experiment.shortcut != "none"
     )
     loop = StandardLoop(_pil_images(dataset), model, experiment.global_batch_size, setting.workers)
     return partial(next, loop.steps)
@@ -239,7 +240,7 @@ def _standard_step(experiment: Experiment, uri: str, dataset_id: str, setting: S
 def _pil_images(dataset: Dataset) -> PILImages:
     train, repeats = dataset.train, -(-EPOCH_IMAGES // len(dataset.train))
     images = [Image.fromarray(pixels) for pixels in train.pixels]
-    transform = train_transform(dataset.row.side, dataset.row.pad, dataset.row.flip)
+    transform = train_transform(dataset.spec.side, dataset.spec.pad, dataset.spec.flip)
     return PILImages(images * repeats, train.labels.tolist() * repeats, transform)
 
 

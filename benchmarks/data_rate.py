@@ -56,7 +56,7 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
     photos = open_photos(storage, dataset_id, None)
     if len(photos.train) < BATCH:
         raise InputError(
-            f"{photos.row.name} has {len(photos.train)} training photographs; {BATCH} are needed "
+            f"{photos.spec.name} has {len(photos.train)} training photographs; {BATCH} are needed "
             "at least"
         )
     keep_freed_memory()
@@ -72,7 +72,7 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
         for name, values in rates.items()
         if name != reference
     }
-    table = measure.table(f"{photos.row.name}, {len(photos.train):,} photographs, crop {experiment.crop}", "input side",
+    table = measure.table(f"{photos.spec.name}, {len(photos.train):,} photographs, crop {experiment.crop}", "input side",
                           "images/s", "min to max", "over the reference")  # fmt: skip
     for name, values in rates.items():
         over = f"{median(found[name]):.2f}" if name in found else ""
@@ -244,7 +244,7 @@ def _fed_share(experiment: Experiment, photos: Photos, rounds: int) -> tuple[flo
     torch.set_num_threads(measure.cpus())
     train_state, process_group = (
         TrainState(
-            experiment, build_network(experiment, 0, photos.row.classes), torch.device("cpu")
+            experiment, build_network(experiment, 0, photos.spec.classes), torch.device("cpu")
         ),
         single_process(),
     )

@@ -26,8 +26,9 @@ from benchmarks.contestants import (
 from benchmarks.standard_loop import Setting
 from jobs.console import run_progress as screen
 from jobs.requests.requested_runs import check_suits
-from pipeline.data.datasets import Dataset, prepared_manifest, read_dataset
+from pipeline.data.datasets import Dataset
 from pipeline.data.photo_shards import holds_photographs
+from pipeline.data.stored import read_dataset, require_stored
 from pipeline.recipe.experiments import Experiment, Precision
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.provenance import hardware
@@ -63,7 +64,7 @@ def bench(
     experiment = experiment_named(experiment_name)
     chosen = measure.precisions(precision)
     threads = threads or measure.cpus()
-    check_suits(experiment, dataset_id, holds_photographs(prepared_manifest(storage, dataset_id)))
+    check_suits(experiment, dataset_id, holds_photographs(require_stored(storage, dataset_id)))
     dataset = read_dataset(storage, dataset_id)
     keep_freed_memory()  # as a Ray Train worker does
     with _threads_kept(), screen.progress("measuring") as report, ExitStack() as processes:
@@ -127,7 +128,7 @@ def _wanted(experiment: Experiment, ratio: str) -> str:
 
 
 def _print_tables(experiment: Experiment, dataset: Dataset, rates: Rates, found: Rates) -> None:
-    what = f"{experiment.name}, batch {experiment.global_batch_size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
+    what = f"{experiment.name}, batch {experiment.global_batch_size}, {dataset.spec.name} {dataset.spec.side}x{dataset.spec.side}"
     table = measure.table(what, "contestant", "images/s", "min to max")
     for name, values in rates.items():
         table.add_row(name, *measure.spread(values, ",.0f"))

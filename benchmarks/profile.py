@@ -16,8 +16,9 @@ from typing import Any
 from benchmarks import measure
 from jobs.console import run_progress as screen
 from jobs.requests.requested_runs import check_suits
-from pipeline.data.datasets import Dataset, prepared_manifest, read_dataset
+from pipeline.data.datasets import Dataset
 from pipeline.data.photo_shards import holds_photographs
+from pipeline.data.stored import read_dataset, require_stored
 from pipeline.recipe.experiments import Experiment, Precision
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.provenance import hardware, versions
@@ -66,7 +67,7 @@ def profile(
     chosen: Precision = measure.precisions(precision)[-1]
     experiment = replace(experiment_named(experiment_name), precision=chosen)
     threads = threads or measure.cpus()
-    check_suits(experiment, dataset_id, holds_photographs(prepared_manifest(storage, dataset_id)))
+    check_suits(experiment, dataset_id, holds_photographs(require_stored(storage, dataset_id)))
     dataset = read_dataset(storage, dataset_id)
     seconds, shares = _measured(experiment, dataset, steps, threads)
     _print_table(experiment, dataset, seconds, shares)
@@ -101,7 +102,7 @@ def _measured(
     process_group, size = single_process(), experiment.global_batch_size
     images = TrainImages(experiment, dataset, process_group.device)
     train_state = TrainState(
-        experiment, build_network(experiment, 0, dataset.row.classes), process_group.device
+        experiment, build_network(experiment, 0, dataset.spec.classes), process_group.device
     )
 
     def step(iteration: int) -> float:
@@ -146,7 +147,7 @@ def _print_table(
     experiment: Experiment, dataset: Dataset, seconds: float, shares: dict[str, float]
 ) -> None:
     size = experiment.global_batch_size
-    what = f"{experiment.name}, {experiment.precision}, batch {size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
+    what = f"{experiment.name}, {experiment.precision}, batch {size}, {dataset.spec.name} {dataset.spec.side}x{dataset.spec.side}"
     table = measure.table(what, "kind of operation", "share", "ms a step")
     for kind, share in shares.items():
         table.add_row(kind, f"{share:.1%}", f"{1000 * seconds * share:,.2f}")

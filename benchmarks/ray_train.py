@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks import measure
 from jobs.console import run_progress as screen
-from pipeline.data.datasets import Dataset, read_dataset, write_dataset
+from pipeline.data.datasets import Dataset
+from pipeline.data.stored import read_dataset, write_dataset
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment, Precision
 from pipeline.recipe.metrics import IMAGES_PER_SECOND
 from pipeline.runs.checkpoint import newest_checkpoint, newest_history
@@ -192,7 +193,7 @@ def _print_tables(
         RAY: f"Ray Train, one run x {count} threads",
         TOGETHER: f"bare, {count} runs at once x 1 thread",
     }
-    what = f"{experiment.name}, batch {experiment.global_batch_size}, {experiment.precision}, {dataset.row.name}"
+    what = f"{experiment.name}, batch {experiment.global_batch_size}, {experiment.precision}, {dataset.spec.name}"
     table = measure.table(what, "runs", "images/s in all", "min to max")
     for way, values in rates.items():
         table.add_row(names[way], *measure.spread(values, ",.0f"))

@@ -19,7 +19,8 @@ from benchmarks.ray_train import bare, total_rate
 from jobs.console import run_progress as screen
 from jobs.tracking.run_publisher import Publisher
 from jobs.tracking.store import open_store
-from pipeline.data.datasets import Dataset, read_dataset, write_dataset
+from pipeline.data.datasets import Dataset
+from pipeline.data.stored import read_dataset, write_dataset
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
@@ -91,7 +92,7 @@ def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[flo
 def _print_tables(
     experiment: Experiment, dataset: Dataset, rates: dict[str, list[float]], shares: list[float]
 ) -> None:
-    what = f"{experiment.name}, batch {experiment.global_batch_size}, {experiment.precision}, {dataset.row.name}"
+    what = f"{experiment.name}, batch {experiment.global_batch_size}, {experiment.precision}, {dataset.spec.name}"
     table = measure.table(what, "run", "images/s", "min to max")
     for way, values in rates.items():
         table.add_row(way, *measure.spread(values, ",.0f"))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.datasets import Dataset, write_dataset
-from pipeline.data.sources import digits
+from pipeline.data.catalogue.digits import digits
+from pipeline.data.datasets import Dataset
+from pipeline.data.stored import write_dataset
 from pipeline.storage import Storage
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,7 +10,9 @@ from rich import box
 from rich.table import Table
 
 from jobs.console import run_progress as screen
-from jobs.requests.options import AddressOption, JsonOption, StorageOption, writable
+from jobs.requests.options import AddressOption, JsonOption, StorageOption, completing, writable
+from pipeline.data.catalogue.imagenet import IMAGENET
+from pipeline.data.catalogue.table import DATASETS
 from pipeline.storage import Storage
 
 app = typer.Typer(no_args_is_help=True, help="Prepare, list and verify datasets.")
@@ -22,7 +24,8 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
 
     Example: `resnet-repro data list --storage results/demo`
     """
-    from pipeline.data.datasets import DATASETS, stored_manifests
+    # Imported within commands here and below: `--help` and completion need not wait for them.
+    from pipeline.data.stored import stored_manifests
 
     table = Table(
         title=f"Datasets (prepared in {storage})",
@@ -34,24 +37,29 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
         table.add_column(name, no_wrap=True)
     prepared = stored_manifests(Storage(storage))
     if as_json:
-        known = [{"name": row.name, "arrives": row.arrives} for row in DATASETS.values()]
+        known = [{"name": row.name, "arrives": row.spec.arrives} for row in DATASETS.values()]
         print(
             json.dumps(
-                [{"prepared": True, **m} for m in prepared]
+                [{"prepared": True, **manifest} for manifest in prepared]
                 + [{"prepared": False, **row} for row in known],
                 indent=1,
             )
         )
         return
-    for m in prepared:
-        side, comparable = m["row"]["side"], "yes" if m["row"]["comparable"] else "no"
-        counts = (f"{m['train_images']:,}", f"{m['test_images']:,}")
-        size = f"{side}x{side}" if side else "any size"
-        table.add_row(m["row"]["name"], m["id"], *counts, size, comparable)
+    for manifest in prepared:
+        spec = manifest["row"]
+        table.add_row(
+            spec["name"],
+            manifest["id"],
+            f"{manifest['train_images']:,}",
+            f"{manifest['test_images']:,}",
+            f"{spec['side']}x{spec['side']}" if spec["side"] else "any size",
+            "yes" if spec["comparable"] else "no",
+        )
     screen.console.print(table)
     for row in DATASETS.values():
-        if row.name not in {m["row"]["name"] for m in prepared}:
-            print(f"not prepared: {row.name} ({row.arrives})")
+        if row.name not in {manifest["row"]["name"] for manifest in prepared}:
+            print(f"not prepared: {row.name} ({row.spec.arrives})")
 
 
 @app.command("prepare")
@@ -59,7 +67,8 @@ def data_prepare(
     name: Annotated[
         str,
         typer.Argument(
-            help="digits, cifar10, fashion-mnist, imagenet, or a name of your own with --from."
+            help=f"{', '.join(DATASETS)}, or a name of your own with --from.",
+            autocompletion=completing(lambda: DATASETS),
         ),
     ],
     path: Annotated[
@@ -72,7 +81,11 @@ def data_prepare(
     photographs: Annotated[
         bool,
         typer.Option(
-            "--photographs", help="Images of any size, kept as they are encoded; so is imagenet."
+            "--photographs",
+            help=(
+                "Images of any size, kept as they are encoded; so is "
+                f"{', '.join(row.name for row in DATASETS.values() if row.photographs)}."
+            ),
         ),
     ] = False,
     shorter_side: Annotated[
@@ -106,18 +119,16 @@ def data_prepare(
 
     * `resnet-repro data prepare imagenet --from /data/ILSVRC2012 --storage /mnt/shared/resnet`
     """
-    from pipeline.data.datasets import IMAGENET
-
     storage = writable(storage_uri)
-    if photographs or name == IMAGENET.name:
+    if photographs or (name in DATASETS and DATASETS[name].photographs):
         return _prepare_photographs(storage, name, path, shorter_side, exclude, address)
-    from pipeline.data.lookup import prepare
+    from pipeline.data.preparation import prepare
 
     with screen.progress(f"preparing {name}") as report:
-        m = prepare(storage, name, path, download, report)
+        manifest = prepare(storage, name, path, download, report)
     print(
-        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training and {m['test_images']:,} "
-        f"test images in {storage.uri}"
+        f"{manifest['row']['name']} {manifest['id']}: {manifest['train_images']:,} training and "
+        f"{manifest['test_images']:,} test images in {storage.uri}"
     )
 
 
@@ -131,38 +142,40 @@ def _prepare_photographs(
 ) -> None:
     from jobs.execution.cluster import connected
     from jobs.execution.ingest import ingest
-    from pipeline.data.datasets import IMAGENET
-    from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading
+    from pipeline.data.photo_ingest import Reading
     from pipeline.errors import InputError
 
     if path is None:
         raise InputError(f"{name} comes from files of yours: name their folder with --from")
+    # The name becomes part of folders' names (`dataset_key`).
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(
             f"{name}: a dataset's name is of letters, digits, dots, underscores and dashes"
         )
     if 0 < shorter_side < 224 or shorter_side < 0:
         raise InputError(
-            f"--shorter-side {shorter_side}: wanted is 0, or at least the 224 pixels that networks "
-            "look at"
+            f"--shorter-side {shorter_side}: expected is 0, or at least the 224 pixels that "
+            "networks look at"
         )
+    reading = Reading(shorter_side, tuple(exclude))
     with connected(address), screen.progress(f"reading {name}, parts") as report:
-        m = ingest(storage, name, path.resolve(), Reading(shorter_side, tuple(exclude)), report)
-    seen = m["classes_seen"]
+        manifest = ingest(storage, name, path.resolve(), reading, report)
+    seen = manifest["classes_seen"]
     print(
-        f"{m['row']['name']} {m['id']}: {m['train_images']:,} training photographs of "
-        f"{seen['train']:,} classes and "
-        f"{m['test_images']:,} for testing of {seen['test']:,}, in {storage.uri}"
+        f"{manifest['row']['name']} {manifest['id']}: {manifest['train_images']:,} training "
+        f"photographs of {seen['train']:,} classes and {manifest['test_images']:,} for testing of "
+        f"{seen['test']:,}, in {storage.uri}"
     )
-    for note in [*m["notes"][:5], *(f"left out: {left}" for left in m["left_out"][:5])]:
+    # A few are enough to see what is wrong; the manifest has them all.
+    for note in [*manifest["notes"][:5], *(f"left out: {n}" for n in manifest["left_out"][:5])]:
         print(f"note: {note}")
-    counts = {split: m[f"{split}_images"] for split in OFFICIAL_COUNTS}
-    if name == IMAGENET.name and counts != OFFICIAL_COUNTS:
+    found = (manifest["train_images"], manifest["test_images"])
+    if name == IMAGENET.name and found != (IMAGENET.train_images, IMAGENET.test_images):
         print(
-            f"note: ILSVRC-2012 has {OFFICIAL_COUNTS['train']:,} training and "
-            f"{OFFICIAL_COUNTS['test']:,} validation images"
+            f"note: ILSVRC-2012 has {IMAGENET.train_images:,} training and "
+            f"{IMAGENET.test_images:,} validation images"
         )
-    if not m["row"]["comparable"]:
+    if not manifest["row"]["comparable"]:
         print(
             "note: these are not the official ILSVRC-2012 archives; results on them are not "
             "comparable with the paper's"
@@ -184,13 +197,13 @@ def data_verify(
 
     Example: `resnet-repro data verify my-parquet-copy --against cifar-10-binary.tar.gz`
     """
-    from pipeline.data.datasets import verify_dataset
-    from pipeline.data.lookup import manifest_of, verify_against
     from pipeline.data.photo_shards import holds_photographs, verify_photos
+    from pipeline.data.preparation import verify_against
+    from pipeline.data.stored import require_stored, verify_dataset
     from pipeline.errors import InputError
 
     storage = Storage(storage_uri)
-    manifest = manifest_of(storage, name)
+    manifest = require_stored(storage, name)
     if holds_photographs(manifest):
         if against is not None:
             raise InputError(
@@ -202,7 +215,7 @@ def data_verify(
         print(f"{manifest['row']['name']} {manifest['id']}: every shard, image and label is right")
         return
     dataset = verify_dataset(storage, manifest["id"])
-    print(f"{dataset.row.name} {dataset.id}: checksum and id are right")
+    print(f"{dataset.spec.name} {dataset.id}: checksum and id are right")
     if against is not None:
-        verify_against(storage, name, against)
+        verify_against(storage, manifest, against)
         print("it is the official CIFAR-10: results on it are comparable with the paper's")

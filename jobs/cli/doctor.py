@@ -51,12 +51,12 @@ def doctor(
     """
     from jobs.doctor.examination import findings
     from jobs.execution.cluster import connected, nodes
-    from pipeline.data.lookup import manifest_of
+    from pipeline.data.stored import require_stored
 
     fewest, _ = workers_of(workers)
     storage = writable(storage_uri)
     store = tracking_of(tracking, storage)
-    dataset = manifest_of(storage, data)["id"] if data else ""
+    dataset = require_stored(storage, data)["id"] if data else ""
     with connected(address):
         execution = Execution(storage=storage.uri, tracking=store, workers=fewest, gpus=gpus)
         execution = replace(execution, use_gpu=on_gpus(nodes(), execution, device))

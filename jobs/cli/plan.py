@@ -37,8 +37,8 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import check_holdout, check_suits
-from pipeline.data.datasets import IMAGENET
-from pipeline.data.lookup import check_named
+from pipeline.data.catalogue.cifar10 import CIFAR10
+from pipeline.data.catalogue.imagenet import IMAGENET
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.checkpoint import newest_iteration
@@ -158,14 +158,12 @@ def _asked(
     their own data.
     """
     known = dataset_summary(storage, data)
-    if not known.id:
-        check_named(storage, data)
     experiments, _ = sweeps.asked_for(names, settings, iterations, known.train_images)
     amounts, elsewhere = dict[Run, Amount](), cache(lambda name: dataset_summary(storage, name))
     for experiment in experiments:
         on = known
         if mixed and (experiment.family == "imagenet") != known.photographs:
-            on = elsewhere(IMAGENET.name if experiment.family == "imagenet" else "cifar10")
+            on = elsewhere((IMAGENET if experiment.family == "imagenet" else CIFAR10).name)
         check_suits(experiment, on.name, on.photographs)
         check_holdout(experiment, on.train_images)
         for seed in range(seeds):

@@ -13,8 +13,8 @@ from typing import Any
 
 from jobs.execution.worker import cache_folder
 from jobs.tracking.server_check import tracking_trouble
-from pipeline.data.datasets import images_path, intact, read_manifest
 from pipeline.data.photo_shards import fits, holds_photographs
+from pipeline.data.stored import images_path, intact, read_manifest
 from pipeline.errors import InputError, first_line
 from pipeline.runs.provenance import hardware, source_digest, versions
 from pipeline.storage import Storage

@@ -85,7 +85,7 @@ def score(work: ScoringTask, dataset: Any, ranks: Any, decoders: int) -> dict[st
     from pipeline.training.step.networks import build_network
     from pipeline.training.step.weights import load_weights
 
-    classes, networks = dataset.row.classes, []
+    classes, networks = dataset.spec.classes, []
     for model in work.models:
         network = build_network(model.experiment, seed=0, classes=classes)
         load_weights(network, model.experiment, classes, model.weights, model.name)

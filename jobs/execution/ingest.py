@@ -1,22 +1,23 @@
-"""Photographs into storage, as Ray tasks over the cluster: a task a part, and one for each official
-archive's checksum.
+"""Photographs into storage by Ray tasks: one for each part, and for each archive's checksum.
+
+What a part is and what becomes of it is `pipeline.data.photo_parts` and `photo_ingest`.
 """
 
 import os
 import shutil
-from hashlib import md5
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from pipeline.data.datasets import stored_manifests
-from pipeline.data.lookup import mark
+from pipeline.data.download import md5_of
 from pipeline.data.photo_ingest import Reading, finish, ingest_part, read_record
 from pipeline.data.photo_parts import Part
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.data.photo_sources import Listing, list_source
-from pipeline.data.sources import Progress
+from pipeline.data.preparation import file_mark
+from pipeline.data.progress import Progress
+from pipeline.data.stored import stored_manifests
 from pipeline.errors import InputError, first_line
 from pipeline.storage import Storage
 
@@ -24,17 +25,16 @@ from pipeline.storage import Storage
 def ingest(
     storage: Storage, name: str, path: Path, reading: Reading, progress: Progress
 ) -> dict[str, Any]:
-    """Put the photographs of a source into storage and return the dataset's manifest; needs a Ray
-    cluster.
+    """Put the photographs of a source into storage and return the dataset's manifest.
 
-    Given again after an interruption it goes on; for a source that was read before, it returns what
-    came of it.
+    Needs a Ray cluster. Given again after an interruption it goes on; for a source that was read
+    before, it returns what came of it.
 
     Raises:
         InputError: the source is not whole, an image cannot be decoded, or there is no room.
     """
     listing = list_source(path)
-    known = mark(path)
+    known = file_mark(path)
     source = {
         "kind": listing.layout,
         "path": str(path),
@@ -42,6 +42,7 @@ def ingest(
         "longest_short_side": reading.longest_short_side,
         "excluded": list(reading.excluded),
     }
+    # The same source, read in the same way, is not read again unless a shard of it is gone.
     for manifest in stored_manifests(storage):
         whole = holds_photographs(manifest) and all(
             storage.file_size(shard["path"]) == shard["size"] for shard in manifest["shards"]
@@ -66,6 +67,7 @@ def _carry_out(
     progress: Progress,
 ) -> bool:
     """Read the missing parts; whether the source is the official archives."""
+    # Checksums are begun first, as each takes longer than a part; parts are read meanwhile.
     sums = [_md5.remote(archive) for archive in listing.archives]
     waiting = [
         _ingest.remote(storage.uri, key, number, listing.parts[number], listing.classes, reading)
@@ -74,6 +76,7 @@ def _carry_out(
     total, done = len(listing.parts), len(listing.parts) - len(missing)
     progress(done, total)
     try:
+        # Whichever part ends next: the first that is refused ends the command, not the last.
         while waiting:
             (ended,), waiting = ray.wait(waiting)
             refused = ray.get(ended)
@@ -83,33 +86,36 @@ def _carry_out(
             progress(done, total)
         return bool(sums) and ray.get(sums) == _official_sums()
     finally:
+        # What is still running would write into storage after the command has ended.
         for task in waiting:
             ray.cancel(task, force=True)
 
 
 @ray.remote(max_retries=3)
 def _ingest(storage: str, key: str, number: int, part: Part, classes: int, reading: Reading) -> str:
-    """One part; what is wrong with it, if anything is: trying again would not help."""
+    """Read one part, and return what is wrong with it, if anything is."""
+    # Returned and not raised: Ray would wrap it into an error of its own, with a traceback. What
+    # `max_retries` is for is the death of a worker or a node.
     try:
         ingest_part(Storage(storage), key, number, part, classes, reading)
     except InputError as error:
         return str(error)
     except OSError as error:
-        return f"{storage}: cannot be written from {os.uname().nodename} ({first_line(error)}); give the same command again"
+        node = os.uname().nodename
+        return (
+            f"{storage}: cannot be written from {node} ({first_line(error)}); give the same "
+            "command again"
+        )
     return ""
 
 
 @ray.remote(max_retries=3)
 def _md5(path: str) -> str:
     """An archive's checksum; empty where it cannot be read, which makes it no official one."""
-    digest = md5(usedforsecurity=False)
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 24):
-                digest.update(block)
-    except OSError:
+        return md5_of(Path(path))
+    except InputError:
         return ""
-    return digest.hexdigest()
 
 
 def _official_sums() -> list[str]:
@@ -123,15 +129,15 @@ def _check_room(storage: Storage, path: Path, share: float) -> None:
     """Refuse a local storage that cannot hold the source's images.
 
     Raises:
-        InputError: says how much is wanted and how much there is.
+        InputError: says how much is needed and how much there is.
     """
     if storage.local is None:
         return
-    wanted = share * sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    # Encoded images take as much room in shards as in their source.
+    needed = share * sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     free = shutil.disk_usage(storage.local).free
-    if wanted > free:
+    if needed > free:
         raise InputError(
-            f"--storage {storage.uri}: {wanted / 1e9:.1f} GB are wanted and {free / 1e9:.1f} GB "
-            "are free; make room, "
-            "or name another place"
+            f"--storage {storage.uri}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB "
+            "are free; make room, or name another storage"
         )

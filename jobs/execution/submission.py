@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from jobs.execution.cluster import TOKEN_REMEDY, wants_token
-from pipeline.data.datasets import DATASETS
+from pipeline.data.catalogue.table import DATASETS
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.runs.provenance import COMMIT_FILE, source_commit
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from analysis.paper.ledger import LEDGER, LEDGER_SWITCHES, Switch
 from jobs.grids.grids import rows_asked_for
+from pipeline.data.catalogue.cifar10 import CIFAR10
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.overrides import experiment_named, holds_several, parse_setting
 
-CIFAR_TRAINING_IMAGES = 50_000
+CIFAR_TRAINING_IMAGES = CIFAR10.train_images
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 from uuid import uuid4
 
 from jobs.planning.workload import iteration_flops
-from pipeline.data.datasets import write_dataset
-from pipeline.data.sources import digits
+from pipeline.data.catalogue.digits import digits
+from pipeline.data.stored import write_dataset
 from pipeline.errors import InputError, last_line
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.runs.execution import Execution

@@ -12,13 +12,14 @@ from rich.table import Table
 
 from jobs.console import run_progress as screen
 from jobs.execution.launch import check_workers
-from jobs.grids.sweeps import CIFAR_TRAINING_IMAGES
 from jobs.requests.options import tracking_of, workers_of
 from jobs.requests.requested_runs import check_suits
-from pipeline.data.datasets import CIFAR10, DATASETS, IMAGENET, dataset_key
-from pipeline.data.lookup import stored_named
+from pipeline.data.catalogue.cifar10 import CIFAR10
+from pipeline.data.catalogue.table import DATASETS
+from pipeline.data.datasets import dataset_key
 from pipeline.data.photo_shards import holds_photographs
-from pipeline.data.sources import digits
+from pipeline.data.preparation import check_dataset_name
+from pipeline.data.stored import find_stored
 from pipeline.errors import redacted
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.overrides import value_text
@@ -114,10 +115,10 @@ def _value(experiment: Experiment, field: str) -> str:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What is known of a dataset before it is needed: its `id` is empty, and sizes are the usual
-    ones, until it is prepared.
+    """What is known of a dataset before it is needed.
 
-    `photographs` is None for files that were not read yet.
+    Until it is prepared its `id` is empty, and the sizes are the catalogue's. `photographs` is None
+    for files that were not read yet.
     """
 
     name: str
@@ -134,42 +135,39 @@ class DatasetSummary:
         """In a line."""
         if not self.id:
             return f"{self.name}, to be prepared (its id is part of the folders' names)"
-        return f"{self.name} {self.id}: {self.train_images:,} training and {self.test_images:,} test images"
-
-
-SIZES = {"fashion-mnist": (60_000, 10_000), "imagenet": (1_281_167, 50_000)}
-"""Training and test images of datasets that are not prepared yet, where they are not as many as
-CIFAR-10's.
-"""
+        counts = f"{self.train_images:,} training and {self.test_images:,} test images"
+        return f"{self.name} {self.id}: {counts}"
 
 
 def dataset_summary(storage: Storage, data: str) -> DatasetSummary:
-    """What a command finds out of a dataset without reading or preparing it."""
-    if found := stored_named(storage, data):
-        name, counts = found["row"]["name"], (int(found["train_images"]), int(found["test_images"]))
+    """What a command finds out of a dataset without reading or preparing it.
+
+    Raises:
+        InputError: it names neither a dataset nor a path, or more than one prepared dataset.
+    """
+    if stored := find_stored(storage, data):
         return DatasetSummary(
-            name,
-            found["id"],
-            dataset_key(name, found["id"]),
-            holds_photographs(found),
-            *counts,
-            int(found["row"]["side"]),
+            stored["row"]["name"],
+            stored["id"],
+            dataset_key(stored["row"]["name"], stored["id"]),
+            holds_photographs(stored),
+            int(stored["train_images"]),
+            int(stored["test_images"]),
+            int(stored["row"]["side"]),
         )
-    if data == "digits":
-        embedded = digits()
-        return DatasetSummary(
-            data,
-            embedded.id,
-            embedded.key,
-            False,
-            len(embedded.train),
-            len(embedded.test),
-            embedded.row.side,
-        )
-    kind = data == IMAGENET.name if data in DATASETS else None
-    side = DATASETS.get(data, CIFAR10).side
+    check_dataset_name(storage, data)
+    known = DATASETS.get(data)
+    # Nobody has looked into files at a path: CIFAR-10's sizes are the usual ones.
+    sizes = known or CIFAR10
+    dataset = known.embedded() if known and known.embedded else None
     return DatasetSummary(
-        data, "", data, kind, *SIZES.get(data, (CIFAR_TRAINING_IMAGES, 10_000)), side
+        data,
+        dataset.id if dataset else "",
+        dataset.key if dataset else data,
+        known.photographs if known else None,
+        sizes.train_images,
+        sizes.test_images,
+        sizes.spec.side,
     )
 
 

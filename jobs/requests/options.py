@@ -9,7 +9,7 @@ import typer
 from analysis.paper.ledger import LEDGER
 from jobs.console import run_progress as screen
 from jobs.grids.grids import grids
-from pipeline.data.datasets import DATASETS
+from pipeline.data.catalogue.table import DATASETS
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.overrides import settable
@@ -206,7 +206,7 @@ def check_tracking(tracking: str, storage: Storage) -> None:
 
 def manifest_named(storage: Storage, data: str) -> dict[str, Any]:
     """The manifest of the dataset that `data` names, prepared if need be, with progress shown."""
-    from pipeline.data.lookup import find_dataset
+    from pipeline.data.preparation import resolve_dataset
 
     with screen.progress("preparing data") as progress:
-        return find_dataset(storage, data, progress)
+        return resolve_dataset(storage, data, progress)

@@ -22,7 +22,7 @@ from analysis.measured.tags import ALONE, ASKED, COMPLETE
 from analysis.stats import summarise
 from jobs.tracking.registry import register
 from jobs.tracking.store import end_parent, experiment_id, only_run, open_store
-from pipeline.data.datasets import read_manifest
+from pipeline.data.stored import read_manifest
 from pipeline.errors import first_line
 from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR

@@ -1,12 +1,12 @@
 """Fetching official files: whole, with the right md5, or not at all."""
 
-from hashlib import md5
+from hashlib import file_digest, md5
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from pipeline.data.sources import Progress, silent
+from pipeline.data.progress import Progress, silent
 from pipeline.errors import InputError
 
 
@@ -18,6 +18,7 @@ def download(url: str, checksum: str, target: Path, progress: Progress = silent)
     """
     if target.exists() and md5_of(target) == checksum:
         return target
+    # Under another name until its checksum is right: what bears the file's name is then whole.
     partial = target.with_name(f"{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,8 @@ def md5_of(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
-        return md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        # Block by block: ImageNet's archive is larger than a machine's memory.
+        with open(path, "rb") as file:
+            return file_digest(file, lambda: md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error

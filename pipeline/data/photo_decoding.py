@@ -1,9 +1,8 @@
-"""Photographs from encoded bytes to the squares that a network looks at (Sec. 3.4), with Pillow;
-torch-free.
+"""Photographs from encoded bytes to the squares that a network looks at (Sec. 3.4), with Pillow.
 
 Resizing is Pillow's bilinear filter, which widens with the reduction (no aliasing). Only what a
 crop needs is resized: its box is handed to the resize, which gives what a resize of the whole
-photograph and a crop give, to two grey levels.
+photograph and a crop give, to two grey levels. Torch-free.
 """
 
 from dataclasses import dataclass
@@ -46,6 +45,8 @@ def decode(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Ima
     try:
         image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
         if at_least is not None and image.format == "JPEG" and image.mode == "RGB":
+            # The decoder then skips high frequencies: faster, and not the same pixels, which is why
+            # `decoding` is a field of the experiment.
             image.draft("RGB", at_least)
         image.load()
     except UnidentifiedImageError:
@@ -69,6 +70,7 @@ class Window:
 
     def of(self, image: Image.Image) -> Pixels:
         """Its pixels [side, side, 3]."""
+        # The box may lie between pixels, and is not rounded: that would shift the picture.
         across, down = image.width / self.width, image.height / self.height
         box = (
             self.x * across,
@@ -80,9 +82,11 @@ class Window:
 
 
 def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height whose shorter side is `shorter`, in the proportion of `size`; the longer one
-    rounded, halves up.
+    """Width and height in the proportion of `size` whose shorter side is `shorter`.
+
+    The longer one is rounded, halves up.
     """
+    # In integers, so that no rounding of floating point decides where a crop lies.
     width, height = size
     if width <= height:
         return shorter, max(shorter, (2 * height * shorter + width) // (2 * width))
@@ -99,8 +103,9 @@ def ten_windows(size: tuple[int, int], shorter: int, side: int) -> list[Window]:
     """The four corners and the centre; the other five of ten crops are their mirror images."""
     width, height = resized(size, shorter)
     right, bottom = width - side, height - side
-    places = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
-    return [Window(width, height, x, y, side) for x, y in places]
+    corners = [(0, 0), (right, 0), (0, bottom), (right, bottom)]
+    middle = (right // 2, bottom // 2)
+    return [Window(width, height, x, y, side) for x, y in (*corners, middle)]
 
 
 def whole(image: Image.Image, shorter: int) -> Pixels:
@@ -109,11 +114,13 @@ def whole(image: Image.Image, shorter: int) -> Pixels:
 
 
 def training_view(content: bytes, words: NDArray[np.uint64], experiment: Experiment) -> Pixels:
-    """What training sees of a photograph [crop, crop, 3]: scale, place and mirror image by its four
-    random words.
+    """What training sees of a photograph [crop, crop, 3], by its four random words.
+
+    They draw the scale, the two coordinates of the crop, and whether it is mirrored.
     """
     drawn = bounded(words, 1 << 32)
     low, high = experiment.scale
+    # A word for each draw, whether it is used or not: a row without scales draws the same crops.
     shorter = low + _pick(drawn[0], high - low + 1)
     image = decode(content, None if experiment.decoding == "exact" else (shorter, shorter))
     if experiment.augmentation == "none":
@@ -133,21 +140,21 @@ def _pick(word: int, bound: int) -> int:
 
 
 def colour_shift(words: NDArray[np.uint64], deviation: float) -> NDArray[np.float32]:
-    """What the colour augmentation adds to every pixel [n, 3], on a scale where white is 1, by
-    samples' words [n, 4].
+    """What the colour augmentation adds to each sample's pixels [n, 3], by its words [n, 4].
 
     Three normal draws along the principal components of RGB, each times its eigenvalue ("[21]":
-    AlexNet).
+    AlexNet), on a scale where white is 1.
     """
-    from scipy.special import ndtri  # slow to import, and CIFAR rows do not need it
+    # Slow to import, and CIFAR's rows do not need it.
+    from scipy.special import ndtri
 
+    # The inverse of the normal distribution and not a normal generator: one word gives one draw,
+    # whatever was drawn before. Half a step keeps out 0 and 1, whose inverses are infinite.
     uniform = ((words[:, :3] >> np.uint64(11)).astype(np.float64) + 0.5) / (1 << 53)
     draws = deviation * ndtri(uniform)
     return ((draws * EIGENVALUES) @ EIGENVECTORS.T).astype(np.float32)
 
 
 def for_the_mean(image: Image.Image) -> Pixels:
-    """The part of a training photograph that the mean image is made of [224, 224, 3]: its centre at
-    shorter side 256.
-    """
+    """The centre of a training photograph at shorter side 256 [224, 224, 3], for the mean image."""
     return centre(image.size, 256, MEAN_SIDE).of(image)

@@ -1,5 +1,4 @@
-"""Photographs from a source into storage: each part is read, checked and written by itself, then
-all become one dataset.
+"""Photographs into storage: each part is read, checked and written; then all become one dataset.
 
 A part's record is written after its shard, so what was interrupted goes on with the parts that have
 none. The same photographs give the same dataset, mean image and id, whatever the layout and however
@@ -7,7 +6,7 @@ many tasks read it. Torch-free.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from io import BytesIO
 from json import dumps, loads
@@ -21,14 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from pipeline.data.datasets import (
-    FOLDER,
-    FORMAT,
-    IMAGENET,
-    DatasetRow,
-    read_manifest,
-    stored_manifests,
-)
+from pipeline.data.catalogue.imagenet import IMAGENET
+from pipeline.data.datasets import FORMAT
 from pipeline.data.photo_decoding import (
     FILTER,
     MEAN_SIDE,
@@ -52,27 +45,29 @@ from pipeline.data.photo_shards import (
     shard_file,
 )
 from pipeline.data.photo_sources import Listing
+from pipeline.data.stored import FOLDER, read_manifest, stored_manifests
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 
 QUALITY = 95
 """Of the JPEG in which a photograph is stored that was scaled down, with full chroma."""
 
-OFFICIAL_COUNTS = {"train": 1_281_167, "test": 50_000}
+OFFICIAL_COUNTS = {"train": IMAGENET.train_images, "test": IMAGENET.test_images}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a source is read: `longest_short_side` scales larger photographs down to it (0: all stay
-    as they are).
-    """
+    """How a source is read."""
 
     longest_short_side: int = 0
+    """Photographs whose shorter side is larger are scaled down to it; 0: all stay as they are."""
     excluded: tuple[str, ...] = ()
     """Ends of names of images that are left out."""
 
     def key(self, listing: Listing, mark: str) -> str:
-        """What this reading of this source is filed under; `mark` changes when a file of it does."""
+        """What this reading of this source is filed under; `mark` changes when a file does."""
+        # `excluded` stays out: another --exclude then reads again only the parts that it concerns
+        # (`read_record`).
         return blake2b(
             repr((listing, mark, self.longest_short_side)).encode(), digest_size=12
         ).hexdigest()
@@ -99,6 +94,8 @@ def ingest_part(
     names: list[str] = []
     left_out: list[str] = []
     notes: list[str] = []
+    # Integer sums: they are the same in whatever order parts are added up, as a mean of floating
+    # point values would not be.
     sums, squares = np.zeros((MEAN_SIDE, MEAN_SIDE, 3), dtype=np.int64), np.zeros(3, dtype=np.int64)
     for name, label, content in part.read():
         names.append(name)
@@ -114,15 +111,19 @@ def ingest_part(
             notes.append(f"{name} is a PNG")
         if reading.longest_short_side and min(image.size) > reading.longest_short_side:
             content, image = _scaled_down(image, reading.longest_short_side)
+        # The encoded bytes are kept and the decoded pixels identified: an image that is repacked
+        # into another file without loss is still the same.
         images.append(content)
         digests.append(pixel_digest(np.asarray(image)))
         labels.append(label)
+        # The mean image knows nothing of the images that the network is tested on.
         if part.split == "train":
             view = for_the_mean(image).astype(np.int64)
             sums += view
             squares += (view**2).sum((0, 1))
     shard, offsets, sizes = shard_file(images)
     named = shard_entry(shard, part.split, len(images))
+    # Shard first, record last: a part without a record is read again, one with a record never.
     storage.write(named["path"], shard)
     arrays: dict[str, Any] = {
         "digests": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
@@ -149,13 +150,14 @@ def _decoded(name: str, label: int, content: bytes, classes: int) -> Image.Image
         return decode(content)
     except UndecodableError as error:
         raise InputError(
-            f"{name}: not an image that can be decoded ({error}); mend it, or leave it out with "
-            "--exclude"
+            f"{name}: not an image that can be decoded ({error}); repair it, or leave it out "
+            "with --exclude"
         ) from error
 
 
 def _scaled_down(image: Image.Image, shorter: int) -> tuple[bytes, Image.Image]:
-    """A photograph scaled down and encoded anew, and what is decoded of that."""
+    """A photograph scaled down and encoded again, and what is decoded of that."""
+    # Decoded from what is stored: the digest must be of the pixels that a run will see.
     sink = BytesIO()
     image.resize(resized(image.size, shorter), FILTER).save(
         sink, "JPEG", quality=QUALITY, subsampling=0
@@ -176,13 +178,16 @@ class Record:
 
 
 def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Record | None:
-    """A part's record; None where the part was not finished, its shard is gone, or other images
-    were left out of it.
+    """A part's record, or None where the part must be read (again).
+
+    That is so where it was not finished, its shard is gone, or other images were left out of it.
     """
     content = storage.read_if_there(record_path(key, number))
     if content is None:
         return None
     try:
+        # safetensors gives its metadata only of files on disk, so the header is read here: eight
+        # bytes with its length, then JSON.
         size = int.from_bytes(content[:8], "little")
         record = Record(
             loads(loads(content[8 : 8 + size])["__metadata__"]["about"]), load_arrays(content)
@@ -204,79 +209,70 @@ def finish(
     source: dict[str, Any],
     official: bool,
 ) -> dict[str, Any]:
-    """Make one dataset of all parts' records: index, mean image and, last, the manifest, which is
-    returned.
+    """Make one dataset of all parts' records and return its manifest, which is written last.
 
     Raises:
         InputError: a split without images, or an excluded name that no image has.
     """
-    done, mean = _records(storage, key, listing, reading)
-    left_out = [name for record in done for name in record.about["left_out"]]
+    records, mean = _records(storage, key, listing, reading)
+    left_out = [name for record in records for name in record.about["left_out"]]
     _check_excluded(reading.excluded, left_out)
-    tables, counts, digests, labels = [], {}, {}, {}
-    for split in SPLITS:
-        of_split = [
-            (number, record) for number, record in enumerate(done) if record.about["split"] == split
-        ]
-        table = _index(of_split)
-        counts[split] = table.num_rows
-        if not table.num_rows:
+    tables = {split: _index(records, split) for split in SPLITS}
+    counts = {split: table.num_rows for split, table in tables.items()}
+    for split, count in counts.items():
+        if not count:
             raise InputError(f"{name}: the {split} split has no images")
-        digests[split] = np.frombuffer(
-            b"".join(table.column("digest").to_pylist()), dtype=f"S{DIGEST_BYTES}"
-        )
-        labels[split] = table.column("label").to_numpy()
-        tables.append(table)
-    dataset_id = photos_id(counts, digests, labels)
-    old = read_manifest(storage, dataset_id)
+    labels = {split: table.column("label").to_numpy() for split, table in tables.items()}
+    dataset_id = photos_id(counts, {s: _digests(table) for s, table in tables.items()}, labels)
+    # The official archives alone are not enough: scaled down or with an image less, they are
+    # another dataset than the paper's.
     comparable = (
         official and counts == OFFICIAL_COUNTS and not reading.longest_short_side and not left_out
     )
+    old = read_manifest(storage, dataset_id)
     if old is not None:
+        # The same photographs came from another source before: its shards and index stay.
         comparable = comparable or old["row"]["comparable"]
         sources = old["sources"] + [source] * (source not in old["sources"])
         manifest = old | {"sources": sources, "row": old["row"] | {"comparable": comparable}}
     else:
-        files = {
-            "index": arrow_file(INDEX, [batch for table in tables for batch in table.to_batches()]),
-            "mean": save_arrays(mean),
-        }
-        row = DatasetRow(
-            name=name,
-            side=0,
-            classes=listing.classes,
-            pad=0,
-            flip=True,
-            comparable=comparable,
-            arrives=IMAGENET.arrives,
-        )
+        spec = replace(IMAGENET.spec, name=name, classes=listing.classes, comparable=comparable)
+        batches = [batch for table in tables.values() for batch in table.to_batches()]
         manifest = {
             "format": FORMAT,
             "kind": KIND,
             "id": dataset_id,
-            "row": asdict(row),
+            "row": asdict(spec),
             **{f"{split}_images": counts[split] for split in SPLITS},
             "classes_seen": {split: len(np.unique(labels[split])) for split in SPLITS},
             "longest_short_side": reading.longest_short_side,
             "left_out": left_out,
-            "notes": [note for record in done for note in record.about["notes"]],
-            "shards": [record.about["shard"] for record in done],
+            "notes": [note for record in records for note in record.about["notes"]],
+            "shards": [record.about["shard"] for record in records],
             "sources": [source],
         }
+        files = {"index": arrow_file(INDEX, batches), "mean": save_arrays(mean)}
         for what, content in files.items():
             path = f"{FOLDER}/{dataset_id}/{what}"
             storage.write(path, content)
             manifest[what] = entry(path, content)
+    # Last: a dataset is in storage only once everything that its manifest names is.
     storage.write(f"{FOLDER}/{dataset_id}/manifest.json", dumps(manifest, indent=1).encode())
+    _delete_unnamed(storage, records)
+    return manifest
+
+
+def _delete_unnamed(storage: Storage, records: list[Record]) -> None:
+    """Delete the shards just written that no manifest names.
+
+    The same photographs may have been there already, in another layout's order.
+    """
     named = {
         shard["path"] for known in stored_manifests(storage) for shard in known.get("shards", ())
     }
-    for (
-        record
-    ) in done:  # the same photographs may have been there already, in another layout's order
+    for record in records:
         if record.about["shard"]["path"] not in named:
             storage.delete(record.about["shard"]["path"])
-    return manifest
 
 
 def _records(
@@ -292,20 +288,30 @@ def _records(
                 f"part {number} of {len(listing.parts)} was read and is not in {storage.uri}: "
                 "every node must write there"
             )
-        sums += record.arrays.pop("sums")  # a megabyte each
+        # Popped, as all records are kept until the index is made, and each sum is a megabyte.
+        sums += record.arrays.pop("sums")
         squares += record.arrays.pop("squares")
         done.append(record)
     return done, {"sums": sums, "squares": squares}
 
 
 def _check_excluded(excluded: Collection[str], left_out: list[str]) -> None:
+    # A name with a typing error would otherwise leave nothing out and say nothing.
     for end in excluded:
         if not any(name.endswith(end) for name in left_out):
             raise InputError(f"--exclude {end}: no image that was read now has a name that ends so")
 
 
-def _index(of_split: list[tuple[int, Record]]) -> pa.Table:
+def _digests(table: pa.Table) -> NDArray[Any]:
+    return np.frombuffer(b"".join(table.column("digest").to_pylist()), dtype=f"S{DIGEST_BYTES}")
+
+
+def _index(records: list[Record], split: str) -> pa.Table:
     """The index of a split: a line per image in the order of digest and label."""
+    # A shard's number is its place in the manifest, so it counts the records of both splits.
+    of_split = [
+        (number, record) for number, record in enumerate(records) if record.about["split"] == split
+    ]
     if not of_split:
         return INDEX.empty_table()
     joined = {
@@ -315,6 +321,8 @@ def _index(of_split: list[tuple[int, Record]]) -> pa.Table:
     digests, labels = joined["digests"], joined["labels"]
     counts = [len(record.arrays["labels"]) for _, record in of_split]
     shards = np.repeat(np.array([number for number, _ in of_split], dtype=np.uint16), counts)
+    # Of its keys, lexsort takes the last as the first: the digests' bytes from left to right, and
+    # the label where all of them are equal.
     order = np.lexsort((labels, *digests.T[::-1]))
     sorted_digests = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(DIGEST_BYTES),

@@ -1,7 +1,7 @@
-"""The parts of a source of photographs: each is small enough for one task, and reads its images
-itself (torch-free).
+"""The parts of a source of photographs, each small enough for one task, which reads its images.
 
-Tar files are read where they lie, never extracted.
+Parts travel to Ray tasks, so they hold paths and numbers, never images. Tar files are read where
+they lie, never extracted: 150 GB are not written twice. Torch-free.
 """
 
 import os
@@ -16,6 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, first_line
+
+# The names and fields of the classes here are part of what a half-done ingest is filed under
+# (`Reading.key` hashes their repr): renaming one restarts it.
 
 BLOCK = 512
 """Bytes that everything in a tar file is a multiple of; one of zeros ends it."""
@@ -47,6 +50,7 @@ class ParquetPart:
         number = self.rows_before
         try:
             parquet = pq.ParquetFile(self.file)
+            # A few megabytes at a time: a row group may be larger than a task's share of memory.
             for batch in parquet.iter_batches(
                 256, row_groups=range(self.first, self.last), columns=["image", "label"]
             ):
@@ -90,9 +94,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class TarPart:
-    """Files that lie in a tar file one by one; or, `nested`, tar files in it with the images of one
-    class each.
-    """
+    """Files that lie in a tar file; if `nested`, they are tar files of one class's images each."""
 
     split: Split
     tar: str
@@ -100,9 +102,7 @@ class TarPart:
     nested: bool = False
 
     def read(self) -> Iterator[Found]:
-        """Raises InputError: the tar file cannot be read here, is cut off or holds names that lead
-        out of it.
-        """
+        """Raises InputError: the tar file cannot be read here, is cut off or leads outside."""
         try:
             file = open(self.tar, "rb")  # noqa: SIM115  (closed below)
         except OSError as error:
@@ -116,6 +116,7 @@ class TarPart:
                 if not self.nested:
                     yield Found(f"{self.tar}: {member.name}", member.label, content)
                     continue
+                # A class's tar file fits into memory: it is read in one go, and taken apart there.
                 where = f"{self.tar}: {member.name}"
                 for image in tar_members(BytesIO(content), where):
                     inside = content[image.offset : image.offset + image.size]
@@ -145,7 +146,11 @@ def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
             size = file.seek(0, 2)
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as tar:
+                # Offsets are kept, so that a part seeks to its images without a walk through the
+                # archive.
                 members = [Member(m.name, m.offset_data, m.size, -1) for m in tar if m.isfile()]
+            # After the last member a block of zeros must follow: tarfile takes a header that is cut
+            # off or damaged for the end, and would lose the rest without a word.
             end = max((m.offset + -(-m.size // BLOCK) * BLOCK for m in members), default=0)
             file.seek(end)
             ended = file.read(BLOCK) == bytes(BLOCK)
@@ -153,6 +158,7 @@ def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
         raise InputError(f"{where}: not a whole tar file ({error})") from error
     for member in members:
         name = PurePosixPath(member.name)
+        # Nothing is extracted, so such a name could do no harm; but no official archive has one.
         if name.is_absolute() or ".." in name.parts:
             raise InputError(
                 f"{where}: has a file named {member.name!r}, which leads out of it; this is no "
@@ -162,6 +168,6 @@ def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
             raise InputError(f"{where}: cut off within {member.name}")
     if not members:
         raise InputError(f"{where}: holds no files")
-    if not ended:  # what reads tar files takes a header that is cut off, or damaged, for the end
+    if not ended:
         raise InputError(f"{where}: cut off or damaged after {members[-1].name}")
     return members

@@ -1,9 +1,8 @@
-"""Photographs in storage: shards of encoded images, any of which is reached in one step by its
-sample id (torch-free).
+"""Photographs in storage: shards of encoded images, each reached in one step by its sample id.
 
 Shards are Arrow files in the order in which a source was read; the index gives each sample id its
 shard, where its bytes lie in it, its label and the digest of its pixels. Ids count in the order of
-the digests, so they do not depend on the source's layout.
+the digests, so they do not depend on the source's layout. Torch-free.
 """
 
 import os
@@ -22,7 +21,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 
-from pipeline.data.datasets import DatasetRow, dataset_key, prepared_manifest
+from pipeline.data.datasets import DatasetSpec, dataset_key
+from pipeline.data.stored import require_stored
 from pipeline.errors import InputError, first_line
 from pipeline.storage import Storage, checksum
 
@@ -32,8 +32,8 @@ DIGEST_BYTES = 16
 SCHEMA = pa.schema([pa.field("image", pa.large_binary(), nullable=False)])
 INDEX = pa.schema(
     [pa.field(name, kind, nullable=False) for name, kind in (
-        ("shard", pa.uint16()), ("offset", pa.uint32()), ("size", pa.uint32()), ("label", pa.uint16()),
-        ("digest", pa.binary(DIGEST_BYTES)),
+        ("shard", pa.uint16()), ("offset", pa.uint32()), ("size", pa.uint32()),
+        ("label", pa.uint16()), ("digest", pa.binary(DIGEST_BYTES)),
     )]
 )  # fmt: skip
 """`offset` and `size` are of an image's bytes within its shard's file."""
@@ -63,6 +63,8 @@ def shard_file(images: list[bytes]) -> tuple[bytes, NDArray[np.uint32], NDArray[
     content = arrow_file(
         SCHEMA, [pa.record_batch([pa.array(images, pa.large_binary())], schema=SCHEMA)]
     )
+    # Read back from the file itself, for where Arrow put the bytes: an image is then one `pread` at
+    # its offset, and no reader of Arrow files is needed while training.
     whole = pa.py_buffer(content)
     column = pa.ipc.open_file(whole).get_batch(0).column(0)
     ends = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(images) + 1]
@@ -71,15 +73,15 @@ def shard_file(images: list[bytes]) -> tuple[bytes, NDArray[np.uint32], NDArray[
 
 
 def shard_entry(content: bytes, split: str, rows: int) -> dict[str, Any]:
-    """How a manifest names a shard, which lies under its checksum: no other content ever takes its
-    place.
-    """
+    """How a manifest names a shard."""
+    # Under its checksum, so that no other content ever comes to lie under this name, and a copy on
+    # a node stays right for as long as its size is.
     named = entry("", content, rows=rows)
     return named | {"path": f"{PHOTOS}/{named['checksum'][:32]}.arrow", "split": split}
 
 
 def entry(path: str, content: bytes, **more: int) -> dict[str, Any]:
-    """How a manifest names a file: place, size and checksum."""
+    """How a manifest names a file: path, size and checksum."""
     return {"path": path, "size": len(content), "checksum": checksum(content), **more}
 
 
@@ -90,7 +92,7 @@ def fits(entry: dict[str, Any], content: bytes) -> bool:
 
 @dataclass(frozen=True)
 class PhotoSplit:
-    """One split of a dataset: `labels` uint16 [n], and each image's encoded bytes by its sample id."""
+    """One split: `labels` uint16 [n], and each image's encoded bytes by its sample id."""
 
     labels: NDArray[np.uint16]
     shards: NDArray[np.uint16]
@@ -103,9 +105,13 @@ class PhotoSplit:
         return len(self.labels)
 
     def encoded(self, sample: int) -> bytes:
-        """A photograph as it is stored. Reading lets other threads go on, and no file is kept open:
-        there may be thousands.
+        """A photograph as it is stored.
+
+        Raises:
+            OSError: its shard cannot be read, or is shorter than the index says.
         """
+        # Opened for each image: there may be more shards than files that a process may keep open.
+        # `pread` moves no position, so threads read side by side.
         size = int(self.sizes[sample])
         file = os.open(self.files[self.shards[sample]], os.O_RDONLY)
         try:
@@ -134,16 +140,17 @@ class Photos:
         return str(self.manifest["id"])
 
     @cached_property
-    def row(self) -> DatasetRow:
-        return DatasetRow(**self.manifest["row"])
+    def spec(self) -> DatasetSpec:
+        return DatasetSpec(**self.manifest["row"])
 
     @property
     def key(self) -> str:
-        return dataset_key(self.row.name, self.id)
+        return dataset_key(self.spec.name, self.id)
 
     def mean(self, side: int) -> NDArray[np.float32]:
-        """The mean image [side, side, 3] in pixel values: per pixel at 224, else its average over
-        places (our reading).
+        """The mean image [side, side, 3] in pixel values.
+
+        It is per pixel at side 224; elsewhere each channel's average over places (our reading).
         """
         mean = (self.mean_sums / len(self.train)).astype(np.float32)
         if mean.shape[0] == side:
@@ -171,22 +178,23 @@ def open_photos(
     say: Callable[[str], None] = print,
     splits: tuple[str, ...] = SPLITS,
 ) -> Photos:
-    """A stored dataset of photographs, its index and mean verified; shards that are not in a local
-    folder are copied into `copies` first, each once per node and by its checksum: those of the
-    `splits` that will be looked at.
+    """A stored dataset of photographs, its index and mean verified.
+
+    Where storage is no local folder, the shards of `splits` are copied into `copies` first, each
+    once per node and by its checksum.
 
     Raises:
         InputError: it is not there, is damaged, or there is no folder or no room for copies.
     """
-    manifest = prepared_manifest(storage, dataset_id)
+    manifest = require_stored(storage, dataset_id)
     folder = storage.local
     if folder is None:
         folder = stage(storage, manifest, copies, say, splits)
     here = Storage(str(folder))
     _verified(here, manifest["index"])
     files = tuple(here.path(shard["path"]) for shard in manifest["shards"])
-    # Mapped, so that all workers of a node share it: of ImageNet, fifteen megabytes are ever looked
-    # at.
+    # Mapped, so that all workers of a node share its pages. The digests, which are most of it, are
+    # never looked at while training.
     table = pa.ipc.open_file(pa.memory_map(here.path(manifest["index"]["path"]))).read_all()
     start, parts = 0, []
     for split in SPLITS:
@@ -218,11 +226,10 @@ def stage(
     say: Callable[[str], None],
     splits: tuple[str, ...],
 ) -> Path:
-    """Copy the shards of these splits into a folder of this node, each by whichever worker comes
-    first; the folder.
+    """Copy the shards of these splits into a folder of this node, which is returned.
 
-    A copy is written whole once its checksum is right, under a name that is made of it; later its
-    size is looked at.
+    Each is copied by whichever worker comes first, and written whole once its checksum is right,
+    under a name that is made of it; later only its size is looked at.
 
     Raises:
         InputError: no folder, no room, or a shard that is damaged in storage.
@@ -251,11 +258,14 @@ def stage(
         try:
             lock = copies / f"{file['path']}.lock"
             lock.parent.mkdir(parents=True, exist_ok=True)
+            # A lock a shard: the workers of a node share the work. It is the operating system's,
+            # which lets go of it when a worker is killed; a soft one would stay.
             waiting = FileLock(lock, fallback_to_soft=False)
             waiting.acquire()
         except OSError as error:
             raise InputError(f"{full} ({first_line(error)})") from error
         try:
+            # Looked at again, now that the lock is held: another worker may have brought it.
             if here.file_size(file["path"]) == file["size"]:
                 return
             content = _verified(storage, file)
@@ -275,6 +285,7 @@ def photos_id(
     counts: dict[str, int], digests: dict[str, NDArray[Any]], labels: dict[str, NDArray[Any]]
 ) -> str:
     """16 hexadecimal digits of every split's digests and labels, in the order of the digests."""
+    # Labels as little-endian 16-bit numbers and counts in the header: an id is the same everywhere.
     digest = blake2b(digest_size=8)
     for split in SPLITS:
         digest.update(dumps([KIND, split, counts[split]]).encode())
@@ -322,6 +333,7 @@ def verify_photos(
     )
     digests = table.column("digest").to_pylist()
     done = 0
+    # Shard by shard, as they lie in storage: in the order of ids, each image is of another.
     for number, shard in enumerate(manifest["shards"]):
         content = _verified(storage, shard)
 

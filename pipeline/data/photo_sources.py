@@ -1,7 +1,7 @@
-"""Where photographs come from: ILSVRC-2012's tar files, a folder per class, or the Hugging Face
-parquet layout (torch-free).
+"""The layouts in which photographs come: ILSVRC-2012's tar files, class folders, or parquet files.
 
-A source is checked and listed as parts (`pipeline.data.photo_parts`) before anything of it is read.
+A source is checked and listed as parts (`pipeline.data.photo_parts`) before anything of it is read:
+what is missing from it is said at once, not after hours of reading. Torch-free.
 """
 
 import re
@@ -30,10 +30,10 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 
 @dataclass(frozen=True)
 class Listing:
-    """What a path holds: its parts, how many classes, the layout's name, and whether labels and
-    counts are ILSVRC-2012's.
-    """
+    """What a path holds: the name of its layout, how many classes, and its parts."""
 
+    # Half-done ingests are found by the repr of this object: another class name or field, here or
+    # in a part, would start them from the beginning (`Reading.key`).
     layout: str
     classes: int
     parts: tuple[Part, ...]
@@ -49,8 +49,8 @@ def list_source(path: Path) -> Listing:
     """
     if not path.is_dir():
         raise InputError(
-            f"--from {path}: no such folder; wanted are ILSVRC-2012's tar files, train/ and val/, "
-            "or parquet"
+            f"--from {path}: no such folder; expected are ILSVRC-2012's tar files, train/ and "
+            "val/, or parquet"
         )
     if (path / TRAIN_TAR).exists() or (path / VALIDATION_TAR).exists():
         return _list_tars(path)
@@ -66,14 +66,16 @@ def list_source(path: Path) -> Listing:
 
 def _list_parquet(path: Path) -> Listing:
     parts: list[Part] = []
-    wanted: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("validation", "val")}
-    for split, names in wanted.items():
+    prefixes: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("validation", "val")}
+    for split, names in prefixes.items():
+        # A set, as `val*` finds the files of `validation*` too; sorted, as parts are numbered.
         files = sorted({file for name in names for file in path.rglob(f"{name}*.parquet")})
         if not files:
             raise InputError(f"--from {path}: holds no {names[0]}*.parquet")
         _check_all_there(files)
         for file in files:
             parts += _parquet_parts(file, split)
+    # The files do not say how many classes they have: labels up to ImageNet's 1,000 are accepted.
     return Listing("parquet", 1000, tuple(parts))
 
 
@@ -84,11 +86,12 @@ def _check_all_there(files: list[Path]) -> None:
         InputError: says how many.
     """
     for file in files:
-        if found := re.search(r"-of-(\d+)", file.stem):
-            wanted, alike = int(found[1]), [other for other in files if found[0] in other.stem]
-            if len(alike) != wanted:
+        if total := re.search(r"-of-(\d+)", file.stem):
+            alike = [other for other in files if total[0] in other.stem]
+            if len(alike) != int(total[1]):
                 raise InputError(
-                    f"{file.parent}: holds {len(alike)} of {wanted} files named like {file.name}"
+                    f"{file.parent}: holds {len(alike)} of {int(total[1])} files named like "
+                    f"{file.name}"
                 )
 
 
@@ -100,7 +103,7 @@ def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
     missing = {"image", "label"} - set(parquet.schema_arrow.names)
     if missing:
         raise InputError(
-            f"{file}: has no column {' and '.join(sorted(missing))}; wanted are image and label"
+            f"{file}: has no column {' and '.join(sorted(missing))}; expected are image and label"
         )
     types = {name: parquet.schema_arrow.field(name).type for name in ("image", "label")}
     encoded = pa.types.is_struct(types["image"]) and "bytes" in {
@@ -108,9 +111,10 @@ def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
     }
     if not encoded or not pa.types.is_integer(types["label"]):
         raise InputError(
-            f"{file}: wanted are an image with `bytes` and an integer label, not {types['image']}, "
-            f"{types['label']}"
+            f"{file}: expected are an image with `bytes` and an integer label, not "
+            f"{types['image']}, {types['label']}"
         )
+    # A part is whole row groups, as nothing less can be read of a file without reading the rest.
     sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     first, before = 0, 0
     for group in range(len(sizes)):
@@ -121,22 +125,24 @@ def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
 
 
 def _list_folders(path: Path) -> Listing:
+    # Labels are the places of sorted folder names: sorted WordNet ids are the usual order of
+    # ImageNet's classes, so a tree and the tar files give the same labels.
     classes = sorted(folder.name for folder in (path / "train").iterdir() if folder.is_dir())
     labels = {name: label for label, name in enumerate(classes)}
     parts: list[Part] = []
-    wanted: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("val", "validation")}
-    for split, names in wanted.items():
-        place = next((path / name for name in names if (path / name).is_dir()), None)
-        if place is None:
+    folders: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("val", "validation")}
+    for split, names in folders.items():
+        root = next((path / name for name in names if (path / name).is_dir()), None)
+        if root is None:
             raise InputError(f"--from {path}: holds no {names[0]}/ with a folder per class")
         files = []
-        absent = sorted(name for name in labels if not (place / name).is_dir())
+        absent = sorted(name for name in labels if not (root / name).is_dir())
         if absent:
             raise InputError(
-                f"{place}: has no folder {absent[0]}; wanted is one per class, as in "
+                f"{root}: has no folder {absent[0]}; expected is one per class, as in "
                 f"{path / 'train'}"
             )
-        for folder in sorted(place.iterdir()):
+        for folder in sorted(root.iterdir()):
             if not folder.is_dir():
                 continue
             if folder.name not in labels:
@@ -156,17 +162,17 @@ def _list_folders(path: Path) -> Listing:
 
 def _list_tars(path: Path) -> Listing:
     paths = [path / name for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT)]
-    for wanted in paths:
-        if not wanted.exists():
+    for archive in paths:
+        if not archive.exists():
             raise InputError(
-                f"--from {path}: holds no {wanted.name}; ILSVRC-2012 is all three of its archives"
+                f"--from {path}: holds no {archive.name}; ILSVRC-2012 is all three of its archives"
             )
     train, validation, devkit = paths
     wnids, truth = read_devkit(devkit)
     labels = {wnid: label for label, wnid in enumerate(sorted(wnids.values()))}
+    # The training archive holds a tar file per class, named after it.
     inner = tar_members(train)
-    found = {PurePosixPath(member.name).stem for member in inner}
-    for wnid in sorted(labels.keys() ^ found):
+    for wnid in sorted(labels.keys() ^ {PurePosixPath(member.name).stem for member in inner}):
         what = f"class {wnid} is missing" if wnid in labels else f"{wnid} is no class of {DEVKIT}"
         raise InputError(f"{train}: {what}")
     parts: list[Part] = [
@@ -178,6 +184,7 @@ def _list_tars(path: Path) -> Listing:
         )
         for member in inner
     ]
+    # Sorted by name, as the ground truth's lines are: ILSVRC2012_val_00000001.JPEG is the first.
     images = sorted(tar_members(validation))
     if len(images) != len(truth):
         raise InputError(
@@ -186,7 +193,7 @@ def _list_tars(path: Path) -> Listing:
     labelled = [
         image._replace(label=labels[wnids[number]])
         for image, number in zip(images, truth, strict=True)
-    ]  # by name: ILSVRC2012_val_00000001.JPEG is the first
+    ]
     parts += [
         TarPart("test", str(validation), tuple(labelled[at : at + PART_IMAGES]))
         for at in range(0, len(labelled), PART_IMAGES)
@@ -195,23 +202,24 @@ def _list_tars(path: Path) -> Listing:
 
 
 def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:
-    """ILSVRC's numbers of classes with their WordNet ids, and the number of each validation image's
-    class in order.
+    """The WordNet id of each ILSVRC class number, and the class numbers of the validation images.
 
     Raises:
         InputError: it is not the development kit of tasks 1 and 2.
     """
+    # Slow to import, and only the tar files have a devkit.
     from scipy.io import loadmat
 
     try:
         with tarfile.open(devkit, "r:gz") as tar:
             files = {}
             for member in tar:
-                for wanted in (TRUTH, META):
-                    if member.isfile() and member.name.endswith(wanted):
+                for name in (TRUTH, META):
+                    if member.isfile() and member.name.endswith(name):
                         content = tar.extractfile(member)
-                        files[wanted] = content.read() if content else b""
+                        files[name] = content.read() if content else b""
         synsets = loadmat(BytesIO(files[META]), squeeze_me=True)["synsets"]
+        # Synsets with children are not classes: they only hold the 1,000 leaves together.
         leaves = [synset for synset in synsets if int(synset[4]) == 0]
         wnids = {int(synset[0]): str(synset[1]) for synset in leaves}
         truth = [int(line) for line in files[TRUTH].split()]

@@ -1,10 +1,12 @@
-"""Order and draws of training images, both stateless: integers in, integers out, the same on any
-machine (torch-free).
+"""Order and random draws of training images: stateless integers, the same on any machine.
 
 All randomness is raw 64-bit words of numpy's counter-based Philox generator, mapped by integer
 arithmetic. Iteration i takes positions [iB, (i+1)B) of the endless concatenation of the epochs'
 permutations, so nothing is dropped, padded or replayed, and a position in training is one integer.
-It touches no pixel.
+It touches no pixel. Torch-free.
+
+The tests hold golden values of all of it: another type, mapping of words or order of operations
+changes what every run computes.
 """
 
 from dataclasses import dataclass
@@ -15,37 +17,42 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+# Parts of the generator's key: streams of different purposes share no word.
 PURPOSES = {"order": 1, "augmentation": 2, "colour": 3}
 Purpose = Literal["order", "augmentation", "colour"]
 
 FEW = 200_000
-"""Up to so many samples, an epoch's words are made at once and kept; of more, each batch's alone."""
+"""Up to so many samples, an epoch's words are made at once and kept; else each batch's alone."""
 CHUNK = 1 << 16
 """Samples whose words are made at a time where all are needed."""
 
 
 def raw_words(seed: int, epoch: int, purpose: Purpose, count: int) -> NDArray[np.uint64]:
-    """Philox words [count, 4]: key (seed, purpose and epoch), one counter value a row, so a row is
-    its sample's own.
-    """
+    """Philox words [count, 4]: a row is a sample's own, whatever is drawn for the others."""
+    # A block of Philox is four words and has a number, its counter: sample i has the block i + 1,
+    # so nobody has to draw for the samples before it.
     return _stream(seed, epoch, purpose).random_raw(4 * count).reshape(count, 4)
 
 
 def _stream(seed: int, epoch: int, purpose: Purpose) -> np.random.Philox:
+    # Seed, purpose and epoch are the key and not the counter, so no two epochs share a block.
     return np.random.Philox(key=np.array([seed, PURPOSES[purpose] << 48 | epoch], dtype=np.uint64))
 
 
 def random_words_of(
     seed: int, epochs: NDArray[np.int64], purpose: Purpose, ids: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """The rows [n, 4] that `raw_words` has for single samples, without making those before them:
-    Philox 4x64-10 itself.
+    """The rows [n, 4] that `raw_words` has for these samples, without making all the others.
+
+    This is Philox 4x64-10 itself (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
+    3"), as numpy has it only for blocks that follow each other: a batch of ImageNet would pay for
+    1.3 million samples.
     """
-    # Numpy counts up before it makes a block. Salmon et al. (2011), "Parallel random numbers: as
-    # easy as 1, 2, 3".
+    # Numpy counts up before it makes a block, so sample 0 has counter 1.
     zeros = np.zeros(len(ids), dtype=np.uint64)
     counter = [ids.astype(np.uint64) + np.uint64(1), zeros, zeros, zeros]
     keys = [zeros + np.uint64(seed), epochs.astype(np.uint64) | np.uint64(PURPOSES[purpose] << 48)]
+    # Ten rounds; sums and products wrap at 64 bits, as they should.
     for _ in range(10):
         (high, low), (high2, low2) = (
             _product(word, m) for word, m in zip(counter[::2], MULTIPLIERS, strict=True)
@@ -72,25 +79,29 @@ def _product(
 
 
 class _Orders:
-    """The orders of the two newest epochs asked for; an older one is let go before the next is
-    made, for its memory.
-    """
+    """The newest orders that were asked for: two of a large dataset, nine of a small one."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[int, int, int], NDArray[np.uint32]] = {}
         self.lock = Lock()
 
     def of(self, seed: int, epoch: int, count: int) -> NDArray[np.uint32]:
+        # Held while an order is made: threads that load ahead ask for the same one, and two orders
+        # of ImageNet being made at once cost memory for nothing.
         with self.lock:
             key = (seed, epoch, count)
             if key not in self.kept:
                 keep = 1 if count > FEW else 8
+                # The older ones go before the next is made, for its memory.
                 self.kept = {known: self.kept[known] for known in list(self.kept)[-keep:]}
                 words = np.empty(count, dtype=np.uint64)
                 stream = _stream(seed, epoch, "order")
                 for start in range(0, count, CHUNK):
                     size = min(CHUNK, count - start)
+                    # The first word of each sample's block. In chunks, as three of four words are
+                    # thrown away.
                     words[start : start + size] = stream.random_raw(4 * size)[::4]
+                # Stable: equal words, however rare, have one order on every machine.
                 self.kept[key] = np.argsort(words, kind="stable").astype(np.uint32)
             return self.kept[key]
 
@@ -109,22 +120,22 @@ def _epoch_words(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
 
 
 def bounded(words: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
-    """Words mapped to 0..bound-1 by their high 32 bits: (high * bound) >> 32, no floating point, no
-    rejection.
-    """
+    """Words mapped to 0..bound-1 by their high 32 bits: (high * bound) >> 32."""
+    # No floating point, which machines round differently, and no rejection, which would use up a
+    # number of words that nobody can foresee. The bias is below bound / 2^32.
     high = words >> np.uint64(32)
     return ((high * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Which samples a worker trains on in an iteration: `ids` [n] in epochs `epochs` [n], and
-    `words` [n, 4], each sample's own random words.
-    """
+    """Which samples [n] a worker trains on in an iteration."""
 
     ids: NDArray[np.int64]
     random_words: NDArray[np.uint64]
+    """Each sample's own [n, 4], for its augmentation."""
     epochs: NDArray[np.int64]
+    """The epoch that each sample is taken in: a batch may reach into the next one."""
 
 
 def batch_at(
@@ -139,6 +150,7 @@ def batch_at(
     ids, words, epochs = [], [], []
     position, end = start, start + size
     while position < end:
+        # The position alone says which epoch this is and how far: a restart replays nothing.
         epoch, offset = divmod(position, count)
         taken = permutation(seed, epoch, count)[offset : offset + end - position].astype(np.int64)
         ids.append(taken)

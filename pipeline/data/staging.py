@@ -1,5 +1,4 @@
-"""One copy of a dataset on each node, for storage that is not a folder there: what a worker reads
-its dataset through.
+"""How a worker reads its dataset: in place, or through one copy on each node.
 
 The manifest in storage stays the authority: it is read every time, and a copy counts only while it
 has the manifest's checksum (of photographs: the size of a file whose name is made of it). Nothing
@@ -12,19 +11,18 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipeline.data.datasets import (
-    Dataset,
-    DatasetRow,
+from pipeline.data.datasets import Dataset, DatasetSpec
+from pipeline.data.photo_shards import SPLITS, Photos, check_files, holds_photographs, open_photos
+from pipeline.data.progress import silent
+from pipeline.data.stored import (
     dataset_of,
     images_path,
     intact,
-    prepared_manifest,
     read_dataset,
     read_images,
+    require_stored,
     verify_dataset,
 )
-from pipeline.data.photo_shards import SPLITS, Photos, check_files, holds_photographs, open_photos
-from pipeline.data.sources import silent
 from pipeline.errors import first_line
 from pipeline.storage import Storage
 
@@ -37,8 +35,7 @@ logger = logging.getLogger(__name__)
 def staged_dataset(
     storage: Storage, dataset_id: str, folder: Path | None, splits: tuple[str, ...] = SPLITS
 ) -> Dataset | Photos:
-    """A stored dataset, through `folder/datasets/<id>`; a missing, damaged or outdated copy there
-    is made anew.
+    """A stored dataset, through `folder/datasets/<id>`, where a copy that is not right is replaced.
 
     Storage that is a local or mounted folder is read in place: the page cache serves every run on
     the node. So is any storage without a `folder`. A folder that cannot be written costs a warning,
@@ -47,30 +44,33 @@ def staged_dataset(
     Raises:
         InputError: the dataset is not in storage, or is damaged there.
     """
-    manifest = prepared_manifest(storage, dataset_id)
+    manifest = require_stored(storage, dataset_id)
     if holds_photographs(manifest):
         return open_photos(storage, dataset_id, folder, logger.warning, splits)
     if storage.local is not None or folder is None:
         return read_dataset(storage, dataset_id)
     copies = Storage(str(folder))
+    # Without the lock first: all but the first run on a node find the copy whole.
     content = _copy(copies, manifest)
     if content is None:
         content = _transfer(storage, copies, manifest)
     return dataset_of(manifest, content)
 
 
-def verify_stored(storage: Storage, dataset_id: str) -> DatasetRow:
-    """Check a stored dataset of either kind; what it is. Of small images the id is derived again,
-    of photographs every file's checksum (`resnet-repro data verify` decodes them all).
+def verify_stored(storage: Storage, dataset_id: str) -> DatasetSpec:
+    """Check a stored dataset of either kind, and say what it is.
+
+    Of small images the id is derived again, of photographs every file's checksum: `resnet-repro
+    data verify` decodes them all.
 
     Raises:
         InputError: a checksum or the id differs.
     """
-    manifest = prepared_manifest(storage, dataset_id)
+    manifest = require_stored(storage, dataset_id)
     if holds_photographs(manifest):
         check_files(storage, manifest, silent)
-        return DatasetRow(**manifest["row"])
-    return verify_dataset(storage, dataset_id).row
+        return DatasetSpec(**manifest["row"])
+    return verify_dataset(storage, dataset_id).spec
 
 
 def _copy(copies: Storage, manifest: dict[str, Any]) -> bytes | None:
@@ -83,16 +83,16 @@ def _copy(copies: Storage, manifest: dict[str, Any]) -> bytes | None:
 
 
 def _transfer(storage: Storage, copies: Storage, manifest: dict[str, Any]) -> bytes:
-    """The images file from storage, by whichever of a node's workers comes first; the others wait
-    and find its copy.
-    """
+    """The images file from storage: a node's first worker copies it, the others wait for that."""
     path = images_path(manifest["id"])
     lock = Path(copies.path(f"{path}.lock"))
     content = None
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        # A soft lock would outlive a worker that is killed.
+        # A soft lock would outlive a worker that is killed. The wait ends (as an OSError), so that
+        # a worker that hangs costs the others a transfer and not the run.
         with FileLock(lock, timeout=WAIT_SECONDS, fallback_to_soft=False):
+            # Looked at again: whoever held the lock before has brought it.
             content = _copy(copies, manifest)
             if content is None:
                 content = read_images(storage, manifest)
@@ -104,4 +104,5 @@ def _transfer(storage: Storage, copies: Storage, manifest: dict[str, Any]) -> by
             copies.uri,
             first_line(error),
         )
+    # Storage is read where no copy can be kept; what was read before a full disk is not read twice.
     return read_images(storage, manifest) if content is None else content

@@ -49,7 +49,7 @@ def train(
         return result
 
     # Build the network with the row's initialisation, its optimizer, and what feeds and saves it.
-    experiment, classes = run.experiment, dataset.row.classes
+    experiment, classes = run.experiment, dataset.spec.classes
     network = build_network(experiment, run.seed, classes)
     train_state = TrainState(experiment, network, process_group.device, execution.one_pass)
     run_writer = RunWriter(

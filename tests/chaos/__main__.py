@@ -20,8 +20,9 @@ from threading import Event, Thread
 
 import torch
 
-from pipeline.data.datasets import Dataset, write_dataset
-from pipeline.data.sources import digits
+from pipeline.data.catalogue.digits import digits
+from pipeline.data.datasets import Dataset
+from pipeline.data.stored import write_dataset
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.checkpoint import newest_history, newest_iteration
 from pipeline.runs.execution import Execution

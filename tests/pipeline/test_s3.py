@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.datasets import read_dataset, write_dataset
 from pipeline.data.staging import staged_dataset
+from pipeline.data.stored import read_dataset, write_dataset
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import folder, iterations, newest_checkpoint
 from pipeline.runs.execution import Attempt, Execution

@@ -27,9 +27,9 @@ class TrainImages:
     def __init__(self, experiment: Experiment, dataset: Dataset, device: torch.device) -> None:
         train = training_split(experiment, dataset)
         self.count = len(train)
-        self.row = dataset.row
+        self.spec = dataset.spec
         self.augmentation: Augmentation = experiment.augmentation
-        self.pad = dataset.row.pad if experiment.augmentation == "pad_crop_flip" else 0
+        self.pad = dataset.spec.pad if experiment.augmentation == "pad_crop_flip" else 0
         border = (0, 0, self.pad, self.pad, self.pad, self.pad)
         self.pixels = F.pad(torch.from_numpy(train.pixels).to(device), border)
         self.labels = torch.from_numpy(train.labels.astype(np.int64)).to(device)
@@ -37,11 +37,11 @@ class TrainImages:
         # Padding the offset with zeros makes "subtract, then pad" one gather and one subtraction.
         self.offset = F.pad(offset.to(device), border)
         # Repeated for each pixel, so that it is multiplied with a view as one contiguous row.
-        self.scale = scale.to(device).repeat(self.row.side**2)
+        self.scale = scale.to(device).repeat(self.spec.side**2)
 
     def batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Views [n, 3, side, side] float32 (channels last in memory) and labels [n] of a batch."""
-        device, side = self.pixels.device, self.row.side
+        device, side = self.pixels.device, self.spec.side
         rows, columns = (torch.from_numpy(index).to(device) for index in self._window(batch))
         ids = torch.from_numpy(batch.ids).to(device)
         # Pixels are rows of three values in one long table: taking rows is several times faster
@@ -56,13 +56,13 @@ class TrainImages:
 
     def _window(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Which rows [n, side] and columns [n, side] of the padded images a batch looks at."""
-        line = np.arange(self.row.side)
+        line = np.arange(self.spec.side)
         if self.augmentation == "none":
             everything = np.tile(line, (len(batch.ids), 1))
             return everything, everything
         rows = line + bounded(batch.random_words[:, 0], 2 * self.pad + 1)[:, None]
         columns = line + bounded(batch.random_words[:, 1], 2 * self.pad + 1)[:, None]
-        if self.row.flip:
+        if self.spec.flip:
             mirrored = bounded(batch.random_words[:, 2], 2).astype(bool)
             columns[mirrored] = columns[mirrored, ::-1]
         return rows, columns

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.measured.frames import load
-from pipeline.data.datasets import write_dataset
+from pipeline.data.stored import write_dataset
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.run import Run, start_run

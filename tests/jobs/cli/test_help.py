@@ -97,6 +97,8 @@ def test_commands_are_found_in_the_documents() -> None:
         ("grid figure", ["figure1", "figure6", "figure7", "figure4"]),
         ("grid ledg", ["ledger"]),
         ("grid figure1 --data fash", ["fashion-mnist"]),
+        ("train resnet20 --data cifar", ["cifar10", "cifar100"]),
+        ("data prepare cifar", ["cifar10", "cifar100"]),
         ("train resnet20 --set warmup_l", ["warmup_lr="]),
     ],
 )

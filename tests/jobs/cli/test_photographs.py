@@ -16,7 +16,7 @@ import pytest
 
 from jobs.execution.ingest import ingest
 from pipeline.data.photo_ingest import Reading
-from pipeline.data.sources import silent
+from pipeline.data.progress import silent
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import newest_checkpoint
 from pipeline.runs.run import read_result, stored_runs
@@ -205,7 +205,7 @@ def test_too_little_room_is_said_before_anything_is_read(
     storage = Storage(str(tmp_path / "storage"))
     (tmp_path / "storage").mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(InputError, match=r"GB are wanted and 0\.0 GB are free; make room"):
+    with pytest.raises(InputError, match=r"GB are needed and 0\.0 GB are free; make room"):
         ingest(storage, "imagenet", source, Reading(), silent)
     assert list((tmp_path / "storage").iterdir()) == []
 

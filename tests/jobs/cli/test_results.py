@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from jobs.tracking.other_publications import publish_stored
-from pipeline.data.datasets import write_dataset
+from pipeline.data.stored import write_dataset
 from pipeline.runs.run import start_run
 from pipeline.storage import Storage
 from pipeline.training.loop import train

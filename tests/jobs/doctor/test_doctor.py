@@ -15,7 +15,7 @@ import pytest
 from jobs.doctor.facts import Facts, Question
 from jobs.doctor.findings import Finding, judge, link
 from jobs.tracking.server_check import tracking_trouble
-from pipeline.data.datasets import write_dataset
+from pipeline.data.stored import write_dataset
 from pipeline.runs.provenance import source_digest, versions
 from pipeline.storage import Storage
 from tests.conftest import Cli

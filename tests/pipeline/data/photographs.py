@@ -49,10 +49,10 @@ def pictures(each: int = 4, classes: int = len(WNIDS)) -> dict[str, list[tuple[s
 
 
 def as_parquet(
-    place: Path, images: dict[str, list[tuple[str, int, bytes]]], row_group: int = 5
+    folder: Path, images: dict[str, list[tuple[str, int, bytes]]], row_group: int = 5
 ) -> Path:
     """The Hugging Face layout."""
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for split, prefix in (("train", "train"), ("test", "validation")):
         rows = [
             {"image": {"bytes": content, "path": name}, "label": label}
@@ -60,20 +60,20 @@ def as_parquet(
         ]
         pq.write_table(
             pa.Table.from_pylist(rows[::-1]),
-            place / f"{prefix}-0.parquet",
+            folder / f"{prefix}-0.parquet",
             row_group_size=row_group,
         )
-    return place
+    return folder
 
 
-def as_folders(place: Path, images: dict[str, list[tuple[str, int, bytes]]]) -> Path:
+def as_folders(folder: Path, images: dict[str, list[tuple[str, int, bytes]]]) -> Path:
     """A folder per class."""
     for split, name in (("train", "train"), ("test", "val")):
         for file, label, content in images[split]:
-            target = place / name / WNIDS[label] / file
+            target = folder / name / WNIDS[label] / file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-    return place
+    return folder
 
 
 def tar_bytes(files: dict[str, bytes], mode: str = "w") -> bytes:
@@ -86,16 +86,16 @@ def tar_bytes(files: dict[str, bytes], mode: str = "w") -> bytes:
     return sink.getvalue()
 
 
-def as_tars(place: Path, images: dict[str, list[tuple[str, int, bytes]]]) -> Path:
-    """ILSVRC-2012's three archives; its numbers of classes are in another order than their names."""
-    place.mkdir(parents=True, exist_ok=True)
+def as_tars(folder: Path, images: dict[str, list[tuple[str, int, bytes]]]) -> Path:
+    """ILSVRC-2012's three archives; its class numbers are in another order than the names."""
+    folder.mkdir(parents=True, exist_ok=True)
     of_class: dict[str, dict[str, bytes]] = {}
     for name, label, content in images["train"]:
         of_class.setdefault(f"{WNIDS[label]}.tar", {})[name] = content
-    (place / "ILSVRC2012_img_train.tar").write_bytes(
+    (folder / "ILSVRC2012_img_train.tar").write_bytes(
         tar_bytes({n: tar_bytes(f) for n, f in of_class.items()})
     )
-    (place / "ILSVRC2012_img_val.tar").write_bytes(
+    (folder / "ILSVRC2012_img_val.tar").write_bytes(
         tar_bytes({name: content for name, _, content in images["test"]})
     )
     numbers = {label: len(WNIDS) - label for label in range(len(WNIDS))}
@@ -116,8 +116,8 @@ def as_tars(place: Path, images: dict[str, list[tuple[str, int, bytes]]]) -> Pat
         "d/data/meta.mat": meta.getvalue(),
         "d/data/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
     }
-    (place / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(tar_bytes(files, "w:gz"))
-    return place
+    (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(tar_bytes(files, "w:gz"))
+    return folder
 
 
 def ingested(

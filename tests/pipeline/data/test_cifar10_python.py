@@ -11,30 +11,24 @@ from typing import Any
 
 import pytest
 
-from pipeline.data import cifar10
-from pipeline.data.cifar10 import TEST, TRAIN, python_members
-from pipeline.data.datasets import read_manifest, write_dataset
-from pipeline.data.sources import parquet_folder
+from pipeline.data.catalogue.cifar10 import ARCHIVES
+from pipeline.data.download import md5_of
+from pipeline.data.parquet import parquet_folder
+from pipeline.data.preparation import verify_against
+from pipeline.data.stored import read_manifest, require_stored, write_dataset
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.conftest import Cli
-from tests.pipeline.data.test_sources import (
-    EXPECTED,
-    LABELS,
-    PIXELS,
-    archive,
-    members,
-    records,
-    write,
-)
+from tests.pipeline.data.test_cifar10_binary import EXPECTED, LABELS, PIXELS, archive, members
+from tests.pipeline.data.test_parquet import records, write
 
 
 def batches() -> dict[str, dict]:
-    """Three images a batch, as the official files have them: rows of planes, and a list of labels."""
+    """Three images a batch as the official files have them: rows of planes, a list of labels."""
     planes = PIXELS.transpose(0, 3, 1, 2).reshape(len(PIXELS), -1)
     return {
         name: {b"data": planes[3 * i : 3 * i + 3], b"labels": LABELS[3 * i : 3 * i + 3].tolist()}
-        for i, name in enumerate((*TRAIN, TEST))
+        for i, name in enumerate((*ARCHIVES.train, ARCHIVES.test))
     }
 
 
@@ -43,7 +37,7 @@ def pickled(contents: dict[str, Any]) -> bytes:
 
 
 def test_it_is_the_same_dataset_as_the_binary_archive() -> None:
-    assert python_members(pickled(batches()), "here").id == EXPECTED.id
+    assert ARCHIVES.python_members(pickled(batches()), "here").id == EXPECTED.id
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
@@ -63,8 +57,8 @@ def by_python2(content: dict) -> bytes:
 
 def test_pickles_of_python_2_and_of_numpys_old_names_are_read() -> None:
     files = {name: by_python2(content) for name, content in batches().items()}
-    assert b"_codecs" not in files[TEST] and b"numpy.core" in files[TEST]
-    assert python_members(archive(files), "here").id == EXPECTED.id
+    assert b"_codecs" not in files[ARCHIVES.test] and b"numpy.core" in files[ARCHIVES.test]
+    assert ARCHIVES.python_members(archive(files), "here").id == EXPECTED.id
 
 
 class Evil:
@@ -83,7 +77,9 @@ def test_a_pickle_that_names_anything_else_is_refused_and_not_run(tmp_path: Path
         with pytest.raises(
             InputError, match=f"data_batch_2 is not a batch of images .its pickle names .*{name}"
         ):
-            python_members(pickled(batches() | {"data_batch_2": Evil(action, argument)}), "here")
+            ARCHIVES.python_members(
+                pickled(batches() | {"data_batch_2": Evil(action, argument)}), "here"
+            )
     assert not touched.exists()
 
 
@@ -107,7 +103,7 @@ def test_a_damaged_batch_is_one_line(content: object, says: str) -> None:
     if content is None:
         del contents["data_batch_2"]
     with pytest.raises(InputError, match=says) as error:
-        python_members(pickled(contents), "here")
+        ARCHIVES.python_members(pickled(contents), "here")
     assert "\n" not in str(error.value)
 
 
@@ -116,7 +112,7 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small archive in the official binary layout, taken for the official one."""
     path = tmp_path / "cifar-10-binary.tar.gz"
     path.write_bytes(archive(members()))
-    monkeypatch.setattr(cifar10, "BINARY_MD5", cifar10.md5_of(path))
+    monkeypatch.setitem(ARCHIVES.checksums, ARCHIVES.binary, md5_of(path))
     return path
 
 
@@ -132,11 +128,9 @@ def copy_in(storage: Storage, folder: Path, last: int) -> str:
 def test_a_parquet_copy_becomes_comparable_by_the_official_archive(
     official: Path, tmp_path: Path
 ) -> None:
-    from pipeline.data.lookup import verify_against
-
     storage = Storage(str(tmp_path / "storage"))
     copy = copy_in(storage, tmp_path / "copy", 18)
-    verify_against(storage, "copy", official)
+    verify_against(storage, require_stored(storage, "copy"), official)
     manifest = read_manifest(storage, copy)
     assert (
         manifest is not None and manifest["row"]["comparable"] and manifest["row"]["name"] == "copy"
@@ -144,12 +138,10 @@ def test_a_parquet_copy_becomes_comparable_by_the_official_archive(
 
 
 def test_a_copy_that_differs_stays_as_it_is(official: Path, tmp_path: Path) -> None:
-    from pipeline.data.lookup import verify_against
-
     storage = Storage(str(tmp_path / "storage"))
     copy = copy_in(storage, tmp_path / "copy", 17)
     with pytest.raises(InputError, match="1 of its 18 images"):
-        verify_against(storage, "copy", official)
+        verify_against(storage, require_stored(storage, "copy"), official)
     manifest = read_manifest(storage, copy)
     assert manifest is not None and not manifest["row"]["comparable"]
 

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from pipeline.data.datasets import (
-    DATASETS,
-    Dataset,
-    Images,
-    canonical_dataset,
+from pipeline.data.catalogue.table import DATASETS
+from pipeline.data.datasets import Dataset, Images, canonical_dataset
+from pipeline.data.stored import (
     read_dataset,
     read_manifest,
     stored_manifests,
@@ -22,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.pipeline.training.small_runs import digits_once
 
-DIGITS = DATASETS["digits"]
+DIGITS = DATASETS["digits"].spec
 
 
 @pytest.fixture
@@ -83,10 +81,13 @@ def test_a_label_a_pixel_and_the_split_are_part_of_the_id() -> None:
     labels, pixels = train.labels.copy(), train.pixels.copy()
     labels[7] = (labels[7] + 1) % 10
     pixels[0, 0, 0, 0] ^= 1
-    ids = {canonical_dataset(DIGITS, *splits).id for splits in (
-        (train, test), (Images(train.pixels, labels), test), (Images(pixels, train.labels), test), (test, train),
-    )}  # fmt: skip
-    assert len(ids) == 4
+    changed = (
+        (train, test),
+        (Images(train.pixels, labels), test),
+        (Images(pixels, train.labels), test),
+        (test, train),
+    )
+    assert len({canonical_dataset(DIGITS, *splits).id for splits in changed}) == 4
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_written_and_read_back(storage: Storage) -> None:
     dataset = digits_once()
     manifest = write_dataset(storage, dataset, {"kind": "embedded"})
     for again in (read_dataset(storage, dataset.id), verify_dataset(storage, dataset.id)):
-        assert (again.row, again.id) == (dataset.row, dataset.id)
+        assert (again.spec, again.id) == (dataset.spec, dataset.id)
         assert np.array_equal(again.train.pixels, dataset.train.pixels)
         assert np.array_equal(again.test.labels, dataset.test.labels)
     assert stored_manifests(storage) == [manifest]
@@ -125,7 +126,7 @@ def test_a_second_source_of_the_same_images_is_remembered_once(storage: Storage)
     dataset = digits_once()
     for kind in ("a", "b", "b"):
         write_dataset(storage, dataset, {"kind": kind})
-    official = replace(dataset, row=replace(DIGITS, name="renamed", comparable=True))
+    official = replace(dataset, spec=replace(DIGITS, name="renamed", comparable=True))
     manifest = write_dataset(storage, official, {"kind": "official"})
     assert [source["kind"] for source in manifest["sources"]] == ["a", "b", "official"]
     assert (manifest["row"]["name"], manifest["row"]["comparable"]) == ("digits", True)

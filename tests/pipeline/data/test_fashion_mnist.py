@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.fashion_mnist import fashion_mnist, has_idx_files
+from pipeline.data.catalogue.fashion_mnist import fashion_mnist, find_idx_files
 from pipeline.errors import InputError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_images_are_padded_with_black_and_repeated(folder: Path) -> None:
     dataset = fashion_mnist(folder)
-    assert (len(dataset.train), len(dataset.test), dataset.row.name) == (3, 2, "fashion-mnist")
+    assert (len(dataset.train), len(dataset.test), dataset.spec.name) == (3, 2, "fashion-mnist")
     by_label = dict(zip(dataset.train.labels.tolist(), dataset.train.pixels, strict=True))
     for label in range(3):
         image = by_label[label]
@@ -52,8 +52,8 @@ def test_images_are_padded_with_black_and_repeated(folder: Path) -> None:
 def test_a_folder_is_known_by_any_of_the_files(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    assert has_idx_files(folder)
-    assert not has_idx_files(tmp_path_factory.mktemp("empty"))
+    assert find_idx_files(folder) == folder
+    assert find_idx_files(tmp_path_factory.mktemp("empty")) is None
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_the_real_files_are_70_000_images_of_ten_classes() -> None:
     dataset = fashion_mnist(DEBIAN)
     assert np.bincount(dataset.train.labels).tolist() == [6_000] * 10
     assert np.bincount(dataset.test.labels).tolist() == [1_000] * 10
-    assert not dataset.row.comparable
+    assert not dataset.spec.comparable

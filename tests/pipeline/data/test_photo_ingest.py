@@ -15,7 +15,7 @@ from pipeline.data.photo_ingest import Reading, read_record, record_path
 from pipeline.data.photo_parts import tar_members
 from pipeline.data.photo_shards import check_files, open_photos, pixel_digest, verify_photos
 from pipeline.data.photo_sources import list_source
-from pipeline.data.sources import silent
+from pipeline.data.progress import silent
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.pipeline.data.photographs import (
@@ -315,7 +315,7 @@ def test_layouts_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     for folder in (folders / "val").iterdir():
         if folder.is_dir():
             folder.rmdir()
-    with pytest.raises(InputError, match=rf"has no folder {WNIDS[0]}; wanted is one per class"):
+    with pytest.raises(InputError, match=rf"has no folder {WNIDS[0]}; expected is one per class"):
         list_source(folders)
     parquet = as_parquet(tmp_path / "p", pictures())
     (parquet / "train-0.parquet").rename(parquet / "train-00000-of-00002.parquet")
@@ -325,6 +325,7 @@ def test_layouts_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     pq.write_table(plain, parquet / "train-00000-of-00002.parquet")
     pq.write_table(plain, parquet / "train-00001-of-00002.parquet")
     with pytest.raises(
-        InputError, match="wanted are an image with `bytes` and an integer label, not binary, int64"
+        InputError,
+        match="expected are an image with `bytes` and an integer label, not binary, int64",
     ):
         list_source(parquet)

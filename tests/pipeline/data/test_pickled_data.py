@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.datasets import images_path, read_dataset, verify_dataset
 from pipeline.data.staging import staged_dataset
+from pipeline.data.stored import images_path, read_dataset, verify_dataset
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.pipeline.training.small_runs import digits_once

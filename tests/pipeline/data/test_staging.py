@@ -17,8 +17,9 @@ from filelock import FileLock
 from pyarrow import fs
 
 from pipeline.data import staging
-from pipeline.data.datasets import Dataset, images_path, write_dataset
+from pipeline.data.datasets import Dataset
 from pipeline.data.staging import staged_dataset
+from pipeline.data.stored import images_path, write_dataset
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.pipeline.training.small_runs import digits_once
@@ -62,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 
 def assert_digits(dataset: Dataset) -> None:
     digits = digits_once()
-    assert (dataset.id, dataset.row) == (digits.id, digits.row)
+    assert (dataset.id, dataset.spec) == (digits.id, digits.spec)
     for split, expected in ((dataset.train, digits.train), (dataset.test, digits.test)):
         assert np.array_equal(split.pixels, expected.pixels) and np.array_equal(
             split.labels, expected.labels
@@ -129,7 +130,7 @@ def test_a_copy_of_other_bytes_than_the_manifest_names_is_replaced(
     remote: RemoteStorage, folder: Path
 ) -> None:
     digits = digits_once()
-    flipped = Dataset(digits.row, digits.test, digits.train, digits.id)
+    flipped = Dataset(digits.spec, digits.test, digits.train, digits.id)
     write_dataset(Storage(str(folder)), flipped, {})
     assert_digits(staged_dataset(remote, ID, folder))
     assert_digits(staged_dataset(remote, ID, folder))

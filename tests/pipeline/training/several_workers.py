@@ -19,7 +19,12 @@ from pipeline.training.loop import train
 from pipeline.training.step.process_group import init_group, leave_group
 from tests.pipeline.training.small_runs import digits_once, small_run
 
-LOADED_ONCE = ["torch", "sklearn.datasets", "pipeline.training.loop", "pipeline.data.sources"]
+LOADED_ONCE = [
+    "torch",
+    "sklearn.datasets",
+    "pipeline.training.loop",
+    "pipeline.data.catalogue.digits",
+]
 
 
 def several_groups(groups: int) -> dict:

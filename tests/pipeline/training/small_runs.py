@@ -4,8 +4,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from pipeline.data.catalogue.digits import digits
 from pipeline.data.datasets import Dataset
-from pipeline.data.sources import digits
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.runs.run import Run
 

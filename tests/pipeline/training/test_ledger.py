@@ -82,7 +82,7 @@ def test_the_input_is_centred_per_pixel_and_not_divided_by_a_deviation(
 
 def test_cifar_images_are_padded_by_four_pixels_of_the_mean() -> None:
     dataset = digits_once()
-    images = TrainImages(CIFAR[0], replace(dataset, row=replace(dataset.row, pad=4)), CPU)
+    images = TrainImages(CIFAR[0], replace(dataset, spec=replace(dataset.spec, pad=4)), CPU)
     border = torch.ones(24, 24, dtype=torch.bool)
     border[4:-4, 4:-4] = False
     assert not images.offset[border].any()

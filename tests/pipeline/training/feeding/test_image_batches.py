@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.datasets import CIFAR10, DATASETS, Dataset, DatasetRow, Images, canonical_dataset
+from pipeline.data.catalogue.cifar10 import CIFAR10
+from pipeline.data.catalogue.table import DATASETS
+from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
 from pipeline.data.sampling import Batch, batch_at
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.training.feeding.image_batches import (
@@ -22,31 +24,31 @@ from tests.pipeline.training.small_runs import digits_once
 RESNET20, CPU = EXPERIMENTS["resnet20"], torch.device("cpu")
 
 
-def noise(row: DatasetRow = CIFAR10, train: int = 53, test: int = 7) -> Dataset:
+def noise(spec: DatasetSpec = CIFAR10.spec, train: int = 53, test: int = 7) -> Dataset:
     rng = np.random.default_rng(0)
     splits = [
         Images(
-            rng.integers(0, 256, (n, row.side, row.side, 3), dtype=np.uint8),
+            rng.integers(0, 256, (n, spec.side, spec.side, 3), dtype=np.uint8),
             rng.integers(0, 10, n).astype(np.uint8),
         )
         for n in (train, test)
     ]
-    return canonical_dataset(row, *splits)
+    return canonical_dataset(spec, *splits)
 
 
 def plain_loop(dataset: Dataset, batch: Batch) -> np.ndarray:
     """Sec. 4.2, an image at a time: subtract the mean, pad zeros, crop, flip."""
-    row, views = dataset.row, []
+    spec, views = dataset.spec, []
     mean = (dataset.train.pixels.sum(axis=0, dtype=np.int64) / len(dataset.train)).astype(
         np.float32
     )
     for image, words in zip(batch.ids, batch.random_words, strict=True):
         centred = dataset.train.pixels[image].astype(np.float32) - mean
-        padded = np.zeros((row.side + 2 * row.pad, row.side + 2 * row.pad, 3), dtype=np.float32)
-        padded[row.pad : -row.pad, row.pad : -row.pad] = centred
-        top, left = ((int(word) >> 32) * (2 * row.pad + 1) >> 32 for word in words[:2])
-        view = padded[top : top + row.side, left : left + row.side]
-        if row.flip and (int(words[2]) >> 32) * 2 >> 32:
+        padded = np.zeros((spec.side + 2 * spec.pad, spec.side + 2 * spec.pad, 3), dtype=np.float32)
+        padded[spec.pad : -spec.pad, spec.pad : -spec.pad] = centred
+        top, left = ((int(word) >> 32) * (2 * spec.pad + 1) >> 32 for word in words[:2])
+        view = padded[top : top + spec.side, left : left + spec.side]
+        if spec.flip and (int(words[2]) >> 32) * 2 >> 32:
             view = view[:, ::-1]
         views.append(view.transpose(2, 0, 1) * np.float32(1 / 255))
     return np.stack(views)
@@ -54,7 +56,7 @@ def plain_loop(dataset: Dataset, batch: Batch) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["cifar10", "digits"])
 def test_a_batch_is_the_plain_loops(name: str) -> None:
-    dataset = noise(DATASETS[name])
+    dataset = noise(DATASETS[name].spec)
     images = TrainImages(RESNET20, dataset, CPU)
     batch = batch_at(2, images.count, 0, 101, 0, 101)
     views, labels = images.batch(batch)
@@ -64,18 +66,18 @@ def test_a_batch_is_the_plain_loops(name: str) -> None:
 
 def test_digits_are_never_flipped_and_cifar_about_half_the_time() -> None:
     for name, expected in [("digits", 0), ("cifar10", 500)]:
-        row = DATASETS[name]
+        spec = DATASETS[name].spec
         ramp = np.broadcast_to(
-            np.arange(row.side, dtype=np.uint8)[None, None, :, None], (1, row.side, row.side, 3)
+            np.arange(spec.side, dtype=np.uint8)[None, None, :, None], (1, spec.side, spec.side, 3)
         )
         dataset = canonical_dataset(
-            row,
+            spec,
             Images(ramp.copy(), np.zeros(1, np.uint8)),
             Images(ramp.copy(), np.zeros(1, np.uint8)),
         )
         images = TrainImages(replace(RESNET20, normalisation="none"), dataset, CPU)
         views, _ = images.batch(batch_at(0, 1, 0, 1000, 0, 1000))
-        middle = row.side // 2
+        middle = spec.side // 2
         falling = (views[:, 0, middle, middle] < views[:, 0, middle, middle - 1]).sum().item()
         assert abs(falling - expected) <= (60 if expected else 0)
 

@@ -26,7 +26,7 @@ def taken(
 ) -> tuple[dict[str, list[float]], TrainState, tuple[Tensor, Tensor]]:
     """Both quantities at the start of a row's training on digits, by name."""
     dataset, size = digits_once(), experiment.global_batch_size
-    train_state = TrainState(experiment, build_network(experiment, 0, dataset.row.classes), CPU)
+    train_state = TrainState(experiment, build_network(experiment, 0, dataset.spec.classes), CPU)
     batch = TrainImages(experiment, dataset, CPU).batch(
         batch_at(0, len(dataset.train), 0, size, 0, size)
     )

@@ -1,8 +1,6 @@
-"""Fashion-MNIST from its four IDX files: 28x28 grey images, padded to 32x32 with black and repeated
-to three channels.
+"""Fashion-MNIST from its four IDX files: 28x28 grey images, padded to CIFAR-10's 32x32 with black.
 
 Not in the paper: 70,000 lossless images of CIFAR-10's size, that many machines have already.
-Torch-free.
 """
 
 import gzip
@@ -12,10 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.datasets import FASHION_MNIST, Dataset, Images, canonical_dataset
+from pipeline.data.catalogue.known_dataset import KnownDataset
+from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
 from pipeline.data.download import download
-from pipeline.data.sources import Progress, silent
+from pipeline.data.progress import Progress, silent
 from pipeline.errors import InputError
+
+SPEC = DatasetSpec(
+    name="fashion-mnist", side=32, classes=10, pad=4, flip=True,
+    arrives=(
+        "four IDX files: --from their folder (Debian: /usr/share/datasets/fashion-mnist), or "
+        "--download"
+    ),
+)  # fmt: skip
 
 SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 FILES = {
@@ -37,9 +44,9 @@ def download_fashion_mnist(folder: Path, progress: Progress = silent) -> Path:
     return folder
 
 
-def has_idx_files(folder: Path) -> bool:
-    """Whether any of the four files lies in a folder."""
-    return any(_file(folder, name).exists() for name in FILES)
+def find_idx_files(path: Path) -> Path | None:
+    """The folder itself, where any of the four files lies in it: `read` names those that miss."""
+    return path if any(_file(path, name).exists() for name in FILES) else None
 
 
 def fashion_mnist(folder: Path) -> Dataset:
@@ -54,9 +61,10 @@ def fashion_mnist(folder: Path) -> Dataset:
         labels = read_idx(_file(folder, f"{split}-labels-idx1-ubyte"), dimensions=1)
         if len(grey) != len(labels):
             raise InputError(f"{folder}: {len(grey):,} {split} images, but {len(labels):,} labels")
+        # The images are of the same size as CIFAR-10's then, and so are the networks' feature maps.
         padded = np.pad(grey, ((0, 0), (BORDER, BORDER), (BORDER, BORDER)))
         splits[split] = Images(padded[..., None].repeat(3, axis=3), labels)
-    return canonical_dataset(FASHION_MNIST, splits["train"], splits["t10k"])
+    return canonical_dataset(SPEC, splits["train"], splits["t10k"])
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -65,8 +73,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: two zero bytes, the type, the number of dimensions, their
-    sizes, the values.
+    """An IDX file's values: two zero bytes, the type, the number of dimensions, sizes, values.
 
     Raises:
         InputError: it is missing, something else, or cut short.
@@ -87,6 +94,13 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         int(size) for size in np.frombuffer(content, dtype=">u4", count=dimensions, offset=4)
     )
     values = np.frombuffer(content, dtype=np.uint8, offset=start)
+    # In 64 bits: of a damaged header, a product in 32 could wrap to the number of values.
     if len(values) != np.prod(shape, dtype=np.int64):
         raise InputError(f"{path}: {len(values):,} bytes of values, its header says {shape}")
     return values.reshape(shape)
+
+
+FASHION_MNIST = KnownDataset(
+    spec=SPEC, train_images=60_000, test_images=10_000,
+    find=find_idx_files, read=fashion_mnist, download=download_fashion_mnist,
+)  # fmt: skip

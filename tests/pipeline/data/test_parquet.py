@@ -1,7 +1,5 @@
-"""CIFAR-10 from tiny files in the official layouts, and what is said of files that are damaged."""
+"""Images in the Hugging Face parquet layout are the same dataset; a damaged row is named."""
 
-import gzip
-import tarfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -12,81 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.data.cifar10 import binary_members, cifar10_archive
-from pipeline.data.datasets import CIFAR10, Dataset, Images, canonical_dataset
-from pipeline.data.sources import parquet_folder
+from pipeline.data.datasets import Dataset
+from pipeline.data.parquet import parquet_folder
 from pipeline.errors import InputError
-
-FILES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
-RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)
-LABELS = RNG.integers(0, 10, 18).astype(np.uint8)
-EXPECTED = canonical_dataset(
-    CIFAR10, Images(PIXELS[:15], LABELS[:15]), Images(PIXELS[15:], LABELS[15:])
-)
-
-
-def members() -> dict[str, bytes]:
-    """Three images a file: a label byte, then 1,024 red, 1,024 green and 1,024 blue ones."""
-    records = [
-        bytes([label]) + b"".join(image[:, :, colour].tobytes() for colour in range(3))
-        for image, label in zip(PIXELS, LABELS, strict=True)
-    ]
-    return {name: b"".join(records[3 * i : 3 * i + 3]) for i, name in enumerate(FILES)}
-
-
-def archive(files: dict[str, bytes]) -> bytes:
-    buffer = BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            entry.size = len(content)
-            tar.addfile(entry, BytesIO(content))
-    return buffer.getvalue()
-
-
-def test_the_binary_layout_gives_its_images_and_labels() -> None:
-    dataset = binary_members(archive(members() | {"readme.html": b"<p>"}), "here")
-    assert dataset.id == EXPECTED.id
-    assert np.array_equal(dataset.test.pixels, EXPECTED.test.pixels)
-    assert dataset.row.comparable
-
-
-def without(name: str) -> dict[str, bytes]:
-    return {other: content for other, content in members().items() if other != name}
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (archive(without("data_batch_4.bin")), "holds no data_batch_4.bin"),
-        (archive(without("test_batch.bin")), "holds no test_batch.bin"),
-        (
-            archive(members() | {"data_batch_2.bin": members()["data_batch_2.bin"][:-1]}),
-            "data_batch_2.bin is 9218 bytes",
-        ),
-        (archive(members() | {"data_batch_2.bin": b""}), "data_batch_2.bin is 0 bytes"),
-        (
-            archive(members() | {"test_batch.bin": b"\x0a" + members()["test_batch.bin"][1:]}),
-            "test image 0 has label 10",
-        ),
-        (b"not an archive", "not a readable tar.gz"),
-        (b"", "not a readable tar.gz"),
-        (archive(members())[:-3000], "not a readable tar.gz"),
-        (gzip.compress(b"not a tar"), "not a readable tar.gz"),
-    ],
-)
-def test_a_damaged_archive_is_one_line(content: bytes, said: str) -> None:
-    with pytest.raises(InputError, match=said) as error:
-        binary_members(content, "here.tar.gz")
-    assert "\n" not in str(error.value)
-
-
-def test_only_the_official_md5_is_cifar10(tmp_path: Path) -> None:
-    file = tmp_path / "cifar-10-binary.tar.gz"
-    file.write_bytes(archive(members()))
-    with pytest.raises(InputError, match="c32a1d4ab5d03f1284b67883e8d87530"):
-        cifar10_archive(file)
+from tests.pipeline.data.test_cifar10_binary import EXPECTED, LABELS, PIXELS
 
 
 def png(image: np.ndarray, form: str = "PNG") -> bytes:
@@ -118,7 +45,7 @@ def test_parquet_with_the_same_images_is_the_same_dataset(column: str, tmp_path:
         tmp_path, "mine", lambda done, total: shown.append((done, total))
     )
     assert dataset.id == EXPECTED.id
-    assert (dataset.row.name, dataset.row.comparable) == ("mine", False)
+    assert (dataset.spec.name, dataset.spec.comparable) == ("mine", False)
     assert shown[-1] == (18, 18)
 
 
@@ -131,7 +58,7 @@ def changed(**changes: object) -> list[dict]:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"img": row["img"]} for row in records(0, 2)], "columns are img; wanted are img"),
+        ([{"img": row["img"]} for row in records(0, 2)], "columns are img; expected are img"),
         ([{"picture": 1, "label": 2}], "columns are picture, label"),
         (
             changed(img={"bytes": png(PIXELS[0][:16]), "path": None}),

@@ -1,0 +1,27 @@
+"""CIFAR-10, the dataset of the paper's Sec. 4.2; its official archives alone are comparable."""
+
+from pipeline.data.catalogue.cifar_archives import CifarArchives
+from pipeline.data.catalogue.known_dataset import KnownDataset
+from pipeline.data.datasets import DatasetSpec
+
+ARCHIVES = CifarArchives(
+    spec=DatasetSpec(
+        name="cifar10", side=32, classes=10, pad=4, flip=True, comparable=True,
+        arrives="official archive: --from cifar-10-binary.tar.gz (or -python), or --download",
+    ),
+    title="CIFAR-10",
+    binary="cifar-10-binary.tar.gz",
+    python="cifar-10-python.tar.gz",
+    checksums={
+        "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
+        "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+    },
+    train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+    test="test_batch",
+    label_bytes=1,
+    label_key=b"labels",
+)  # fmt: skip
+CIFAR10 = KnownDataset(
+    spec=ARCHIVES.spec, train_images=50_000, test_images=10_000,
+    find=ARCHIVES.find, read=ARCHIVES.read, download=ARCHIVES.download,
+)  # fmt: skip

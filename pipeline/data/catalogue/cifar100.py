@@ -1,0 +1,28 @@
+"""CIFAR-100: CIFAR-10's format, with 100 fine labels. Not in the paper, so never comparable."""
+
+from pipeline.data.catalogue.cifar_archives import CifarArchives
+from pipeline.data.catalogue.known_dataset import KnownDataset
+from pipeline.data.datasets import DatasetSpec
+
+ARCHIVES = CifarArchives(
+    spec=DatasetSpec(
+        name="cifar100", side=32, classes=100, pad=4, flip=True,
+        arrives="official archive: --from cifar-100-binary.tar.gz (or -python), or --download",
+    ),
+    title="CIFAR-100",
+    binary="cifar-100-binary.tar.gz",
+    python="cifar-100-python.tar.gz",
+    checksums={
+        "cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8",
+        "cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85",
+    },
+    train=("train",),
+    test="test",
+    # A coarse label, of 20, comes before the fine one and is left out.
+    label_bytes=2,
+    label_key=b"fine_labels",
+)  # fmt: skip
+CIFAR100 = KnownDataset(
+    spec=ARCHIVES.spec, train_images=50_000, test_images=10_000,
+    find=ARCHIVES.find, read=ARCHIVES.read, download=ARCHIVES.download,
+)  # fmt: skip

@@ -1,0 +1,101 @@
+"""Small images of anyone's, of CIFAR-10's shape, in the Hugging Face parquet layout.
+
+This is how a dataset comes that has no row in the catalogue. Everything is checked while it is
+read: files of one's own have no official checksum.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.data.catalogue.cifar10 import CIFAR10
+from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
+from pipeline.data.progress import Progress, silent
+from pipeline.errors import InputError, first_line
+
+
+def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Dataset:
+    """The images in `train*.parquet` and `test*.parquet` below `path`.
+
+    Each row has an image struct with encoded `bytes` (column `img` or `image`) and an integer
+    `label`.
+
+    Raises:
+        InputError: names the file, and the row, of what cannot be read.
+    """
+    # Never comparable, whatever its name: `data verify --against` finds out whether it is CIFAR-10.
+    spec = replace(CIFAR10.spec, name=name, arrives=f"parquet: {path.name}", comparable=False)
+    files = {split: sorted(path.rglob(f"{split}*.parquet")) for split in ("train", "test")}
+    for split, found in files.items():
+        if not found:
+            raise InputError(
+                f"{path}: holds no {split}*.parquet; expected are train*.parquet and test*.parquet"
+            )
+    total = sum(_rows(file) for found in files.values() for file in found)
+    splits, done = {}, 0
+    for split, found in files.items():
+        pixels, labels = [], []
+        for image, label in (pair for file in found for pair in _decoded(file, spec)):
+            pixels.append(image)
+            labels.append(label)
+            done += 1
+            # Seldom, as showing progress costs more than decoding a small image.
+            if done % 500 == 0 or done == total:
+                progress(done, total)
+        splits[split] = Images(np.stack(pixels), np.array(labels, dtype=np.uint8))
+    return canonical_dataset(spec, splits["train"], splits["test"])
+
+
+def _rows(file: Path) -> int:
+    try:
+        return pq.ParquetFile(file).metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: not a readable parquet file ({first_line(error)})") from error
+
+
+def _decoded(file: Path, spec: DatasetSpec) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Pixels [side, side, 3] and label of each row of a file."""
+    parquet = pq.ParquetFile(file)
+    columns = parquet.schema_arrow.names
+    image_column = next((column for column in ("img", "image") if column in columns), None)
+    if image_column is None or "label" not in columns:
+        raise InputError(
+            f"{file}: columns are {', '.join(columns)}; expected are img (or image) and label"
+        )
+    number = 0
+    try:
+        for batch in parquet.iter_batches(1000, columns=[image_column, "label"]):
+            for record in batch.to_pylist():
+                yield _decode(record, image_column, spec, f"{file}, row {number}")
+                number += 1
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: damaged after row {number} ({first_line(error)})") from error
+
+
+def _decode(
+    record: dict, column: str, spec: DatasetSpec, where: str
+) -> tuple[NDArray[np.uint8], int]:
+    try:
+        with Image.open(BytesIO(record[column]["bytes"]), formats=["PNG", "JPEG"]) as image:
+            pixels = np.asarray(image)
+    except (TypeError, KeyError, UnidentifiedImageError, OSError) as error:
+        raise InputError(
+            f"{where}: not a PNG or JPEG image that can be decoded ({error})"
+        ) from error
+    # Before the label, and never resized: an image of another size is not of this dataset.
+    if pixels.shape != (spec.side, spec.side, 3):
+        raise InputError(
+            f"{where}: an image of shape {pixels.shape}, not {(spec.side, spec.side, 3)}"
+        )
+    label = record["label"]
+    # Checked here and not in `canonical_dataset` alone: as uint8, a label of 256 would be 0.
+    if not isinstance(label, int) or not 0 <= label < spec.classes:
+        raise InputError(f"{where}: label {label}, labels go from 0 to {spec.classes - 1}")
+    return pixels, label

@@ -1,0 +1,196 @@
+"""Datasets in storage: written once, found by name or id, read and verified (torch-free).
+
+A dataset is a folder `datasets/<id>` with its manifest, written last, which names every other file
+with its size and checksum. Photographs have manifests here too, and their files elsewhere
+(`pipeline.data.photo_shards`).
+"""
+
+import re
+from dataclasses import asdict, replace
+from hashlib import blake2b
+from json import dumps, loads
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from pipeline.data.datasets import FORMAT, Dataset, DatasetSpec, Images, canonical_dataset
+from pipeline.errors import InputError
+from pipeline.storage import Storage
+
+FOLDER = "datasets"
+SHORTEST_PREFIX = 4
+"""Digits of an id that are enough to name a dataset by."""
+
+
+def images_path(dataset_id: str) -> str:
+    """Where a dataset's images are in storage, in one safetensors file."""
+    return f"{FOLDER}/{dataset_id}/images.safetensors"
+
+
+def write_dataset(storage: Storage, dataset: Dataset, source: dict[str, Any]) -> dict[str, Any]:
+    """Store a dataset under `datasets/<id>`, manifest last, and return its manifest.
+
+    The manifest of one that is there already keeps its name, learns this source, and becomes
+    comparable if this one is.
+    """
+    old = read_manifest(storage, dataset.id)
+    if old is None:
+        # Images first, manifest last: an interrupted write leaves no dataset, only a file that the
+        # next try writes over.
+        content = save_arrays(_arrays(dataset))
+        storage.write(images_path(dataset.id), content)
+        manifest = {
+            "format": FORMAT,
+            "id": dataset.id,
+            "row": asdict(dataset.spec),
+            "train_images": len(dataset.train),
+            "test_images": len(dataset.test),
+            "size": len(content),
+            "checksum": blake2b(content).hexdigest(),
+            "sources": [source],
+        }
+    else:
+        # The images are there already. The name stays, as runs are filed under it (`dataset_key`).
+        sources = old["sources"] + [source] * (source not in old["sources"])
+        comparable = old["row"]["comparable"] or dataset.spec.comparable
+        manifest = old | {"sources": sources, "row": old["row"] | {"comparable": comparable}}
+    storage.write(f"{FOLDER}/{dataset.id}/manifest.json", dumps(manifest, indent=1).encode())
+    return manifest
+
+
+def _arrays(dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
+    return {
+        "train.pixels": dataset.train.pixels, "train.labels": dataset.train.labels,
+        "test.pixels": dataset.test.pixels, "test.labels": dataset.test.labels,
+    }  # fmt: skip
+
+
+def read_manifest(storage: Storage, dataset_id: str) -> dict[str, Any] | None:
+    """The manifest of a stored dataset, None where there is none or it is not one of ours."""
+    content = storage.read_if_there(f"{FOLDER}/{dataset_id}/manifest.json")
+    # Someone else's folder, or a later format's manifest, is no dataset here and is left alone.
+    try:
+        manifest = loads(content) if content else {}
+    except ValueError:
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
+
+
+def stored_manifests(storage: Storage) -> list[dict[str, Any]]:
+    """Manifests of all datasets in storage, by id."""
+    found = (read_manifest(storage, name) for name in storage.names(FOLDER))
+    return [manifest for manifest in found if manifest is not None]
+
+
+def find_stored(storage: Storage, name: str) -> dict[str, Any] | None:
+    """The manifest of the prepared dataset of that name or id; None where there is none.
+
+    The first four digits of an id, or more, are enough.
+
+    Raises:
+        InputError: more than one dataset is meant.
+    """
+    # A whole id names its folder: workers, which know it, then read one manifest and not all.
+    if re.fullmatch("[0-9a-f]{16}", name):
+        manifest = read_manifest(storage, name)
+        if manifest is not None and manifest["id"] == name:
+            return manifest
+    meant = [
+        manifest
+        for manifest in stored_manifests(storage)
+        if name == manifest["row"]["name"]
+        or (len(name) >= SHORTEST_PREFIX and manifest["id"].startswith(name))
+    ]
+    if len(meant) > 1:
+        ids = ", ".join(manifest["id"] for manifest in meant)
+        raise InputError(
+            f"{name}: {storage.uri} has several datasets of that name; say which by id: {ids}"
+        )
+    return meant[0] if meant else None
+
+
+def require_stored(storage: Storage, name: str) -> dict[str, Any]:
+    """The manifest of a dataset that must be prepared, by name or id.
+
+    Raises:
+        InputError: it is not prepared, or more than one is meant.
+    """
+    manifest = find_stored(storage, name)
+    if manifest is None:
+        prepared = ", ".join(m["row"]["name"] for m in stored_manifests(storage)) or "none"
+        raise InputError(
+            f"{name} is not prepared in {storage.uri} (prepared: {prepared}); see `resnet-repro "
+            "data prepare`"
+        )
+    return manifest
+
+
+def read_dataset(storage: Storage, dataset_id: str) -> Dataset:
+    """A stored dataset, its file's checksum verified.
+
+    Raises:
+        InputError: it is not there, or its bytes are not those its manifest names.
+    """
+    manifest = require_stored(storage, dataset_id)
+    return dataset_of(manifest, read_images(storage, manifest))
+
+
+def read_images(storage: Storage, manifest: dict[str, Any]) -> bytes:
+    """The images file of a stored dataset.
+
+    Raises:
+        InputError: its bytes are not those the manifest names.
+    """
+    path = images_path(manifest["id"])
+    # Checked before anything is made of it: safetensors would take a flipped bit for a pixel.
+    content = storage.read_if_there(path) or b""
+    if not intact(manifest, content):
+        raise InputError(
+            f"{storage.path(path)}: damaged (checksum differs); delete the folder and prepare it "
+            "again"
+        )
+    return content
+
+
+def intact(manifest: dict[str, Any], content: bytes) -> bool:
+    """Whether these are the bytes of the images file that a manifest names."""
+    return len(content) == manifest["size"] and blake2b(content).hexdigest() == manifest["checksum"]
+
+
+def dataset_of(manifest: dict[str, Any], content: bytes) -> Dataset:
+    """A dataset from its manifest and its intact images file.
+
+    Raises:
+        InputError: the file holds something else; pickles are never loaded.
+    """
+    try:
+        arrays = load_arrays(content)
+    except SafetensorError as error:
+        raise InputError(
+            f"dataset {manifest['id']}: {images_path(manifest['id'])} is not images of ours "
+            f"({error}); prepare it again"
+        ) from error
+    splits = [
+        Images(arrays[f"{split}.pixels"], arrays[f"{split}.labels"]) for split in ("train", "test")
+    ]
+    return Dataset(DatasetSpec(**manifest["row"]), splits[0], splits[1], manifest["id"])
+
+
+def verify_dataset(storage: Storage, dataset_id: str) -> Dataset:
+    """Read a stored dataset and derive its id again from its pixels and labels.
+
+    Raises:
+        InputError: the checksum or the id differs.
+    """
+    dataset = read_dataset(storage, dataset_id)
+    again = canonical_dataset(dataset.spec, dataset.train, dataset.test)
+    if again.id != dataset_id:
+        raise InputError(
+            f"dataset {dataset_id} in {storage.uri}: its images hash to {again.id}; prepare it "
+            "again"
+        )
+    return replace(again, spec=dataset.spec)
