@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.submit import DashboardOption
 from jobs.execution.submission import DASHBOARD
 from jobs.requests.options import (
+    DashboardOption,
     DataOption,
     ExperimentArgument,
     StorageOption,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import measure
 from benchmarks.standard_input import Drawn, InputSetting, StandardInput
-from jobs.console import run_progress as screen
+from jobs.console.console import console, progress
 from pipeline.data import sampling
 from pipeline.data.photo_decoding import colour_shift
 from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading, finish, ingest_part
@@ -61,7 +61,7 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
         )
     keep_freed_memory()
     experiment = EXPERIMENTS["resnet18"]
-    with screen.progress("measuring") as report, TemporaryDirectory() as folder:
+    with progress("measuring") as report, TemporaryDirectory() as folder:
         equal = _greatest_difference(experiment, photos)
         setting, probed = _best_setting(experiment, photos, batches)
         smaller = scaled_down(photos, (batches + 8) * BATCH, Path(folder))
@@ -77,7 +77,7 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
     for name, values in rates.items():
         over = f"{median(found[name]):.2f}" if name in found else ""
         table.add_row(name, *measure.spread(values, ",.0f"), over)
-    screen.console.print(table)
+    console.print(table)
     share, bound = _fed_share(experiment, photos, rounds)
     seconds, megabytes = order_cost()
     print(

@@ -24,7 +24,7 @@ from benchmarks.contestants import (
     runs_at_once,
 )
 from benchmarks.standard_loop import Setting
-from jobs.console import run_progress as screen
+from jobs.console.console import console, progress
 from jobs.requests.requested_runs import check_suits
 from pipeline.data.datasets import Dataset, prepared_manifest, read_dataset
 from pipeline.data.photo_shards import holds_photographs
@@ -66,7 +66,7 @@ def bench(
     check_suits(experiment, dataset_id, holds_photographs(prepared_manifest(storage, dataset_id)))
     dataset = read_dataset(storage, dataset_id)
     keep_freed_memory()  # as a Ray Train worker does
-    with _threads_kept(), screen.progress("measuring") as report, ExitStack() as processes:
+    with _threads_kept(), progress("measuring") as report, ExitStack() as processes:
         standard, setting, probed = best_standard(experiment, storage, dataset_id, steps)
         contestants: list[Contestant] = [processes.enter_context(closing(standard))]
         for seed, each in enumerate(chosen):
@@ -131,11 +131,11 @@ def _print_tables(experiment: Experiment, dataset: Dataset, rates: Rates, found:
     table = measure.table(what, "contestant", "images/s", "min to max")
     for name, values in rates.items():
         table.add_row(name, *measure.spread(values, ",.0f"))
-    screen.console.print(table)
+    console.print(table)
     table = measure.table("ratios", "ratio", "median", "min to max", "wanted on two cores")
     for name, values in found.items():
         table.add_row(name, *measure.spread(values, ".3f"), _wanted(experiment, name))
-    screen.console.print(table)
+    console.print(table)
 
 
 def _how_it_was_taken(

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks import measure
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.requests.requested_runs import check_suits
 from pipeline.data.datasets import Dataset, prepared_manifest, read_dataset
 from pipeline.data.photo_shards import holds_photographs
@@ -152,4 +152,4 @@ def _print_table(
         table.add_row(kind, f"{share:.1%}", f"{1000 * seconds * share:,.2f}")
     table.add_section()
     table.add_row("step", f"{size / seconds:,.0f} images/s", f"{1000 * seconds:,.2f}")
-    screen.console.print(table)
+    console.print(table)

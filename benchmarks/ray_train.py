@@ -18,7 +18,7 @@ from time import sleep
 from typing import Any
 
 from benchmarks import measure
-from jobs.console import run_progress as screen
+from jobs.console.console import console, progress
 from pipeline.data.datasets import Dataset, read_dataset, write_dataset
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment, Precision
 from pipeline.recipe.metrics import IMAGES_PER_SECOND
@@ -49,7 +49,7 @@ def bench(
     dataset = read_dataset(storage, manifest["id"])
     with (
         TemporaryDirectory(prefix="resnet-repro-bench-") as folder,
-        screen.progress("measuring") as report,
+        progress("measuring") as report,
     ):
         rates = _rounds(folder, experiment, dataset, rounds, report)
     found = {
@@ -194,13 +194,13 @@ def _print_tables(
     table = measure.table(what, "runs", "images/s in all", "min to max")
     for way, values in rates.items():
         table.add_row(names[way], *measure.spread(values, ",.0f"))
-    screen.console.print(table)
+    console.print(table)
     table = measure.table("ratios", "ratio", "median", "min to max", "wanted")
     for name, values in found.items():
         table.add_row(
             name, *measure.spread(values, ".3f"), f"{WANTED:.2f}" if "Ray" in name else ""
         )
-    screen.console.print(table)
+    console.print(table)
 
 
 def _how_it_was_taken(rounds: int, iterations: int) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.measured.frames import Frames, check
 from analysis.report.report import report_files
 from benchmarks import measure
-from jobs.console import run_progress as screen
+from jobs.console.console import console, progress
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout, response_layers
 from pipeline.recipe.metrics import RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
@@ -33,7 +33,7 @@ def bench(runs: int, points: int, rounds: int) -> float:
     frames = invented(runs, points)
     seconds: list[float] = []
     first: dict[str, bytes] = {}
-    with screen.progress("reporting") as report:
+    with progress("reporting") as report:
         for number in range(rounds):
             started = perf_counter()
             files = report_files(frames)
@@ -45,7 +45,7 @@ def bench(runs: int, points: int, rounds: int) -> float:
     table = measure.table("report", "of", "seconds", "min to max", "wanted")
     what = f"{runs} runs of {points} points, {len(first)} files"
     table.add_row(what, *measure.spread(seconds, ".1f"), f"at most {WANTED_SECONDS:g}")
-    screen.console.print(table)
+    console.print(table)
     return median(seconds)
 
 

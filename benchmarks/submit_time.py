@@ -14,7 +14,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks import measure
-from jobs.console import run_progress as screen
+from jobs.console.console import console, progress
 from jobs.execution.submission import client_of, packed
 from pipeline.errors import InputError
 
@@ -37,7 +37,7 @@ def bench(dashboard: str, rounds: int) -> dict[str, float]:
     with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, packed() as checkout:
         if checkout is None:
             raise InputError("bench submit: needs a git checkout, of which both jobs are packed")
-        with screen.progress("measuring") as report:
+        with progress("measuring") as report:
             for number in range(
                 -1, rounds
             ):  # the first round makes the database, and is not counted
@@ -58,7 +58,7 @@ def bench(dashboard: str, rounds: int) -> dict[str, float]:
     table.add_section()
     for name, ratios in found.items():
         table.add_row(f"{OURS} / {name} (wanted: at most {WANTED})", *measure.spread(ratios, ".2f"))
-    screen.console.print(table)
+    console.print(table)
     print(
         f"{measure.taken_on('torch', 'Ray')}: medians of {rounds} rounds after one that is not "
         "counted, another way first in "

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.ray_train import bare, total_rate
-from jobs.console import run_progress as screen
+from jobs.console.console import console, progress
 from jobs.tracking.run_publisher import Publisher
 from jobs.tracking.store import open_store
 from pipeline.data.datasets import Dataset, read_dataset, write_dataset
@@ -50,7 +50,7 @@ def bench(
     shares: list[float] = []
     with (
         TemporaryDirectory(prefix="resnet-repro-bench-") as folder,
-        screen.progress("measuring") as report,
+        progress("measuring") as report,
     ):
         storage = Storage(folder)
         write_dataset(storage, dataset, {"kind": "benchmark"})
@@ -95,7 +95,7 @@ def _print_tables(
     table = measure.table(what, "run", "images/s", "min to max")
     for way, values in rates.items():
         table.add_row(way, *measure.spread(values, ",.0f"))
-    screen.console.print(table)
+    console.print(table)
     table = measure.table("cost", "measure", "median", "min to max", "wanted")
     table.add_row(
         "followed / alone",
@@ -105,7 +105,7 @@ def _print_tables(
     table.add_row(
         "publisher's share of the CPU time", *measure.spread(shares, ".2%"), f"at most {WANTED:.0%}"
     )
-    screen.console.print(table)
+    console.print(table)
 
 
 def _how_it_was_taken(rounds: int, iterations: int) -> str:

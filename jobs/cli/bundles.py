@@ -2,7 +2,6 @@
 packed.
 """
 
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -15,8 +14,6 @@ from pipeline.errors import InputError
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import read_result, stored_runs
 from pipeline.storage import Storage
-
-IMPORTS = "imports"
 
 app = typer.Typer(
     no_args_is_help=True, help="Pack results into one file, and take in those of others."
@@ -67,14 +64,15 @@ def import_results(
         report --storage results/demo`
     """
     from analysis.measured.bundle import merged, unpack
+    from jobs.tracking.imported_bundles import IMPORTS, imported_bundles, keep_bundle
 
     storage = writable(storage_uri)
     contents = {path: _content(path) for path in bundles}
     taken = [(str(path), unpack(content, str(path))[0]) for path, content in contents.items()]
-    taken = [*imported(storage), *taken]
+    taken = [*imported_bundles(storage), *taken]
     merged([*_own(storage, tracking), *taken])  # refuses what could not be reported on together
     for content in contents.values():
-        storage.write(f"{IMPORTS}/{blake2b(content, digest_size=16).hexdigest()}.zip", content)
+        keep_bundle(storage, content)
     count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
     print(
         f"{count} runs imported in {storage.path(IMPORTS)}; `resnet-repro report` is about them too"
@@ -93,20 +91,6 @@ def _own(storage: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
             return [(store, export(store, Path(folder)))]
     except NoRunsError:
         return []
-
-
-def imported(storage: Storage) -> list[tuple[str, Frames]]:
-    """What was imported into a storage, by where it lies.
-
-    Raises:
-        InputError: a bundle was damaged there.
-    """
-    from analysis.measured.bundle import unpack
-
-    names = [f"{IMPORTS}/{name}" for name in storage.names(IMPORTS) if name.endswith(".zip")]
-    return [
-        (storage.path(name), unpack(storage.read(name), storage.path(name))[0]) for name in names
-    ]
 
 
 def _content(path: Path) -> bytes:

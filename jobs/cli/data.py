@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from jobs.console import run_progress as screen
+from jobs.console import console as screen
 from jobs.requests.options import AddressOption, JsonOption, StorageOption, writable
 from pipeline.storage import Storage
 

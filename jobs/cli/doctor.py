@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.execution.launch import Execution
 from jobs.requests.options import (
     AddressOption,
@@ -68,6 +68,6 @@ def doctor(
         for one in found:
             remedy = f"; {one.remedy}" if one.remedy else ""
             line = f"{MARKS[one.level]} {escape(f'{one.subject:<13} {one.says}{remedy}')}"
-            screen.console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False, soft_wrap=True)
     if problems:
         raise SystemExit(1)

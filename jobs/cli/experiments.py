@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from analysis.paper.ledger import LEDGER, LEDGER_SWITCHES
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.grids.grids import ABOUT, grids
 from jobs.requests.options import JsonOption
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
@@ -41,7 +41,7 @@ def experiments(as_json: JsonOption = False) -> None:
         names = (row["name"], row["shortcut"], row["block"])
         where = ", ".join(row["artifacts"]).replace("_", " ")
         table.add_row(*names, *counts, f"{row['iterations']:,}", where)
-    screen.console.print(table)
+    console.print(table)
 
 
 def list_grids(as_json: JsonOption = False) -> None:
@@ -64,7 +64,7 @@ def list_grids(as_json: JsonOption = False) -> None:
     table.add_column("rows")
     for name, rows in all_grids.items():
         table.add_row(name, ABOUT[name], " ".join(rows) if len(rows) < 12 else f"{len(rows)} rows")
-    screen.console.print(table)
+    console.print(table)
 
 
 def _facts(experiment: Experiment) -> dict[str, Any]:

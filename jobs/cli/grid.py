@@ -14,9 +14,8 @@ import typer
 
 from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, LOOKED_AT
 from analysis.stats import LOOKS
-from jobs.cli.results import report_on, warn_on_tracking_error
-from jobs.cli.train import complete, failed_with, say_if_unpublished, when_interrupted
-from jobs.console import run_progress as screen
+from jobs.console.console import failed
+from jobs.console.run_progress import follow
 from jobs.execution.launch import Execution
 from jobs.grids import grids, sweeps
 from jobs.grids.sweeps import Sweep
@@ -48,6 +47,12 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import resolve_resources, runs_of
+from jobs.tracking.best_effort import (
+    complete_published,
+    on_interrupt,
+    warn_if_unpublished,
+    warn_on_tracking_error,
+)
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import Run, read_result
@@ -206,7 +211,7 @@ class GridRequest:
             flush=True,
         )
         tags = self._tags(runs)
-        complete(self.execution.tracking, self.storage, tags)
+        complete_published(self.execution.tracking, self.storage, tags)
         self._publish_sweeps()
         return runs, left, self._train(left, tags) if left else {}
 
@@ -219,15 +224,15 @@ class GridRequest:
                 self.execution, self.device, self.threads, runs=len(left)
             )
             at_once = min(len(left), max_concurrent_runs(nodes, execution, head_memory()))
-            outcomes = screen.follow(
+            outcomes = follow(
                 " ".join(self.names),
                 self.storage,
                 list(tags),
                 at_once,
                 lambda: run_grid(left, execution, at_once, tags),
-                when_interrupted(execution.tracking, self.storage, left, Event()),
+                on_interrupt(execution.tracking, self.storage, left, Event()),
             )
-        say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
+        warn_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
         return {
             one.run: f"{one.status}: {one.reason}" for one in outcomes if one.status != "finished"
         }
@@ -238,7 +243,7 @@ class GridRequest:
         from analysis.measured.mlflow_export import export
         from analysis.report.undecided import undecided
 
-        complete(self.execution.tracking, self.storage, self._tags(runs))
+        complete_published(self.execution.tracking, self.storage, self._tags(runs))
         try:
             frames = export(
                 self.execution.tracking, (self.storage.local or Path("results")) / "export"
@@ -269,27 +274,23 @@ class GridRequest:
             for run, result in results
             if result is not None and "reason" in result
         }
-        failed = {run: reason for run, reason in reasons.items() if run not in diverged}
-        for run, reason in failed.items():
+        unfinished = {run: reason for run, reason in reasons.items() if run not in diverged}
+        for run, reason in unfinished.items():
             print(f"{run} {reason}", file=sys.stderr)
         for run, reason in diverged.items():
             print(f"{run} diverged: {reason}", file=sys.stderr)
-        if len(failed) + len(diverged) < len(runs):
+        if len(unfinished) + len(diverged) < len(runs):
+            from jobs.tracking.storage_report import report_on
+
             self._publish_sweeps()  # where the server was away before
             sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
             report_on(self.execution.tracking, self.storage, runs=runs, sweeps=sweep_ids)
-        if failed:
-            raise SystemExit(
-                failed_with(
-                    f"{len(failed)} of {len(runs)} runs did not finish; give the same command again"
-                )
-            )
+        if unfinished:
+            count = f"{len(unfinished)} of {len(runs)}"
+            raise failed(f"{count} runs did not finish; give the same command again")
         if any(not run.experiment.may_diverge for run in diverged):
-            raise SystemExit(
-                failed_with(
-                    f"{len(diverged)} of {len(runs)} runs diverged, which trying again would repeat"
-                )
-            )
+            count = f"{len(diverged)} of {len(runs)}"
+            raise failed(f"{count} runs diverged, which trying again would repeat")
 
     def _tags(self, runs: list[Run]) -> dict[Run, dict[str, str]]:
         """What MLflow is told of each run: the grids that asked for it, whether for a sweep alone,

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jobs.cli.submit import parse_only
-from jobs.execution.submission import check_command, job_name, value_of
+from jobs.execution.submission import job_name
+from jobs.requests.submitted_commands import check_command, parse_only, value_of
 from pipeline.errors import InputError, redacted
 
 TRACKING = "http://mlflow:5000"

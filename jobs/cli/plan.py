@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.execution.launch import Execution, check_workers
 from jobs.grids import grids, sweeps
 from jobs.planning import rates as speed
@@ -199,7 +199,7 @@ def _here(
     left, began = asked.left, monotonic()
     if not left:
         return Plan(Cluster(0, "CPU", price), [], 0.0), {}
-    with connected(address), screen.console.status("measuring for about a minute"):
+    with connected(address), console.status("measuring for about a minute"):
         joining = monotonic() - began
         execution, nodes = resolve_resources(execution, device, threads, runs=len(left))
         most = max_concurrent_runs(nodes, execution, head_memory())

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.requests.options import JsonOption, StorageOption
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
@@ -37,7 +37,7 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
     for run, fact in zip(runs, facts, strict=True):
         group = f"{title(run.experiment)} on {run.dataset_key}"
         if group != shown:
-            screen.console.print(f"\n{group}", style="bold", highlight=False, markup=False)
+            console.print(f"\n{group}", style="bold", highlight=False, markup=False)
             shown = group
         print(_line(fact))
     if any(fact["state"] == "stopped" for fact in facts):
@@ -147,6 +147,6 @@ def _spare_checkpoints(storage: Storage, run: Run) -> list[str]:
 
 
 def _agreed(question: str) -> bool:
-    if not screen.console.is_terminal:
+    if not console.is_terminal:
         raise InputError("clean asks before it deletes; off a terminal, say --yes")
     return typer.confirm(question)

@@ -14,29 +14,21 @@ import typer
 from rich import box
 from rich.table import Table
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.execution.submission import (
     DASHBOARD,
     ENDED,
     attempts,
-    check_command,
     client_of,
     send,
-    value_of,
 )
-from jobs.requests.options import JsonOption
+from jobs.requests.options import DashboardOption, JsonOption
+from jobs.requests.submitted_commands import check_command, parse_only, value_of
 from pipeline.errors import InputError, first_line
 
 SILENT_SECONDS = 60.0
 """Without a sign of life from any run for so long, a job that Ray calls RUNNING may be dead."""
 
-DashboardOption = Annotated[
-    str,
-    typer.Option(
-        "--dashboard",
-        help="The cluster's dashboard; RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured.",
-    ),
-]
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="A job's id, or its name for the newest of that name.")
 ]
@@ -81,21 +73,6 @@ def submit(
         print(f"follow it with `resnet-repro jobs logs {job} --follow`")
         return
     raise SystemExit(_follow(client, job))
-
-
-def parse_only(context: typer.Context, arguments: list[str]) -> None:
-    """Refuse here what the command line would refuse there; nothing is run."""
-    assert context.parent is not None
-    commands: Any = context.parent.command
-    command = commands.commands[arguments[0]]
-    rest = arguments[1:]
-    while hasattr(command, "commands"):
-        if not rest or rest[0] not in command.commands:
-            raise InputError(
-                f"{shlex.join(arguments)}: wanted is one of {', '.join(command.commands)}"
-            )
-        command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context(arguments[0], rest, parent=context.parent)
 
 
 def _follow(client: Any, job: str) -> int:
@@ -150,7 +127,7 @@ def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = Fals
     for job in found:
         facts = _facts(job)
         table.add_row(facts["job"], facts["state"], facts["started"], facts["command"])
-    screen.console.print(table)
+    console.print(table)
 
 
 @app.command("status")

@@ -1,18 +1,13 @@
-"""`resnet-repro train`: one run, which continues if it was interrupted; and what `grid` shares with
-it.
-"""
+"""`resnet-repro train`: one run, which continues if it was interrupted."""
 
-import sys
-from collections.abc import Callable
 from threading import Event
-from time import time
 from typing import Annotated, Any
 
 import typer
 
 from analysis.measured.tags import ALONE, ASKED
-from jobs.cli.results import warn_on_tracking_error
-from jobs.console import run_progress as screen
+from jobs.console.console import failed
+from jobs.console.run_progress import follow
 from jobs.execution.launch import Execution
 from jobs.requests.dry_run import show_resolved
 from jobs.requests.options import (
@@ -41,7 +36,8 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import resolve_resources, runs_of
-from pipeline.errors import InputError, redacted
+from jobs.tracking.best_effort import complete_published, on_interrupt, warn_if_unpublished
+from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.run import REFUSED, Run, read_result
@@ -114,15 +110,12 @@ def train(
         if outcome["status"] == REFUSED:
             raise InputError(outcome["reason"])
         if outcome["status"] == "failed":
-            raise SystemExit(
-                failed_with(
-                    f"{run} failed: {outcome['reason']}; give the same command again to continue"
-                )
-            )
-        say_if_unpublished([outcome["published"]], execution.tracking)
+            why = f"{run} failed: {outcome['reason']}"
+            raise failed(f"{why}; give the same command again to continue")
+        warn_if_unpublished([outcome["published"]], execution.tracking)
         result = read_result(storage, run)
     else:
-        complete(execution.tracking, storage, {run: ASKED_ALONE})
+        complete_published(execution.tracking, storage, {run: ASKED_ALONE})
     assert result is not None
     print(_ended(storage, run, result))
     if result["status"] != "finished" and not run.experiment.may_diverge:
@@ -151,51 +144,12 @@ def _train(
     try:
         with connected(address):
             execution, _ = resolve_resources(execution, device, threads, runs=1)
-            interrupted = when_interrupted(execution.tracking, storage, [run], stop)
-            outcome: dict[str, Any] = screen.follow(str(run), storage, [run], 1, job, interrupted)
+            interrupted = on_interrupt(execution.tracking, storage, [run], stop)
+            outcome: dict[str, Any] = follow(str(run), storage, [run], 1, job, interrupted)
     finally:
         if stop.is_set():  # its driver gives the lease back once Ray is gone
             ended.wait(RELEASE_SECONDS)
     return outcome
-
-
-def when_interrupted(
-    tracking: str, storage: Storage, runs: list[Run], stop: Event
-) -> Callable[[], None]:
-    """What Ctrl-C does before Ray is taken away: drivers in this process are told, and MLflow."""
-    from jobs.tracking.other_publications import mark_interrupted
-
-    started = int(time())
-
-    def interrupted() -> None:
-        stop.set()
-        warn_on_tracking_error(lambda: mark_interrupted(tracking, storage, runs, started), tracking)
-
-    return interrupted
-
-
-def complete(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
-    """See that MLflow can be used, and that it has all of what ended before."""
-    from jobs.tracking.other_publications import publish_ended
-
-    warn_on_tracking_error(lambda: publish_ended(tracking, storage, runs), tracking)
-
-
-def say_if_unpublished(published: list[bool], tracking: str) -> None:
-    """Warn of runs that MLflow does not have in full."""
-    missing = published.count(False)
-    if missing:
-        what = (
-            f"{missing} of {len(published)} runs could not be published"
-            if len(published) > 1
-            else "not published"
-        )
-        print(
-            f"warning: {what} to MLflow at {redacted(tracking)}; `resnet-repro sync` sends it when "
-            "it "
-            "is back",
-            file=sys.stderr,
-        )
 
 
 def _ended(storage: Storage, run: Run, result: dict[str, Any]) -> str:
@@ -203,9 +157,3 @@ def _ended(storage: Storage, run: Run, result: dict[str, Any]) -> str:
         return f"{run}: {result['status']}: {result.get('reason', '')}"
     error = result["final"][TEST_ERR]
     return f"{run}: finished, {error:.2f} % test error after {result['iterations']:,} iterations; {storage.path(run.folder)}"
-
-
-def failed_with(message: str) -> int:
-    """Say what failed; the exit code of that."""
-    print(f"error: {message}", file=sys.stderr)
-    return 1

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.console import run_progress as screen
+from jobs.console.run_progress import follow
 from jobs.requests.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
 from jobs.requests.requested_runs import resolve_resources, stored_run_named
 from pipeline.errors import InputError, reason_of
@@ -142,7 +142,7 @@ def _train_again(
         execution, _ = resolve_resources(execution, device, threads=None, runs=1)
         title = f"{run} again, {segment.start:,} to {segment.end:,}"
         try:
-            answer = screen.follow(
+            answer = follow(
                 title, again, [run], 1, partial(run_on_ray, run, execution), lambda: None
             )
         except InputError:

@@ -7,7 +7,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
+from jobs.console.durations import duration
 from jobs.planning.budget import Choice, choose
 from jobs.planning.estimate import Estimate, Plan
 from pipeline.recipe.experiments import Experiment
@@ -36,7 +37,7 @@ def show(made: Plan, bought: BudgetChoice | None) -> None:
     """Print a table of the rows, and what they come to."""
     unit, cluster = made.cluster.kind, made.cluster
     low, high = made.interval
-    screen.console.print(_table(made))
+    console.print(_table(made))
     lines = [
         (
             "cluster",
@@ -147,4 +148,4 @@ def _bought(bought: BudgetChoice, made: Plan) -> str:
 
 def _time(seconds: float) -> str:
     """A duration, in days where it is of several."""
-    return f"{seconds / 86400:,.1f} days" if seconds >= 48 * 3600 else screen.duration(seconds)
+    return f"{seconds / 86400:,.1f} days" if seconds >= 48 * 3600 else duration(seconds)

@@ -10,7 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.execution.launch import check_workers
 from jobs.grids.sweeps import CIFAR_TRAINING_IMAGES
 from jobs.requests.options import tracking_of, workers_of
@@ -62,7 +62,7 @@ def show_resolved(
         ]
         if usual:
             print(f"{name:<19} {_value(usual[0], name)}")
-    screen.console.print(_table(experiments, differing))
+    console.print(_table(experiments, differing))
     for what, says in (
         ("dataset", dataset.says),
         ("storage", storage.uri),

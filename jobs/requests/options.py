@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from analysis.paper.ledger import LEDGER
-from jobs.console import run_progress as screen
+from jobs.console.console import progress
 from jobs.grids.grids import grids
 from pipeline.data.datasets import DATASETS
 from pipeline.errors import InputError, first_line
@@ -101,6 +101,13 @@ RequireTrackingOption = Annotated[
 ]
 AddressOption = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
+]
+DashboardOption = Annotated[
+    str,
+    typer.Option(
+        "--dashboard",
+        help="The cluster's dashboard; RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured.",
+    ),
 ]
 WorkersOption = Annotated[
     str,
@@ -208,5 +215,5 @@ def manifest_named(storage: Storage, data: str) -> dict[str, Any]:
     """The manifest of the dataset that `data` names, prepared if need be, with progress shown."""
     from pipeline.data.lookup import find_dataset
 
-    with screen.progress("preparing data") as progress:
-        return find_dataset(storage, data, progress)
+    with progress("preparing data") as report:
+        return find_dataset(storage, data, report)

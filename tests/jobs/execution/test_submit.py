@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.execution.submission import check_command, job_name, packed
+from jobs.execution.submission import job_name, packed
+from jobs.requests.submitted_commands import check_command
 from pipeline.errors import InputError
 from pipeline.runs.provenance import COMMIT_FILE, source_commit
 from pipeline.runs.run import read_result, stored_runs
