@@ -21,6 +21,7 @@ from PIL import Image
 
 from benchmarks import measure
 from benchmarks.standard_loop import CifarResNet, PILImages, Setting, StandardLoop, train_transform
+from jobs.execution.processors import usable_cpus
 from pipeline.data.datasets import Dataset, read_dataset
 from pipeline.data.sampling import batch_at
 from pipeline.recipe.experiments import Experiment, Precision
@@ -203,7 +204,7 @@ def runs_at_once(experiment: Experiment, storage: Storage, dataset_id: str) -> O
     """
     makes = [
         partial(_worker_step, experiment, storage.uri, dataset_id, seed)
-        for seed in range(measure.cpus())
+        for seed in range(usable_cpus())
     ]
     return OwnProcesses(our_names(experiment.precision)[-1], makes)
 
@@ -249,7 +250,7 @@ def best_standard(
     """(c) with the setting that is fastest here, that setting, and the images a second of each that
     was tried.
     """
-    cpus = measure.cpus()
+    cpus = usable_cpus()
     settings = dict.fromkeys(
         [Setting(0, cpus), Setting(1, cpus), Setting(2, cpus), Setting(1, cpus - 1)]
     )

@@ -24,6 +24,7 @@ from torch import Tensor
 from benchmarks import measure
 from benchmarks.standard_input import Drawn, InputSetting, StandardInput
 from jobs.console.console import console, progress
+from jobs.execution.processors import usable_cpus
 from pipeline.data import sampling
 from pipeline.data.photo_decoding import colour_shift
 from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading, finish, ingest_part
@@ -94,7 +95,7 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
         "its file.\n"
         f"{measure.taken_on('torch')}: medians of {rounds} rounds x {batches} batches of {BATCH}, "
         "interleaved, another "
-        f"first in each round. Ours: {measure.cpus()} threads. Reference: {setting}, the best of a "
+        f"first in each round. Ours: {usable_cpus()} threads. Reference: {setting}, the best of a "
         "probe ("
         + "; ".join(f"{each}: {rate:,.0f}" for each, rate in probed.items())
         + "). No library that is kept up decodes only a crop's part of a JPEG; such a mode is not measured."
@@ -114,7 +115,7 @@ def _feed(experiment: Experiment, photos: Photos) -> PhotoFeed:
         0,
         partial(_batch_of, photos),
         1 << 40,
-        threads=measure.cpus(),
+        threads=usable_cpus(),
     )
 
 
@@ -241,7 +242,7 @@ def _fed_share(experiment: Experiment, photos: Photos, rounds: int) -> tuple[flo
     up.
     """
     experiment = replace(experiment, global_batch_size=BATCH)
-    torch.set_num_threads(measure.cpus())
+    torch.set_num_threads(usable_cpus())
     train_state, process_group = (
         TrainState(
             experiment, build_network(experiment, 0, photos.row.classes), torch.device("cpu")

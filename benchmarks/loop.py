@@ -25,6 +25,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.standard_loop import Setting
 from jobs.console.console import console, progress
+from jobs.execution.processors import usable_cpus
 from jobs.requests.requested_runs import check_suits
 from pipeline.data.datasets import Dataset, prepared_manifest, read_dataset
 from pipeline.data.photo_shards import holds_photographs
@@ -62,7 +63,7 @@ def bench(
     """
     experiment = experiment_named(experiment_name)
     chosen = measure.precisions(precision)
-    threads = threads or measure.cpus()
+    threads = threads or usable_cpus()
     check_suits(experiment, dataset_id, holds_photographs(prepared_manifest(storage, dataset_id)))
     dataset = read_dataset(storage, dataset_id)
     keep_freed_memory()  # as a Ray Train worker does
@@ -143,13 +144,13 @@ def _how_it_was_taken(
 ) -> str:
     tried = "; ".join(f"{each}: {rate:,.0f} images/s" for each, rate in probed.items())
     return (
-        f"Taken on {hardware()}, {measure.cpus()} CPUs, torch {torch.__version__}: medians of "
+        f"Taken on {hardware()}, {usable_cpus()} CPUs, torch {torch.__version__}: medians of "
         f"{rounds} rounds x {steps} "
         "steps each, interleaved, a different one first in each round, warm steps before each; a "
         "ratio is taken within "
         f"each round. (a), (b): {threads} threads, in a process set up as a worker's. (c): fp32, "
         f"{setting}, in a process "
-        f"of its own, the best of a probe ({tried}). (d): {measure.cpus()} runs with one thread "
+        f"of its own, the best of a probe ({tried}). (d): {usable_cpus()} runs with one thread "
         "each, in processes set up "
         "as workers', timed together: the images of all over the time of the slowest. Processes "
         "of their own idle while "

@@ -2,7 +2,6 @@
 (torch-free).
 """
 
-import os
 from collections.abc import Sequence
 from statistics import median
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 from rich import box
 from rich.table import Table
 
+from jobs.execution.processors import usable_cpus
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Precision
 from pipeline.runs.provenance import hardware, native_bf16, versions
@@ -17,11 +17,6 @@ from pipeline.runs.provenance import hardware, native_bf16, versions
 Item = TypeVar("Item")
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def checked_precision(precision: str) -> Precision:
@@ -57,7 +52,7 @@ def taken_on(*packages: str) -> str:
     """
     made = versions()
     named = "".join(f", {name} {made.get(name.lower())}" for name in packages)
-    return f"Taken on {hardware()}, {cpus()} CPUs{named}"
+    return f"Taken on {hardware()}, {usable_cpus()} CPUs{named}"
 
 
 def rotated(items: list[Item], number: int) -> list[Item]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import measure
 from jobs.console.console import console
+from jobs.execution.processors import usable_cpus
 from jobs.requests.requested_runs import check_suits
 from pipeline.data.datasets import Dataset, prepared_manifest, read_dataset
 from pipeline.data.photo_shards import holds_photographs
@@ -65,13 +66,13 @@ def profile(
     """
     chosen: Precision = measure.precisions(precision)[-1]
     experiment = replace(experiment_named(experiment_name), precision=chosen)
-    threads = threads or measure.cpus()
+    threads = threads or usable_cpus()
     check_suits(experiment, dataset_id, holds_photographs(prepared_manifest(storage, dataset_id)))
     dataset = read_dataset(storage, dataset_id)
     seconds, shares = _measured(experiment, dataset, steps, threads)
     _print_table(experiment, dataset, seconds, shares)
     print(
-        f"Taken on {hardware()}, {threads} of {measure.cpus()} CPUs, torch "
+        f"Taken on {hardware()}, {threads} of {usable_cpus()} CPUs, torch "
         f"{versions().get('torch')}, in a process set up "
         f"as a worker's: step time is the median of {steps} steps without the profiler; shares are "
         f"of self time in {steps} "

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks import measure
 from jobs.console.console import console, progress
+from jobs.execution.processors import usable_cpus
 from pipeline.data.datasets import Dataset, read_dataset, write_dataset
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment, Precision
 from pipeline.recipe.metrics import IMAGES_PER_SECOND
@@ -76,7 +77,7 @@ def _rounds(
     folder: str, experiment: Experiment, dataset: Dataset, rounds: int, report: Report
 ) -> dict[str, list[float]]:
     """Images a second of each way in each round, beginning with another one each time."""
-    cpus = measure.cpus()
+    cpus = usable_cpus()
     rates: dict[str, list[float]] = {BARE: [], RAY: [], TOGETHER: []}
     places = {way: _storage(f"{folder}/{way.replace(' ', '-')}", dataset) for way in rates}
     for number in range(rounds):
@@ -184,7 +185,7 @@ def _print_tables(
     rates: dict[str, list[float]],
     found: dict[str, list[float]],
 ) -> None:
-    count = measure.cpus()
+    count = usable_cpus()
     names = {
         BARE: f"bare, one run x {count} threads",
         RAY: f"Ray Train, one run x {count} threads",

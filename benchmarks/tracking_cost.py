@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.ray_train import bare, total_rate
 from jobs.console.console import console, progress
+from jobs.execution.processors import usable_cpus
 from jobs.tracking.run_publisher import Publisher
 from jobs.tracking.store import open_store
 from pipeline.data.datasets import Dataset, read_dataset, write_dataset
@@ -75,7 +76,7 @@ def bench(
 def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[float, float]:
     """A run's steady rate, and this process's share of the CPU time there was."""
     process = get_context("spawn").Process(
-        target=bare, args=(storage.uri, run, measure.cpus(), CHECKPOINT_SECONDS), daemon=True
+        target=bare, args=(storage.uri, run, usable_cpus(), CHECKPOINT_SECONDS), daemon=True
     )
     started, used = monotonic(), process_time()
     process.start()
@@ -85,7 +86,7 @@ def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[flo
     seconds, mine = monotonic() - started, process_time() - used
     if publisher is not None and not publisher.stop("FINISHED"):
         raise RuntimeError(f"{run}: could not be published")
-    return total_rate(storage, [run]), mine / (seconds * measure.cpus())
+    return total_rate(storage, [run]), mine / (seconds * usable_cpus())
 
 
 def _print_tables(

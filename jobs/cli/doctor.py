@@ -40,7 +40,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Examine a cluster in under a minute, before anything is billed; exit code 1 if something has
-    to be mended.
+    to be repaired.
 
     Versions, storage from every node, data, MLflow with the name it is called by, disks, clocks,
     the network between nodes, and whether the workers asked for can ever be had. Each finding says
@@ -49,7 +49,7 @@ def doctor(
     * `resnet-repro doctor --address auto --storage /mnt/shared/resnet --tracking
       http://10.0.0.5:5000 --data cifar10 --workers 8`
     """
-    from jobs.doctor.examination import findings
+    from jobs.doctor.examination import examine_cluster
     from jobs.execution.cluster import connected, nodes
     from pipeline.data.lookup import manifest_of
 
@@ -60,14 +60,13 @@ def doctor(
     with connected(address):
         execution = Execution(storage.uri, store, fewest, gpus)
         execution = replace(execution, use_gpu=on_gpus(nodes(), execution, device))
-        found = findings(storage, store, dataset, fewest, execution.each_worker)
-    problems = sum(one.level == "problem" for one in found)
+        findings = examine_cluster(storage, store, dataset, fewest, execution.each_worker)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        for one in found:
-            remedy = f"; {one.remedy}" if one.remedy else ""
-            line = f"{MARKS[one.level]} {escape(f'{one.subject:<13} {one.says}{remedy}')}"
-            console.print(line, highlight=False, soft_wrap=True)
-    if problems:
+        for finding in findings:
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            says = escape(f"{finding.subject:<13} {finding.says}{remedy}")
+            console.print(f"{MARKS[finding.level]} {says}", highlight=False, soft_wrap=True)
+    if any(finding.level == "problem" for finding in findings):
         raise SystemExit(1)

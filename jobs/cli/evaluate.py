@@ -16,10 +16,10 @@ from jobs.execution.evaluate import (
     SINGLE_VIEW,
     Model,
     ScoringTask,
-    model_named,
     score_here,
     score_on_ray,
 )
+from jobs.execution.processors import usable_cpus, usable_gpus
 from jobs.requests.options import (
     AddressOption,
     AsOption,
@@ -36,6 +36,7 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import check_suits, resolve_resources
+from jobs.requests.stored_runs import model_named
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import PROTOCOLS
@@ -211,13 +212,9 @@ def _scorer(
     """What scores models by a protocol: this process, or a group of workers where several, or a
     cluster, are asked for.
     """
-    from benchmarks.measure import cpus
-
-    work = ScoringTask([], "", storage.uri, dataset_id, use_gpu=False, threads=cpus())
+    work = ScoringTask([], "", storage.uri, dataset_id, use_gpu=False, threads=usable_cpus())
     if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
-        import torch
-
-        use_gpu = device is Device.GPU or (device is Device.AUTO and torch.cuda.is_available())
+        use_gpu = device is Device.GPU or (device is Device.AUTO and usable_gpus() > 0)
         yield lambda models, protocol: score_here(
             replace(work, models=models, protocol=protocol, use_gpu=use_gpu)
         )

@@ -11,7 +11,8 @@ import typer
 
 from jobs.console.run_progress import follow
 from jobs.requests.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
-from jobs.requests.requested_runs import resolve_resources, stored_run_named
+from jobs.requests.requested_runs import resolve_resources
+from jobs.requests.stored_runs import stored_run_named
 from pipeline.errors import InputError, reason_of
 from pipeline.runs.checkpoint import iterations, newest_history, read_checkpoint
 from pipeline.runs.history import History

@@ -2,16 +2,12 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from jobs.requests.requested_runs import stored_run_named
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment, Protocol
-from pipeline.recipe.overrides import experiment_named
-from pipeline.runs.checkpoint import final_weights
-from pipeline.runs.run import Run, read_result
+from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
 SINGLE_VIEW = "single_view"
@@ -43,32 +39,6 @@ class ScoringTask:
     use_gpu: bool
     threads: int
     """Of torch, for each worker."""
-
-
-def model_named(storage: Storage, which: str, experiment: str | None, settings: list[str]) -> Model:
-    """A weights file (with `--as`), or the final network of a stored run.
-
-    Raises:
-        InputError: neither, a run that has not finished, or a file without a row.
-    """
-    file = Path(which)
-    if not file.is_file():
-        if file.suffix in (".safetensors", ".pth"):
-            raise InputError(f"{which}: no such file")
-        run = stored_run_named(storage, which, None)
-        result = read_result(storage, run)
-        weights = final_weights(storage, run, result) if result else None
-        if weights is None:
-            raise InputError(f"{run}: has no final weights; it is not finished")
-        return Model(str(run), run.experiment, weights, run)
-    if experiment is None:
-        raise InputError(f"{which}: say with --as which row's network these weights are for")
-    content = file.read_bytes()
-    if file.suffix == ".pth":
-        from pipeline.training.step.weights import torch_file_bytes
-
-        content = torch_file_bytes(content, which)
-    return Model(which, experiment_named(experiment, settings), content)
 
 
 def score(work: ScoringTask, dataset: Any, ranks: Any, decoders: int) -> dict[str, float]:

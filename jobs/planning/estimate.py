@@ -11,6 +11,9 @@ from jobs.planning.rates import DOUBT, Rate
 from jobs.planning.workload import Amount
 from pipeline.runs.run import Run
 
+FIXED_SECONDS = 15.0
+"""Of a grid command, before its first run and after its last: Ray, Tune and the report."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -53,6 +56,11 @@ def estimate(
     """
     computing = left.iterations * rate.step + left.forward * rate.image / workers
     return Estimate(run, start + computing, units, rate)
+
+
+def longest_first(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """Runs in the order in which a grid starts them."""
+    return sorted(estimates, key=lambda estimate: -estimate.seconds)
 
 
 @dataclass(frozen=True)

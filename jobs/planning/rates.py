@@ -11,8 +11,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
+from jobs.execution.experiment_timing import Timing
 from jobs.execution.launch import Execution
-from jobs.planning.probe import Timing
 from jobs.planning.workload import BACKWARD, convolutions, iteration_flops
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment

@@ -13,7 +13,7 @@ from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.checkpoint import check_ours
-from pipeline.runs.run import Run, check_run, stored_runs
+from pipeline.runs.run import Run, check_run
 from pipeline.storage import Storage
 
 
@@ -99,32 +99,3 @@ def resolve_resources(
     execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
     check_fits(several, workers, execution.each_worker)
     return execution, several
-
-
-def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
-    """The one stored run that is meant.
-
-    Raises:
-        InputError: none, or several.
-    """
-    named = which.rstrip("/")
-    if named.startswith("/") and not named.startswith(storage.path("").rstrip("/") + "/"):
-        raise InputError(f"{which}: is not in {storage.uri}; name its --storage")
-    runs = stored_runs(storage)
-    found = [
-        run for run in runs if named in (run.experiment.name, run.folder, storage.path(run.folder))
-    ]
-    found = found or [run for run in runs if ("/" + named).endswith("/" + run.folder)]
-    found = [run for run in found if seed in (None, run.seed)]
-    if not found:
-        raise InputError(
-            f"{which}: no such run in {storage.uri}; `resnet-repro status --json` lists their "
-            "folders"
-        )
-    if len(found) > 1:
-        several = ", ".join(run.folder for run in found[:4])
-        raise InputError(
-            f"{which}: {len(found)} runs are meant ({several}, ...); name one's folder or its "
-            "--seed"
-        )
-    return found[0]
