@@ -82,12 +82,12 @@ def train(
 
     * `resnet-repro train resnet20 --set sgd=torch --set weight_decay_scope=all --dry-run`
     """
-    experiment, (fewest, most) = (
-        experiment_named(experiment_name, settings, iterations),
-        workers_of(workers),
-    )
+    experiment = experiment_named(experiment_name, settings, iterations)
+    fewest, most = workers_of(workers)
     if dry_run:
         return show_resolved([experiment], [seed], data, storage_uri, tracking, workers)
+
+    # From here on something is written: storage, then the dataset if it is not prepared yet.
     storage = writable(storage_uri)
     execution = Execution(
         storage.uri,
@@ -102,7 +102,9 @@ def train(
     )
     if require_tracking:
         check_tracking(execution.tracking, storage)
-    run = runs_of(storage, [experiment], manifest_named(storage, data), [seed], fewest)[0]
+    (run,) = runs_of(storage, [experiment], manifest_named(storage, data), [seed], fewest)
+
+    # The run's folder alone decides whether there is something left to train.
     result = read_result(storage, run)
     if result is None:
         print(f"training {run} in {storage.path(run.folder)}", flush=True)
@@ -118,6 +120,7 @@ def train(
         complete_published(execution.tracking, storage, {run: ASKED_ALONE})
     assert result is not None
     print(_ended(storage, run, result))
+    # Some experiments are there to show what happens without care; any other that diverges failed.
     if result["status"] != "finished" and not run.experiment.may_diverge:
         raise SystemExit(1)
 
@@ -130,6 +133,7 @@ def _train(
     threads: int | None,
     address: str | None,
 ) -> dict[str, Any]:
+    """Drive the run in this process, on the cluster at `address`; returns what `drive` does."""
     from jobs.execution.cluster import connected
     from jobs.execution.drive import drive
 
@@ -147,7 +151,9 @@ def _train(
             interrupted = on_interrupt(execution.tracking, storage, [run], stop)
             outcome: dict[str, Any] = follow(str(run), storage, [run], 1, job, interrupted)
     finally:
-        if stop.is_set():  # its driver gives the lease back once Ray is gone
+        # After Ctrl-C the driver goes on in its thread until it notices that Ray is gone, and then
+        # gives the lease back: without it the same command would have to wait for its expiry.
+        if stop.is_set():
             ended.wait(RELEASE_SECONDS)
     return outcome
 
@@ -155,5 +161,6 @@ def _train(
 def _ended(storage: Storage, run: Run, result: dict[str, Any]) -> str:
     if result["status"] != "finished":
         return f"{run}: {result['status']}: {result.get('reason', '')}"
-    error = result["final"][TEST_ERR]
-    return f"{run}: finished, {error:.2f} % test error after {result['iterations']:,} iterations; {storage.path(run.folder)}"
+    error, iterations = result["final"][TEST_ERR], result["iterations"]
+    says = f"{run}: finished, {error:.2f} % test error after {iterations:,} iterations"
+    return f"{says}; {storage.path(run.folder)}"

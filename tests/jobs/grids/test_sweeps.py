@@ -67,7 +67,7 @@ def test_the_ledger_turns_one_switch_at_a_time() -> None:
     changed = [cell for cell in sweep.cells if cell.change]
     assert len(changed) == len(LEDGER_SWITCHES)
     for cell, switch in zip(changed, LEDGER_SWITCHES, strict=True):
-        paper = EXPERIMENTS[switch.experiment_name]
+        paper = EXPERIMENTS[switch.experiment]
         field = switch.setting.partition("=")[0]
         differing = {
             f.name
