@@ -41,8 +41,8 @@ from pipeline.training.step.process_group import single_process
 from pipeline.training.step.train_state import TrainState
 
 BATCH = 64
-WANTED = 1.6
-"""The least that is wanted of ours over the reference, on two cores."""
+EXPECTED = 1.6
+"""The least that is expected of ours over the reference, on two cores."""
 SCALED_TO = 480
 Rates = dict[str, list[float]]
 Next = Callable[[int], Tensor]
@@ -82,7 +82,7 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
     share, bound = _fed_share(experiment, photos, rounds)
     seconds, megabytes = order_cost()
     print(
-        f"Ours over the reference: {median(found[ours]):.2f} (wanted on two cores: {WANTED}). "
+        f"Ours over the reference: {median(found[ours]):.2f} (expected on two cores: {EXPECTED}). "
         "Their views differ by at most "
         f"{equal[0]:.0f} grey levels, {equal[1]:.2f} on average.\n"
         f"resnet18 trained at crop {experiment.crop} with loading on reaches {share:.2f} of its "

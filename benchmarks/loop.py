@@ -35,7 +35,7 @@ from pipeline.runs.provenance import hardware
 from pipeline.storage import Storage
 from pipeline.training.memory import keep_freed_memory
 
-WANTED = {
+EXPECTED = {
     "(a)/(b) fp32": 0.95,
     "(a)/(b) bf16": 0.95,
     "(a)/(c) fp32": 1.4,
@@ -122,9 +122,9 @@ def _ratios(rates: Rates, precisions: tuple[Precision, ...]) -> Rates:
     return found
 
 
-def _wanted(experiment: Experiment, ratio: str) -> str:
-    """The least that is wanted of a ratio; it is stated for resnet20 alone."""
-    return f"{WANTED[ratio]:.2f}" if experiment.name == "resnet20" and ratio in WANTED else ""
+def _expected(experiment: Experiment, ratio: str) -> str:
+    """The least that is expected of a ratio; it is stated for resnet20 alone."""
+    return f"{EXPECTED[ratio]:.2f}" if experiment.name == "resnet20" and ratio in EXPECTED else ""
 
 
 def _print_tables(experiment: Experiment, dataset: Dataset, rates: Rates, found: Rates) -> None:
@@ -133,9 +133,9 @@ def _print_tables(experiment: Experiment, dataset: Dataset, rates: Rates, found:
     for name, values in rates.items():
         table.add_row(name, *measure.spread(values, ",.0f"))
     console.print(table)
-    table = measure.table("ratios", "ratio", "median", "min to max", "wanted on two cores")
+    table = measure.table("ratios", "ratio", "median", "min to max", "expected on two cores")
     for name, values in found.items():
-        table.add_row(name, *measure.spread(values, ".3f"), _wanted(experiment, name))
+        table.add_row(name, *measure.spread(values, ".3f"), _expected(experiment, name))
     console.print(table)
 
 

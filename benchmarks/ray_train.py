@@ -30,7 +30,7 @@ from pipeline.storage import Storage
 ROW = "resnet20"
 SETTLE_SECONDS = 3.0
 """Given to Ray after its start and after its end, so that neither is timed."""
-WANTED = 0.97
+EXPECTED = 0.97
 """The least share of the bare rate that a Ray Train run is to keep."""
 
 BARE, RAY, TOGETHER = "bare", "Ray Train", "at once"
@@ -196,10 +196,10 @@ def _print_tables(
     for way, values in rates.items():
         table.add_row(names[way], *measure.spread(values, ",.0f"))
     console.print(table)
-    table = measure.table("ratios", "ratio", "median", "min to max", "wanted")
+    table = measure.table("ratios", "ratio", "median", "min to max", "expected")
     for name, values in found.items():
         table.add_row(
-            name, *measure.spread(values, ".3f"), f"{WANTED:.2f}" if "Ray" in name else ""
+            name, *measure.spread(values, ".3f"), f"{EXPECTED:.2f}" if "Ray" in name else ""
         )
     console.print(table)
 

@@ -16,7 +16,7 @@ from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout, response_layers
 from pipeline.recipe.metrics import RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
 
-WANTED_SECONDS = 20.0
+EXPECTED_SECONDS = 20.0
 ROWS = [
     name
     for name, experiment in EXPERIMENTS.items()
@@ -42,9 +42,9 @@ def bench(runs: int, points: int, rounds: int) -> float:
                 raise RuntimeError("the same frames gave other bytes")
             first = files
             report(number + 1, rounds)
-    table = measure.table("report", "of", "seconds", "min to max", "wanted")
+    table = measure.table("report", "of", "seconds", "min to max", "expected")
     what = f"{runs} runs of {points} points, {len(first)} files"
-    table.add_row(what, *measure.spread(seconds, ".1f"), f"at most {WANTED_SECONDS:g}")
+    table.add_row(what, *measure.spread(seconds, ".1f"), f"at most {EXPECTED_SECONDS:g}")
     console.print(table)
     return median(seconds)
 

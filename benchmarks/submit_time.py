@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 OURS = "submit train"
 BARE = {"bare Ray job": "task", "bare Ray Train job": "train"}
 """The references, and how `bare_job` is told."""
-WANTED = 1.5
+EXPECTED = 1.5
 """The most that ours may take of a bare job's time."""
 PATIENCE_SECONDS = 180.0
 
@@ -57,7 +57,9 @@ def bench(dashboard: str, rounds: int) -> dict[str, float]:
         table.add_row(name, *measure.spread(values, ".1f"))
     table.add_section()
     for name, ratios in found.items():
-        table.add_row(f"{OURS} / {name} (wanted: at most {WANTED})", *measure.spread(ratios, ".2f"))
+        table.add_row(
+            f"{OURS} / {name} (expected: at most {EXPECTED})", *measure.spread(ratios, ".2f")
+        )
     console.print(table)
     print(
         f"{measure.taken_on('torch', 'Ray')}: medians of {rounds} rounds after one that is not "

@@ -28,7 +28,7 @@ from pipeline.storage import Storage
 ROW = "resnet20"
 CHECKPOINT_SECONDS = 5.0
 """More often than by default, so that the publisher has something to send throughout."""
-WANTED = 0.01
+EXPECTED = 0.01
 """The most that tracking may cost."""
 
 
@@ -97,14 +97,16 @@ def _print_tables(
     for way, values in rates.items():
         table.add_row(way, *measure.spread(values, ",.0f"))
     console.print(table)
-    table = measure.table("cost", "measure", "median", "min to max", "wanted")
+    table = measure.table("cost", "measure", "median", "min to max", "expected")
     table.add_row(
         "followed / alone",
         *measure.spread(measure.ratios(rates["followed"], rates["alone"]), ".3f"),
         "",
     )
     table.add_row(
-        "publisher's share of the CPU time", *measure.spread(shares, ".2%"), f"at most {WANTED:.0%}"
+        "publisher's share of the CPU time",
+        *measure.spread(shares, ".2%"),
+        f"at most {EXPECTED:.0%}",
     )
     console.print(table)
 

@@ -201,7 +201,7 @@ def _protocols(protocol: str | None, photographs: bool) -> list[str]:
     if protocol in (None, "all"):
         return list(PROTOCOLS) if protocol else ["center_crop"]
     if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol}: wanted is one of {', '.join(PROTOCOLS)}, or all")
+        raise InputError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}, or all")
     return [str(protocol)]
 
 

@@ -80,7 +80,7 @@ def manifests(
     }
     if "://" not in artifacts or artifacts != redacted(artifacts):
         raise InputError(
-            f"--artifacts {artifacts}: wanted is an address without a password, such as "
+            f"--artifacts {artifacts}: expected an address without a password, such as "
             "s3://bucket/mlflow"
         )
     if command:
@@ -114,7 +114,7 @@ def _plain(option: str, text: str) -> str:
         InputError: it is something else.
     """
     if text and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", text):
-        raise InputError(f"{option} {text}: wanted is a name of small letters, digits, - and .")
+        raise InputError(f"{option} {text}: expected a name of small letters, digits, - and .")
     return text
 
 
@@ -129,6 +129,6 @@ def _selector(option: str, text: str) -> str:
     label, equals, value = text.partition("=")
     if not (label and equals and value) or any(mark in text for mark in "{}\"'\n"):
         raise InputError(
-            f"{option} {text}: wanted is LABEL=VALUE, such as cloud.google.com/gke-spot=true"
+            f"{option} {text}: expected LABEL=VALUE, such as cloud.google.com/gke-spot=true"
         )
     return f'{{{label}: "{value}"}}'

@@ -113,7 +113,7 @@ def _gpus_of(text: str) -> float:
         gpus = 0.0
     if not 0.01 <= gpus <= 1024:
         raise InputError(
-            f"--gpus {text}: expected is a number, as of `grid`, or a cluster such as 8xA100"
+            f"--gpus {text}: expected a number, as of `grid`, or a cluster such as 8xA100"
         )
     return gpus
 

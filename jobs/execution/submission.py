@@ -1,6 +1,4 @@
-"""A command as a job of a Ray cluster: this checkout packed, a name that stays the same, and what
-became of it.
-"""
+"""A command as a job of a Ray cluster: this checkout packed, under a name that stays the same."""
 
 import logging
 import shlex
@@ -32,8 +30,10 @@ def job_name(arguments: list[str]) -> str:
 
 @contextmanager
 def packed() -> Iterator[Path | None]:
-    """A folder with what this checkout tracks of the package, and which commit that is; None
-    without a checkout.
+    """A folder with what this checkout tracks of the package, and its commit; None without one.
+
+    Only what git tracks: results, data and virtual environments lie in the same folder, and Ray
+    would upload them.
     """
     root = Path(__file__).resolve().parents[2]
     try:
@@ -49,13 +49,14 @@ def packed() -> Iterator[Path | None]:
     if not files:
         yield None
         return
-    with TemporaryDirectory(prefix="resnet-repro-") as place:
+    with TemporaryDirectory(prefix="resnet-repro-") as folder:
         for name in files:
-            target = Path(place, name)
+            target = Path(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, target)
-        Path(place, COMMIT_FILE).write_text(dumps(source_commit()))
-        yield Path(place)
+        # The nodes have no git history to ask, so the commit travels in a file.
+        Path(folder, COMMIT_FILE).write_text(dumps(source_commit()))
+        yield Path(folder)
 
 
 def client_of(address: str) -> Any:
@@ -78,19 +79,18 @@ def client_of(address: str) -> Any:
             ) from error
         raise InputError(
             f"--dashboard {address}: no Ray cluster answers there ({first_line(error)}); on a "
-            "laptop open a tunnel to the head's "
-            "port 8265 first, as `ray dashboard cluster.yaml` does"
+            "laptop open a tunnel to the head's port 8265 first, as `ray dashboard cluster.yaml` "
+            "does"
         ) from error
     return client
 
 
 def attempts(client: Any, name: str) -> list[Any]:
     """The jobs of a name that the cluster knows, oldest first."""
+    # Each attempt has the name and a number, as Ray takes an id only once: `name.1`, `name.2`, ...
     known = [job for job in client.list_jobs() if job.submission_id]
     mine = [
-        job
-        for job in known
-        if job.submission_id == name or job.submission_id.rpartition(".")[0] == name
+        job for job in known if name in (job.submission_id, job.submission_id.rpartition(".")[0])
     ]
     return sorted(mine, key=lambda job: job.start_time or 0)
 
@@ -100,11 +100,16 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
 
     `needed` are environment variables that have to be set where the cluster was started: their
     values stay there.
+
+    Raises:
+        InputError: the cluster does not take the job.
     """
+    # The same command has the same name: two that run at once would wait for each other's leases.
     name = job_name(arguments)
     before = attempts(client, name)
     if before and before[-1].status not in ENDED:
         return str(before[-1].submission_id), False
+    # The shell on the cluster looks, so that no secret passes through here or through Ray's records.
     checks = [
         f': "${{{variable}:?is not set where this cluster was started}}" && ' for variable in needed
     ]
@@ -112,7 +117,7 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
     with packed() as folder:
         environment: dict[str, Any] = {"working_dir": str(folder)} if folder else {}
         try:
-            made = client.submit_job(
+            job = client.submit_job(
                 entrypoint=command,
                 submission_id=f"{name}.{len(before) + 1}",
                 runtime_env=environment,
@@ -125,4 +130,4 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
             raise InputError(
                 f"submit: the cluster does not take {name} ({first_line(error)}); try again"
             ) from error
-    return str(made), True
+    return str(job), True

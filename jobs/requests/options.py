@@ -173,7 +173,7 @@ def workers_of(text: str) -> tuple[int, int]:
     else:
         fewest, most = int(numbers[0]), int(numbers[-1])
     if not 0 < fewest <= most:
-        raise InputError(f"--workers {text}: wanted is a number such as 2, or a range such as 2:8")
+        raise InputError(f"--workers {text}: expected a number such as 2, or a range such as 2:8")
     return fewest, most
 
 

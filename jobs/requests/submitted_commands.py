@@ -21,7 +21,7 @@ def check_command(arguments: list[str]) -> None:
     """
     if not arguments or arguments[0] not in SENT:
         raise InputError(
-            f"submit: wanted is one of {', '.join(SENT)}, as in `resnet-repro submit grid table6 "
+            f"submit: expected one of {', '.join(SENT)}, as in `resnet-repro submit grid table6 "
             "...`"
         )
     if any(word != redacted(word) for word in arguments):
@@ -65,7 +65,7 @@ def parse_only(context: typer.Context, arguments: list[str]) -> None:
     while hasattr(command, "commands"):
         if not rest or rest[0] not in command.commands:
             raise InputError(
-                f"{shlex.join(arguments)}: wanted is one of {', '.join(command.commands)}"
+                f"{shlex.join(arguments)}: expected one of {', '.join(command.commands)}"
             )
         command, rest = command.commands[rest[0]], rest[1:]
     command.make_context(arguments[0], rest, parent=context.parent)

@@ -1,4 +1,4 @@
-"""What a command does with MLflow beside its runs: nothing depends on it, so failing costs a warning.
+"""What a command does with MLflow beside its runs: nothing depends on it, a failure is a warning.
 
 MLflow is imported where it is used, so that a command which refuses its options does so at once.
 """

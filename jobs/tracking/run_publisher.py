@@ -34,9 +34,7 @@ from pipeline.storage import Storage
 
 POLL_SECONDS = 5.0
 ENDING_SECONDS = 90.0
-"""How long a run that has ended waits for a server that is slow, or was there before; `resnet-repro
-sync` sends the rest.
-"""
+"""How long a run that has ended waits for a server that answered before; `sync` sends the rest."""
 REQUEST_SECONDS = 20.0
 """A request and its repetition, by the limits of `jobs.tracking.store`."""
 BATCH = 500
@@ -45,8 +43,9 @@ logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """One run's published copy. Nothing it does can fail training: what a server refuses is sent by
-    a later try.
+    """One run's published copy, kept up to date by a thread of the run's driver.
+
+    Nothing it does can fail training: what a server refuses is sent by a later try.
     """
 
     def __init__(self, tracking: str, storage: Storage, run: Run, tags: dict[str, str]) -> None:
@@ -72,8 +71,9 @@ class Publisher:
         self._thread.start()
 
     def stop(self, status: str, reason: str | None = None) -> bool:
-        """Publish what is left and how the run ended (an `outcome` of `analysis.measured.frames`);
-        whether that succeeded.
+        """Publish what is left and how the run ended; whether that succeeded.
+
+        `status` is an `outcome` of `analysis.measured.frames`.
         """
         self._ending = status, reason
         self._stop.set()
@@ -93,9 +93,9 @@ class Publisher:
         deadline = monotonic() + ENDING_SECONDS
         while not self._complete:
             self._complete = self._try(lambda: self.finish(status, reason))
-            if (
-                not self.run_id or monotonic() > deadline
-            ):  # one that was never there is not waited for
+            # A server that never answered is not waited for: training has ended, and the user is
+            # at the terminal.
+            if not self.run_id or monotonic() > deadline:
                 return
             if not self._complete:
                 sleep(POLL_SECONDS)
@@ -109,7 +109,7 @@ class Publisher:
                     "MLflow at %s: %s; training goes on", self.tracking, first_line(error)
                 )
             self._away = True
-            self.client = None  # next time, what is there is asked for anew
+            self.client = None  # the next try begins by asking again what the server has
             return False
         self._away = False
         return True
@@ -131,19 +131,23 @@ class Publisher:
         self.parent = self.parent_in(client)
         tags = self._run_tags() | {"mlflow.parentRunId": self.parent}
         self.run_id = only_run(client, experiment, "run_key", self.run.key, tags)
+        # Everything that is known before the first iteration: the experiment's fields and the tags.
         fields = asdict(self.run.experiment).items()
-        row = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
-        params = [*row, Param("seed", str(self.run.seed)), Param("dataset_id", self.run.dataset_id)]
-        wanted = still_wanted(tags | self.tags, client.get_run(self.run_id).data.tags)
+        params = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
+        params.append(Param("seed", str(self.run.seed)))
+        params.append(Param("dataset_id", self.run.dataset_id))
+        new_tags = missing_tags(tags | self.tags, client.get_run(self.run_id).data.tags)
         client.log_batch(
-            self.run_id, params=params, tags=[RunTag(*item) for item in wanted.items()]
+            self.run_id, params=params, tags=[RunTag(*item) for item in new_tags.items()]
         )
         for run_id in (self.run_id, self.parent):
             client.update_run(run_id, status="RUNNING")
-        known = client.get_run(self.run_id).data.metrics
+        # What the server has decides what is sent, not what this process remembers: an earlier
+        # attempt or another command may have sent some of it.
+        metrics = client.get_run(self.run_id).data.metrics
         self.sent = {
             (name, point.step)
-            for name in known
+            for name in metrics
             for point in client.get_metric_history(self.run_id, name)
         }
         self.client, self._newest = client, 0
@@ -189,9 +193,7 @@ class Publisher:
             self.client.set_tag(self.run_id, COMPLETE, "yes")
 
     def _ended_tags(self) -> dict[str, str]:
-        """What the history says of the run as a whole; where attempts differ, all that had a part
-        in it.
-        """
+        """What the history says of the whole run; where attempts differ, all that took part."""
         history = newest_history(self.storage, self.run)
         if history is None:
             return {}
@@ -219,8 +221,7 @@ class Publisher:
             register(self.client, self.run_id, self.run, self._manifest(), result, weights)
 
     def _summarise(self) -> None:
-        """Give the parent the mean, deviation and number of its finished seeds, by what their
-        folders say.
+        """Give the parent the mean, deviation and number of its finished seeds, by their folders.
 
         The step of these metrics is the number of seeds: of two that end at once, whoever knows of
         more is the latest.
@@ -262,11 +263,11 @@ class Publisher:
 
     def _parent_tags(self) -> dict[str, str]:
         name = self._named(f"on {self._manifest()['row']['name']}")
-        return self._row_tags() | {"kind": "experiment", "mlflow.runName": name}
+        return self._experiment_tags() | {"kind": "experiment", "mlflow.runName": name}
 
     def _run_tags(self) -> dict[str, str]:
         name = self._named(f"seed {self.run.seed}")
-        return self._row_tags() | {
+        return self._experiment_tags() | {
             "kind": "run",
             "mlflow.runName": name,
             "seed": str(self.run.seed),
@@ -285,7 +286,7 @@ class Publisher:
             )
         return manifest
 
-    def _row_tags(self) -> dict[str, str]:
+    def _experiment_tags(self) -> dict[str, str]:
         experiment, dataset = self.run.experiment, self._manifest()["row"]
         plan = layout(experiment, classes=dataset["classes"])
         return {
@@ -307,13 +308,11 @@ def outcome_of(result: dict[str, Any]) -> str:
 
 
 def remember_tags(storage: Storage, run: Run, tags: dict[str, str]) -> None:
-    """Keep what a run was asked for in its folder, so that it can be published later by whoever
-    finds it there.
-    """
-    there = remembered_tags(storage, run)
-    wanted = still_wanted(tags, there)
-    if wanted:
-        storage.write(f"{run.folder}/asked.json", dumps(there | wanted, indent=1).encode())
+    """Keep what a run was asked for in its folder, so that `sync` can publish it from there."""
+    known = remembered_tags(storage, run)
+    new = missing_tags(tags, known)
+    if new:
+        storage.write(f"{run.folder}/asked.json", dumps(known | new, indent=1).encode())
 
 
 def remembered_tags(storage: Storage, run: Run) -> dict[str, str]:
@@ -325,10 +324,10 @@ def remembered_tags(storage: Storage, run: Run) -> dict[str, str]:
     return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
 
 
-def still_wanted(tags: dict[str, str], there: dict[str, str]) -> dict[str, str]:
-    """The tags that are not there yet; a run that was asked for outside a sweep once stays so."""
+def missing_tags(tags: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    """The tags that are not known yet; a run that was asked for outside a sweep once stays so."""
     return {
         name: value
         for name, value in tags.items()
-        if there.get(name) != value and not (name == ASKED and there.get(name) == ALONE)
+        if known.get(name) != value and not (name == ASKED and known.get(name) == ALONE)
     }

@@ -212,11 +212,11 @@ def test_the_dockerfile_is_without_reproach() -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        (("--worker-selector", "gpu"), "wanted is LABEL=VALUE"),
+        (("--worker-selector", "gpu"), "expected LABEL=VALUE"),
         (("grid", "table6", "--storage", "results"), "is on this machine"),
         (("grid", "table6", "--storage", "/mnt/shared"), "pods share no folder"),
-        (("--artifacts", "mlflow", *GRID), "wanted is an address without a password"),
-        (("--namespace", "A b", *GRID), "wanted is a name of small letters"),
+        (("--artifacts", "mlflow", *GRID), "expected an address without a password"),
+        (("--namespace", "A b", *GRID), "expected a name of small letters"),
         (("grid", "tabel6", "--storage", "s3://b/x", "--sed", "1"), "No such option"),
     ],
 )

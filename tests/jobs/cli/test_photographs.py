@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_one_line(cli: Cli, place: Path, tmp_path: Path) ->
         (("evaluate", "resnet18", "--keep", "itself"), "was measured when it ended"),
         (
             ("evaluate", "resnet18", "--protocol", "one_crop"),
-            "--protocol one_crop: wanted is one of center_crop",
+            "--protocol one_crop: expected one of center_crop",
         ),
     ):
         done = cli(*arguments, "--storage", place)

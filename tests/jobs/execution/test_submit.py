@@ -168,7 +168,7 @@ def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) 
 def test_bench_submit_compares_with_bare_jobs(cluster: Submit) -> None:
     done = cluster("bench", "submit", "--rounds", "1", timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    ratio = "submit train / bare Ray job (wanted: at most 1.5)"
+    ratio = "submit train / bare Ray job (expected: at most 1.5)"
     for what in ("submit train", "bare Ray job", "bare Ray Train job", ratio):
         found = re.search(rf"^ {re.escape(what)} +([\d.]+)", done.stdout, re.MULTILINE)
         assert found is not None and 0 < float(found[1]) < 100, done.stdout
@@ -190,7 +190,7 @@ def test_what_goes_wrong_is_one_line(cluster: Submit, tmp_path: Path) -> None:
             {},
             "which the nodes do not have",
         ),
-        (("submit", "ui", *here), {}, "wanted is one of train, grid"),
+        (("submit", "ui", *here), {}, "expected one of train, grid"),
         (
             ("submit", "report", "--tracking", "http://me:word@10.0.0.5:5000", *here),
             {},

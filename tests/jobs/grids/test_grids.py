@@ -126,5 +126,5 @@ def test_what_fits_exactly_is_not_refused() -> None:
 
 
 def test_a_resumed_run_shares_the_cpus_of_a_smaller_machine() -> None:
-    assert cpus_that_fit(ONE_OF_2, workers=2, wanted=8) == 1
-    assert cpus_that_fit(FOUR_OF_8, workers=2, wanted=32) == 8
+    assert cpus_that_fit(ONE_OF_2, workers=2, at_most=8) == 1
+    assert cpus_that_fit(FOUR_OF_8, workers=2, at_most=32) == 8

@@ -199,5 +199,5 @@ def test_a_relative_database_is_the_same_file_from_everywhere() -> None:
     "uri", ["http://:5000", "http://host:port", "sqlite://runs.db", "sqlite:///", "runs.db"]
 )
 def test_a_uri_that_means_no_store_is_refused(uri: str) -> None:
-    with pytest.raises(InputError, match="wanted is http://HOST:PORT"):
+    with pytest.raises(InputError, match="expected http://HOST:PORT"):
         tracking_uri(uri)
