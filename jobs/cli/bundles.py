@@ -1,6 +1,4 @@
-"""`resnet-repro results`: packs what was measured into one file, and takes in what others have
-packed.
-"""
+"""`resnet-repro results`: packs what was measured into one file, and takes in what others did."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +39,7 @@ def export_results(
     storage = Storage(storage_uri)
     frames = export(tracking_of(tracking, storage), (storage.local or Path("results")) / "export")
     content = pack(frames, _final_weights(storage, frames) if weights else {})
+    # Beside the target and renamed, so that whoever waits for the file never sees half of it.
     try:
         partial = out.with_name(f".{out.name}.partial")
         partial.write_bytes(content)
@@ -68,9 +67,11 @@ def import_results(
 
     storage = writable(storage_uri)
     contents = {path: _content(path) for path in bundles}
+    # All of them are checked, together with what the storage has already, before any is kept: one
+    # that cannot be merged would make every later report of this storage fail.
     taken = [(str(path), unpack(content, str(path))[0]) for path, content in contents.items()]
     taken = [*imported_bundles(storage), *taken]
-    merged([*_own(storage, tracking), *taken])  # refuses what could not be reported on together
+    merged([*_own(storage, tracking), *taken])
     for content in contents.values():
         keep_bundle(storage, content)
     count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
@@ -103,9 +104,10 @@ def _content(path: Path) -> bytes:
 def _final_weights(storage: Storage, frames: Frames) -> dict[str, bytes]:
     """The final weights of the finished runs that the storage has, by run id."""
     finished = set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"])
-    found: dict[str, bytes] = {}
+    weights: dict[str, bytes] = {}
     for run in stored_runs(storage):
         result = read_result(storage, run) if run.key in finished else None
         content = final_weights(storage, run, result) if result is not None else None
-        found |= {run.key: content} if content is not None else {}
-    return found
+        if content is not None:
+            weights[run.key] = content
+    return weights

@@ -1,6 +1,4 @@
-"""`resnet-repro experiments` and `grids`: what can be asked for by name, as a table, or as JSON for
-a script.
-"""
+"""`resnet-repro experiments` and `grids`: what can be asked for by name, as a table or as JSON."""
 
 import json
 from typing import Any

@@ -1,6 +1,4 @@
-"""`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, written from
-one set of templates.
-"""
+"""`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, as files."""
 
 import re
 import shlex
@@ -45,7 +43,8 @@ def manifests(
         typer.Option(help="The pods' service account, where a role of its may read the bucket."),
     ] = "",
     retries: Annotated[
-        int, typer.Option(min=0, help="Clusters that are built anew for a job; each one continues.")
+        int,
+        typer.Option(min=0, help="Clusters that are built again for a job; each one continues."),
     ] = 3,
     hours: Annotated[
         float,
@@ -75,7 +74,7 @@ def manifests(
         "head_selector": _selector("--head-selector", head_selector),
         "worker_selector": _selector("--worker-selector", worker_selector),
         "retries": retries,
-        "deadline": round(3600 * hours / (retries + 1)),
+        "deadline": round(3600 * hours / (retries + 1)),  # KubeRay counts it for each cluster
         "service_account": _plain("--service-account", service_account),
     }
     if "://" not in artifacts or artifacts != redacted(artifacts):
@@ -83,6 +82,7 @@ def manifests(
             f"--artifacts {artifacts}: expected an address without a password, such as "
             "s3://bucket/mlflow"
         )
+    # The command is checked as `submit` would: a job that is refused on the cluster costs its start.
     if command:
         check_command(command)
         if "://" not in (value_of(command, "--storage") or ""):
@@ -91,7 +91,10 @@ def manifests(
             command += ["--tracking", TRACKING]
         parse_only(context, command)
         values |= {"name": job_name(command), "entrypoint": f"resnet-repro {shlex.join(command)}"}
-    for name in ("mlflow", "raycluster", *["rayjob"] * bool(command)):
+    names = ["mlflow", "raycluster"]
+    if command:
+        names.append("rayjob")
+    for name in names:
         text = rendered(f"{name}.yaml.j2", values)
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.yaml").write_text(text)
@@ -100,11 +103,13 @@ def manifests(
 
 def rendered(template: str, values: dict[str, Any]) -> str:
     """A manifest's text; a value that a template needs and nobody gave is an error."""
-    loader = PackageLoader("deploy", ".")
-    made = Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    environment = Environment(
+        loader=PackageLoader("deploy", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    return made.get_template(template).render(values)
+    return environment.get_template(template).render(values)
 
 
 def _plain(option: str, text: str) -> str:

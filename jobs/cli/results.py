@@ -81,6 +81,7 @@ def sync(storage_uri: StorageOption = "results", tracking: TrackingOption = None
     storage = Storage(storage_uri)
     store = tracking_of(tracking, storage)
     check_tracking(store, storage)
+    # A server may go away in the middle: what was sent stays, and the next try sends the rest.
     try:
         completed = publish_stored(store, storage, print)
     except Exception as error:
@@ -116,19 +117,10 @@ def ui(
     from jobs.tracking.store import runs_page
 
     print(f"MLflow UI: http://127.0.0.1:{port}{runs_page(store)} (Ctrl-C ends it)", flush=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        store,
-        "--host",
-        "127.0.0.1",
-    ]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # On loopback, because a server without users gives everyone who reaches it all of its store.
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with suppress(KeyboardInterrupt):
-        ended = subprocess.run(
-            [*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False
-        )
+        ended = subprocess.run(command, env=environment, check=False)
         raise SystemExit(ended.returncode)

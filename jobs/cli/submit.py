@@ -1,6 +1,4 @@
-"""`resnet-repro submit` and `resnet-repro jobs`: commands as jobs of a Ray cluster, followed, found
-again and stopped.
-"""
+"""`resnet-repro submit` and `jobs`: commands as jobs of a Ray cluster, followed and stopped."""
 
 import asyncio
 import json
@@ -27,7 +25,7 @@ from jobs.requests.submitted_commands import check_command, parse_only, value_of
 from pipeline.errors import InputError, first_line
 
 SILENT_SECONDS = 60.0
-"""Without a sign of life from any run for so long, a job that Ray calls RUNNING may be dead."""
+"""Without a sign of life from any run for longer, a job that Ray calls RUNNING may be dead."""
 
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="A job's id, or its name for the newest of that name.")
@@ -63,6 +61,7 @@ def submit(
     * `resnet-repro submit --detach --need AWS_SECRET_ACCESS_KEY train resnet20 --data cifar10
       --storage s3://bucket/resnet`
     """
+    # What the cluster would refuse is refused here, in a second and without a job.
     arguments = list(context.args)
     check_command(arguments)
     parse_only(context, arguments)
@@ -82,6 +81,7 @@ def _follow(client: Any, job: str) -> int:
         async for text in client.tail_job_logs(job):
             print(text, end="", flush=True)
 
+    # The log ends a little before Ray knows of it.
     try:
         asyncio.run(tail())
         while client.get_job_status(job) not in ENDED:
@@ -99,11 +99,11 @@ def _follow(client: Any, job: str) -> int:
             file=sys.stderr,
         )
         return 130
-    about = client.get_job_info(job)
-    print(f"{job}: {about.status.lower()}", flush=True)
-    if about.driver_exit_code is not None:
-        return int(about.driver_exit_code)
-    return 0 if about.status == "SUCCEEDED" else 1
+    info = client.get_job_info(job)
+    print(f"{job}: {info.status.lower()}", flush=True)
+    if info.driver_exit_code is not None:
+        return int(info.driver_exit_code)
+    return 0 if info.status == "SUCCEEDED" else 1
 
 
 @app.command("list")
@@ -112,19 +112,20 @@ def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = Fals
 
     Example: `resnet-repro jobs list --json`
     """
-    found = [
+    # Other people's jobs carry no command of ours in their metadata.
+    ours = [
         job
         for job in client_of(dashboard).list_jobs()
         if job.submission_id and (job.metadata or {}).get("command")
     ]
-    found.sort(key=lambda job: job.start_time or 0)
+    ours.sort(key=lambda job: job.start_time or 0)
     if as_json:
-        print(json.dumps([_facts(job) for job in found], indent=1))
+        print(json.dumps([_facts(job) for job in ours], indent=1))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("job", "state", "started (UTC)", "command"):
         table.add_column(name, no_wrap=name != "command")
-    for job in found:
+    for job in ours:
         facts = _facts(job)
         table.add_row(facts["job"], facts["state"], facts["started"], facts["command"])
     console.print(table)
@@ -134,9 +135,9 @@ def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = Fals
 def status(
     job: JobArgument, dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = False
 ) -> None:
-    """What Ray says of a job, and whether its runs show life: Ray calls a job RUNNING whose machine
-    has died.
+    """What Ray says of a job, and whether its runs show life.
 
+    Ray calls a job RUNNING whose machine has died.
     Example: `resnet-repro jobs status grid-table6-1f3a2b4c`
     """
     client = client_of(dashboard)
@@ -190,6 +191,7 @@ def stop(job: JobArgument, dashboard: DashboardOption = DASHBOARD) -> None:
         print(f"{meant}: has ended already")
         return
     client.stop_job(meant)
+    # Stopping is a signal, after which a command gives back its leases and tells MLflow.
     deadline = time.monotonic() + 60
     while client.get_job_status(meant) not in ENDED and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -213,32 +215,30 @@ def _meant(client: Any, job: str) -> str:
 
 
 def _facts(job: Any) -> dict[str, Any]:
-    about, started = job.metadata or {}, job.start_time
+    metadata, started, message = job.metadata or {}, "", ""
+    if job.start_time:
+        started = f"{datetime.fromtimestamp(job.start_time / 1000, UTC):%Y-%m-%d %H:%M}"
+    if job.message and job.status == "FAILED":  # of others Ray says only that they are so
+        message = job.message.splitlines()[0]
     return {
         "job": job.submission_id,
         "state": str(job.status.value if hasattr(job.status, "value") else job.status),
-        "message": (job.message or "").splitlines()[0]
-        if job.message and job.status == "FAILED"
-        else "",
-        "started": f"{datetime.fromtimestamp(started / 1000, UTC):%Y-%m-%d %H:%M}"
-        if started
-        else "",
-        "command": about.get("command", ""),
-        "commit": about.get("commit", ""),
+        "message": message,
+        "started": started,
+        "command": metadata.get("command", ""),
+        "commit": metadata.get("commit", ""),
         "exit_code": job.driver_exit_code,
     }
 
 
 def _seconds_since_life(command: str) -> float | None:
-    """Seconds since any run in the job's storage last wrote its heartbeat; None where that cannot
-    be seen from here.
-    """
+    """Seconds since any run in the job's storage last wrote its heartbeat, if seen from here."""
     from pipeline.runs.run import read_heartbeat, stored_runs
     from pipeline.storage import Storage
 
-    place = value_of(shlex.split(command), "--storage")
+    storage_uri = value_of(shlex.split(command), "--storage")
     try:
-        storage = Storage(place or "")
+        storage = Storage(storage_uri or "")
         beats = [
             beat["time_ms"]
             for run in stored_runs(storage)

@@ -1,5 +1,4 @@
-"""Sweeps: the same rows under several values of their fields, kept apart from the reproduction
-    (torch-free).
+"""Sweeps: the same rows under several values of their fields, kept apart from the reproduction.
 
 `--set lr=0.05,0.1` sweeps a field, two such settings their product; `grid ledger` turns one switch
 of the recipe ledger at a time. A sweep is a list of rows with the change of each in words; how they
@@ -24,13 +23,12 @@ CIFAR_TRAINING_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class SweepCell:
-    """A row of a sweep, the one it is a change of, and the change in words (empty where there is
-    none).
-    """
+    """An experiment of a sweep, and the one it is a change of."""
 
     experiment: Experiment
     base: Experiment
     change: str
+    """In words; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,17 @@ class Sweep:
 
     @property
     def changed(self) -> set[str]:
-        """The fingerprints of the rows that are there as a change alone."""
+        """The fingerprints of the rows that are there as a change alone.
+
+        Their runs are kept out of the reproduction's tables; an unchanged row is a part of both.
+        """
         same = {cell.base.fingerprint for cell in self.cells}
         return {cell.experiment.fingerprint for cell in self.cells} - same
 
     def facts(self, dataset_id: str) -> list[dict[str, Any]]:
-        """One object per cell, as `analysis.measured.frames.SWEEPS` has it; the sweep's id is a
-        hash of them all.
+        """One object per cell, as `analysis.measured.frames.SWEEPS` has it.
+
+        The sweep's id is a hash of them all: another set of values is another sweep.
         """
         cells = [
             {
@@ -77,13 +79,14 @@ def asked_for(
     """The rows that grids, experiments and settings ask for, each once, and the sweeps among them.
 
     Raises:
-        InputError: an unknown name, a setting that is none, or a sweep of what the ledger changes
-            already.
+        InputError: an unknown name, a setting that is none, or a sweep of what the ledger changes.
     """
     fixed, varied = split(settings)
     others = [name for name in names if name != LEDGER]
     experiments = [experiment_named(name, fixed, iterations) for name in rows_asked_for(others)]
     sweeps = []
+    # The ledger turns one switch at a time: with a second value of a field beside it, nobody could
+    # say which of the two a difference comes from.
     if LEDGER in names:
         if varied:
             raise InputError(
@@ -99,10 +102,9 @@ def asked_for(
             )
         sweeps.append(ledger(fixed, iterations, training_images))
     elif varied:
-        sweeps.append(
-            Sweep(" x ".join(varied), tuple(_changed(experiments, fixed, varied, iterations)))
-        )
-        experiments = []
+        cells = tuple(_changed(experiments, fixed, varied, iterations))
+        sweeps.append(Sweep(" x ".join(varied), cells))
+        experiments = []  # unchanged they were not asked for
     experiments += [cell.experiment for sweep in sweeps for cell in sweep.cells]
     return list(dict.fromkeys(experiments)), sweeps
 
@@ -121,9 +123,10 @@ def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
     for setting in settings:
         field, _, text = setting.partition("=")
         values = [f"{field}={value}" for value in text.split(";" if holds_several(field) else ",")]
-        if field in varied or (
-            len(values) > 1 and field in {name.partition("=")[0] for name in fixed}
-        ):
+        # A later fixed value replaces an earlier one, as the demo's settings may be replaced; a
+        # swept field cannot be set beside its sweep.
+        is_fixed = field in {name.partition("=")[0] for name in fixed}
+        if field in varied or (len(values) > 1 and is_fixed):
             raise InputError(
                 f"--set {setting}: {field} is set twice; name all its values in one --set"
             )

@@ -1,5 +1,6 @@
 """A plan as a person reads it, and as a script does."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.runs.run import Run
 
 @dataclass(frozen=True)
 class BudgetChoice:
-    """What a budget (of money, or of unit-hours without a price) buys."""
+    """What a budget buys: of money, or of unit-hours where there is no price."""
 
     budget: float
     choice: Choice
@@ -26,7 +27,7 @@ class BudgetChoice:
 def chosen(made: Plan, asked: Iterable[Run], budget: float) -> BudgetChoice:
     """What the budget buys: of a row, seeds that are done cost nothing."""
     price = 1.0 if made.cluster.price is None else made.cluster.price
-    left = {one.run: one.hours * price for one in made.runs}
+    left = {each.run: each.hours * price for each in made.runs}
     cost = dict[str, list[float]]()
     for run in sorted(asked, key=lambda run: run.seed):
         cost.setdefault(run.experiment.name, []).append(left.get(run, 0.0))
@@ -38,12 +39,10 @@ def show(made: Plan, bought: BudgetChoice | None) -> None:
     unit, cluster = made.cluster.kind, made.cluster
     low, high = made.interval
     console.print(_table(made))
+    # The whole cluster is paid for while the grid lasts, also what no worker fits into.
+    of_all = f" of {cluster.paid:g}" if cluster.paid != cluster.units else ""
     lines = [
-        (
-            "cluster",
-            f"{cluster.units:g} {unit}"
-            + (f" of {cluster.paid:g}" if cluster.paid != cluster.units else ""),
-        ),
+        ("cluster", f"{cluster.units:g} {unit}{of_all}"),
         ("wall time", f"{_time(made.seconds)} ({_time(low)} to {_time(high)})"),
         (
             f"{unit}-hours",
@@ -101,39 +100,33 @@ def _table(made: Plan) -> Table:
     """A line a row: runs left, time of each, unit-hours and their price, and how that is known."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     price, unit = made.cluster.price, made.cluster.kind
-    for name in (
-        "row",
-        "left",
-        "each",
-        f"{unit}s",
-        f"{unit}-hours",
-        *["cost"] * (price is not None),
-        "known by",
-    ):
+    names = ["row", "left", "each", f"{unit}s", f"{unit}-hours", "known by"]
+    if price is not None:
+        names.insert(-1, "cost")
+    for name in names:
         table.add_column(name, justify="left" if name in ("row", "known by") else "right")
-    by_row = dict[Experiment, list[Estimate]]()
-    for one in made.runs:
-        by_row.setdefault(one.run.experiment, []).append(one)
-    for experiment, several in by_row.items():
-        hours = sum(one.hours for one in several)
+    by_experiment = dict[Experiment, list[Estimate]]()
+    for each in made.runs:
+        by_experiment.setdefault(each.run.experiment, []).append(each)
+    # Seeds of a row differ only in what is left of them: the longest stands for all.
+    for experiment, estimates in by_experiment.items():
+        longest, hours = estimates[0], sum(each.hours for each in estimates)
         cells = [
             experiment.name,
-            str(len(several)),
-            _time(several[0].seconds),
-            f"{several[0].units:g}",
+            str(len(estimates)),
+            _time(longest.seconds),
+            f"{longest.units:g}",
             f"{hours:,.2f}",
         ]
         if price is not None:
             cells.append(f"{hours * price:,.2f}")
-        table.add_row(*cells, several[0].rate.source)
+        table.add_row(*cells, longest.rate.source)
     return table
 
 
 def _order(made: Plan) -> str:
     """Rows by their first start, with how many of each."""
-    counts = dict[str, int]()
-    for one in made.runs:
-        counts[one.run.experiment.name] = counts.get(one.run.experiment.name, 0) + 1
+    counts = Counter(each.run.experiment.name for each in made.runs)
     return "longest first: " + ", ".join(f"{name} x{count}" for name, count in counts.items())
 
 
@@ -147,5 +140,5 @@ def _bought(bought: BudgetChoice, made: Plan) -> str:
 
 
 def _time(seconds: float) -> str:
-    """A duration, in days where it is of several."""
+    """A duration, in days from two days on."""
     return f"{seconds / 86400:,.1f} days" if seconds >= 48 * 3600 else duration(seconds)

@@ -1,6 +1,4 @@
-"""`--dry-run`: the fully resolved rows, and where everything would go. Writes nothing and starts
-nothing.
-"""
+"""`--dry-run`: the fully resolved rows, and where everything would go; writes and starts nothing."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -50,6 +48,8 @@ def show_resolved(
     for run in runs:
         check_suits(run.experiment, data, dataset.photographs)
         check_workers(run, workers_of(workers)[0])
+
+    # What most rows share is said once, a line a field; then each row with what it has of its own.
     names = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
     differing = [
         name for name in names if len({getattr(experiment, name) for experiment in experiments}) > 1
@@ -77,9 +77,7 @@ def show_resolved(
 
 
 def _table(experiments: Sequence[Experiment], differing: list[str]) -> Table:
-    """Each row with the fields in which it is not like most of them, or, where they differ, not
-    like the paper's.
-    """
+    """Each row with the fields in which it is unlike most rows or, where they differ, the paper's."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("row", "fingerprint", "differs in"):
         table.add_column(name, no_wrap=name != "differs in")
@@ -99,10 +97,9 @@ def _table(experiments: Sequence[Experiment], differing: list[str]) -> Table:
 
 
 def _usual(experiments: Sequence[Experiment], field: str) -> Any:
-    """The value that more than half of the rows have; an object unlike any value if there is none."""
-    value, count = Counter(getattr(experiment, field) for experiment in experiments).most_common(1)[
-        0
-    ]
+    """The value that more than half of the rows have; an object unlike any value if none has."""
+    counts = Counter(getattr(experiment, field) for experiment in experiments)
+    ((value, count),) = counts.most_common(1)
     return value if 2 * count > len(experiments) else object()
 
 

@@ -1,4 +1,7 @@
-"""Options that several commands share, and the two places they name: storage and dataset."""
+"""Options that several commands share, and what their values come to.
+
+Declared once, so that an option means, says and completes the same wherever it is taken.
+"""
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -161,6 +164,9 @@ CheckpointOption = Annotated[
 ]
 
 
+# What the values come to; each raises an InputError that names its option.
+
+
 def workers_of(text: str) -> tuple[int, int]:
     """The fewest and the most workers that `--workers` asks for.
 
@@ -168,9 +174,8 @@ def workers_of(text: str) -> tuple[int, int]:
         InputError: not a number of workers, nor a range of them.
     """
     numbers = text.split(":")
-    if not all(number.isdecimal() for number in numbers) or len(numbers) > 2:
-        fewest = most = 0
-    else:
+    fewest = most = 0
+    if all(number.isdecimal() for number in numbers) and len(numbers) <= 2:
         fewest, most = int(numbers[0]), int(numbers[-1])
     if not 0 < fewest <= most:
         raise InputError(f"--workers {text}: expected a number such as 2, or a range such as 2:8")
@@ -185,7 +190,11 @@ def writable(storage_uri: str) -> Storage:
 
 
 def tracking_of(tracking: str | None, storage: Storage) -> str:
-    """The tracking store that is named, or the one in the storage."""
+    """The tracking store that is named, or the one in the storage.
+
+    Raises:
+        InputError: it is no store, or none is named and the storage cannot hold one.
+    """
     from jobs.tracking.store import configure_mlflow, default_tracking, tracking_uri
 
     configure_mlflow()

@@ -16,27 +16,29 @@ def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
     Raises:
         InputError: none, or several.
     """
-    named = which.rstrip("/")
-    if named.startswith("/") and not named.startswith(storage.path("").rstrip("/") + "/"):
+    name = which.rstrip("/")
+    if name.startswith("/") and not name.startswith(storage.path("").rstrip("/") + "/"):
         raise InputError(f"{which}: is not in {storage.uri}; name its --storage")
     runs = stored_runs(storage)
-    found = [
-        run for run in runs if named in (run.experiment.name, run.folder, storage.path(run.folder))
+    # By what `status` or a path completion shows: an experiment's name, or a folder as it stands in
+    # the storage, on disk, or relative to wherever the user is.
+    matching = [
+        run for run in runs if name in (run.experiment.name, run.folder, storage.path(run.folder))
     ]
-    found = found or [run for run in runs if ("/" + named).endswith("/" + run.folder)]
-    found = [run for run in found if seed in (None, run.seed)]
-    if not found:
+    matching = matching or [run for run in runs if f"/{name}".endswith(f"/{run.folder}")]
+    matching = [run for run in matching if seed in (None, run.seed)]
+    if not matching:
         raise InputError(
             f"{which}: no such run in {storage.uri}; `resnet-repro status --json` lists their "
             "folders"
         )
-    if len(found) > 1:
-        several = ", ".join(run.folder for run in found[:4])
+    if len(matching) > 1:
+        folders = ", ".join(run.folder for run in matching[:4])
         raise InputError(
-            f"{which}: {len(found)} runs are meant ({several}, ...); name one's folder or its "
+            f"{which}: {len(matching)} runs are meant ({folders}, ...); name one's folder or its "
             "--seed"
         )
-    return found[0]
+    return matching[0]
 
 
 def model_named(storage: Storage, which: str, experiment: str | None, settings: list[str]) -> Model:
@@ -45,6 +47,7 @@ def model_named(storage: Storage, which: str, experiment: str | None, settings: 
     Raises:
         InputError: neither, a run that has not finished, or a file without a row.
     """
+    # A file before a run: runs are folders, so the two cannot be taken for each other.
     file = Path(which)
     if not file.is_file():
         if file.suffix in (".safetensors", ".pth"):

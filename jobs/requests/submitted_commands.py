@@ -27,22 +27,21 @@ def check_command(arguments: list[str]) -> None:
     if any(word != redacted(word) for word in arguments):
         raise InputError(
             "submit: a password in an address would be stored with the job; set "
-            "MLFLOW_TRACKING_USERNAME and _PASSWORD, or "
-            "AWS_SECRET_ACCESS_KEY, where the cluster is started, and name them with --need"
+            "MLFLOW_TRACKING_USERNAME and _PASSWORD, or AWS_SECRET_ACCESS_KEY, where the cluster is "
+            "started, and name them with --need"
         )
     storage = value_of(arguments, "--storage")
     if storage is None or not ("://" in storage or storage.startswith("/")):
         raise InputError(
             f"submit: --storage {storage or '(not given)'} is on this machine; name a folder that "
-            "every node sees by the same "
-            "full path, or s3://bucket/place"
+            "every node sees by the same full path, or s3://bucket/place"
         )
     data = value_of(arguments, "--data")
     if data and data not in DATASETS and (Path(data).expanduser().exists() or "/" in data):
         raise InputError(
             f"submit: --data {data} is a path, which the nodes do not have; put it into storage by "
-            "`resnet-repro data prepare "
-            f"NAME --from {data} --storage {storage}` where both are seen, then name it"
+            f"`resnet-repro data prepare NAME --from {data} --storage {storage}` where both are "
+            "seen, then name it"
         )
 
 
@@ -62,6 +61,7 @@ def parse_only(context: typer.Context, arguments: list[str]) -> None:
     commands: Any = context.parent.command
     command = commands.commands[arguments[0]]
     rest = arguments[1:]
+    # Down through groups such as `data prepare` to the command itself.
     while hasattr(command, "commands"):
         if not rest or rest[0] not in command.commands:
             raise InputError(
