@@ -1,5 +1,7 @@
-"""What `bench loop` measures: our step (a) fed by the data plane, (b) on one batch, (d) in as many
-runs at once as CPUs, and (c) the standard loop.
+"""What `bench loop` measures: our step fed, on one batch and in many runs, and the standard loop.
+
+(a) is our step fed by the data plane, (b) on one batch, (c) the standard loop, (d) our step in as
+many runs at once as there are CPUs.
 
 (a) and (b) share a process that is set up as a Ray Train worker's is, and each run of (d) has one.
 The standard loop has a process of its own, as Python starts one, with the DataLoader workers and
@@ -35,13 +37,9 @@ from pipeline.training.step.train_state import TrainState
 
 WARM_STEPS = 2
 IDLE_SECONDS = 0.3
-"""Longer than DataLoader workers take to fill their queues: then they sleep, and take no CPU from
-the next contestant.
-"""
+"""Longer than DataLoader workers take to fill their queues: then they sleep, and take no CPU."""
 EPOCH_IMAGES = 50_000
-"""A small dataset is repeated to CIFAR-10's length for (c), which would pay for each end of an
-epoch otherwise.
-"""
+"""A small dataset is repeated to CIFAR-10's length for (c), which pays for each end of an epoch."""
 PROBE_ROUNDS = 3
 PROBE_STEPS = 8
 STANDARD = "(c) standard loop"
@@ -81,10 +79,9 @@ class OurStep:
 
 
 class OwnProcesses:
-    """A contestant in processes of its own: one for each of the functions that make a step there;
-    `close` ends them.
+    """A contestant in processes of its own, one for each function that makes a step there.
 
-    Between calls they wait for the next one and take no CPU.
+    Between calls they wait for the next one and take no CPU; `close` ends them.
     """
 
     def __init__(
@@ -96,6 +93,7 @@ class OwnProcesses:
     ) -> None:
         self.name, self.runs = name, len(makes)
         self._warm_steps, self._idle_seconds = warm_steps, idle_seconds
+        # Spawned, not forked: a forked process has this one's torch threads and their locks.
         context = get_context("spawn")
         pipes = [context.Pipe() for _ in makes]
         self._pipes = [ours for ours, _ in pipes]
@@ -105,7 +103,7 @@ class OwnProcesses:
         ]
         for process, (_, theirs) in zip(self._processes, pipes, strict=True):
             process.start()
-            theirs.close()
+            theirs.close()  # or the end of the process would not be the end of the pipe
 
     def seconds(self, steps: int) -> float:
         """Time `steps` steps in all processes at once, the slowest of them, after warm ones.
@@ -119,6 +117,7 @@ class OwnProcesses:
         return slowest
 
     def _at_once(self, steps: int) -> float:
+        # All are told before any is waited for: they are measured while they disturb each other.
         try:
             for pipe in self._pipes:
                 pipe.send(steps)
@@ -199,9 +198,7 @@ def _run(experiment: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImag
 
 
 def runs_at_once(experiment: Experiment, storage: Storage, dataset_id: str) -> OwnProcesses:
-    """(d) of a row's precision: a run with one thread for each CPU, as a grid of at least as many
-    runs trains them.
-    """
+    """(d) of a row's precision: a run with one thread for each CPU, as a grid trains them."""
     makes = [
         partial(_worker_step, experiment, storage.uri, dataset_id, seed)
         for seed in range(usable_cpus())
@@ -220,8 +217,8 @@ def _standard(
     experiment: Experiment, storage: Storage, dataset_id: str, setting: Setting
 ) -> OwnProcesses:
     """(c) with one setting."""
-    # As many warm steps as the DataLoader keeps batches ready (two a worker), so that none made
-    # earlier is timed.
+    # As many warm steps as the DataLoader keeps batches ready (two a worker): none that was made
+    # while nobody timed it counts.
     warm_steps = max(WARM_STEPS, 2 * setting.workers)
     make = partial(_standard_step, experiment, storage.uri, dataset_id, setting)
     return OwnProcesses(STANDARD, [make], warm_steps, IDLE_SECONDS)
@@ -247,9 +244,7 @@ def _pil_images(dataset: Dataset) -> PILImages:
 def best_standard(
     experiment: Experiment, storage: Storage, dataset_id: str, steps: int
 ) -> tuple[OwnProcesses, Setting, dict[Setting, float]]:
-    """(c) with the setting that is fastest here, that setting, and the images a second of each that
-    was tried.
-    """
+    """(c) with the setting that is fastest here, that setting, and each tried one's images/s."""
     cpus = usable_cpus()
     settings = dict.fromkeys(
         [Setting(0, cpus), Setting(1, cpus), Setting(2, cpus), Setting(1, cpus - 1)]
@@ -257,6 +252,8 @@ def best_standard(
     loops = {
         each: _standard(experiment, storage, dataset_id, each) for each in settings if each.threads
     }
+    # Interleaved, as the benchmark itself: a machine that slows down would choose for us. All but
+    # the best end here, also when one fails.
     best: Setting | None = None
     try:
         seconds: dict[Setting, list[float]] = {setting: [] for setting in loops}
@@ -270,9 +267,6 @@ def best_standard(
         for setting, loop in loops.items():
             if setting != best:
                 loop.close()
-    images_timed = min(steps, PROBE_STEPS) * experiment.global_batch_size
-    return (
-        loops[best],
-        best,
-        {setting: images_timed / median(times) for setting, times in seconds.items()},
-    )
+    images = min(steps, PROBE_STEPS) * experiment.global_batch_size
+    rates = {setting: images / median(times) for setting, times in seconds.items()}
+    return loops[best], best, rates

@@ -1,5 +1,4 @@
-"""Our step against itself on one constant batch, and against the standard loop: images a second,
-interleaved.
+"""Our step against itself on one constant batch, and against the standard loop: images a second.
 
 (a) our step fed by the data plane, (b) our step on one batch, (c) `benchmarks.standard_loop` with
 its best setting, (d) as (a) in as many runs at once as there are CPUs, a thread each: what a grid
@@ -67,6 +66,8 @@ def bench(
     check_suits(experiment, dataset_id, holds_photographs(prepared_manifest(storage, dataset_id)))
     dataset = read_dataset(storage, dataset_id)
     keep_freed_memory()  # as a Ray Train worker does
+
+    # All contestants are there throughout, idle but for the one that is timed.
     with _threads_kept(), progress("measuring") as report, ExitStack() as processes:
         standard, setting, probed = best_standard(experiment, storage, dataset_id, steps)
         contestants: list[Contestant] = [processes.enter_context(closing(standard))]
@@ -77,14 +78,15 @@ def bench(
                 processes.enter_context(closing(runs_at_once(ours, storage, dataset_id)))
             )
         rates = _rates(contestants, rounds, steps, experiment.global_batch_size, report)
-    found = _ratios(rates, chosen)
-    _print_tables(experiment, dataset, rates, found)
+    ratios = _ratios(rates, chosen)
+    _print_tables(experiment, dataset, rates, ratios)
     print(_how_it_was_taken(setting, probed, threads, rounds, steps))
-    return {name: median(values) for name, values in found.items()}
+    return {name: median(values) for name, values in ratios.items()}
 
 
 @contextmanager
 def _threads_kept() -> Iterator[None]:
+    """Give torch its threads back: contestants in this process change them as they go."""
     before = torch.get_num_threads()
     try:
         yield
@@ -113,13 +115,13 @@ def _rates(
 
 
 def _ratios(rates: Rates, precisions: tuple[Precision, ...]) -> Rates:
-    found: Rates = {}
+    ratios: Rates = {}
     for precision in precisions:
         fed, constant, at_once = our_names(precision)
-        found[f"(a)/(b) {precision}"] = measure.ratios(rates[fed], rates[constant])
-        found[f"(a)/(c) {precision}"] = measure.ratios(rates[fed], rates[STANDARD])
-        found[f"(d)/(c) {precision}"] = measure.ratios(rates[at_once], rates[STANDARD])
-    return found
+        ratios[f"(a)/(b) {precision}"] = measure.ratios(rates[fed], rates[constant])
+        ratios[f"(a)/(c) {precision}"] = measure.ratios(rates[fed], rates[STANDARD])
+        ratios[f"(d)/(c) {precision}"] = measure.ratios(rates[at_once], rates[STANDARD])
+    return ratios
 
 
 def _expected(experiment: Experiment, ratio: str) -> str:
@@ -127,14 +129,14 @@ def _expected(experiment: Experiment, ratio: str) -> str:
     return f"{EXPECTED[ratio]:.2f}" if experiment.name == "resnet20" and ratio in EXPECTED else ""
 
 
-def _print_tables(experiment: Experiment, dataset: Dataset, rates: Rates, found: Rates) -> None:
-    what = f"{experiment.name}, batch {experiment.global_batch_size}, {dataset.row.name} {dataset.row.side}x{dataset.row.side}"
+def _print_tables(experiment: Experiment, dataset: Dataset, rates: Rates, ratios: Rates) -> None:
+    what = f"{experiment.name}, batch {experiment.global_batch_size}, {measure.pixels_of(dataset)}"
     table = measure.table(what, "contestant", "images/s", "min to max")
     for name, values in rates.items():
         table.add_row(name, *measure.spread(values, ",.0f"))
     console.print(table)
     table = measure.table("ratios", "ratio", "median", "min to max", "expected on two cores")
-    for name, values in found.items():
+    for name, values in ratios.items():
         table.add_row(name, *measure.spread(values, ".3f"), _expected(experiment, name))
     console.print(table)
 
@@ -145,14 +147,11 @@ def _how_it_was_taken(
     tried = "; ".join(f"{each}: {rate:,.0f} images/s" for each, rate in probed.items())
     return (
         f"Taken on {hardware()}, {usable_cpus()} CPUs, torch {torch.__version__}: medians of "
-        f"{rounds} rounds x {steps} "
-        "steps each, interleaved, a different one first in each round, warm steps before each; a "
-        "ratio is taken within "
-        f"each round. (a), (b): {threads} threads, in a process set up as a worker's. (c): fp32, "
-        f"{setting}, in a process "
-        f"of its own, the best of a probe ({tried}). (d): {usable_cpus()} runs with one thread "
-        "each, in processes set up "
-        "as workers', timed together: the images of all over the time of the slowest. Processes "
-        "of their own idle while "
-        f"others are timed."
+        f"{rounds} rounds x {steps} steps each, interleaved, a different one first in each round, "
+        "warm steps before each; a ratio is taken within each round. "
+        f"(a), (b): {threads} threads, in a process set up as a worker's. "
+        f"(c): fp32, {setting}, in a process of its own, the best of a probe ({tried}). "
+        f"(d): {usable_cpus()} runs with one thread each, in processes set up as workers', timed "
+        "together: the images of all over the time of the slowest. Processes of their own idle "
+        "while others are timed."
     )

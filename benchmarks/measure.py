@@ -1,6 +1,4 @@
-"""What the benchmarks share: this machine's CPUs, precisions, medians with their spread, and tables
-(torch-free).
-"""
+"""What the benchmarks share: precisions, rounds, medians with their spread, tables (torch-free)."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -10,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from jobs.execution.processors import usable_cpus
+from pipeline.data.datasets import Dataset
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Precision
 from pipeline.runs.provenance import hardware, native_bf16, versions
@@ -47,23 +46,29 @@ def precisions(precision: str) -> tuple[Precision, ...]:
 
 
 def taken_on(*packages: str) -> str:
-    """How each account of a measurement begins: the CPU, and the versions of the packages that
-    matter to it.
-    """
+    """How each account of a measurement begins: the CPU, and the versions that matter to it."""
     made = versions()
     named = "".join(f", {name} {made.get(name.lower())}" for name in packages)
     return f"Taken on {hardware()}, {usable_cpus()} CPUs{named}"
 
 
 def rotated(items: list[Item], number: int) -> list[Item]:
-    """The items in the order of round `number`: each round begins with the next of them."""
+    """The items in the order of round `number`: each round begins with the next of them.
+
+    Whoever always came second would be measured on a warmer, or a more throttled, machine.
+    """
     first = number % len(items)
     return items[first:] + items[:first]
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """The ratio of two contestants in each round."""
+    """The ratio of two contestants in each round: what slows a round down slows both."""
     return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def pixels_of(dataset: Dataset) -> str:
+    """A dataset of small images in words, with their size."""
+    return f"{dataset.row.name} {dataset.row.side}x{dataset.row.side}"
 
 
 def spread(values: Sequence[float], form: str) -> tuple[str, str]:

@@ -1,5 +1,4 @@
-"""What Ray Train costs, and how a grid's trials should share the CPUs: rates of whole runs,
-interleaved.
+"""What Ray Train costs, and how a grid's trials should share the CPUs: rates of whole runs.
 
 Every round trains the same run bare in a process of its own and as a Ray Train worker group, both
 with all CPUs as threads, and checks that the weights are the same bytes; and as many runs at once
@@ -11,6 +10,7 @@ in a throwaway storage.
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -53,13 +53,13 @@ def bench(
         progress("measuring") as report,
     ):
         rates = _rounds(folder, experiment, dataset, rounds, report)
-    found = {
+    ratios = {
         "Ray Train / bare": measure.ratios(rates[RAY], rates[BARE]),
         "at once / one at a time": measure.ratios(rates[TOGETHER], rates[BARE]),
     }
-    _print_tables(experiment, dataset, rates, found)
+    _print_tables(experiment, dataset, rates, ratios)
     print(_how_it_was_taken(rounds, iterations))
-    return {name: median(values) for name, values in found.items()}
+    return {name: median(values) for name, values in ratios.items()}
 
 
 def _row(iterations: int, precision: Precision) -> Experiment:
@@ -79,19 +79,21 @@ def _rounds(
     """Images a second of each way in each round, beginning with another one each time."""
     cpus = usable_cpus()
     rates: dict[str, list[float]] = {BARE: [], RAY: [], TOGETHER: []}
-    places = {way: _storage(f"{folder}/{way.replace(' ', '-')}", dataset) for way in rates}
+    # A storage for each way: in one, the second to train a run would find it finished.
+    storages = {way: _storage(f"{folder}/{way.replace(' ', '-')}", dataset) for way in rates}
     for number in range(rounds):
         run = Run(experiment, dataset.id, dataset.key, seed=number)
-        several = [replace(run, seed=rounds + number * cpus + k) for k in range(cpus)]
+        # Seeds that no round has had, as runs that are finished would not be trained again.
+        runs = [replace(run, seed=rounds + number * cpus + k) for k in range(cpus)]
         ways: list[tuple[str, Callable[[], float]]] = [
-            (BARE, lambda run=run: _run_bare(places[BARE], [run], cpus)),  # type: ignore[misc]
-            (RAY, lambda run=run: _run_on_ray(places[RAY], run, cpus)),  # type: ignore[misc]
-            (TOGETHER, lambda several=several: _run_bare(places[TOGETHER], several, 1)),  # type: ignore[misc]
+            (BARE, partial(_run_bare, storages[BARE], [run], cpus)),
+            (RAY, partial(_run_on_ray, storages[RAY], run, cpus)),
+            (TOGETHER, partial(_run_bare, storages[TOGETHER], runs, 1)),
         ]
         for step, (name, measured) in enumerate(measure.rotated(ways, number), 1):
             rates[name].append(measured())
             report(number * len(ways) + step, rounds * len(ways))
-        _check_same_weights(places[BARE], places[RAY], run)
+        _check_same_weights(storages[BARE], storages[RAY], run)
     return rates
 
 
@@ -143,6 +145,7 @@ def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
     from jobs.execution.cluster import connected
     from jobs.execution.launch import Execution, run_on_ray
 
+    # A cluster that the environment names would be measured instead of this machine.
     address = os.environ.pop("RAY_ADDRESS", None)
     try:
         with connected(None):
@@ -163,9 +166,8 @@ def total_rate(storage: Storage, runs: list[Run]) -> float:
         if read_result(storage, run) is None or history is None:
             raise RuntimeError(f"{run}: did not finish, so it has no rate")
         rates = [point.value for point in history.points if point.metric == IMAGES_PER_SECOND][1:]
-        total += len(rates) / sum(
-            1 / rate for rate in rates
-        )  # quarters are equally long in images, not in time
+        # The harmonic mean: quarters are equally long in images, not in time.
+        total += len(rates) / sum(1 / rate for rate in rates)
     return total
 
 
@@ -183,7 +185,7 @@ def _print_tables(
     experiment: Experiment,
     dataset: Dataset,
     rates: dict[str, list[float]],
-    found: dict[str, list[float]],
+    ratios: dict[str, list[float]],
 ) -> None:
     count = usable_cpus()
     names = {
@@ -191,16 +193,16 @@ def _print_tables(
         RAY: f"Ray Train, one run x {count} threads",
         TOGETHER: f"bare, {count} runs at once x 1 thread",
     }
-    what = f"{experiment.name}, batch {experiment.global_batch_size}, {experiment.precision}, {dataset.row.name}"
+    size = experiment.global_batch_size
+    what = f"{experiment.name}, batch {size}, {experiment.precision}, {dataset.row.name}"
     table = measure.table(what, "runs", "images/s in all", "min to max")
     for way, values in rates.items():
         table.add_row(names[way], *measure.spread(values, ",.0f"))
     console.print(table)
     table = measure.table("ratios", "ratio", "median", "min to max", "expected")
-    for name, values in found.items():
-        table.add_row(
-            name, *measure.spread(values, ".3f"), f"{EXPECTED:.2f}" if "Ray" in name else ""
-        )
+    for name, values in ratios.items():
+        expected = f"{EXPECTED:.2f}" if "Ray" in name else ""
+        table.add_row(name, *measure.spread(values, ".3f"), expected)
     console.print(table)
 
 
@@ -208,9 +210,7 @@ def _how_it_was_taken(rounds: int, iterations: int) -> str:
     return (
         f"{measure.taken_on('torch', 'Ray')}: medians of "
         f"{rounds} rounds of fresh runs of {iterations:,} iterations, another way first in each "
-        "round; rates are over "
-        "the seconds in SGD steps (evaluation and saving left out) of the last three quarters of "
-        "a run, added up for runs "
-        "at once; Ray is up for its own runs only; the weights of each bare run and its Ray Train "
-        "twin are the same bytes."
+        "round; rates are over the seconds in SGD steps (evaluation and saving left out) of the "
+        "last three quarters of a run, added up for runs at once; Ray is up for its own runs only; "
+        "the weights of each bare run and its Ray Train twin are the same bytes."
     )

@@ -1,6 +1,4 @@
-"""How long the whole report takes, from frames to the bytes of every file, on invented runs of the
-paper's CIFAR rows.
-"""
+"""How long the whole report takes, from frames to the bytes of every file, on invented runs."""
 
 from statistics import median
 from time import perf_counter
@@ -38,6 +36,7 @@ def bench(runs: int, points: int, rounds: int) -> float:
             started = perf_counter()
             files = report_files(frames)
             seconds.append(perf_counter() - started)
+            # A report is a function of its frames; one that is not would be fast for nothing.
             if first and files != first:
                 raise RuntimeError("the same frames gave other bytes")
             first = files
@@ -58,6 +57,7 @@ def invented(runs: int, points: int) -> Frames:
         experiment = EXPERIMENTS[name]
         run_id = f"{name}-{seed}"
         rows.append(_run(run_id, name, seed, layout(experiment).params))
+        # Two curves, as many points as asked for; then what a finished run has besides.
         at = np.linspace(experiment.iterations / points, experiment.iterations, points).astype(int)
         for metric, end in ((TEST_ERR, 8.0), (TRAIN_ERR, 1.0)):
             values = end + 80 * np.exp(-np.arange(points) / 8) + dice.normal(0, 0.2, points)
@@ -109,8 +109,21 @@ def _run(run_id: str, name: str, seed: int, params: int) -> dict[str, object]:
         "mlflow_run_id": run_id,
     }
     return {
-        "run_id": run_id, "experiment": name, "fingerprint": EXPERIMENTS[name].fingerprint, "overrides": "{}", "seed": seed,
-        "iterations": EXPERIMENTS[name].iterations, "status": "FINISHED", "reason": None, "params": params,
-        "warmup_end": 400, "converging_from": 1000, "world_size": 1, "threads": 1, "started_ms": 0, "ended_ms": 1,
-        **about, **made,
-    }  # fmt: skip
+        "run_id": run_id,
+        "experiment": name,
+        "fingerprint": EXPERIMENTS[name].fingerprint,
+        "overrides": "{}",
+        "seed": seed,
+        "iterations": EXPERIMENTS[name].iterations,
+        "status": "FINISHED",
+        "reason": None,
+        "params": params,
+        "warmup_end": 400,
+        "converging_from": 1000,
+        "world_size": 1,
+        "threads": 1,
+        "started_ms": 0,
+        "ended_ms": 1,
+        **about,
+        **made,
+    }

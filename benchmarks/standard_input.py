@@ -81,8 +81,9 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
 
 
 def _rounded(image: Image.Image, shorter: int) -> list[int]:
-    """Height and width with that shorter side, the longer one rounded; torchvision's own choice
-    cuts it off.
+    """Height and width with that shorter side, the longer one rounded as ours is.
+
+    Asked for one side alone, torchvision cuts the other one off.
     """
     least = min(image.size)
     return [

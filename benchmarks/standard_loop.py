@@ -107,9 +107,7 @@ def train_transform(side: int, pad: int, flip: bool) -> transforms.Compose:
 
 
 class StandardLoop:
-    """Training that can be advanced a step at a time: `next(loop.steps)` yields the images trained
-    on.
-    """
+    """Training that can be advanced a step at a time: `next(loop.steps)` yields a batch's size."""
 
     def __init__(self, dataset: PILImages, model: nn.Module, batch_size: int, workers: int) -> None:
         self.model = model
@@ -138,6 +136,7 @@ class StandardLoop:
                 loss.backward()
                 self.optimizer.step()
 
+                # People read both at every step, which is what makes the loop wait for its device.
                 running_loss += loss.item()
                 predicted = outputs.argmax(1)
                 total += targets.size(0)

@@ -1,5 +1,4 @@
-"""What following a run for MLflow costs its training: the same run with and without a publisher
-beside it, interleaved.
+"""What following a run for MLflow costs its training: the same run with and without a publisher.
 
 The training runs bare in a process of its own; the publisher runs in this one, as it does in a
 run's driver, into SQLite, which costs it more than a server does. Two things are said: the rates'
@@ -53,6 +52,7 @@ def bench(
         TemporaryDirectory(prefix="resnet-repro-bench-") as folder,
         progress("measuring") as report,
     ):
+        # A throwaway storage, as all of these runs are.
         storage = Storage(folder)
         write_dataset(storage, dataset, {"kind": "benchmark"})
         tracking = f"sqlite:///{folder}/mlflow.db"
@@ -78,6 +78,7 @@ def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[flo
     process = get_context("spawn").Process(
         target=bare, args=(storage.uri, run, usable_cpus(), CHECKPOINT_SECONDS), daemon=True
     )
+    # process_time() is this process's alone, in which nothing but the publisher works.
     started, used = monotonic(), process_time()
     process.start()
     if publisher is not None:
@@ -92,17 +93,15 @@ def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[flo
 def _print_tables(
     experiment: Experiment, dataset: Dataset, rates: dict[str, list[float]], shares: list[float]
 ) -> None:
-    what = f"{experiment.name}, batch {experiment.global_batch_size}, {experiment.precision}, {dataset.row.name}"
+    size = experiment.global_batch_size
+    what = f"{experiment.name}, batch {size}, {experiment.precision}, {dataset.row.name}"
     table = measure.table(what, "run", "images/s", "min to max")
     for way, values in rates.items():
         table.add_row(way, *measure.spread(values, ",.0f"))
     console.print(table)
     table = measure.table("cost", "measure", "median", "min to max", "expected")
-    table.add_row(
-        "followed / alone",
-        *measure.spread(measure.ratios(rates["followed"], rates["alone"]), ".3f"),
-        "",
-    )
+    ratios = measure.ratios(rates["followed"], rates["alone"])
+    table.add_row("followed / alone", *measure.spread(ratios, ".3f"), "")
     table.add_row(
         "publisher's share of the CPU time",
         *measure.spread(shares, ".2%"),
@@ -115,7 +114,6 @@ def _how_it_was_taken(rounds: int, iterations: int) -> str:
     return (
         f"{measure.taken_on('torch', 'MLflow')}: medians of "
         f"{rounds} rounds of fresh runs of {iterations:,} iterations in a process of their own "
-        "with all CPUs as threads, a "
-        f"checkpoint every {CHECKPOINT_SECONDS:g} s; the publisher follows in another process, "
-        "into SQLite that was made before."
+        f"with all CPUs as threads, a checkpoint every {CHECKPOINT_SECONDS:g} s; the publisher "
+        "follows in another process, into SQLite that was made before."
     )

@@ -200,7 +200,7 @@ class GridRequest:
     def train(self, seeds: int) -> tuple[list[Run], list[Run], dict[Run, str]]:
         """Train what is left of the first `seeds` seeds of each row.
 
-        Returns all the runs, those that had something left to do, and which failed, with the reason.
+        Returns all the runs, those that had something left to do, and which failed and why.
         """
         from jobs.execution.tune import unfinished
 

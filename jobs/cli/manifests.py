@@ -82,7 +82,7 @@ def manifests(
             f"--artifacts {artifacts}: expected an address without a password, such as "
             "s3://bucket/mlflow"
         )
-    # The command is checked as `submit` would: a job that is refused on the cluster costs its start.
+    # Checked as `submit` does: a job that is refused on the cluster costs the cluster's start.
     if command:
         check_command(command)
         if "://" not in (value_of(command, "--storage") or ""):

@@ -1,4 +1,4 @@
-"""The examination of a cluster: every node is asked, storage is read back, the links are measured."""
+"""The examination of a cluster: all nodes are asked, storage is read back, links are measured."""
 
 from contextlib import suppress
 from dataclasses import replace

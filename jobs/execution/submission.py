@@ -109,7 +109,7 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
     before = attempts(client, name)
     if before and before[-1].status not in ENDED:
         return str(before[-1].submission_id), False
-    # The shell on the cluster looks, so that no secret passes through here or through Ray's records.
+    # The shell on the cluster looks: no secret passes through here or through Ray's records.
     checks = [
         f': "${{{variable}:?is not set where this cluster was started}}" && ' for variable in needed
     ]

@@ -1,8 +1,8 @@
 """The grid: runs as Ray Tune trials, each a driver that starts a Ray Train run.
 
-The only user of `ray.tune`. Every grid command builds a fresh Tuner over the unfinished runs: what is finished is read from the
-runs' folders. A driver takes no CPU and imports no torch, so that drivers can never starve the
-workers they wait for.
+The only user of `ray.tune`. Every grid command builds a fresh Tuner over the unfinished runs: what
+is finished is read from the runs' folders. A driver takes no CPU and imports no torch, so that
+drivers can never starve the workers they wait for.
 """
 
 from collections.abc import Iterable
@@ -61,7 +61,7 @@ def run_grid(
     """Train the runs, `at_once` at a time; a run that fails does not stop the others."""
     from ray import tune
 
-    # Tune gets a name of its own each time, and its snapshots are deleted: the runs' folders are the
+    # Tune gets a fresh name each time, and its snapshots are deleted: the runs' folders are the
     # only memory of a grid. Trials are told the number of their run, as Tune would print a Run.
     storage = Storage(execution.storage)
     name = f"grid-{uuid4().hex[:8]}"

@@ -48,7 +48,7 @@ class Estimate:
 def estimate(
     run: Run, left: Amount, rate: Rate, start: float, workers: int, units: float
 ) -> Estimate:
-    """What is left of a run that takes `units` of the cluster, `start` seconds of it not computing."""
+    """What is left of a run on `units` of the cluster; `start` seconds of it are no computing."""
     # Evaluation is shared by the workers; the rate of an iteration is all workers' already.
     computing = left.iterations * rate.step + left.forward * rate.image / workers
     return Estimate(run, start + computing, units, rate)

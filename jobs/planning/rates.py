@@ -66,7 +66,7 @@ SUSTAINED = {"fp32": 0.45, "bf16": 0.18}
 bf16: NVIDIA's 2,470 images/s of ResNet-50 on an A100 (mixed precision, DeepLearningExamples).
 """
 LAYER_SECONDS = 120e-6
-"""Assumed: the least that a convolution with its norm and ReLU takes a GPU, forward and backward."""
+"""Assumed: the least that a convolution, its norm and ReLU take a GPU, forward and backward."""
 SCALING = 0.944
 """Share of the rate that is left at each doubling of workers.
 

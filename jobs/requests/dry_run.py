@@ -1,4 +1,4 @@
-"""`--dry-run`: the fully resolved rows, and where everything would go; writes and starts nothing."""
+"""`--dry-run`: the resolved rows, and where everything would go; writes and starts nothing."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def show_resolved(
 
 
 def _table(experiments: Sequence[Experiment], differing: list[str]) -> Table:
-    """Each row with the fields in which it is unlike most rows or, where they differ, the paper's."""
+    """Each row with the fields in which it is unlike most rows or unlike the paper's row."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("row", "fingerprint", "differs in"):
         table.add_column(name, no_wrap=name != "differs in")

@@ -27,8 +27,8 @@ def check_command(arguments: list[str]) -> None:
     if any(word != redacted(word) for word in arguments):
         raise InputError(
             "submit: a password in an address would be stored with the job; set "
-            "MLFLOW_TRACKING_USERNAME and _PASSWORD, or AWS_SECRET_ACCESS_KEY, where the cluster is "
-            "started, and name them with --need"
+            "MLFLOW_TRACKING_USERNAME and _PASSWORD, or AWS_SECRET_ACCESS_KEY, where the cluster "
+            "is started, and name them with --need"
         )
     storage = value_of(arguments, "--storage")
     if storage is None or not ("://" in storage or storage.startswith("/")):

@@ -49,7 +49,7 @@ def tracking_trouble(tracking: str) -> str:
 
 
 def _with_access(tracking: str) -> tuple[str, dict[str, str]]:
-    """An address without its user and password, and the header in which MLflow's client has them."""
+    """An address without its user and password, and the header in which MLflow says them."""
     parts = urlsplit(tracking)
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
     password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""

@@ -23,8 +23,16 @@ from tests.conftest import Cli
 ROOT = Path(__file__).resolve().parents[3]
 KUBERAY = json.loads(gzip.decompress((ROOT / "tests/schemas/kuberay-1.7.0.json.gz").read_bytes()))
 KUBERNETES = "1.34"
-LINE = ("--image", "registry/resnet-repro:1", "--artifacts", "s3://bucket/mlflow", "--nodes", "4", "--worker-selector",
-        "eks.amazonaws.com/capacityType=SPOT")  # fmt: skip
+LINE = (
+    "--image",
+    "registry/resnet-repro:1",
+    "--artifacts",
+    "s3://bucket/mlflow",
+    "--nodes",
+    "4",
+    "--worker-selector",
+    "eks.amazonaws.com/capacityType=SPOT",
+)
 GRID = ("grid", "table6", "--data", "cifar10", "--storage", "s3://bucket/resnet")
 
 

@@ -74,8 +74,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
         "--dashboard-port",
         dashboard,
     ]
-    line += ["--dashboard-agent-listen-port", free_port(), "--dashboard-agent-grpc-port", free_port(),
-             "--ray-client-server-port", free_port(), "--disable-usage-stats"]  # fmt: skip
+    line += [
+        "--dashboard-agent-listen-port",
+        free_port(),
+        "--dashboard-agent-grpc-port",
+        free_port(),
+        "--ray-client-server-port",
+        free_port(),
+        "--disable-usage-stats",
+    ]
     with open(place / "head.log", "w") as log:
         head = subprocess.Popen(
             [*map(str, line)], env=environment, stdout=log, stderr=log, start_new_session=True

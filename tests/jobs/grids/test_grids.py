@@ -39,9 +39,7 @@ def test_the_paper_grid_is_every_cifar_row_of_the_paper() -> None:
     assert set(grids()["paper"]) == own
 
 
-def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without_batch_norm() -> (
-    None
-):
+def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without() -> None:
     experiments = [EXPERIMENTS[name] for name in grids()["signals"]]
     assert (
         len(

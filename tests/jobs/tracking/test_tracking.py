@@ -97,8 +97,8 @@ def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(
             "model",
         }
         exported = export(uri.replace("http://", "http://me:secret@"), tmp_path / "exported").runs
-        place = f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"  # and no password
-        assert exported.mlflow_url.tolist() == [place]
+        page = f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        assert exported.mlflow_url.tolist() == [page]  # and no password
     gone = cli(*sync)
     assert gone.returncode == 2 and "MLflow cannot be used now" in gone.stderr
 
