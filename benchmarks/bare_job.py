@@ -21,6 +21,7 @@ def step(file: str) -> None:
     experiment = EXPERIMENTS["resnet20"]
     torch.set_num_threads(1)
     train_state = TrainState(experiment, build_network(experiment, 0, 10), torch.device("cpu"))
+    # On digits' 16x16 pixels, as the run that it is compared with.
     batch = (
         torch.randn(experiment.global_batch_size, 3, 16, 16),
         torch.zeros(experiment.global_batch_size, dtype=torch.int64),
@@ -40,6 +41,7 @@ def main() -> None:
     ray.init(logging_level="ERROR")
     # Both references import MLflow, rich and typer above: loading them is no cost of our code's.
     way, file = sys.argv[1:]
+    # The least that Ray can do: a task, without a worker group.
     if way == "task":
         ray.get(ray.remote(num_cpus=1)(step).remote(file))
         return

@@ -40,6 +40,7 @@ def bench_loop(
 
     Example: `resnet-repro bench loop --data digits --rounds 3`
     """
+    # Benchmarks are imported by their commands: several load torch, which `--help` need not.
     from benchmarks.loop import bench
 
     storage = writable(storage_uri)
@@ -66,6 +67,7 @@ def bench_data(
 
     storage = writable(storage_uri)
     manifest = manifest_of(storage, data)
+    # The benchmark is about decoding, and small images are not encoded.
     if not holds_photographs(manifest):
         raise InputError(
             f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet"

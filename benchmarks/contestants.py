@@ -42,6 +42,7 @@ EPOCH_IMAGES = 50_000
 """A small dataset is repeated to CIFAR-10's length for (c), which pays for each end of an epoch."""
 PROBE_ROUNDS = 3
 PROBE_STEPS = 8
+# Names by which rates are looked up, and which the tables show.
 STANDARD = "(c) standard loop"
 
 Step = Callable[[], object]
@@ -73,6 +74,7 @@ class OurStep:
 
     def seconds(self, steps: int) -> float:
         """Time `steps` steps after two warm ones."""
+        # Set each time: other contestants of this process have other numbers.
         torch.set_num_threads(self.threads)
         _timed(self.step, WARM_STEPS)
         return _timed(self.step, steps)
@@ -111,6 +113,7 @@ class OwnProcesses:
         Raises:
             RuntimeError: a process has ended.
         """
+        # The warm steps bring back what the pause has put to sleep: caches, clocks, workers.
         self._at_once(self._warm_steps)
         slowest = self._at_once(steps)
         sleep(self._idle_seconds)
@@ -129,6 +132,8 @@ class OwnProcesses:
         """End the processes, and those that they started."""
         for pipe in self._pipes:
             pipe.close()
+        # A process ends when its pipe does, with the DataLoader workers it has started; one that
+        # hangs is killed.
         for process in self._processes:
             process.join(timeout=20)
             if process.is_alive():
@@ -137,6 +142,7 @@ class OwnProcesses:
 
 def _serve(pipe: Connection, make: Callable[[], Step]) -> None:
     """Answer each number of steps with the seconds that they took, until the other end closes."""
+    # Made here and not handed over: datasets and networks would be copied through the pipe.
     step = make()
     while True:
         try:
@@ -187,6 +193,7 @@ def fed_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
 def _constant_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
     images, train_state = _run(experiment, dataset, seed)
     size, process_group, iterations = experiment.global_batch_size, single_process(), count()
+    # One batch, made once: what the data plane costs is the difference.
     batch = images.batch(batch_at(seed, images.count, 0, size, 0, size))
     return lambda: train_state.step(batch, lr_at(experiment, next(iterations), None), process_group)
 
@@ -208,6 +215,7 @@ def runs_at_once(experiment: Experiment, storage: Storage, dataset_id: str) -> O
 
 def _worker_step(experiment: Experiment, uri: str, dataset_id: str, seed: int) -> Step:
     """Our step in a process that is set up as that of a Ray Train worker with one thread."""
+    # As `jobs.execution.worker` sets its process up.
     keep_freed_memory()
     torch.set_num_threads(1)
     return fed_step(experiment, read_dataset(Storage(uri), dataset_id), seed)
@@ -227,6 +235,7 @@ def _standard(
 def _standard_step(experiment: Experiment, uri: str, dataset_id: str, setting: Setting) -> Step:
     torch.set_num_threads(setting.threads)
     dataset = read_dataset(Storage(uri), dataset_id)
+    # Of the same depth, plain or residual, as the row that is compared.
     model = CifarResNet(
         experiment.depth, dataset.row.classes, residual=experiment.shortcut != "none"
     )
@@ -246,6 +255,8 @@ def best_standard(
 ) -> tuple[OwnProcesses, Setting, dict[Setting, float]]:
     """(c) with the setting that is fastest here, that setting, and each tried one's images/s."""
     cpus = usable_cpus()
+    # Small machines: more workers than CPUs only wait for each other. fromkeys() drops what comes
+    # out equal on one or two CPUs.
     settings = dict.fromkeys(
         [Setting(0, cpus), Setting(1, cpus), Setting(2, cpus), Setting(1, cpus - 1)]
     )

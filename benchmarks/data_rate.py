@@ -125,6 +125,7 @@ def _standard(
     encoded, drawn = [], []
     for number in range(batches):
         batch = _batch_of(photos, number)
+        # The same 64-bit words that our views are made of, mapped as ours are.
         picks = bounded(batch.random_words, 1 << 32)
         low, high = experiment.scale
         shifts = colour_shift(
@@ -144,6 +145,7 @@ def _standard(
                     tuple(shift.tolist()),
                 )
             )
+    # Ours subtracts a mean image of the crop's size; so must the reference.
     mean = torch.tensor(photos.mean(experiment.crop) / 255).permute(2, 0, 1)
     return StandardInput(encoded, drawn, mean, experiment.crop, BATCH, setting)
 
@@ -154,6 +156,7 @@ def _greatest_difference(experiment: Experiment, photos: Photos) -> tuple[float,
         closing(_feed(experiment, photos)) as feed,
         closing(_standard(experiment, photos, InputSetting(0, True), 1)) as standard,
     ):
+        # Not bytes: PIL and our decoder round differently. A few grey levels are allowed for.
         ours, theirs = feed.batch(0)[0], standard.batch()
     difference = 255 * (ours - theirs).abs()
     return float(difference.max()), float(difference.mean())
@@ -176,6 +179,7 @@ def _best_setting(
 
 def _rate(following: Next, batches: int) -> float:
     """Photographs a second; the first batches, in which everything starts, are not counted."""
+    # Two: one on its way and one ready, whoever makes them.
     for number in range(2):
         following(number)
     started = perf_counter()
@@ -194,6 +198,7 @@ def _rates(
     report: Callable[[int, int], None],
 ) -> Rates:
     """Photographs a second of each way in each round; each has the machine for itself."""
+    # Other pixels than the recipe's: what they would bring is measured, the default stays exact.
     fast = replace(experiment, decoding="dct_scaled")
 
     def reference() -> float:
@@ -225,6 +230,7 @@ def scaled_down(photos: Photos, most: int, folder: Path) -> Photos:
     """At most `most` training photographs, as a dataset that scaled larger ones down at ingest."""
     source = folder / "source"
     source.mkdir()
+    # Written as a parquet copy is, because that is a source that needs no archives.
     for split, name in ((photos.train, "train"), (photos.test, "validation")):
         rows = [
             {"image": {"bytes": split.encoded(i), "path": ""}, "label": int(split.labels[i])}
@@ -260,11 +266,13 @@ def _fed_share(experiment: Experiment, photos: Photos, rounds: int) -> tuple[flo
             started = perf_counter()
             for _ in range(steps):
                 train_state.step(constant, 1e-6, process_group)
+            # From here on the feed counts what it is waited for.
             alone, feed.waited = perf_counter() - started, 0.0
             started = perf_counter()
             for iteration in range(steps * number, steps * (number + 1)):
                 train_state.step(feed.batch(iteration), 1e-6, process_group)
             shares.append(alone / (perf_counter() - started))
+    # Waiting for less than half of the time that a step takes, the network holds it up.
     return median(shares), "network" if feed.waited < 0.5 * alone else "input side"
 
 

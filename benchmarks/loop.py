@@ -70,7 +70,9 @@ def bench(
     # All contestants are there throughout, idle but for the one that is timed.
     with _threads_kept(), progress("measuring") as report, ExitStack() as processes:
         standard, setting, probed = best_standard(experiment, storage, dataset_id, steps)
+        # The standard loop first: its probe needs the machine for itself.
         contestants: list[Contestant] = [processes.enter_context(closing(standard))]
+        # A network for each precision: they must not warm up each other's memory.
         for seed, each in enumerate(chosen):
             ours = replace(experiment, precision=each)
             contestants += our_steps(ours, dataset, seed, threads)
@@ -105,6 +107,7 @@ def _rates(
     for contestant in contestants:
         contestant.seconds(1)  # all are up before any is timed
     rates: Rates = {contestant.name: [] for contestant in contestants}
+    # Another contestant begins in each round, and nobody is always second.
     for number in range(rounds):
         for contestant in measure.rotated(list(contestants), number):
             rates[contestant.name].append(
@@ -117,6 +120,7 @@ def _rates(
 def _ratios(rates: Rates, precisions: tuple[Precision, ...]) -> Rates:
     ratios: Rates = {}
     for precision in precisions:
+        # Against itself on one batch, which shows the data plane; and against the standard loop.
         fed, constant, at_once = our_names(precision)
         ratios[f"(a)/(b) {precision}"] = measure.ratios(rates[fed], rates[constant])
         ratios[f"(a)/(c) {precision}"] = measure.ratios(rates[fed], rates[STANDARD])
@@ -126,6 +130,7 @@ def _ratios(rates: Rates, precisions: tuple[Precision, ...]) -> Rates:
 
 def _expected(experiment: Experiment, ratio: str) -> str:
     """The least that is expected of a ratio; it is stated for resnet20 alone."""
+    # Other rows have other shares of convolution, so other ratios are to be expected.
     return f"{EXPECTED[ratio]:.2f}" if experiment.name == "resnet20" and ratio in EXPECTED else ""
 
 

@@ -38,6 +38,7 @@ def precisions(precision: str) -> tuple[Precision, ...]:
     if not precision:
         return PRECISIONS if native_bf16() else ("fp32",)
     chosen = checked_precision(precision)
+    # A CPU without it emulates bf16 in fp32, many times slower.
     if chosen == "bf16" and not native_bf16():
         raise InputError(
             "--precision bf16: this CPU has no bf16 of its own; its speed would mean nothing"

@@ -25,6 +25,7 @@ from pipeline.storage import Storage
 from pipeline.training.memory import keep_freed_memory
 
 WARM_STEPS = 2
+# Names that are no operations: what happens between those, and within the data plane.
 DATA_PLANE = "data plane (augmentation)"
 BETWEEN = "between operations (Python)"
 OTHER = "other"
@@ -94,6 +95,7 @@ def _measured(
 
     keep_freed_memory()
     torch.set_num_threads(threads)
+    # Set up as a worker is, with all of its threads.
     process_group, size = single_process(), experiment.global_batch_size
     images = TrainImages(experiment, dataset, process_group.device)
     train_state = TrainState(
@@ -121,6 +123,7 @@ def _measured(
 def _shares(events: Any) -> dict[str, float]:
     """Each kind's share of the self time of all operations, the largest first."""
     times: Counter[str] = Counter()
+    # Self time alone: an operation's total holds that of the operations inside it.
     for event in events:
         times[_kind(event)] += event.self_cpu_time_total
     return {kind: time / times.total() for kind, time in times.most_common()}
@@ -129,6 +132,7 @@ def _shares(events: Any) -> dict[str, float]:
 def _kind(event: Any) -> str:
     """The kind of an operation: its own, or that of the nearest one around it that has one."""
     names = []
+    # From the operation outwards, through all that called it.
     while event is not None:
         names.append(event.name)
         event = event.cpu_parent

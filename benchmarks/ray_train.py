@@ -64,6 +64,7 @@ def bench(
 
 def _row(iterations: int, precision: Precision) -> Experiment:
     """The row, shortened, with evaluations (and so rates) at the ends of its quarters."""
+    # Rates are recorded at evaluations: four of them, and the first quarter warms up.
     quarters = tuple(iterations * part // 4 for part in (2, 3))
     return replace(
         EXPERIMENTS[ROW].scaled_to(iterations),
@@ -105,6 +106,7 @@ def _storage(folder: str, dataset: Dataset) -> Storage:
 
 def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
     """Total images a second of runs in parallel processes."""
+    # Fresh processes, as Ray's workers are: a forked one would share this one's threads.
     context = get_context("spawn")
     processes = [
         context.Process(target=bare, args=(storage.uri, run, threads), daemon=True) for run in runs
@@ -113,6 +115,7 @@ def _run_bare(storage: Storage, runs: list[Run], threads: int) -> float:
         process.start()
     for process in processes:
         process.join()
+    # A run that failed has no rate; its message is above.
     for run, process in zip(runs, processes, strict=True):
         if process.exitcode:
             raise RuntimeError(f"{run}: its process ended with exit code {process.exitcode}")
@@ -148,6 +151,8 @@ def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
     # A cluster that the environment names would be measured instead of this machine.
     address = os.environ.pop("RAY_ADDRESS", None)
     try:
+        # Ray's own processes take CPU while they start and while they end: both are waited for,
+        # outside of what is timed.
         with connected(None):
             sleep(SETTLE_SECONDS)
             run_on_ray(run, Execution(storage.uri, tracking="", threads=threads))
@@ -162,6 +167,7 @@ def total_rate(storage: Storage, runs: list[Run]) -> float:
     """The runs' steady images a second, added up."""
     total = 0.0
     for run in runs:
+        # From the run's own history, as a report would have it, not from a stopwatch here.
         history = newest_history(storage, run)
         if read_result(storage, run) is None or history is None:
             raise RuntimeError(f"{run}: did not finish, so it has no rate")
@@ -173,6 +179,7 @@ def total_rate(storage: Storage, runs: list[Run]) -> float:
 
 def _check_same_weights(bare: Storage, on_ray: Storage, run: Run) -> None:
     """Refuse to compare two runs that did not compute the same."""
+    # Momentum as well: it would show a difference a step before the weights do.
     one, other = newest_checkpoint(bare, run), newest_checkpoint(on_ray, run)
     for name in ("weights.safetensors", "momentum.safetensors"):
         if one is None or other is None or one.files[name] != other.files[name]:

@@ -50,8 +50,10 @@ def bench(runs: int, points: int, rounds: int) -> float:
 
 def invented(runs: int, points: int) -> Frames:
     """Runs with curves that fall to a plausible end; no number of it means anything."""
+    # Always the same numbers, so that two rounds can be compared byte by byte.
     dice = np.random.default_rng(0)
     rows, measured, layers = [], [], []
+    # Seeds of all rows in turn: every table, figure and claim has something to show.
     for number in range(runs):
         name, seed = ROWS[number % len(ROWS)], number // len(ROWS)
         experiment = EXPERIMENTS[name]
@@ -71,6 +73,7 @@ def invented(runs: int, points: int) -> Frames:
                 }
                 for i, v in zip(at, values, strict=True)
             ]
+        # Measured once, at the end of a run.
         clean = {
             "metric": TRAIN_CLEAN_ERR,
             "iteration": experiment.iterations,
@@ -78,6 +81,7 @@ def invented(runs: int, points: int) -> Frames:
             "time_ms": 0,
         }
         measured.append({"run_id": run_id, **clean})
+        # Figure 7 reads the responses of every layer.
         layers += [
             {
                 "run_id": run_id,

@@ -32,6 +32,7 @@ def bench(dashboard: str, rounds: int) -> dict[str, float]:
     Raises:
         InputError: there is no cluster, or it does not see this machine's folders.
     """
+    # Refused before anything is packed, where no cluster answers.
     client_of(dashboard)
     taken: dict[str, list[float]] = {OURS: [], **{name: [] for name in BARE}}
     with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, packed() as checkout:
@@ -40,6 +41,8 @@ def bench(dashboard: str, rounds: int) -> dict[str, float]:
         with progress("measuring") as report:
             # The round before the first makes MLflow's database, and is not counted.
             for number in range(-1, rounds):
+                # Ours is a whole command line, as a person types it; the references are a Ray job
+                # each.
                 ways = [(OURS, partial(_ours, dashboard, Path(folder), number))]
                 ways += [
                     (name, partial(_bare, dashboard, checkout, Path(folder), number, way))
@@ -104,6 +107,7 @@ def _wait_for(look: Callable[[], Path | None]) -> Path:
     Raises:
         InputError: it does not.
     """
+    # Polled often, as a second of waiting would be a second of result.
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError):

@@ -58,9 +58,12 @@ def bench(
         tracking = f"sqlite:///{folder}/mlflow.db"
         open_store(tracking, storage)  # making the database is done once, and not timed
         for number in range(rounds):
+            # Alone and followed in turn, each with a seed that no run has had.
             for step, way in enumerate(measure.rotated(list(rates), number), 1):
                 run = Run(experiment, dataset.id, dataset.key, seed=2 * number + step)
+                # In this process, as in a driver; training is in another one, as on a worker.
                 publisher = Publisher(tracking, storage, run, {}) if way == "followed" else None
+                # The share of an unfollowed run says nothing.
                 rate, share = _train(storage, run, publisher)
                 rates[way].append(rate)
                 shares += [share] if publisher else []
@@ -84,6 +87,7 @@ def _train(storage: Storage, run: Run, publisher: Publisher | None) -> tuple[flo
     if publisher is not None:
         publisher.start()
     process.join()
+    # Without the publisher's last words: a run has ended by then.
     seconds, mine = monotonic() - started, process_time() - used
     if publisher is not None and not publisher.stop("FINISHED"):
         raise RuntimeError(f"{run}: could not be published")

@@ -37,6 +37,7 @@ def export_results(
     from analysis.measured.mlflow_export import export
 
     storage = Storage(storage_uri)
+    # MLflow and not the folders: a bundle is what was published, as reports are.
     frames = export(tracking_of(tracking, storage), (storage.local or Path("results")) / "export")
     content = pack(frames, _final_weights(storage, frames) if weights else {})
     # Beside the target and renamed, so that whoever waits for the file never sees half of it.
@@ -66,6 +67,7 @@ def import_results(
     from jobs.tracking.imported_bundles import IMPORTS, imported_bundles, keep_bundle
 
     storage = writable(storage_uri)
+    # All are read before any is checked: a path that is wrong ends the command at once.
     contents = {path: _content(path) for path in bundles}
     # All of them are checked, together with what the storage has already, before any is kept: one
     # that cannot be merged would make every later report of this storage fail.
@@ -74,6 +76,7 @@ def import_results(
     merged([*_own(storage, tracking), *taken])
     for content in contents.values():
         keep_bundle(storage, content)
+    # A run may be in two bundles, of two people who exchanged theirs.
     count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
     print(
         f"{count} runs imported in {storage.path(IMPORTS)}; `resnet-repro report` is about them too"
@@ -84,10 +87,12 @@ def _own(storage: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
     """What the storage's own tracking store has, if there is one."""
     from analysis.measured.mlflow_export import NoRunsError, export
 
+    # A storage in a bucket has no database of its own to look into.
     if tracking is None and storage.local is None:
         return []
     store = tracking_of(tracking, storage)
     try:
+        # The export is only compared with, and not kept: the next report makes its own.
         with TemporaryDirectory() as folder:
             return [(store, export(store, Path(folder)))]
     except NoRunsError:

@@ -53,14 +53,18 @@ def doctor(
     from jobs.execution.cluster import connected, nodes
     from pipeline.data.lookup import manifest_of
 
+    # Only the fewest workers have to fit: a run with a range takes what there is room for.
     fewest, _ = workers_of(workers)
     storage = writable(storage_uri)
     store = tracking_of(tracking, storage)
     dataset = manifest_of(storage, data)["id"] if data else ""
+    # The dataset is looked up before connecting, so that a wrong name costs no start of Ray.
     with connected(address):
         execution = Execution(storage.uri, store, fewest, gpus)
+        # What a worker takes follows from the device, which `auto` leaves to the cluster.
         execution = replace(execution, use_gpu=on_gpus(nodes(), execution, device))
         findings = examine_cluster(storage, store, dataset, fewest, execution.each_worker)
+    # A person gets the remedy in the same line; a script gets it in a field of its own.
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:

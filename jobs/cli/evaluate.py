@@ -100,11 +100,13 @@ def evaluate(
     # Everything that can be refused is, before a dataset is staged or a worker started.
     storage = writable(storage_uri)
     chosen = [model_named(storage, which, experiment_name, settings) for which in models]
+    # Runs bring their dataset with them; a weights file has none, so digits, unless one is named.
     manifest = manifest_named(storage, data or _dataset_of(chosen))
     photographs = holds_photographs(manifest)
     for model in chosen:
         check_suits(model.experiment, manifest["row"]["name"], photographs)
     protocols = _protocols(protocol, photographs)
+    # The paper averages networks on ImageNet alone.
     if ensemble and not photographs:
         raise InputError(
             "--ensemble: is for photographs; the paper has no ensemble on small images"
@@ -113,6 +115,7 @@ def evaluate(
         _check_kept(chosen, ensemble, photographs)
         store = tracking_of(tracking, storage)
         check_tracking(store, storage)
+    # A group is what is scored together: all of them, or each model by itself.
     groups = [chosen] if ensemble else [[model] for model in chosen]
     rows = []
     with _scorer(storage, manifest["id"], device, workers, address) as score:
@@ -156,6 +159,8 @@ def _kept(
     name: str, chosen: list[Model], ensemble: bool, rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The rows as `analysis.measured.frames.EVALUATIONS` has them."""
+    # A run is named by its key, which the reader of a table can look up. Weights made elsewhere
+    # have none: their checksum says which file it was.
     peer = chosen[0]
     members: list[Any] = [model.run.key for model in chosen if model.run]
     if not ensemble:
@@ -190,6 +195,7 @@ def _dataset_of(chosen: list[Model]) -> str:
     Raises:
         InputError: runs on several datasets.
     """
+    # Mixing datasets would average errors on different images.
     known = sorted({model.run.dataset_id for model in chosen if model.run})
     if len(known) > 1:
         raise InputError(

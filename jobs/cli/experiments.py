@@ -19,6 +19,7 @@ def experiments(as_json: JsonOption = False) -> None:
 
     Example: `resnet-repro experiments --json`
     """
+    # JSON has exact counts; the table rounds them as the paper does.
     rows = [_facts(experiment) for experiment in EXPERIMENTS.values()]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -29,6 +30,7 @@ def experiments(as_json: JsonOption = False) -> None:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
+    # Text to the left, and what is compared between rows to the right.
     for name in ("name", "shortcut", "block"):
         table.add_column(name, no_wrap=True)
     for name in ("params", "mult-adds", "iterations"):
@@ -47,6 +49,7 @@ def list_grids(as_json: JsonOption = False) -> None:
 
     Example: `resnet-repro grids`, then `resnet-repro grid figure7 --dry-run`
     """
+    # The ledger is no row of `grids()`: it is a sweep, made of switches when it is asked for.
     switched = tuple(dict.fromkeys(switch.experiment for switch in LEDGER_SWITCHES))
     all_grids = grids() | {LEDGER: switched}
     if as_json:

@@ -254,6 +254,7 @@ class GridRequest:
             frames = export(tracking, (self.storage.local or Path("results")) / "export")
         except InputError as error:
             return [f"not known: {error}"]
+        # This look is about this grid; other runs of the storage have no say in it.
         frames = frames.of({run.key for run in runs}, [])
         # The look is at all finished runs or at none: which ones a server happens to have must not
         # decide whether training goes on.
@@ -278,6 +279,7 @@ class GridRequest:
         for run, reason in diverged.items():
             print(f"{run} diverged: {reason}", file=sys.stderr)
 
+        # A report on what did finish, even where the command fails: it took hours.
         if len(unfinished) + len(diverged) < len(runs):
             self._publish_sweeps()  # where the server was away before
             sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
@@ -299,6 +301,7 @@ class GridRequest:
 
     def _tags(self, runs: list[Run]) -> dict[Run, dict[str, str]]:
         """What MLflow is told of each run: which grids asked for it, how, and with which looks."""
+        # A run that a sweep alone asks for is tagged as such, and no table of the paper counts it.
         changed = {fingerprint for sweep in self.swept for fingerprint in sweep.changed}
         asking = {f"grid.{name}": "yes" for name in self.names}
         if self.until_decided:

@@ -70,12 +70,14 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run the command line; every mistake of a user's ends in one line and exit code 2."""
+    # Before anything imports Ray: nothing is reported to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
             print("interrupted: give the same command again to continue", file=sys.stderr)
         sys.exit(code)
+    # What is not a mistake of the user's is a bug of ours, and keeps its traceback.
     except InputError as error:
         message = str(error)
     except TyperException as error:

@@ -62,6 +62,7 @@ def manifests(
       4 grid table6 --data cifar10 --storage s3://bucket/resnet`
     """
     command = list(context.args)
+    # What the templates are filled with; StrictUndefined makes an error of one that is missing.
     values: dict[str, Any] = {
         "image": image,
         "artifacts": artifacts,
@@ -74,9 +75,12 @@ def manifests(
         "head_selector": _selector("--head-selector", head_selector),
         "worker_selector": _selector("--worker-selector", worker_selector),
         "retries": retries,
-        "deadline": round(3600 * hours / (retries + 1)),  # KubeRay counts it for each cluster
+        # All clusters of a job share the hours, and KubeRay counts them for each one.
+        "deadline": round(3600 * hours / (retries + 1)),
         "service_account": _plain("--service-account", service_account),
     }
+    # Pods come and go: artifacts in a folder would go with them, and a password would be readable
+    # by everyone who may read a manifest.
     if "://" not in artifacts or artifacts != redacted(artifacts):
         raise InputError(
             f"--artifacts {artifacts}: expected an address without a password, such as "
@@ -85,8 +89,10 @@ def manifests(
     # Checked as `submit` does: a job that is refused on the cluster costs the cluster's start.
     if command:
         check_command(command)
+        # A full path would pass `submit`, whose nodes may share a disk. Pods share none.
         if "://" not in (value_of(command, "--storage") or ""):
             raise InputError("manifests: pods share no folder; name --storage s3://bucket/place")
+        # Without it the run would open SQLite in the pod, where nobody finds it.
         if value_of(command, "--tracking") is None and command[0] in TRACKED:
             command += ["--tracking", TRACKING]
         parse_only(context, command)
@@ -118,6 +124,7 @@ def _plain(option: str, text: str) -> str:
     Raises:
         InputError: it is something else.
     """
+    # Both end up in YAML: what is no plain name could end the value and begin another key.
     if text and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", text):
         raise InputError(f"{option} {text}: expected a name of small letters, digits, - and .")
     return text

@@ -80,6 +80,7 @@ def plan(
         iterations = iterations or grids.DEMO_ITERATIONS
         settings = [*grids.demo_settings(), *settings]
     fewest, _ = workers_of(workers)
+    # One option, two meanings: a number is of this cluster, 8xA100 is a cluster of its own.
     described = re.fullmatch(r"(\d+)x(\w+)", gpus)
     storage = Storage(storage_uri)
     request = plan_request(
@@ -120,6 +121,7 @@ def _gpus_of(text: str) -> float:
 
 def _show(request: PlanRequest, made: Plan, budget: float | None, as_json: bool, kept: str) -> None:
     runs = len(request.amounts)
+    # What is done costs nothing, so with nothing left there is nothing to choose.
     choice = chosen(made, request.amounts, budget) if budget is not None and made.runs else None
     if as_json:
         print(json.dumps([{"runs": runs, **facts(made, choice), "kept": kept}], indent=1))

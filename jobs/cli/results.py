@@ -34,6 +34,7 @@ def report(
     * `resnet-repro report --from results/demo/export --out report`: offline, from the exported
       parquet alone
     """
+    # Offline: neither storage nor MLflow is touched, the frames carry all that a report needs.
     if source is not None:
         from analysis.measured.frames import load
         from analysis.report.report import INDEX, write_report
@@ -55,6 +56,7 @@ def audit(
 
     Example: `resnet-repro audit results/demo/report`
     """
+    # Named apart from this command, which only prints what the comparison finds.
     from analysis.report.artifact_provenance import audit as differences
     from analysis.report.report import report_files
 
@@ -108,6 +110,7 @@ def ui(
     `tags.experiment = "resnet20"` or `tags."grid.table6" = "yes"` finds runs.
     """
     store = tracking_of(tracking, Storage(storage))
+    # Only a database needs a server to be started for it.
     if store.startswith("http"):
         raise InputError(f"--tracking {store}: is a server already; open it in a browser")
     if store.startswith("sqlite") and not Path(store.removeprefix("sqlite:///")).exists():

@@ -26,6 +26,7 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
     now = int(1000 * time())
     storage = Storage(storage_uri)
     runs = stored_runs(storage)
+    # One moment for all, so that ages can be compared.
     facts = [_facts(storage, run, now) for run in runs]
     if as_json:
         print(json.dumps(facts, indent=1))
@@ -33,6 +34,7 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
     print(f"{len(runs)} runs in {storage.uri}")
     shown = ""
     for run, fact in zip(runs, facts, strict=True):
+        # Runs are sorted by experiment and dataset: a heading where either changes.
         group = f"{title(run.experiment)} on {run.dataset_key}"
         if group != shown:
             console.print(f"\n{group}", style="bold", highlight=False, markup=False)
@@ -99,6 +101,7 @@ def clean(
     """
     storage = Storage(storage_uri)
     runs = stored_runs(storage)
+    # Only of runs that have ended: one that has not may resume from any checkpoint it has.
     spare = [
         path
         for run in runs
@@ -118,6 +121,7 @@ def clean(
         return
     for path in spare:
         print(f"{storage.path(path)}  ({storage.size(path) / 1e6:,.1f} MB)")
+    # The list is printed first, so that what is agreed to is what is deleted.
     if not yes and not _agreed(f"delete these {len(spare)} folders?"):
         print("nothing was deleted")
         return

@@ -71,12 +71,14 @@ def submit(
     if detach:
         print(f"follow it with `resnet-repro jobs logs {job} --follow`")
         return
+    # The job's exit code is the command's, so that scripts can wait for either.
     raise SystemExit(_follow(client, job))
 
 
 def _follow(client: Any, job: str) -> int:
     """Print a job's output until it ends; its exit code."""
 
+    # Ray streams a log over a websocket, hence the event loop for one print.
     async def tail() -> None:
         async for text in client.tail_job_logs(job):
             print(text, end="", flush=True)
@@ -150,6 +152,8 @@ def status(
         f"{facts['job']}: {facts['state'].lower()}"
         + (f", {facts['message']}" if facts["message"] else "")
     )
+    # Ray asks the machine that holds the job; if that is gone, nobody tells Ray. The heartbeats in
+    # storage come from the workers themselves.
     silent = facts["seconds_since_life"]
     if silent is not None:
         print(f"newest sign of life of a run in its storage: {silent:,.0f} s ago")
@@ -174,6 +178,7 @@ def logs(
     """
     client = client_of(dashboard)
     meant = _meant(client, job)
+    # Without --follow what was printed up to now, and success whatever became of the job.
     if follow:
         raise SystemExit(_follow(client, meant))
     print(client.get_job_logs(meant), end="")
@@ -187,6 +192,7 @@ def stop(job: JobArgument, dashboard: DashboardOption = DASHBOARD) -> None:
     """
     client = client_of(dashboard)
     meant = _meant(client, job)
+    # Nothing is left to stop, nor to wait for.
     if client.get_job_status(meant) in ENDED:
         print(f"{meant}: has ended already")
         return
@@ -206,6 +212,7 @@ def _meant(client: Any, job: str) -> str:
     """
     if any(known.submission_id == job for known in client.list_jobs()):
         return job
+    # The name without a number is what a person remembers: the newest attempt is meant.
     mine = attempts(client, job)
     if not mine:
         raise InputError(
@@ -236,6 +243,7 @@ def _seconds_since_life(command: str) -> float | None:
     from pipeline.runs.run import read_heartbeat, stored_runs
     from pipeline.storage import Storage
 
+    # The job's own command says where its runs are.
     storage_uri = value_of(shlex.split(command), "--storage")
     try:
         storage = Storage(storage_uri or "")

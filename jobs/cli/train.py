@@ -83,6 +83,7 @@ def train(
     * `resnet-repro train resnet20 --set sgd=torch --set weight_decay_scope=all --dry-run`
     """
     experiment = experiment_named(experiment_name, settings, iterations)
+    # Mistakes in names and numbers are refused before anything is written or started.
     fewest, most = workers_of(workers)
     if dry_run:
         return show_resolved([experiment], [seed], data, storage_uri, tracking, workers)
@@ -137,6 +138,8 @@ def _train(
     from jobs.execution.cluster import connected
     from jobs.execution.drive import drive
 
+    # `stop` tells the driver that Ray is taken away from under it; `ended` says that it has
+    # noticed.
     stop, ended = Event(), Event()
 
     def job() -> dict[str, Any]:

@@ -61,6 +61,7 @@ def verify(
 
     storage = Storage(storage_uri)
     run = stored_run_named(storage, which, seed)
+    # Checkpoints come and go while a run is trained: what is looked at might be deleted meanwhile.
     if is_alive(storage, run):
         raise InputError(f"{run}: is being trained now; verify it when it has ended, or stop it")
     if not as_json:
@@ -123,7 +124,9 @@ def _train_again(
 
     folder = f"verify/{run.folder.replace('/', '-')}-{segment.start}-{segment.end}"
     scratch = Storage(storage.uri_of(folder))
-    if segment.end in iterations(scratch, run):  # of an earlier verification that ended
+    # A verification that was interrupted continues, as every command does; one that ended, and
+    # found a difference, is made again.
+    if segment.end in iterations(scratch, run):
         storage.delete(folder)
     if not iterations(scratch, run):
         segment.prepare(storage, run, scratch)
@@ -135,6 +138,7 @@ def _train_again(
             tracking="",
             workers=workers,
             one_pass=one_pass,
+            # Training again elsewhere is allowed here; what it means is said with the result.
             allow_drift=True,
             deterministic=bool(attempt.get("deterministic")),
             until=segment.end,

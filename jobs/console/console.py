@@ -30,6 +30,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
         yield line
         return
+    # How many and how long: what is counted differs between commands, its size says little.
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -23,6 +23,7 @@ def examine_cluster(
     living = living_nodes()
     probe = f".doctor-{uuid4().hex[:8]}"
     began = time()
+    # The asker's own facts, to compare with: only versions, code and time of it count.
     asker = Facts(
         host="here",
         address="",
@@ -66,6 +67,7 @@ def examine_cluster(
 def _unseen(storage: Storage, facts: list[Facts]) -> dict[str, str]:
     """By address, what the asker cannot read of what nodes say they have written."""
     unseen = {}
+    # Read back from here, because a mount may be writable everywhere and yet not be one place.
     for answer in facts:
         try:
             arrived = not answer.mine or storage.read_if_there(answer.mine) is not None

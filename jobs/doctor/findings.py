@@ -50,6 +50,7 @@ def judge(
     """
     remedy = "restart Ray there (`ray stop`, then `ray start`), or remove it"
     findings = [Finding(f"node {name}", "problem", "does not answer", remedy) for name in silent]
+    # Without an answer there is nothing to judge, and what follows would call it all fine.
     if not facts:
         return findings
     if not any(answer.trains for answer in facts):
@@ -58,9 +59,11 @@ def judge(
         )
         remedy = "start one, or examine again while a grid runs"
         findings.append(Finding("nodes", "warning", says, remedy))
+    # In the order in which people repair things: what runs, on what, and where it writes.
     findings += _judge_versions(facts, asker)
     findings += _judge_hardware(facts)
     findings += _judge_storage(facts, unseen)
+    # A database is opened by drivers alone; whether they can is examined on the asker.
     if is_server(question.tracking):
         findings += _judge_tracking(facts)
     if question.dataset_id:
@@ -94,6 +97,7 @@ def _judge_versions(facts: Sequence[Facts], asker: Facts) -> list[Finding]:
     )
     findings = []
     for answer in facts:
+        # Compared with the asker, whose versions are those that the run will be started with.
         other = {
             name: (version, answer.versions.get(name, "none"))
             for name, version in asker.versions.items()
@@ -172,6 +176,7 @@ def _judge_tracking(facts: Sequence[Facts]) -> list[Finding]:
 def _judge_room(facts: Sequence[Facts]) -> list[Finding]:
     findings = []
     for answer in facts:
+        # Ray and the copies of datasets may be on two disks, either of which can be full.
         for what, left in answer.free.items():
             if left < LITTLE_ROOM:
                 level: Level = "problem" if left < LEAST_ROOM else "warning"
@@ -193,6 +198,7 @@ def _judge_clocks(facts: Sequence[Facts], asker: Facts) -> list[Finding]:
     remedy = "run chrony or systemd-timesyncd on every node"
     findings = []
     for answer in facts:
+        # The node took its time somewhere between these two moments of the asker's clock.
         asked, answered = asker.time, asker.time + asker.seconds
         skew = max(asked - answer.time, answer.time - answered, 0.0)
         if skew > SKEW_SECONDS:

@@ -47,9 +47,12 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         InputError: there is no cluster at the address.
     """
+    # What the user has set in the environment stays.
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
+    # Without an address Ray would look for a cluster of this machine that somebody else started,
+    # and take that one; `local` always starts one.
     options = {"address": named} if named else {"address": "local", "include_dashboard": False}
     if named:
         _check_reachable(named)
@@ -72,6 +75,7 @@ def connected(address: str | None) -> Iterator[None]:
             ) from error
         what = f"no Ray cluster at {named}" if named else "Ray does not start on this machine"
         raise InputError(f"{what}: {first_line(error)}") from error
+    # After init, which sets the levels of its own loggers.
     for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -86,6 +90,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 def wants_token(text: str) -> bool:
     """Whether Ray's words are about a token that is missing or wrong."""
+    # Ray has no exception for it: an HTTP status or a word in its message has to do.
     return re.search(r"\b40[13]\b|[Uu]nauth|[Aa]uthentication", text) is not None
 
 
@@ -95,6 +100,7 @@ def _check_reachable(address: str) -> None:
     Raises:
         InputError: nobody does.
     """
+    # Addresses such as `auto` or ray://NAME without a port are left to Ray.
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon or not port.isdecimal():
         return
@@ -151,6 +157,7 @@ BOOTSTRAP = "ray_bootstrap_config.yaml"
 def nodes() -> list[Node]:
     """The nodes that the cluster has, or those that its autoscaler may grow it to, if more."""
     present: list[Node] = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    # Only where it comes to more: a cluster may have been given nodes by hand.
     declared = _declared()
     return declared if _total(declared) > _total(present) else present
 
@@ -162,6 +169,7 @@ def _declared() -> list[Node]:
     """
     try:
         config = yaml.safe_load((Path.home() / BOOTSTRAP).read_text())
+        # The head is of a kind of its own, and `max_workers` bounds all the other kinds together.
         kinds, most = dict(config["available_node_types"]), int(config["max_workers"])
         head = kinds.pop(config["head_node_type"])
         workers = [
@@ -196,6 +204,7 @@ def check_fits(nodes: list[Node], workers: int, each: Node) -> None:
     fit = places(nodes, each)
     if fit >= workers:
         return
+    # What the largest node has says whether fewer workers or smaller ones would fit.
     largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in each}
     expected = " and ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
     most = " and ".join(f"{largest[name]:g} {name}" for name in each if each[name])
@@ -213,6 +222,7 @@ def threads_per_worker(nodes: list[Node], runs: int, workers: int) -> int:
     thread; more only when runs are few.
     """
     total = sum(int(node.get("CPU", 0)) for node in nodes)
+    # How many runs fit if each worker takes one CPU; what is left over is shared out evenly.
     at_once = max(1, min(runs, total // workers))
     return cpus_that_fit(nodes, at_once * workers, at_most=max(1, total // (at_once * workers)))
 
@@ -231,4 +241,5 @@ def head_memory() -> float:
         for node in ray.nodes()
         if node["Alive"] and "node:__internal_head__" in node["Resources"]
     ]
+    # 8 GB is assumed where Ray counts no memory, as of a head that is only described.
     return float(heads[0]["Resources"].get("memory", 8e9)) if heads else 8e9

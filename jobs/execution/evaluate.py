@@ -54,12 +54,14 @@ def score(task: ScoringTask, dataset: Any, process_group: Any, decoders: int) ->
     from pipeline.training.step.networks import build_network
     from pipeline.training.step.weights import load_weights
 
+    # Loaded first, so that weights of another architecture are refused before any image is read.
     classes, networks = dataset.row.classes, []
     for model in task.models:
         network = build_network(model.experiment, seed=0, classes=classes)
         load_weights(network, model.experiment, classes, model.weights, model.name)
         networks.append(network.to(process_group.device))
     experiments = [model.experiment for model in task.models]
+    # Small images have one view and one network; photographs have protocols and ensembles.
     if not isinstance(dataset, Photos):
         images = evaluation_splits(experiments[0], dataset, process_group.device, decoders)["test"]
         scored = evaluate(networks[0], images, experiments[0].precision, process_group)
@@ -116,6 +118,7 @@ def score_on_ray(
     try:
         answer: dict[str, Any] = trainer.fit().return_value or {}
     finally:
+        # Ray's folder of this group; a storage that is away keeps it, and `clean` finds it.
         with suppress(OSError):
             storage.delete(f"ray/{name}")
     if "refused" in answer:

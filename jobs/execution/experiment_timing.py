@@ -52,6 +52,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     full_precision()
     device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
     process_group = single_process(device)
+    # Photographs are of ImageNet's 1,000 classes; the last layer's size matters little for ten.
     network = build_network(experiment, 0, 1000 if side == 0 else 10)
     train_state = TrainState(experiment, network, device, execution.one_pass)
     count, size = experiment.global_batch_size // execution.workers, side or experiment.crop
@@ -62,6 +63,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     train_state.step((images, labels), experiment.lr, process_group)
     _wait(device)
     setup, steps = perf_counter() - began, list[float]()
+    # Two of the slowest, twelve of the fastest: medians of more say little more.
     while len(steps) < 2 or (len(steps) < STEPS and sum(steps) < SECONDS):
         now = perf_counter()
         train_state.step((images, labels), experiment.lr, process_group)
@@ -79,6 +81,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
             train_state.network(images)
         _wait(device)
         image = (perf_counter() - now) / count
+    # Named as a run's attempts are, so that earlier runs on the same hardware are found.
     kind = torch.cuda.get_device_name(device) if execution.use_gpu else "cpu"
     return Timing(tuple(steps), image, setup, f"{kind}, {hardware()}")
 

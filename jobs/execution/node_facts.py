@@ -124,6 +124,7 @@ def _free_bytes() -> dict[str, int]:
     from ray._private.worker import _global_node
 
     session = Path(_global_node.get_session_dir_path()) if _global_node else Path("/tmp/ray")
+    # Where Ray spills objects and logs, and where this node copies datasets to.
     paths = {"Ray's session folder": session}
     if cache := cache_folder():
         paths["the folder of copies"] = cache
@@ -157,6 +158,7 @@ def _data_trouble(storage_uri: str, dataset_id: str) -> str:
 def _shards_trouble(storage: Storage, manifest: dict[str, Any]) -> str:
     files = [manifest["index"], manifest["mean"], *manifest["shards"]]
     with ThreadPoolExecutor(SIZES_AT_ONCE) as pool:
+        # Sizes of thousands of shards: in a bucket each is a request, so several at a time.
         sizes = list(pool.map(lambda file: storage.file_size(file["path"]), files))
     wrong = [file for file, size in zip(files, sizes, strict=True) if size != file["size"]]
     if wrong:

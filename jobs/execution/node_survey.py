@@ -53,6 +53,7 @@ def ask(nodes: Sequence[RayNode], question: Question) -> tuple[list[Facts], list
             question, node["NodeID"][:8], may_train(node), gpus, head
         )
         names[answer] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    # All are waited for together: a silent node costs this long once, not once a node.
     ready, late = ray.wait(list(names), num_returns=len(names), timeout=ANSWER_SECONDS)
     facts, silent = [], [names[answer] for answer in late]
     for answer in ready:
@@ -78,6 +79,7 @@ def link_speed(nodes: Sequence[RayNode]) -> tuple[float, int]:
     peers = [actor.options(scheduling_strategy=pinned_to(node)).remote() for node in nodes[:count]]
     deadline = monotonic() + LINK_SECONDS
     try:
+        # The first peer is rank 0: the others are told where it listens, as Ray Train does it.
         address = ray.get(peers[0].listen.remote(), timeout=LINK_SECONDS)
         running = [peer.measure.remote(rank, count, address) for rank, peer in enumerate(peers)]
         rates = ray.get(running, timeout=max(1.0, deadline - monotonic()))
@@ -109,6 +111,7 @@ class LinkPeer:
 
         from pipeline.training.step.process_group import init_group, leave_group
 
+        # By the interface that training uses: another one may be faster, or closed.
         use_own_interface()
         process_group = init_group(
             rank, count, torch.device("cpu"), address, self._listener, timeout_s=LINK_SECONDS

@@ -73,6 +73,8 @@ def probe(
         InputError: the nodes do not come, or an experiment or run cannot be tried on them.
     """
     try:
+        # Nodes that an autoscaler has to boot are not counted: a grid waits for them once, the
+        # limit is about measuring.
         _wait_for_nodes(execution, at_once)
         began = monotonic()
         start = _time_starts(storage, execution, min(at_once, STARTED_AT_ONCE))
@@ -97,6 +99,7 @@ def _wait_for_nodes(execution: Execution, at_once: int) -> None:
     present = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     if places(present, each) >= at_once:
         return
+    # Tasks of a worker's size are the only way to ask an autoscaler for that many nodes.
     task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=-1)(nap)
     waiting = [task.remote() for _ in range(at_once)]
     ready, late = ray.wait(waiting, num_returns=len(waiting), timeout=BOOT_SECONDS)
@@ -119,7 +122,10 @@ def _time_starts(storage: Storage, execution: Execution, at_once: int) -> float:
     folder = f"plan-{uuid4().hex[:8]}"
     scratch = Storage(storage.uri_of(folder))
     dataset = digits()
+    # Whatever the grid trains, as an iteration of it is timed separately.
     experiment = replace(EXPERIMENTS["resnet20"], precision="fp32")
+    # A run as its grid would start it, but for one worker, one iteration and no publishing: what is
+    # timed is Ray, loading torch, staging the dataset and saving.
     alone = replace(
         execution,
         storage=scratch.uri,
@@ -136,6 +142,7 @@ def _time_starts(storage: Storage, execution: Execution, at_once: int) -> float:
         return monotonic() - began
 
     try:
+        # A storage of its own, so that the run is not found finished the next time.
         write_dataset(scratch, dataset, {"kind": "probe"})
         with ThreadPoolExecutor(at_once) as pool:
             return median(pool.map(time_run, range(at_once)))
@@ -152,6 +159,7 @@ def _time_experiments(
     Free slots are filled with copies of an experiment that has more than one run, so that each is
     timed beside as many neighbours as it will have.
     """
+    # With a worker's resources each, so that Ray places them as it would place workers.
     each, deadline = execution.each_worker, monotonic() + limit
     task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)(
         time_experiment
@@ -184,6 +192,7 @@ def _time_experiments(
             if name in timings:
                 timing = replace(timing, steps=timings[name].steps + timing.steps)
             timings[name] = timing
+    # Past the limit: what is still running is not waited for.
     for reference in running:
         ray.cancel(reference, force=True)
     return timings

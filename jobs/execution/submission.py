@@ -23,6 +23,7 @@ DASHBOARD = "http://127.0.0.1:8265"
 
 def job_name(arguments: list[str]) -> str:
     """The same for the same command, so that it is found again: `grid-table6-1f3a2b4c`."""
+    # The first two words are for people, the digest makes it unique among commands.
     words = [word for word in arguments[:2] if word.replace("-", "").isalnum()]
     digest = blake2b(dumps(arguments).encode(), digest_size=4).hexdigest()
     return "-".join([*words, digest])
@@ -45,6 +46,7 @@ def packed() -> Iterator[Path | None]:
         )
     except (OSError, subprocess.SubprocessError):
         tracked = []
+    # A file may be tracked and deleted in the working tree.
     files = [name for name in tracked if name and (root / name).is_file()]
     if not files:
         yield None
@@ -67,10 +69,12 @@ def client_of(address: str) -> Any:
     """
     from ray.job_submission import JobSubmissionClient
 
+    # The client logs every upload; what matters is printed by the command.
     for name in ("ray", "ray.dashboard", "ray._private"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         client = JobSubmissionClient(address)
+        # Making a client asks nothing of the cluster; only this shows that somebody answers.
         client.list_jobs()
     except Exception as error:
         if wants_token(str(error)):
@@ -106,6 +110,7 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
     """
     # The same command has the same name: two that run at once would wait for each other's leases.
     name = job_name(arguments)
+    # Any state but an ended one is alive, pending ones too: to be followed, not doubled.
     before = attempts(client, name)
     if before and before[-1].status not in ENDED:
         return str(before[-1].submission_id), False
@@ -121,6 +126,7 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
                 entrypoint=command,
                 submission_id=f"{name}.{len(before) + 1}",
                 runtime_env=environment,
+                # So that `jobs list` can show what it was, also to somebody without this checkout.
                 metadata={
                     "command": shlex.join(arguments),
                     **{k: str(v) for k, v in source_commit().items()},

@@ -51,6 +51,7 @@ def max_concurrent_runs(nodes: list[Node], execution: Execution, head_memory: fl
 
     Every trial's driver is a process on the head, which takes no CPU but memory.
     """
+    # A run starts only with all of its workers, so what is left over for half a run counts nothing.
     fit = places(nodes, execution.each_worker) // execution.workers
     return max(1, min(fit, int(head_memory / DRIVER_MEMORY)))
 
@@ -69,6 +70,7 @@ def run_grid(
         tune.with_resources(
             tune.with_parameters(_trial, runs=runs, execution=execution, tags=tags), DRIVER
         ),
+        # Not a Tuner over hyper-parameters: a list of runs, of which each is a trial.
         param_space={"run": tune.grid_search(list(range(len(runs))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(
@@ -79,6 +81,7 @@ def run_grid(
     )
     try:
         results = tuner.fit()
+    # Ray writes snapshots here even where a trial fails; nobody ever reads them.
     finally:
         storage.delete(f"ray/{name}")
     return [_outcome(storage, run, result) for run, result in zip(runs, results, strict=True)]

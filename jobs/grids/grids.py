@@ -61,6 +61,7 @@ def grids() -> dict[str, tuple[str, ...]]:
     named["paper"] = tuple(
         name for name in EXPERIMENTS if name in needed and EXPERIMENTS[name].family == "cifar"
     )
+    # Experiments name their artifacts table_2, figure_4; grids are called without the underscore.
     imagenet = {
         name: rows_of(name[:-1] + "_" + name[-1])
         for name in ("table2", "table3", "table4", "figure4")
@@ -78,6 +79,7 @@ def rows_asked_for(names: list[str]) -> list[str]:
     Raises:
         InputError: a name that is neither.
     """
+    # A grid and an experiment never share a name, so either may be given.
     known = grids()
     asked: set[str] = set()
     for name in names:
@@ -87,4 +89,5 @@ def rows_asked_for(names: list[str]) -> list[str]:
                 f"{nearest(name, [*known, LEDGER, *EXPERIMENTS])}"
             )
         asked |= set(known.get(name, (name,)))
+    # In the paper's order, whatever the order of the names: reports and logs then agree.
     return [name for name in EXPERIMENTS if name in asked]

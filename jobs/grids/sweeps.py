@@ -65,6 +65,7 @@ class Sweep:
             }
             for position, cell in enumerate(self.cells)
         ]
+        # The dataset is part of the id: the same values on other data are another sweep.
         digest = blake2b(dumps(cells, sort_keys=True).encode(), digest_size=4).hexdigest()
         return [{"sweep": digest, **cell} for cell in cells]
 
@@ -81,6 +82,7 @@ def asked_for(
     Raises:
         InputError: an unknown name, a setting that is none, or a sweep of what the ledger changes.
     """
+    # The ledger brings its own rows and changes; all other names are rows or grids of them.
     fixed, varied = split(settings)
     others = [name for name in names if name != LEDGER]
     experiments = [experiment_named(name, fixed, iterations) for name in rows_asked_for(others)]
@@ -133,6 +135,7 @@ def split(settings: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
         if len(values) == 1:
             fixed.append(setting)
             continue
+        # 0.1 and 1e-1 are one value: a cell twice would be trained once and shown twice.
         if len({parse_setting(value) for value in values}) < len(values):
             raise InputError(f"--set {setting}: names a value twice")
         varied[field] = values
@@ -146,6 +149,7 @@ def _changed(
     iterations: int | None,
 ) -> Iterable[SweepCell]:
     for base in experiments:
+        # Fixed settings apply to every cell; the change is what differs between them.
         for changes in product(*varied.values()):
             yield SweepCell(
                 experiment_named(base.name, [*fixed, *changes], iterations),
@@ -159,6 +163,7 @@ def ledger(settings: list[str], iterations: int | None, training_images: int) ->
     cells = []
     for name in dict.fromkeys(switch.experiment for switch in LEDGER_SWITCHES):
         base = experiment_named(name, settings, iterations)
+        # The unchanged row comes first: every switch is compared with it.
         cells.append(SweepCell(base, base, ""))
         for switch in LEDGER_SWITCHES:
             if switch.experiment == name:
@@ -176,6 +181,7 @@ def ledger(settings: list[str], iterations: int | None, training_images: int) ->
 def _in_proportion(switch: Switch, base: Experiment, training_images: int) -> tuple[str, Any]:
     """The switch's field and its value for another schedule or dataset than the paper's."""
     field, value = parse_setting(switch.setting)
+    # A switch's value is about the paper's schedule: on a shorter one it keeps its share.
     if field == "iterations":
         return field, round(value * base.iterations / EXPERIMENTS[base.name].iterations)
     if field == "holdout":

@@ -38,6 +38,7 @@ def coverage(rows: Iterable[str], seeds: int) -> tuple[str, ...]:
         if where.startswith("figure")
     }
     whole = [figure for figure in figures if _rows_of(figure) <= chosen]
+    # With fewer seeds than a verdict needs, a claim is shown and not judged.
     claims = [
         name
         for name, needed in _claims().items()
@@ -72,6 +73,7 @@ def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) 
         _rows_of(where)
         for where in {where for name in cost for where in EXPERIMENTS[name].artifacts}
     ]
+    # Only of rows that the grid has: a claim that needs another one cannot be bought here.
     bundles = [bundle for bundle in bundles if bundle and bundle <= cost.keys()]
     while True:
         room = budget - price(chosen)
@@ -80,6 +82,7 @@ def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) 
         ]
         worth = _worth(chosen, seeds, price)
         best = max(fitting, key=worth, default=None)
+        # Done: nothing that fits covers any more.
         if best is None or worth(best) <= 0:
             rows = tuple(name for name in cost if name in chosen)
             return Choice(rows, seeds, price(rows), coverage(rows, seeds))

@@ -27,6 +27,7 @@ def plan_described(request: PlanRequest, count: int, kind: str, price: float | N
             f"--gpus {count}x{kind}: known are {', '.join(CARDS)}; others are measured where they "
             "are"
         )
+    # Every combination is estimated; there are twelve at the most.
     cluster = Cluster(count, kind.upper(), price)
     choices = [(width, sharing) for width in WIDTHS if width <= count for sharing in SHARED]
     ways = [_estimates(request.left, card, width, sharing) for width, sharing in choices]
@@ -50,6 +51,7 @@ def plan_described(request: PlanRequest, count: int, kind: str, price: float | N
         )
         for way, (width, sharing) in zip(ways, choices, strict=True)
     ]
+    # By the wall time, as a cluster costs by the hour whether it works or idles.
     return min(plans, key=lambda plan: plan.seconds)
 
 
@@ -69,6 +71,8 @@ def _estimates(left: dict[Run, Amount], card: Card, width: int, sharing: int) ->
     estimates = list[Estimate]()
     for run, amount in left.items():
         experiment = run.experiment
+        # A run uses at most a worker for each batch-norm group. CIFAR's runs are too small to be
+        # spread; they share instead.
         workers = min(width, experiment.groups) if experiment.family == "imagenet" else 1
         among = sharing if experiment.family == "cifar" else 1
         rate = published(experiment, card, workers, among)

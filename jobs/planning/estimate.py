@@ -111,9 +111,11 @@ class Plan:
     @property
     def gap(self) -> str:
         """Why the wall time is longer than the bound; empty where it is not."""
+        # Within half a percent counts as met.
         if not self.runs or self.seconds <= 1.005 * self.bound:
             return ""
         reasons = [gap(self.trials, self.cluster.units, self.placement)]
+        # Choosing wide runs is a reason as well: the bound assumes each at its least work.
         if self.least_hours and self.hours > 1.005 * self.least_hours:
             more = self.hours / self.least_hours - 1
             reasons.append(
@@ -129,5 +131,6 @@ class Plan:
     @property
     def cost(self) -> float | None:
         """Of the whole cluster for the wall time; None without a price."""
+        # The whole cluster is paid for, also what idles at the end.
         price = self.cluster.price
         return None if price is None else price * self.cluster.paid * self.seconds / 3600

@@ -35,6 +35,7 @@ def plan_measured(
         InputError: there is no cluster, or it cannot be measured.
     """
     left, began = request.left, monotonic()
+    # Nothing to train, nothing to measure: a cluster would be started for a line.
     if not left:
         return Plan(Cluster(0, "CPU", price), [], 0.0), {}
 
@@ -60,6 +61,7 @@ def plan_measured(
     by_fingerprint = rates(request.experiments, known)
 
     kind = "GPU" if execution.use_gpu else "CPU"
+    # What a run takes of the cluster, in the unit that is paid for.
     units = execution.workers * execution.each_worker[kind]
     estimates = [
         estimate(
@@ -89,6 +91,7 @@ def _timing_requests(left: dict[Run, Amount]) -> list[TimingRequest]:
         experiment = run.experiment
         size = experiment.global_batch_size
         images = (1 + BACKWARD) * amount.iterations * size + amount.forward
+        # In floating-point operations: images that only go forward count a third.
         work.setdefault(experiment, 0.0)
         work[experiment] += images * iteration_flops(experiment) / size
     runs, total = Counter(run.experiment for run in left), sum(work.values())

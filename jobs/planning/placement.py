@@ -53,6 +53,7 @@ def place(trials: Sequence[Trial], units: float) -> Placement:
             else:
                 left.append(trial)
         waiting = left
+        # Nothing fits any more: on to the time at which the next trial ends.
         now, _, given = heapq.heappop(running)
         free += given
     return Placement(tuple(starts), now)
@@ -68,6 +69,7 @@ def gap(trials: Sequence[Trial], units: float, placed: Placement) -> str:
     """Why a placement is longer than the lower bound, in a few words; empty where it is not."""
     if placed.makespan <= 1.005 * lower_bound(trials, units) or placed.last is None:
         return ""
+    # The bound is met where nothing idles or where one trial takes all the time.
     idle = 1 - sum(trial.seconds * trial.units for trial in trials) / (placed.makespan * units)
     return (
         f"{idle:.0%} idle at the end, while {placed.last.name} is the last to run and nothing is "

@@ -52,8 +52,10 @@ def plan_request(
         InputError: what `grid` would refuse.
     """
     named = dataset_summary(storage, data)
+    # A dataset that is to be prepared has to exist at least.
     if not named.id:
         check_named(storage, data)
+    # The runs of a sweep are trained like any others, so a plan need not tell them apart.
     experiments, _ = sweeps.asked_for(names, settings, iterations, named.train_images)
     amounts, summary = dict[Run, Amount](), cache(lambda name: dataset_summary(storage, name))
     for experiment in experiments:

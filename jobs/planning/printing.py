@@ -26,6 +26,7 @@ class BudgetChoice:
 
 def chosen(made: Plan, asked: Iterable[Run], budget: float) -> BudgetChoice:
     """What the budget buys: of a row, seeds that are done cost nothing."""
+    # Without a price an hour of a unit is the currency.
     price = 1.0 if made.cluster.price is None else made.cluster.price
     left = {each.run: each.hours * price for each in made.runs}
     cost = dict[str, list[float]]()
@@ -49,6 +50,7 @@ def show(made: Plan, bought: BudgetChoice | None) -> None:
             f"{made.hours:,.1f} of training in {cluster.paid * made.seconds / 3600:,.1f}",
         ),
     ]
+    # The interval is the wall time's: money follows from it.
     if made.cost is not None:
         between = f"{made.cost * low / made.seconds:,.2f} to {made.cost * high / made.seconds:,.2f}"
         lines.append(("cost", f"{made.cost:,.2f} ({between})"))
@@ -68,6 +70,7 @@ def show(made: Plan, bought: BudgetChoice | None) -> None:
 def facts(made: Plan, bought: BudgetChoice | None) -> dict[str, Any]:
     """All of it for a script; seconds, unit-hours, and money where there is a price."""
     low, high = made.interval
+    # A plan without runs has no cluster to be placed on.
     starts = made.placement.starts if made.runs else ()
     choice = bought.choice if bought else None
     return {

@@ -120,6 +120,7 @@ def _between(flops: float, points: list[tuple[float, Rate]]) -> Rate:
     if len(distinct) == 1:
         ((at, rate),) = distinct
         return Rate(rate.step * flops / at, rate.image * flops / at, "in proportion")
+    # The two points around it; beyond the last one, the line through the last two goes on.
     above = next(
         (number for number, (at, _) in enumerate(distinct) if at >= flops), len(distinct) - 1
     )
@@ -185,7 +186,9 @@ def published(experiment: Experiment, card: Card, workers: int, sharing: int) ->
     # Small images are bound by launching kernels, large ones by computing; whichever takes longer.
     peak = card.bf16 if experiment.precision == "bf16" else card.fp32
     computing = iteration_flops(experiment) / (peak * SUSTAINED[experiment.precision]) * sharing
+    # A group at a time, because each batch-norm group is computed by itself.
     launching = convolutions(experiment) * experiment.groups * LAYER_SECONDS
+    # Each doubling of workers costs a share, as gradients take another exchange.
     doublings = (workers - 1).bit_length()
     step = max(computing, launching) / workers / SCALING**doublings
     image = max(computing, launching) / experiment.global_batch_size / (1 + BACKWARD)

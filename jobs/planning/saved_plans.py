@@ -16,6 +16,7 @@ FORMAT = "resnet-repro/plan/1"
 
 def path_of(runs: Iterable[Run]) -> str:
     """Where the plan about these runs lies: a function of what was left when it was made."""
+    # So the grid finds the plan without being told: it is about the same runs.
     keys = sorted(run.key for run in runs)
     return f"plans/{blake2b(dumps(keys).encode(), digest_size=6).hexdigest()}.json"
 
@@ -49,6 +50,7 @@ def compare(storage: Storage, runs: Iterable[Run], seconds: float) -> str:
         planned = loads(storage.read_if_there(path) or b"null")
         if not isinstance(planned, dict) or planned.get("format") != FORMAT:
             return ""
+        # Kept beside the estimate: how good plans are can then be looked up.
         planned["took"] = round(seconds, 1)
         storage.write(path, dumps(planned, indent=1).encode())
         off = seconds / planned["seconds"] - 1

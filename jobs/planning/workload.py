@@ -48,6 +48,7 @@ def amount(experiment: Experiment, train_images: int, test_images: int, reached:
 
 def _views(experiment: Experiment, protocol: str) -> float:
     """Images of the training size that a protocol makes of a photograph, by area."""
+    # By area, as a convolution costs by the pixel.
     match protocol:
         case "ten_crop":
             return 10.0

@@ -39,6 +39,7 @@ def show_resolved(
         InputError: what the command itself would refuse of its rows, workers, storage or tracking.
     """
     storage = Storage(storage_uri)
+    # Resolved as the command itself would, but the dataset: reading it would take minutes.
     store, dataset = tracking_of(tracking, storage), dataset_summary(storage, data)
     runs = [
         Run(experiment, dataset.id, dataset.key, seed)
@@ -51,6 +52,7 @@ def show_resolved(
 
     # What most rows share is said once, a line a field; then each row with what it has of its own.
     names = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
+    # Fields in which the rows differ among themselves.
     differing = [
         name for name in names if len({getattr(experiment, name) for experiment in experiments}) > 1
     ]
@@ -83,6 +85,7 @@ def _table(experiments: Sequence[Experiment], differing: list[str]) -> Table:
         table.add_column(name, no_wrap=name != "differs in")
     for experiment in experiments:
         changed = experiment.deviations()
+        # A field is named where the row changes the paper's value, or is the odd one out.
         own = [
             name
             for name in differing

@@ -30,6 +30,7 @@ class Device(StrEnum):
 def completing(*sources: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """What a shell completes a word to: the names of the sources that begin with it."""
 
+    # Read when a shell asks, not at import: grids and experiments are long lists.
     def complete(incomplete: str) -> list[str]:
         return [name for names in sources for name in names() if name.startswith(incomplete)]
 
@@ -210,9 +211,11 @@ def check_tracking(tracking: str, storage: Storage) -> None:
     from jobs.tracking.server_check import tracking_trouble
     from jobs.tracking.store import open_store
 
+    # Opening makes our experiment if need be, so it also shows whether we may write.
     try:
         open_store(tracking, storage)
     except Exception as error:  # whatever a server, a network or a database does
+        # What the server itself says is shorter, and more to the point, than MLflow's client is.
         why = tracking_trouble(tracking).partition(":")[0] or first_line(error)
         raise InputError(
             f"--tracking {tracking}: MLflow cannot be used now ({why}); start it, or train without "
@@ -224,5 +227,6 @@ def manifest_named(storage: Storage, data: str) -> dict[str, Any]:
     """The manifest of the dataset that `data` names, prepared if need be, with progress shown."""
     from pipeline.data.lookup import find_dataset
 
+    # Named datasets that are there come back at once; others are fetched or read.
     with progress("preparing data") as report:
         return find_dataset(storage, data, report)

@@ -30,6 +30,7 @@ def runs_of(
     """
     for experiment in experiments:
         check_suits(experiment, manifest["row"]["name"], holds_photographs(manifest))
+    # The same for all runs: a folder's name has the dataset's name and the start of its id.
     key = dataset_key(manifest["row"]["name"], manifest["id"])
     runs = [
         Run(experiment, manifest["id"], key, seed) for experiment in experiments for seed in seeds
@@ -90,6 +91,7 @@ def resolve_resources(
     """
     cluster = nodes()
     use_gpu = on_gpus(cluster, execution, device)
+    # On a GPU the CPU only launches kernels; on CPUs the threads are what computes.
     best = 1 if use_gpu else threads_per_worker(cluster, runs, execution.workers)
     execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
     # Ray would wait for resources that no node has, without a word and for ever.

@@ -58,9 +58,11 @@ def model_named(storage: Storage, which: str, experiment: str | None, settings: 
         if weights is None:
             raise InputError(f"{run}: has no final weights; it is not finished")
         return Model(str(run), run.experiment, weights, run)
+    # A weights file says which tensors there are, not which network they belong to.
     if experiment is None:
         raise InputError(f"{which}: say with --as which row's network these weights are for")
     content = file.read_bytes()
+    # Read by torch's own restricted loader, and handed on as safetensors, like all others.
     if file.suffix == ".pth":
         from pipeline.training.step.weights import torch_file_bytes
 

@@ -24,6 +24,7 @@ def check_command(arguments: list[str]) -> None:
             f"submit: expected one of {', '.join(SENT)}, as in `resnet-repro submit grid table6 "
             "...`"
         )
+    # Ray keeps a job's command line for everyone who sees its dashboard.
     if any(word != redacted(word) for word in arguments):
         raise InputError(
             "submit: a password in an address would be stored with the job; set "
@@ -36,6 +37,7 @@ def check_command(arguments: list[str]) -> None:
             f"submit: --storage {storage or '(not given)'} is on this machine; name a folder that "
             "every node sees by the same full path, or s3://bucket/place"
         )
+    # A name is looked up on the cluster. A path of this machine is not there.
     data = value_of(arguments, "--data")
     if data and data not in DATASETS and (Path(data).expanduser().exists() or "/" in data):
         raise InputError(
@@ -68,4 +70,5 @@ def parse_only(context: typer.Context, arguments: list[str]) -> None:
                 f"{shlex.join(arguments)}: expected one of {', '.join(command.commands)}"
             )
         command, rest = command.commands[rest[0]], rest[1:]
+    # Typer parses and checks all options here, and stops before it would call the command.
     command.make_context(arguments[0], rest, parent=context.parent)

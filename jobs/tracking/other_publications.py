@@ -67,6 +67,7 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
         if outcome:
             completed += 1
             say(f"{run}: {outcome.lower()}")
+    # The others were sent: the first reason stands for all, as it is mostly the same.
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RuntimeError(f"{failed[0]}{more}")
@@ -134,6 +135,7 @@ def publish_sweep(
 ) -> None:
     """Keep what a sweep consists of, so that a report keeps it apart from the reproduction."""
     client, cells = open_store(tracking, storage), sweep.facts(dataset_id)
+    # The ledger is known by its name; other sweeps by the fields that vary.
     name = sweep.name if sweep.name == "ledger" else f"sweep of {sweep.name}"
     tags = {
         "kind": "sweep",
@@ -156,6 +158,7 @@ def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any
         "dataset_id": first["dataset_id"],
     }
     run_id = only_run(client, experiment_id(client), "evaluation_key", first["evaluation"], tags)
+    # Metrics are for the UI; the report reads the whole evaluation from its file.
     for row in rows:
         for name in ("top1_err", "top5_err"):
             client.log_metric(run_id, f"test_{row['protocol']}/{name}", row[name])
@@ -167,6 +170,7 @@ def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any
 def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> None:
     """Keep a report's files (relative to `out`) as artifacts of one MLflow run for each storage."""
     client = open_store(tracking, storage)
+    # A report is made again and again: the newest one of a storage replaces the older.
     key = blake2b(storage.uri.encode(), digest_size=8).hexdigest()
     tags = {
         "kind": "report",

@@ -38,6 +38,7 @@ def register(
 
     `dataset` is the manifest of the run's dataset.
     """
+    # The card goes three ways: beside the weights, as the note of the run, and of the version.
     text = card(run, dataset, result)
     with TemporaryDirectory() as folder:
         (Path(folder) / "weights.safetensors").write_bytes(weights)
@@ -60,6 +61,7 @@ def _add_version(
 ) -> None:
     if client.search_model_versions(f"run_id='{run_id}'"):
         return  # of an earlier attempt to publish that failed after this
+    # MLflow has no upsert: look, make, and then the version.
     name = f"{run.experiment.name}-{dataset['row']['name']}"
     if not client.search_registered_models(f"name = '{name}'"):
         # Another run may just have made it; where it was not that, the version below is refused
@@ -84,8 +86,10 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
     changes, final, attempt = changes_text(experiment), result["final"], result["attempts"][-1]
     side = data["side"] or experiment.crop
     plan = layout(experiment, side, data["classes"])
+    # The command that scores it has to rebuild the same network and the same input.
     changed = _network_changes(experiment.deviations())
     settings = "".join(f" --set {name}={_as_set(value)}" for name, value in changed)
+    # Of the paper's own data, by its own recipe: anything else is not compared with it.
     official = data["comparable"] and not experiment.deviations()
     lines = [
         f"# {experiment.name} on {data['name']}, seed {run.seed}",

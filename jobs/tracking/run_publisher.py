@@ -75,10 +75,13 @@ class Publisher:
 
         `status` is an `outcome` of `analysis.measured.frames`.
         """
+        # Said before the event, which the thread wakes up to.
         self._ending = status, reason
         self._stop.set()
         if not self.started:
             self.start()
+        # In every case bounded: a run that has ended must give its slot in the grid to the next
+        # one.
         self._thread.join(timeout=ENDING_SECONDS + REQUEST_SECONDS)
         return self._complete
 
@@ -89,6 +92,7 @@ class Publisher:
             self._try(self.publish)
         if self._ending is None:
             return
+        # Training has ended. What is left is tried until it is through or the patience is over.
         status, reason = self._ending
         deadline = monotonic() + ENDING_SECONDS
         while not self._complete:
@@ -104,6 +108,7 @@ class Publisher:
         try:
             action()
         except Exception as error:  # whatever a server or a network does, training goes on
+            # Said once an outage, not every five seconds.
             if not self._away:
                 logger.warning(
                     "MLflow at %s: %s; training goes on", self.tracking, first_line(error)
@@ -117,6 +122,7 @@ class Publisher:
     def publish(self) -> None:
         """Send every point of the newest checkpoint that the store does not have."""
         self._open()
+        # The history is read only when there is a new checkpoint: it grows, and storage may be far.
         newest = newest_iteration(self.storage, self.run)
         history = newest_history(self.storage, self.run) if newest != self._newest else None
         if history is not None:
@@ -126,6 +132,7 @@ class Publisher:
     def _open(self) -> None:
         if self.client is not None:
             return
+        # First a client, then the parent, then the run: each is found again if it is there.
         client = open_store(self.tracking, self.storage)
         experiment = experiment_id(client)
         self.parent = self.parent_in(client)
@@ -163,6 +170,7 @@ class Publisher:
         missing = [
             point for point in history.points if (point.metric, point.iteration) not in self.sent
         ]
+        # MLflow takes at most a thousand metrics in a request.
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
             self.client.log_batch(
@@ -176,6 +184,8 @@ class Publisher:
         """
         self.publish()
         assert self.client is not None
+        # The points are there now; then how it ended, the files, the parent, and COMPLETE last of
+        # all, which `sync` goes by.
         tags = {"outcome": status} | self._ended_tags()
         if reason:
             tags["reason"] = reason[:500]
@@ -199,6 +209,8 @@ class Publisher:
             return {}
         attempts = history.attempts
         tags: dict[str, str] = {}
+        # Of numbers that may change between attempts the last one counts; of what may change bytes,
+        # all are named.
         for key in ("threads", "world_size"):
             tags |= {key: str(attempts[-1][key])} if key in attempts[-1] else {}
         for key in ("commit", "device", "hardware"):
@@ -216,6 +228,7 @@ class Publisher:
     def _send_files(self, result: dict[str, Any]) -> None:
         assert self.client is not None
         self.client.log_text(self.run_id, dumps(result, indent=1), "result.json")
+        # A run that diverged has none, and registers no model.
         weights = final_weights(self.storage, self.run, result)
         if weights is not None:
             register(self.client, self.run_id, self.run, self._manifest(), result, weights)
@@ -227,6 +240,7 @@ class Publisher:
         more is the latest.
         """
         assert self.client is not None
+        # By the folders, not by what the server has: seeds that end at once may not be there yet.
         folder = self.run.folder.rpartition("/")[0]
         seeds = [
             int(seed)
@@ -250,6 +264,7 @@ class Publisher:
                 for fact, value in facts.items()
                 if values and not isnan(value)
             }
+            # Only what has changed: publishing the same again would add a point to the parent.
             metrics += [
                 Metric(key, value, now, len(values))
                 for key, value in new.items()

@@ -31,6 +31,8 @@ def tracking_trouble(tracking: str) -> str:
         with urlopen(Request(url, headers=header), timeout=PATIENCE_SECONDS) as answer:
             return "" if answer.status == 200 else f"answers {answer.status}"
     except HTTPError as error:
+        # MLflow refuses a name that it does not know with a 403, like a login: only its text
+        # differs.
         body = error.read(500).decode(errors="replace")
         if error.code == 403 and "host" in body.lower():
             name = urlsplit(address).netloc
@@ -50,6 +52,7 @@ def tracking_trouble(tracking: str) -> str:
 
 def _with_access(tracking: str) -> tuple[str, dict[str, str]]:
     """An address without its user and password, and the header in which MLflow says them."""
+    # urllib would send a user in the address as part of the host name.
     parts = urlsplit(tracking)
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
     password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""

@@ -29,6 +29,7 @@ def report_on(
     With `runs`, it is about these runs and the sweeps of these ids alone; else also about what was
     imported into the storage.
     """
+    # What is in a bucket is reported on here, as a browser opens files of this machine.
     base = storage.local or Path("results")
     out = out or base / "report"
     parts = imported_bundles(storage) if runs is None else []
@@ -40,6 +41,7 @@ def report_on(
     frames = merged(parts)
     if runs is not None:
         frames = frames.of({run.key for run in runs}, sweeps)
+    # Written first: the copy in MLflow is for others, and may fail.
     files = write_report(frames, out)
     warn_on_tracking_error(lambda: log_report(tracking, storage, out, files), tracking)
     print(f"report: {out / INDEX}  (open it in a browser)")

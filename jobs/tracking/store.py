@@ -35,6 +35,7 @@ def tracking_uri(uri: str) -> str:
         InputError: it is neither a database nor a server.
     """
     scheme, separator, rest = uri.partition("://")
+    # sqlite:///FILE has one slash more than it seems to need: sqlite:// is an empty host.
     file = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else ""
     try:
         host = urlsplit(uri).hostname
@@ -49,6 +50,7 @@ def tracking_uri(uri: str) -> str:
         raise InputError(
             f"--tracking {uri}: expected http://HOST:PORT of an MLflow server, or sqlite:///FILE"
         )
+    # Drivers, in other processes, have other working directories.
     return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" else uri
 
 
@@ -137,6 +139,7 @@ def only_run(
     made = client.create_run(
         experiment, run_name=tags["mlflow.runName"], tags={**tags, key: value}
     ).info.run_id
+    # The older one is the same for both, whoever looks first.
     oldest = str(search()[0].info.run_id)
     if oldest != made:
         client.delete_run(made)
@@ -156,6 +159,7 @@ def our_runs(client: MlflowClient, query: str = "") -> dict[str, Run]:
     experiment, token = client.get_experiment_by_name(EXPERIMENT), None
     runs: dict[str, Run] = {}
     while experiment is not None:
+        # A store has thousands of runs, and gives them a page at a time.
         page = client.search_runs([experiment.experiment_id], ours, page_token=token)
         runs |= {run.data.tags["run_key"]: run for run in page}
         token = page.token
