@@ -39,8 +39,7 @@ def doctor(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Examine a cluster in under a minute, before anything is billed; exit code 1 if something has
-    to be repaired.
+    """Examine a cluster in under a minute, before anything is billed; exit code 1 for a problem.
 
     Versions, storage from every node, data, MLflow with the name it is called by, disks, clocks,
     the network between nodes, and whether the workers asked for can ever be had. Each finding says

@@ -78,10 +78,9 @@ def evaluate(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test errors of networks: a run's final one, or a weights file (safetensors, or torchvision's
-    .pth) with `--as`.
+    """Test errors of networks: a run's final one, or a weights file with `--as`.
 
-    Each photograph counts once, on any number of workers.
+    Weights are safetensors, or torchvision's .pth. Each photograph counts once, on any number of workers.
 
     Examples:
 

@@ -87,8 +87,7 @@ def grid(
     deterministic: DeterministicOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train a grid of rows x seeds, then write its report; given again, it continues with what is
-    not finished.
+    """Train a grid of rows x seeds, then write its report; given again, it continues.
 
     Examples:
 

@@ -47,8 +47,7 @@ def submit(
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
 ) -> None:
-    """Run a command as a job of a Ray cluster, with this checkout: `submit grid ...`, `train ...`,
-    `evaluate ...`.
+    """Run a command as a job of a Ray cluster, with this checkout: `submit grid ...`, for example.
 
     Options of submit come before the command. Given again, it joins the job if that still runs, and
     continues otherwise. Ctrl-C ends the following, not the job; the exit code is the job's.

@@ -165,7 +165,7 @@ def _time_experiments(
         time_experiment
     )
     by_fingerprint = {request.experiment.fingerprint: request for request in requests}
-    copies = Counter({name: min(one.runs, at_once) for name, one in by_fingerprint.items()})
+    copies = Counter({name: min(request.runs, at_once) for name, request in by_fingerprint.items()})
     timings, running = dict[str, Timing](), dict[Any, str]()
     # The cheapest go first, in any case: what they take says what else fits into the time.
     cheapest = sorted(by_fingerprint, key=lambda name: by_fingerprint[name].flops)[:at_once]

@@ -30,8 +30,7 @@ class Placement:
 
 
 def place(trials: Sequence[Trial], units: float) -> Placement:
-    """Longest first, and whatever fits beside it: what a grid does where all trials are equally
-    wide.
+    """Longest first, and whatever fits beside it, as a grid does where trials are equally wide.
 
     Raises:
         ValueError: a trial is wider than the cluster.

@@ -86,10 +86,10 @@ def rates(experiments: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[
         # Only these compare: a family's images are of one size, a precision's units of one speed.
         return experiment.family, experiment.precision
 
-    found = dict[str, Rate]()
+    complete = dict[str, Rate]()
     for fingerprint, experiment in by_fingerprint.items():
         if fingerprint in known:
-            found[fingerprint] = known[fingerprint]
+            complete[fingerprint] = known[fingerprint]
             continue
         neighbours = [
             (iteration_flops(other), known[key])
@@ -97,8 +97,8 @@ def rates(experiments: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[
             if key in known and kind(other) == kind(experiment)
         ]
         neighbours.sort(key=lambda point: point[0])
-        found[fingerprint] = _between(iteration_flops(experiment), neighbours)
-    return found
+        complete[fingerprint] = _between(iteration_flops(experiment), neighbours)
+    return complete
 
 
 def _between(flops: float, points: list[tuple[float, Rate]]) -> Rate:
@@ -160,15 +160,15 @@ def earlier(
         ]
         seen.setdefault(run.experiment.fingerprint, []).extend(rates)
     by_fingerprint = {run.experiment.fingerprint: run.experiment for run in runs}
-    found = dict[str, Rate]()
+    measured = dict[str, Rate]()
     for fingerprint, values in seen.items():
         if values:
             size = by_fingerprint[fingerprint].global_batch_size
             step = size / median(values)
             # Runs do not time what only goes forward: a third of a step, on each of the workers.
             image = step * execution.workers / size / (1 + BACKWARD)
-            found[fingerprint] = Rate(step, image, "earlier runs")
-    return found
+            measured[fingerprint] = Rate(step, image, "earlier runs")
+    return measured
 
 
 def _is_alike(attempt: dict[str, object], execution: Execution, hardware: str) -> bool:

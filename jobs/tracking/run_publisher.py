@@ -179,9 +179,7 @@ class Publisher:
             self.sent |= {(point.metric, point.iteration) for point in part}
 
     def finish(self, status: str, reason: str | None = None) -> None:
-        """Publish everything there is, how the run ended and what made it, and last that the copy
-        is complete.
-        """
+        """Publish everything there is and how the run ended, and last that the copy is complete."""
         self.publish()
         assert self.client is not None
         # The points are there now; then how it ended, the files, the parent, and COMPLETE last of
