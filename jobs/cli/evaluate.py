@@ -120,18 +120,11 @@ def evaluate(
     with _scorer(storage, manifest["id"], device, workers, address) as score:
         for group, name in product(groups, protocols):
             errors = score(group, name)
-            names = [model.name for model in group]
-            rows.append(
-                {
-                    "models": names,
-                    "experiment": group[0].experiment.name,
-                    "dataset_id": manifest["id"],
-                    "protocol": name,
-                    **errors,
-                }
-            )
+            about: dict[str, Any] = {"models": [model.name for model in group]}
+            about |= {"experiment": group[0].experiment.name, "dataset_id": manifest["id"]}
+            rows.append({**about, "protocol": name, **errors})
             if not as_json:
-                _say(names, name, errors)
+                _say(about["models"], name, errors)
     if keep is not None:
         publish_evaluation(store, storage, _kept(keep, chosen, ensemble, rows))
     if as_json:

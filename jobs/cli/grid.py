@@ -105,9 +105,8 @@ def grid(
       cells need, ten at the most
     """
     began, looks = monotonic(), _looks(seeds, until_decided)
+    iterations, settings = grids.with_demo(names, iterations, settings)
     if "demo" in names:
-        iterations = iterations or grids.DEMO_ITERATIONS
-        settings = [*grids.demo_settings(), *settings]
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
 
     # Names, settings and sweeps are refused before anything is written. A ledger's holdout is in

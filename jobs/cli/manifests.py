@@ -85,17 +85,8 @@ def manifests(
             f"--artifacts {artifacts}: expected an address without a password, such as "
             "s3://bucket/mlflow"
         )
-    # Checked as `submit` does: a job that is refused on the cluster costs the cluster's start.
     if command:
-        check_command(command)
-        # A full path would pass `submit`, whose nodes may share a disk. Pods share none.
-        if "://" not in (value_of(command, "--storage") or ""):
-            raise InputError("manifests: pods share no folder; name --storage s3://bucket/place")
-        # Without it the run would open SQLite in the pod, where nobody finds it.
-        if value_of(command, "--tracking") is None and command[0] in TRACKED:
-            command += ["--tracking", TRACKING]
-        parse_only(context, command)
-        values |= {"name": job_name(command), "entrypoint": f"resnet-repro {shlex.join(command)}"}
+        values |= _job_values(context, command)
     names = ["mlflow", "raycluster"]
     if command:
         names.append("rayjob")
@@ -104,6 +95,22 @@ def manifests(
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.yaml").write_text(text)
         print(out / f"{name}.yaml")
+
+
+def _job_values(context: typer.Context, command: list[str]) -> dict[str, str]:
+    """What the job's template is filled with, for a command that is checked as `submit` does it.
+
+    A job that is refused on the cluster costs the cluster's start.
+    """
+    check_command(command)
+    # A full path would pass `submit`, whose nodes may share a disk. Pods share none.
+    if "://" not in (value_of(command, "--storage") or ""):
+        raise InputError("manifests: pods share no folder; name --storage s3://bucket/place")
+    # Without it the run would open SQLite in the pod, where nobody finds it.
+    if value_of(command, "--tracking") is None and command[0] in TRACKED:
+        command = [*command, "--tracking", TRACKING]
+    parse_only(context, command)
+    return {"name": job_name(command), "entrypoint": f"resnet-repro {shlex.join(command)}"}
 
 
 def rendered(template: str, values: dict[str, Any]) -> str:

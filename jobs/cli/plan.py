@@ -76,9 +76,7 @@ def plan(
     from jobs.planning.measured_plan import plan_measured
 
     # The same runs as `grid` would train, by the same rules.
-    if "demo" in names:
-        iterations = iterations or grids.DEMO_ITERATIONS
-        settings = [*grids.demo_settings(), *settings]
+    iterations, settings = grids.with_demo(names, iterations, settings)
     fewest, _ = workers_of(workers)
     # One option, two meanings: a number is of this cluster, 8xA100 is a cluster of its own.
     described = re.fullmatch(r"(\d+)x(\w+)", gpus)

@@ -39,6 +39,16 @@ def demo_settings() -> list[str]:
     return settings
 
 
+def with_demo(
+    names: list[str], iterations: int | None, settings: list[str]
+) -> tuple[int | None, list[str]]:
+    """Iterations and settings as asked for, beside the demo's own where it is among the names."""
+    if "demo" not in names:
+        return iterations, settings
+    # What is asked for comes last: of two values of a field the later one counts.
+    return iterations or DEMO_ITERATIONS, [*demo_settings(), *settings]
+
+
 def rows_of(artifact: str) -> tuple[str, ...]:
     """Rows that a table or figure of the paper shows."""
     return tuple(

@@ -239,7 +239,7 @@ def test_what_is_shipped_is_small_and_says_its_commit() -> None:
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < 3e6
         assert (
-            (folder / "jobs" / "cli.py").is_file()
+            (folder / "jobs" / "cli" / "main.py").is_file()
             and not (folder / ".git").exists()
             and not (folder / "tests").exists()
         )
