@@ -63,7 +63,8 @@ def run_grid(
     from ray import tune
 
     # Tune gets a fresh name each time, and its snapshots are deleted: the runs' folders are the
-    # only memory of a grid. Trials are told the number of their run, as Tune would print a Run.
+    # only memory of a grid. Trials are told the number of their run, as Tune makes names and
+    # file names of what it is given.
     storage = Storage(execution.storage)
     name = f"grid-{uuid4().hex[:8]}"
     tuner = tune.Tuner(

@@ -42,7 +42,7 @@ def place(trials: Sequence[Trial], units: float) -> Placement:
     starts = list[tuple[float, Trial]]()
     running = list[tuple[float, int, float]]()  # end, number (so that ties have an order), units
     while waiting or running:
-        # Start whatever fits, then go on to the time at which the next trial ends.
+        # Start whatever fits now, the longest first; what does not fit keeps its place.
         left = []
         for trial in waiting:
             if trial.units <= free + 1e-9:
