@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.submit import DashboardOption
 from jobs.execution.submission import DASHBOARD
 from jobs.requests.options import (
+    DashboardOption,
     DataOption,
     ExperimentArgument,
     StorageOption,
@@ -35,11 +35,11 @@ def bench_loop(
         int | None, typer.Option(min=1, help="Threads of our step; default: all CPUs.")
     ] = None,
 ) -> None:
-    """Our step, in one run and in as many as there are CPUs, against itself on one batch and the
-    loop people use.
+    """Our step against itself on one batch and the loop people use, in one run and in many.
 
     Example: `resnet-repro bench loop --data digits --rounds 3`
     """
+    # Benchmarks are imported by their commands: several load torch, which `--help` need not.
     from benchmarks.loop import bench
 
     storage = writable(storage_uri)
@@ -54,8 +54,7 @@ def bench_data(
     rounds: RoundsOption = 5,
     batches: Annotated[int, typer.Option(min=2, help="Batches of 64 a round.")] = 14,
 ) -> None:
-    """Photographs decoded and augmented a second, against PIL and torchvision in a DataLoader at
-    its best settings.
+    """Photographs decoded and augmented a second, against PIL and torchvision in a DataLoader.
 
     Example: `resnet-repro bench data --data imagenet --rounds 3`
     """
@@ -66,6 +65,7 @@ def bench_data(
 
     storage = writable(storage_uri)
     manifest = require_stored(storage, data)
+    # The benchmark is about decoding, and small images are not encoded.
     if not holds_photographs(manifest):
         raise InputError(
             f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet"
@@ -81,8 +81,7 @@ def bench_ray(
     rounds: RoundsOption = 3,
     precision: PrecisionOption = "bf16",
 ) -> None:
-    """A Ray Train run's steady rate against the same loop run bare; and runs at once against
-    threads a run.
+    """A Ray Train run's rate against the same loop run bare; and runs at once against threads.
 
     Example: `resnet-repro bench ray --data digits --iterations 400 --rounds 2`
     """
@@ -138,8 +137,7 @@ def bench_profile(
         int | None, typer.Option(min=1, help="Threads of the step; default: all CPUs.")
     ] = None,
 ) -> None:
-    """Where a step's time goes on the CPU: shares by kind of operation, step time and images a
-    second.
+    """Where a step's time goes on the CPU: shares by kind of operation, and images a second.
 
     Example: `resnet-repro bench profile resnet20 --data digits --precision fp32`
     """
@@ -151,10 +149,9 @@ def bench_profile(
 
 @app.command("submit")
 def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 5) -> None:
-    """From giving a command to its first SGD step, against a bare Ray job, on a cluster of this
-    machine (`ray start --head`).
+    """From giving a command to its first SGD step, against a bare Ray job.
 
-    Example: `resnet-repro bench submit --rounds 3`
+    On a cluster of this machine (`ray start --head`). Example: `resnet-repro bench submit --rounds 3`
     """
     from benchmarks.submit_time import bench
 

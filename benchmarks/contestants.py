@@ -1,5 +1,7 @@
-"""What `bench loop` measures: our step (a) fed by the data plane, (b) on one batch, (d) in as many
-runs at once as CPUs, and (c) the standard loop.
+"""What `bench loop` measures: our step fed, on one batch and in many runs, and the standard loop.
+
+(a) is our step fed by the data plane, (b) on one batch, (c) the standard loop, (d) our step in as
+many runs at once as there are CPUs.
 
 (a) and (b) share a process that is set up as a Ray Train worker's is, and each run of (d) has one.
 The standard loop has a process of its own, as Python starts one, with the DataLoader workers and
@@ -21,6 +23,7 @@ from PIL import Image
 
 from benchmarks import measure
 from benchmarks.standard_loop import CifarResNet, PILImages, Setting, StandardLoop, train_transform
+from jobs.execution.processors import usable_cpus
 from pipeline.data.datasets import Dataset
 from pipeline.data.sampling import batch_at
 from pipeline.data.stored import read_dataset
@@ -35,15 +38,12 @@ from pipeline.training.step.train_state import TrainState
 
 WARM_STEPS = 2
 IDLE_SECONDS = 0.3
-"""Longer than DataLoader workers take to fill their queues: then they sleep, and take no CPU from
-the next contestant.
-"""
+"""Longer than DataLoader workers take to fill their queues: then they sleep, and take no CPU."""
 EPOCH_IMAGES = 50_000
-"""A small dataset is repeated to CIFAR-10's length for (c), which would pay for each end of an
-epoch otherwise.
-"""
+"""A small dataset is repeated to CIFAR-10's length for (c), which pays for each end of an epoch."""
 PROBE_ROUNDS = 3
 PROBE_STEPS = 8
+# Names by which rates are looked up, and which the tables show.
 STANDARD = "(c) standard loop"
 
 Step = Callable[[], object]
@@ -75,16 +75,16 @@ class OurStep:
 
     def seconds(self, steps: int) -> float:
         """Time `steps` steps after two warm ones."""
+        # Set each time: other contestants of this process have other numbers.
         torch.set_num_threads(self.threads)
         _timed(self.step, WARM_STEPS)
         return _timed(self.step, steps)
 
 
 class OwnProcesses:
-    """A contestant in processes of its own: one for each of the functions that make a step there;
-    `close` ends them.
+    """A contestant in processes of its own, one for each function that makes a step there.
 
-    Between calls they wait for the next one and take no CPU.
+    Between calls they wait for the next one and take no CPU; `close` ends them.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class OwnProcesses:
     ) -> None:
         self.name, self.runs = name, len(makes)
         self._warm_steps, self._idle_seconds = warm_steps, idle_seconds
+        # Spawned, not forked: a forked process has this one's torch threads and their locks.
         context = get_context("spawn")
         pipes = [context.Pipe() for _ in makes]
         self._pipes = [ours for ours, _ in pipes]
@@ -105,7 +106,7 @@ class OwnProcesses:
         ]
         for process, (_, theirs) in zip(self._processes, pipes, strict=True):
             process.start()
-            theirs.close()
+            theirs.close()  # or the end of the process would not be the end of the pipe
 
     def seconds(self, steps: int) -> float:
         """Time `steps` steps in all processes at once, the slowest of them, after warm ones.
@@ -113,12 +114,14 @@ class OwnProcesses:
         Raises:
             RuntimeError: a process has ended.
         """
+        # The warm steps bring back what the pause has put to sleep: caches, clocks, workers.
         self._at_once(self._warm_steps)
         slowest = self._at_once(steps)
         sleep(self._idle_seconds)
         return slowest
 
     def _at_once(self, steps: int) -> float:
+        # All are told before any is waited for: they are measured while they disturb each other.
         try:
             for pipe in self._pipes:
                 pipe.send(steps)
@@ -130,6 +133,8 @@ class OwnProcesses:
         """End the processes, and those that they started."""
         for pipe in self._pipes:
             pipe.close()
+        # A process ends when its pipe does, with the DataLoader workers it has started; one that
+        # hangs is killed.
         for process in self._processes:
             process.join(timeout=20)
             if process.is_alive():
@@ -138,6 +143,7 @@ class OwnProcesses:
 
 def _serve(pipe: Connection, make: Callable[[], Step]) -> None:
     """Answer each number of steps with the seconds that they took, until the other end closes."""
+    # Made here and not handed over: datasets and networks would be copied through the pipe.
     step = make()
     while True:
         try:
@@ -188,6 +194,7 @@ def fed_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
 def _constant_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
     images, train_state = _run(experiment, dataset, seed)
     size, process_group, iterations = experiment.global_batch_size, single_process(), count()
+    # One batch, made once: what the data plane costs is the difference.
     batch = images.batch(batch_at(seed, images.count, 0, size, 0, size))
     return lambda: train_state.step(batch, lr_at(experiment, next(iterations), None), process_group)
 
@@ -199,18 +206,17 @@ def _run(experiment: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImag
 
 
 def runs_at_once(experiment: Experiment, storage: Storage, dataset_id: str) -> OwnProcesses:
-    """(d) of a row's precision: a run with one thread for each CPU, as a grid of at least as many
-    runs trains them.
-    """
+    """(d) of a row's precision: a run with one thread for each CPU, as a grid trains them."""
     makes = [
         partial(_worker_step, experiment, storage.uri, dataset_id, seed)
-        for seed in range(measure.cpus())
+        for seed in range(usable_cpus())
     ]
     return OwnProcesses(our_names(experiment.precision)[-1], makes)
 
 
 def _worker_step(experiment: Experiment, uri: str, dataset_id: str, seed: int) -> Step:
     """Our step in a process that is set up as that of a Ray Train worker with one thread."""
+    # As `jobs.execution.worker` sets its process up.
     keep_freed_memory()
     torch.set_num_threads(1)
     return fed_step(experiment, read_dataset(Storage(uri), dataset_id), seed)
@@ -220,8 +226,8 @@ def _standard(
     experiment: Experiment, storage: Storage, dataset_id: str, setting: Setting
 ) -> OwnProcesses:
     """(c) with one setting."""
-    # As many warm steps as the DataLoader keeps batches ready (two a worker), so that none made
-    # earlier is timed.
+    # As many warm steps as the DataLoader keeps batches ready (two a worker): none that was made
+    # while nobody timed it counts.
     warm_steps = max(WARM_STEPS, 2 * setting.workers)
     make = partial(_standard_step, experiment, storage.uri, dataset_id, setting)
     return OwnProcesses(STANDARD, [make], warm_steps, IDLE_SECONDS)
@@ -230,6 +236,7 @@ def _standard(
 def _standard_step(experiment: Experiment, uri: str, dataset_id: str, setting: Setting) -> Step:
     torch.set_num_threads(setting.threads)
     dataset = read_dataset(Storage(uri), dataset_id)
+    # Of the same depth, plain or residual, as the row that is compared.
     model = CifarResNet(
         experiment.depth, dataset.spec.classes, residual=experiment.shortcut != "none"
     )
@@ -247,16 +254,18 @@ def _pil_images(dataset: Dataset) -> PILImages:
 def best_standard(
     experiment: Experiment, storage: Storage, dataset_id: str, steps: int
 ) -> tuple[OwnProcesses, Setting, dict[Setting, float]]:
-    """(c) with the setting that is fastest here, that setting, and the images a second of each that
-    was tried.
-    """
-    cpus = measure.cpus()
+    """(c) with the setting that is fastest here, that setting, and each tried one's images/s."""
+    cpus = usable_cpus()
+    # Small machines: more workers than CPUs only wait for each other. fromkeys() drops what comes
+    # out equal on one or two CPUs.
     settings = dict.fromkeys(
         [Setting(0, cpus), Setting(1, cpus), Setting(2, cpus), Setting(1, cpus - 1)]
     )
     loops = {
         each: _standard(experiment, storage, dataset_id, each) for each in settings if each.threads
     }
+    # Interleaved, as the benchmark itself: a machine that slows down would choose for us. All but
+    # the best end here, also when one fails.
     best: Setting | None = None
     try:
         seconds: dict[Setting, list[float]] = {setting: [] for setting in loops}
@@ -270,9 +279,6 @@ def best_standard(
         for setting, loop in loops.items():
             if setting != best:
                 loop.close()
-    images_timed = min(steps, PROBE_STEPS) * experiment.global_batch_size
-    return (
-        loops[best],
-        best,
-        {setting: images_timed / median(times) for setting, times in seconds.items()},
-    )
+    images = min(steps, PROBE_STEPS) * experiment.global_batch_size
+    rates = {setting: images / median(times) for setting, times in seconds.items()}
+    return loops[best], best, rates

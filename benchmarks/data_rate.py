@@ -1,5 +1,4 @@
-"""`resnet-repro bench data`: photographs decoded and augmented a second, against the input side
-people use.
+"""`resnet-repro bench data`: photographs a second, decoded and augmented, against the usual way.
 
 Also what other ways of decoding and storing would bring, what a network leaves of it, and what the
 order of ImageNet's photographs costs. Both sides see the same photographs with the same draws, and
@@ -23,7 +22,8 @@ from torch import Tensor
 
 from benchmarks import measure
 from benchmarks.standard_input import Drawn, InputSetting, StandardInput
-from jobs.console import run_progress as screen
+from jobs.console.console import console, progress
+from jobs.execution.processors import usable_cpus
 from pipeline.data import sampling
 from pipeline.data.photo_decoding import colour_shift
 from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading, finish, ingest_part
@@ -40,8 +40,8 @@ from pipeline.training.step.process_group import single_process
 from pipeline.training.step.train_state import TrainState
 
 BATCH = 64
-WANTED = 1.6
-"""The least that is wanted of ours over the reference, on two cores."""
+EXPECTED = 1.6
+"""The least that is expected of ours over the reference, on two cores."""
 SCALED_TO = 480
 Rates = dict[str, list[float]]
 Next = Callable[[int], Tensor]
@@ -61,45 +61,44 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
         )
     keep_freed_memory()
     experiment = EXPERIMENTS["resnet18"]
-    with screen.progress("measuring") as report, TemporaryDirectory() as folder:
-        equal = _greatest_difference(experiment, photos)
+    # First that both sides do the same work, then which setting is the reference's best, and only
+    # then rates.
+    with progress("measuring") as report, TemporaryDirectory() as folder:
+        difference = _greatest_difference(experiment, photos)
         setting, probed = _best_setting(experiment, photos, batches)
         smaller = scaled_down(photos, (batches + 8) * BATCH, Path(folder))
         rates = _rates(experiment, photos, smaller, setting, rounds, batches, report)
     reference, ours = list(rates)[:2]
-    found = {
+    ratios = {
         name: measure.ratios(values, rates[reference])
         for name, values in rates.items()
         if name != reference
     }
-    table = measure.table(f"{photos.spec.name}, {len(photos.train):,} photographs, crop {experiment.crop}", "input side",
-                          "images/s", "min to max", "over the reference")  # fmt: skip
+    what = f"{photos.spec.name}, {len(photos.train):,} photographs, crop {experiment.crop}"
+    table = measure.table(what, "input side", "images/s", "min to max", "over the reference")
     for name, values in rates.items():
-        over = f"{median(found[name]):.2f}" if name in found else ""
+        over = f"{median(ratios[name]):.2f}" if name in ratios else ""
         table.add_row(name, *measure.spread(values, ",.0f"), over)
-    screen.console.print(table)
+    console.print(table)
     share, bound = _fed_share(experiment, photos, rounds)
     seconds, megabytes = order_cost()
+    photographs = OFFICIAL_COUNTS["train"]
+    tried = "; ".join(f"{each}: {rate:,.0f}" for each, rate in probed.items())
     print(
-        f"Ours over the reference: {median(found[ours]):.2f} (wanted on two cores: {WANTED}). "
-        "Their views differ by at most "
-        f"{equal[0]:.0f} grey levels, {equal[1]:.2f} on average.\n"
+        f"Ours over the reference: {median(ratios[ours]):.2f} (expected on two cores: {EXPECTED}). "
+        f"Their views differ by at most {difference[0]:.0f} grey levels, {difference[1]:.2f} on "
+        "average.\n"
         f"resnet18 trained at crop {experiment.crop} with loading on reaches {share:.2f} of its "
-        "rate with "
-        "a constant batch; the "
-        f"bottleneck is the {bound}.\n"
-        f"The order of an epoch of {OFFICIAL_COUNTS['train']:,} photographs: {1000 * seconds:.0f} "
-        f"ms, {megabytes:.0f} MB at "
-        f"most; the index adds {OFFICIAL_COUNTS['train'] * 12 / 1e6:.0f} MB that are mapped from "
-        "its file.\n"
+        f"rate with a constant batch; the bottleneck is the {bound}.\n"
+        f"The order of an epoch of {photographs:,} photographs: {1000 * seconds:.0f} ms, "
+        f"{megabytes:.0f} MB at most; the index adds {photographs * 12 / 1e6:.0f} MB that are "
+        "mapped from its file.\n"
         f"{measure.taken_on('torch')}: medians of {rounds} rounds x {batches} batches of {BATCH}, "
-        "interleaved, another "
-        f"first in each round. Ours: {measure.cpus()} threads. Reference: {setting}, the best of a "
-        "probe ("
-        + "; ".join(f"{each}: {rate:,.0f}" for each, rate in probed.items())
-        + "). No library that is kept up decodes only a crop's part of a JPEG; such a mode is not measured."
+        f"interleaved, another first in each round. Ours: {usable_cpus()} threads. Reference: "
+        f"{setting}, the best of a probe ({tried}). No library that is kept up decodes only a "
+        "crop's part of a JPEG; such a mode is not measured."
     )
-    return {name: median(values) for name, values in found.items()}
+    return {name: median(values) for name, values in ratios.items()}
 
 
 def _batch_of(photos: Photos, number: int) -> Batch:
@@ -114,7 +113,7 @@ def _feed(experiment: Experiment, photos: Photos) -> PhotoFeed:
         0,
         partial(_batch_of, photos),
         1 << 40,
-        threads=measure.cpus(),
+        threads=usable_cpus(),
     )
 
 
@@ -122,9 +121,11 @@ def _standard(
     experiment: Experiment, photos: Photos, setting: InputSetting, batches: int
 ) -> StandardInput:
     """The reference on the same photographs in the same order, with the same draws."""
+    # The draws are ours, turned into shares of what there is: the reference knows nothing of them.
     encoded, drawn = [], []
     for number in range(batches):
         batch = _batch_of(photos, number)
+        # The same 64-bit words that our views are made of, mapped as ours are.
         picks = bounded(batch.random_words, 1 << 32)
         low, high = experiment.scale
         shifts = colour_shift(
@@ -144,6 +145,7 @@ def _standard(
                     tuple(shift.tolist()),
                 )
             )
+    # Ours subtracts a mean image of the crop's size; so must the reference.
     mean = torch.tensor(photos.mean(experiment.crop) / 255).permute(2, 0, 1)
     return StandardInput(encoded, drawn, mean, experiment.crop, BATCH, setting)
 
@@ -154,6 +156,7 @@ def _greatest_difference(experiment: Experiment, photos: Photos) -> tuple[float,
         closing(_feed(experiment, photos)) as feed,
         closing(_standard(experiment, photos, InputSetting(0, True), 1)) as standard,
     ):
+        # Not bytes: PIL and our decoder round differently. A few grey levels are allowed for.
         ours, theirs = feed.batch(0)[0], standard.batch()
     difference = 255 * (ours - theirs).abs()
     return float(difference.max()), float(difference.mean())
@@ -162,7 +165,11 @@ def _greatest_difference(experiment: Experiment, photos: Photos) -> tuple[float,
 def _best_setting(
     experiment: Experiment, photos: Photos, batches: int
 ) -> tuple[InputSetting, dict[InputSetting, float]]:
-    tried = [InputSetting(workers, there) for workers in (1, 2, 3, 4) for there in (True, False)]
+    tried = [
+        InputSetting(workers, normalised_in_workers)
+        for workers in (1, 2, 3, 4)
+        for normalised_in_workers in (True, False)
+    ]
     probed = {}
     for setting in tried:
         with closing(_standard(experiment, photos, setting, batches)) as standard:
@@ -172,6 +179,7 @@ def _best_setting(
 
 def _rate(following: Next, batches: int) -> float:
     """Photographs a second; the first batches, in which everything starts, are not counted."""
+    # Two: one on its way and one ready, whoever makes them.
     for number in range(2):
         following(number)
     started = perf_counter()
@@ -181,10 +189,16 @@ def _rate(following: Next, batches: int) -> float:
 
 
 def _rates(
-    experiment: Experiment, photos: Photos, smaller: Photos, setting: InputSetting, rounds: int, batches: int,
+    experiment: Experiment,
+    photos: Photos,
+    smaller: Photos,
+    setting: InputSetting,
+    rounds: int,
+    batches: int,
     report: Callable[[int, int], None],
-) -> Rates:  # fmt: skip
+) -> Rates:
     """Photographs a second of each way in each round; each has the machine for itself."""
+    # Other pixels than the recipe's: what they would bring is measured, the default stays exact.
     fast = replace(experiment, decoding="dct_scaled")
 
     def reference() -> float:
@@ -213,17 +227,17 @@ def _rates(
 
 
 def scaled_down(photos: Photos, most: int, folder: Path) -> Photos:
-    """Training photographs, as many as are looked at, as a dataset whose larger ones were scaled
-    down when they were read.
-    """
+    """At most `most` training photographs, as a dataset that scaled larger ones down at ingest."""
     source = folder / "source"
     source.mkdir()
+    # Written as a parquet copy is, because that is a source that needs no archives.
     for split, name in ((photos.train, "train"), (photos.test, "validation")):
         rows = [
             {"image": {"bytes": split.encoded(i), "path": ""}, "label": int(split.labels[i])}
             for i in range(min(most, len(split)))
         ]
         pq.write_table(pa.Table.from_pylist(rows), source / f"{name}.parquet")
+    # Through the ingest that users have, so that what is measured is what they would get.
     storage, listing, reading = (
         Storage(str(folder / "storage")),
         list_source(source),
@@ -231,43 +245,40 @@ def scaled_down(photos: Photos, most: int, folder: Path) -> Photos:
     )
     for number, part in enumerate(listing.parts):
         ingest_part(storage, "bench", number, part, listing.classes, reading)
-    return open_photos(
-        storage, finish(storage, "scaled", "bench", listing, reading, {}, False)["id"], None
-    )
+    manifest = finish(storage, "scaled", "bench", listing, reading, {}, False)
+    return open_photos(storage, manifest["id"], None)
 
 
 def _fed_share(experiment: Experiment, photos: Photos, rounds: int) -> tuple[float, str]:
-    """A training's rate with loading over that with one batch again and again, and what holds it
-    up.
-    """
+    """A training's rate with loading over that with one batch again, and what holds it up."""
     experiment = replace(experiment, global_batch_size=BATCH)
-    torch.set_num_threads(measure.cpus())
-    train_state, process_group = (
-        TrainState(
-            experiment, build_network(experiment, 0, photos.spec.classes), torch.device("cpu")
-        ),
-        single_process(),
-    )
+    torch.set_num_threads(usable_cpus())
+    network = build_network(experiment, 0, photos.spec.classes)
+    train_state = TrainState(experiment, network, torch.device("cpu"))
+    process_group = single_process()
     shares, steps = [], 3
     with closing(_feed(experiment, photos)) as feed:
+        # In each round first a few steps on one batch, while the feed fills up, then as many with
+        # its batches. The learning rate is next to nothing: the loss must not run away.
         for number in range(rounds):
             constant = feed.batch(steps * number)
             train_state.step(constant, 1e-6, process_group)
             started = perf_counter()
             for _ in range(steps):
                 train_state.step(constant, 1e-6, process_group)
+            # From here on the feed counts what it is waited for.
             alone, feed.waited = perf_counter() - started, 0.0
             started = perf_counter()
             for iteration in range(steps * number, steps * (number + 1)):
                 train_state.step(feed.batch(iteration), 1e-6, process_group)
             shares.append(alone / (perf_counter() - started))
+    # Waiting for less than half of the time that a step takes, the network holds it up.
     return median(shares), "network" if feed.waited < 0.5 * alone else "input side"
 
 
 def order_cost() -> tuple[float, float]:
-    """Seconds and megabytes (the peak) that the order of a further epoch of ImageNet's photographs
-    takes.
-    """
+    """Seconds and peak megabytes that the order of a further epoch of ImageNet takes."""
+    # Time without the tracing of memory, which slows numpy down, and after an epoch that warms up.
     count = OFFICIAL_COUNTS["train"]
     sampling.permutation(0, 0, count)
     started = perf_counter()

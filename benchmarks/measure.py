@@ -1,8 +1,5 @@
-"""What the benchmarks share: this machine's CPUs, precisions, medians with their spread, and tables
-(torch-free).
-"""
+"""What the benchmarks share: precisions, rounds, medians with their spread, tables (torch-free)."""
 
-import os
 from collections.abc import Sequence
 from statistics import median
 from typing import TypeVar
@@ -10,6 +7,8 @@ from typing import TypeVar
 from rich import box
 from rich.table import Table
 
+from jobs.execution.processors import usable_cpus
+from pipeline.data.datasets import Dataset
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Precision
 from pipeline.runs.provenance import hardware, native_bf16, versions
@@ -17,11 +16,6 @@ from pipeline.runs.provenance import hardware, native_bf16, versions
 Item = TypeVar("Item")
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def checked_precision(precision: str) -> Precision:
@@ -44,6 +38,7 @@ def precisions(precision: str) -> tuple[Precision, ...]:
     if not precision:
         return PRECISIONS if native_bf16() else ("fp32",)
     chosen = checked_precision(precision)
+    # A CPU without it emulates bf16 in fp32, many times slower.
     if chosen == "bf16" and not native_bf16():
         raise InputError(
             "--precision bf16: this CPU has no bf16 of its own; its speed would mean nothing"
@@ -52,23 +47,29 @@ def precisions(precision: str) -> tuple[Precision, ...]:
 
 
 def taken_on(*packages: str) -> str:
-    """How each account of a measurement begins: the CPU, and the versions of the packages that
-    matter to it.
-    """
+    """How each account of a measurement begins: the CPU, and the versions that matter to it."""
     made = versions()
     named = "".join(f", {name} {made.get(name.lower())}" for name in packages)
-    return f"Taken on {hardware()}, {cpus()} CPUs{named}"
+    return f"Taken on {hardware()}, {usable_cpus()} CPUs{named}"
 
 
 def rotated(items: list[Item], number: int) -> list[Item]:
-    """The items in the order of round `number`: each round begins with the next of them."""
+    """The items in the order of round `number`: each round begins with the next of them.
+
+    Whoever always came second would be measured on a warmer, or a more throttled, machine.
+    """
     first = number % len(items)
     return items[first:] + items[:first]
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """The ratio of two contestants in each round."""
+    """The ratio of two contestants in each round: what slows a round down slows both."""
     return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def pixels_of(dataset: Dataset) -> str:
+    """A dataset of small images in words, with their size."""
+    return f"{dataset.spec.name} {dataset.spec.side}x{dataset.spec.side}"
 
 
 def spread(values: Sequence[float], form: str) -> tuple[str, str]:

@@ -1,5 +1,4 @@
-"""Where the time of a row's SGD step goes on this machine's CPU: shares by kind of operation, by
-torch.profiler.
+"""Where the time of an SGD step goes on this machine's CPU, by torch.profiler.
 
 A share is of self time, so that everything is counted once: each operation's own time goes to the
 kind of the nearest operation around it that has one. Step time is taken without the profiler, which
@@ -14,7 +13,8 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks import measure
-from jobs.console import run_progress as screen
+from jobs.console.console import console
+from jobs.execution.processors import usable_cpus
 from jobs.requests.requested_runs import check_suits
 from pipeline.data.datasets import Dataset
 from pipeline.data.photo_shards import holds_photographs
@@ -26,6 +26,7 @@ from pipeline.storage import Storage
 from pipeline.training.memory import keep_freed_memory
 
 WARM_STEPS = 2
+# Names that are no operations: what happens between those, and within the data plane.
 DATA_PLANE = "data plane (augmentation)"
 BETWEEN = "between operations (Python)"
 OTHER = "other"
@@ -46,9 +47,7 @@ KINDS = {
         ("aten::mul_", "aten::addcmul_", "aten::sub_", "aten::lerp_"), "sums of gradients, SGD"
     ),
 }
-"""The kind of an operation by its name to the profiler; the data plane is whatever happens inside
-it.
-"""
+"""The kind of an operation by its name to the profiler."""
 
 
 def profile(
@@ -66,17 +65,16 @@ def profile(
     """
     chosen: Precision = measure.precisions(precision)[-1]
     experiment = replace(experiment_named(experiment_name), precision=chosen)
-    threads = threads or measure.cpus()
+    threads = threads or usable_cpus()
     check_suits(experiment, dataset_id, holds_photographs(require_stored(storage, dataset_id)))
     dataset = read_dataset(storage, dataset_id)
     seconds, shares = _measured(experiment, dataset, steps, threads)
     _print_table(experiment, dataset, seconds, shares)
     print(
-        f"Taken on {hardware()}, {threads} of {measure.cpus()} CPUs, torch "
-        f"{versions().get('torch')}, in a process set up "
-        f"as a worker's: step time is the median of {steps} steps without the profiler; shares are "
-        f"of self time in {steps} "
-        f"steps with it; ms are shares of step time."
+        f"Taken on {hardware()}, {threads} of {usable_cpus()} CPUs, torch "
+        f"{versions().get('torch')}, in a process set up as a worker's: step time is the median of "
+        f"{steps} steps without the profiler; shares are of self time in {steps} steps with it; ms "
+        "are shares of step time."
     )
 
 
@@ -84,9 +82,8 @@ def _measured(
     experiment: Experiment, dataset: Dataset, steps: int, threads: int
 ) -> tuple[float, dict[str, float]]:
     """Seconds of a step, and each kind's share of it."""
-    os.environ.setdefault(
-        "KINETO_LOG_LEVEL", "99"
-    )  # read when torch is loaded: it looks for GPUs aloud
+    # Read when torch is loaded, which therefore is here: the profiler looks for GPUs aloud.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     import torch
     from torch.profiler import ProfilerActivity, record_function
 
@@ -99,6 +96,7 @@ def _measured(
 
     keep_freed_memory()
     torch.set_num_threads(threads)
+    # Set up as a worker is, with all of its threads.
     process_group, size = single_process(), experiment.global_batch_size
     images = TrainImages(experiment, dataset, process_group.device)
     train_state = TrainState(
@@ -113,31 +111,35 @@ def _measured(
             train_state.step(batch, lr_at(experiment, iteration, None), process_group)
         return perf_counter() - start
 
+    # Warm up, take the time, and only then profile.
     for iteration in range(WARM_STEPS):
         step(iteration)
     seconds = median([step(WARM_STEPS + number) for number in range(steps)])
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as found:
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as recorded:
         for number in range(steps):
             step(WARM_STEPS + steps + number)
-    return seconds, _shares(found.events())
+    return seconds, _shares(recorded.events())
 
 
 def _shares(events: Any) -> dict[str, float]:
     """Each kind's share of the self time of all operations, the largest first."""
     times: Counter[str] = Counter()
+    # Self time alone: an operation's total holds that of the operations inside it.
     for event in events:
         times[_kind(event)] += event.self_cpu_time_total
     return {kind: time / times.total() for kind, time in times.most_common()}
 
 
 def _kind(event: Any) -> str:
-    """The kind of an operation: that of the nearest one around it that has a kind, itself included."""
+    """The kind of an operation: its own, or that of the nearest one around it that has one."""
     names = []
+    # From the operation outwards, through all that called it.
     while event is not None:
         names.append(event.name)
         event = event.cpu_parent
     if names == [BETWEEN]:
         return BETWEEN
+    # Whatever happens inside of the data plane is its, also operations that have a kind elsewhere.
     if DATA_PLANE in names:
         return DATA_PLANE
     return next((KINDS[name] for name in names if name in KINDS), OTHER)
@@ -147,10 +149,11 @@ def _print_table(
     experiment: Experiment, dataset: Dataset, seconds: float, shares: dict[str, float]
 ) -> None:
     size = experiment.global_batch_size
-    what = f"{experiment.name}, {experiment.precision}, batch {size}, {dataset.spec.name} {dataset.spec.side}x{dataset.spec.side}"
+    pixels = measure.pixels_of(dataset)
+    what = f"{experiment.name}, {experiment.precision}, batch {size}, {pixels}"
     table = measure.table(what, "kind of operation", "share", "ms a step")
     for kind, share in shares.items():
         table.add_row(kind, f"{share:.1%}", f"{1000 * seconds * share:,.2f}")
     table.add_section()
     table.add_row("step", f"{size / seconds:,.0f} images/s", f"{1000 * seconds:,.2f}")
-    screen.console.print(table)
+    console.print(table)

@@ -67,22 +67,27 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         drawn = self.drawn[number]
+        # Fewer photographs than samples are kept: they come again, as epochs do.
         image = Image.open(BytesIO(self.encoded[number % len(self.encoded)])).convert("RGB")
+        # The whole photograph is scaled before it is cropped: the usual way, and its main cost.
         image = transforms.resize(image, _rounded(image, drawn.shorter), InterpolationMode.BILINEAR)
         top = int(drawn.down * (image.height - self.crop + 1))
         left = int(drawn.across * (image.width - self.crop + 1))
         image = transforms.crop(image, top, left, self.crop, self.crop)
         if drawn.mirrored:
             image = transforms.hflip(image)
+        # The colour of AlexNet: one shift for the whole photograph.
         shift = torch.tensor(drawn.shift)
+        # As a float tensor made here, in parallel; or as bytes, a quarter of them to send.
         if self.normalised:
             return transforms.to_tensor(image) - self.mean + shift[:, None, None], shift
         return torch.from_numpy(np.array(image)), shift
 
 
 def _rounded(image: Image.Image, shorter: int) -> list[int]:
-    """Height and width with that shorter side, the longer one rounded; torchvision's own choice
-    cuts it off.
+    """Height and width with that shorter side, the longer one rounded as ours is.
+
+    Asked for one side alone, torchvision cuts the other one off.
     """
     least = min(image.size)
     return [
@@ -107,6 +112,7 @@ class StandardInput:
     ) -> None:
         self.mean, self.setting = mean, setting
         data = Photographs(encoded, drawn, mean, crop, setting.normalised_in_workers)
+        # More workers than CPUs are tried on purpose.
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
         self.loader = DataLoader(
             data,
@@ -123,6 +129,7 @@ class StandardInput:
 
     def batch(self) -> Tensor:
         """The next batch [n, 3, crop, crop], normalised."""
+        # Whoever normalises, batches come out equal.
         pixels, shift = next(self.batches)
         if self.setting.normalised_in_workers:
             return pixels
@@ -137,4 +144,5 @@ class StandardInput:
 
     def close(self) -> None:
         """Stop the processes."""
+        # The iterator holds the workers; both have to go.
         del self.batches, self.loader

@@ -48,6 +48,7 @@ class BasicBlock(nn.Module):
     def shortcut(self, x: Tensor) -> Tensor:
         if not self.extra:
             return x
+        # Option A as it is usually written: zeros on both sides of the channels.
         before = self.extra // 2
         return F.pad(
             x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before)
@@ -63,6 +64,7 @@ class CifarResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(16)
         blocks: list[nn.Module] = []
         in_planes = 16
+        # The paper's three stages for CIFAR, of n blocks each.
         for planes in (16, 32, 64):
             for number in range((depth - 2) // 6):
                 stride = 2 if planes > 16 and number == 0 else 1
@@ -107,13 +109,12 @@ def train_transform(side: int, pad: int, flip: bool) -> transforms.Compose:
 
 
 class StandardLoop:
-    """Training that can be advanced a step at a time: `next(loop.steps)` yields the images trained
-    on.
-    """
+    """Training that can be advanced a step at a time: `next(loop.steps)` yields a batch's size."""
 
     def __init__(self, dataset: PILImages, model: nn.Module, batch_size: int, workers: int) -> None:
         self.model = model
         self.criterion = nn.CrossEntropyLoss()
+        # The paper's numbers. The step is torch's own.
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4
         )
@@ -129,15 +130,18 @@ class StandardLoop:
 
     def _train(self) -> Iterator[int]:
         self.model.train()
+        # Epoch after epoch: the benchmark takes as many steps as it needs.
         while True:
             running_loss, correct, total = 0.0, 0, 0
             for inputs, targets in self.loader:
+                # From here on as in every tutorial.
                 self.optimizer.zero_grad()
                 outputs = self.model(inputs)
                 loss = self.criterion(outputs, targets)
                 loss.backward()
                 self.optimizer.step()
 
+                # People read both at every step, which is what makes the loop wait for its device.
                 running_loss += loss.item()
                 predicted = outputs.argmax(1)
                 total += targets.size(0)

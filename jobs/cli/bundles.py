@@ -1,8 +1,5 @@
-"""`resnet-repro results`: packs what was measured into one file, and takes in what others have
-packed.
-"""
+"""`resnet-repro results`: packs what was measured into one file, and takes in what others did."""
 
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -15,8 +12,6 @@ from pipeline.errors import InputError
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import read_result, stored_runs
 from pipeline.storage import Storage
-
-IMPORTS = "imports"
 
 app = typer.Typer(
     no_args_is_help=True, help="Pack results into one file, and take in those of others."
@@ -42,8 +37,10 @@ def export_results(
     from analysis.measured.mlflow_export import export
 
     storage = Storage(storage_uri)
+    # MLflow and not the folders: a bundle is what was published, as reports are.
     frames = export(tracking_of(tracking, storage), (storage.local or Path("results")) / "export")
     content = pack(frames, _final_weights(storage, frames) if weights else {})
+    # Beside the target and renamed, so that whoever waits for the file never sees half of it.
     try:
         partial = out.with_name(f".{out.name}.partial")
         partial.write_bytes(content)
@@ -67,14 +64,19 @@ def import_results(
         report --storage results/demo`
     """
     from analysis.measured.bundle import merged, unpack
+    from jobs.tracking.imported_bundles import IMPORTS, imported_bundles, keep_bundle
 
     storage = writable(storage_uri)
+    # All are read before any is checked: a path that is wrong ends the command at once.
     contents = {path: _content(path) for path in bundles}
+    # All of them are checked, together with what the storage has already, before any is kept: one
+    # that cannot be merged would make every later report of this storage fail.
     taken = [(str(path), unpack(content, str(path))[0]) for path, content in contents.items()]
-    taken = [*imported(storage), *taken]
-    merged([*_own(storage, tracking), *taken])  # refuses what could not be reported on together
+    taken = [*imported_bundles(storage), *taken]
+    merged([*_own(storage, tracking), *taken])
     for content in contents.values():
-        storage.write(f"{IMPORTS}/{blake2b(content, digest_size=16).hexdigest()}.zip", content)
+        keep_bundle(storage, content)
+    # A run may be in two bundles, of two people who exchanged theirs.
     count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
     print(
         f"{count} runs imported in {storage.path(IMPORTS)}; `resnet-repro report` is about them too"
@@ -85,28 +87,16 @@ def _own(storage: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
     """What the storage's own tracking store has, if there is one."""
     from analysis.measured.mlflow_export import NoRunsError, export
 
+    # A storage in a bucket has no database of its own to look into.
     if tracking is None and storage.local is None:
         return []
     store = tracking_of(tracking, storage)
     try:
+        # The export is only compared with, and not kept: the next report makes its own.
         with TemporaryDirectory() as folder:
             return [(store, export(store, Path(folder)))]
     except NoRunsError:
         return []
-
-
-def imported(storage: Storage) -> list[tuple[str, Frames]]:
-    """What was imported into a storage, by where it lies.
-
-    Raises:
-        InputError: a bundle was damaged there.
-    """
-    from analysis.measured.bundle import unpack
-
-    names = [f"{IMPORTS}/{name}" for name in storage.names(IMPORTS) if name.endswith(".zip")]
-    return [
-        (storage.path(name), unpack(storage.read(name), storage.path(name))[0]) for name in names
-    ]
 
 
 def _content(path: Path) -> bytes:
@@ -119,9 +109,10 @@ def _content(path: Path) -> bytes:
 def _final_weights(storage: Storage, frames: Frames) -> dict[str, bytes]:
     """The final weights of the finished runs that the storage has, by run id."""
     finished = set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"])
-    found: dict[str, bytes] = {}
+    weights: dict[str, bytes] = {}
     for run in stored_runs(storage):
         result = read_result(storage, run) if run.key in finished else None
         content = final_weights(storage, run, result) if result is not None else None
-        found |= {run.key: content} if content is not None else {}
-    return found
+        if content is not None:
+            weights[run.key] = content
+    return weights

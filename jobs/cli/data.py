@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console, progress
 from jobs.requests.options import AddressOption, JsonOption, StorageOption, completing, writable
 from pipeline.data.catalogue.imagenet import IMAGENET
 from pipeline.data.catalogue.table import DATASETS
@@ -56,7 +56,7 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
             f"{spec['side']}x{spec['side']}" if spec["side"] else "any size",
             "yes" if spec["comparable"] else "no",
         )
-    screen.console.print(table)
+    console.print(table)
     for row in DATASETS.values():
         if row.name not in {manifest["row"]["name"] for manifest in prepared}:
             print(f"not prepared: {row.name} ({row.spec.arrives})")
@@ -124,7 +124,7 @@ def data_prepare(
         return _prepare_photographs(storage, name, path, shorter_side, exclude, address)
     from pipeline.data.preparation import prepare
 
-    with screen.progress(f"preparing {name}") as report:
+    with progress(f"preparing {name}") as report:
         manifest = prepare(storage, name, path, download, report)
     print(
         f"{manifest['row']['name']} {manifest['id']}: {manifest['train_images']:,} training and "
@@ -158,7 +158,7 @@ def _prepare_photographs(
             "networks look at"
         )
     reading = Reading(shorter_side, tuple(exclude))
-    with connected(address), screen.progress(f"reading {name}, parts") as report:
+    with connected(address), progress(f"reading {name}, parts") as report:
         manifest = ingest(storage, name, path.resolve(), reading, report)
     seen = manifest["classes_seen"]
     print(
@@ -210,7 +210,7 @@ def data_verify(
                 f"--against: {name} is of photographs; the official archives are read by `data "
                 "prepare`"
             )
-        with screen.progress(f"verifying {name}") as report:
+        with progress(f"verifying {name}") as report:
             verify_photos(storage, manifest, report)
         print(f"{manifest['row']['name']} {manifest['id']}: every shard, image and label is right")
         return

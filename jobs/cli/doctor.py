@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.requests.options import (
     AddressOption,
     Device,
@@ -39,8 +39,7 @@ def doctor(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Examine a cluster in under a minute, before anything is billed; exit code 1 if something has
-    to be mended.
+    """Examine a cluster in under a minute, before anything is billed; exit code 1 for a problem.
 
     Versions, storage from every node, data, MLflow with the name it is called by, disks, clocks,
     the network between nodes, and whether the workers asked for can ever be had. Each finding says
@@ -49,25 +48,28 @@ def doctor(
     * `resnet-repro doctor --address auto --storage /mnt/shared/resnet --tracking
       http://10.0.0.5:5000 --data cifar10 --workers 8`
     """
-    from jobs.doctor.examination import findings
+    from jobs.doctor.examination import examine_cluster
     from jobs.execution.cluster import connected, nodes
     from pipeline.data.stored import require_stored
 
+    # Only the fewest workers have to fit: a run with a range takes what there is room for.
     fewest, _ = workers_of(workers)
     storage = writable(storage_uri)
     store = tracking_of(tracking, storage)
     dataset = require_stored(storage, data)["id"] if data else ""
+    # The dataset is looked up before connecting, so that a wrong name costs no start of Ray.
     with connected(address):
         execution = Execution(storage=storage.uri, tracking=store, workers=fewest, gpus=gpus)
+        # What a worker takes follows from the device, which `auto` leaves to the cluster.
         execution = replace(execution, use_gpu=on_gpus(nodes(), execution, device))
-        found = findings(storage, store, dataset, fewest, execution.each_worker)
-    problems = sum(one.level == "problem" for one in found)
+        findings = examine_cluster(storage, store, dataset, fewest, execution.each_worker)
+    # A person gets the remedy in the same line; a script gets it in a field of its own.
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        for one in found:
-            remedy = f"; {one.remedy}" if one.remedy else ""
-            line = f"{MARKS[one.level]} {escape(f'{one.subject:<13} {one.says}{remedy}')}"
-            screen.console.print(line, highlight=False, soft_wrap=True)
-    if problems:
+        for finding in findings:
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            says = escape(f"{finding.subject:<13} {finding.says}{remedy}")
+            console.print(f"{MARKS[finding.level]} {says}", highlight=False, soft_wrap=True)
+    if any(finding.level == "problem" for finding in findings):
         raise SystemExit(1)

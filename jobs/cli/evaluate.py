@@ -1,6 +1,4 @@
-"""`resnet-repro evaluate`: test errors of finished runs and of weights files, alone or as an
-ensemble.
-"""
+"""`resnet-repro evaluate`: test errors of finished runs and weights files, alone or together."""
 
 import json
 import os
@@ -8,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import product
 from typing import Annotated, Any
 
 import typer
@@ -16,10 +15,10 @@ from jobs.execution.evaluate import (
     SINGLE_VIEW,
     Model,
     ScoringTask,
-    model_named,
     score_here,
     score_on_ray,
 )
+from jobs.execution.processors import usable_cpus, usable_gpus
 from jobs.requests.options import (
     AddressOption,
     AsOption,
@@ -36,6 +35,7 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import check_suits, resolve_resources
+from jobs.requests.stored_runs import model_named
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import PROTOCOLS
@@ -78,10 +78,9 @@ def evaluate(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test errors of networks: a run's final one, or a weights file (safetensors, or torchvision's
-    .pth) with `--as`.
+    """Test errors of networks: a run's final one, or a weights file with `--as`.
 
-    Each photograph counts once, on any number of workers.
+    Weights are safetensors, or torchvision's .pth. Each photograph counts once, on any number of workers.
 
     Examples:
 
@@ -97,13 +96,16 @@ def evaluate(
     """
     from jobs.tracking.other_publications import publish_evaluation
 
+    # Everything that can be refused is, before a dataset is staged or a worker started.
     storage = writable(storage_uri)
     chosen = [model_named(storage, which, experiment_name, settings) for which in models]
+    # Runs bring their dataset with them; a weights file has none, so digits, unless one is named.
     manifest = manifest_named(storage, data or _dataset_of(chosen))
     photographs = holds_photographs(manifest)
     for model in chosen:
         check_suits(model.experiment, manifest["row"]["name"], photographs)
     protocols = _protocols(protocol, photographs)
+    # The paper averages networks on ImageNet alone.
     if ensemble and not photographs:
         raise InputError(
             "--ensemble: is for photographs; the paper has no ensemble on small images"
@@ -112,18 +114,17 @@ def evaluate(
         _check_kept(chosen, ensemble, photographs)
         store = tracking_of(tracking, storage)
         check_tracking(store, storage)
-    together = [chosen] if ensemble else [[model] for model in chosen]
+    # A group is what is scored together: all of them, or each model by itself.
+    groups = [chosen] if ensemble else [[model] for model in chosen]
     rows = []
-    with _scorer(storage, manifest["id"], device, workers, address) as scored:
-        for several, name in ((several, name) for several in together for name in protocols):
-            found = scored(several, name)
-            about: dict[str, Any] = {
-                "models": [model.name for model in several],
-                "experiment": several[0].experiment.name,
-            }
-            rows.append({**about, "dataset_id": manifest["id"], "protocol": name, **found})
+    with _scorer(storage, manifest["id"], device, workers, address) as score:
+        for group, name in product(groups, protocols):
+            errors = score(group, name)
+            about: dict[str, Any] = {"models": [model.name for model in group]}
+            about |= {"experiment": group[0].experiment.name, "dataset_id": manifest["id"]}
+            rows.append({**about, "protocol": name, **errors})
             if not as_json:
-                _say(about["models"], name, found)
+                _say(about["models"], name, errors)
     if keep is not None:
         publish_evaluation(store, storage, _kept(keep, chosen, ensemble, rows))
     if as_json:
@@ -150,6 +151,8 @@ def _kept(
     name: str, chosen: list[Model], ensemble: bool, rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The rows as `analysis.measured.frames.EVALUATIONS` has them."""
+    # A run is named by its key, which the reader of a table can look up. Weights made elsewhere
+    # have none: their checksum says which file it was.
     peer = chosen[0]
     members: list[Any] = [model.run.key for model in chosen if model.run]
     if not ensemble:
@@ -162,20 +165,20 @@ def _kept(
                 "changes": changes_text(peer.experiment),
             }
         ]
+    # The same networks on the same data are one evaluation, in whatever order they are named.
     kind = "ensemble" if ensemble else "peer"
-    key = blake2b(
-        json.dumps([kind, sorted(map(str, members)), rows[0]["dataset_id"]]).encode(), digest_size=8
-    ).hexdigest()
-    made = source_commit()
+    identity = json.dumps([kind, sorted(map(str, members)), rows[0]["dataset_id"]])
+    commit = source_commit()
     about: dict[str, Any] = {
-        "evaluation": key,
+        "evaluation": blake2b(identity.encode(), digest_size=8).hexdigest(),
         "kind": kind,
         "name": name,
         "members": json.dumps(members),
+        "commit": str(commit.get("commit", "unknown")),
+        "dirty": bool(commit.get("dirty")),
     }
-    about |= {"commit": str(made.get("commit", "unknown")), "dirty": bool(made.get("dirty"))}
-    numbers = ("dataset_id", "protocol", "top1_err", "top5_err", "count")
-    return [about | {number: row[number] for number in numbers} for row in rows]
+    columns = ("dataset_id", "protocol", "top1_err", "top5_err", "count")
+    return [about | {column: row[column] for column in columns} for row in rows]
 
 
 def _dataset_of(chosen: list[Model]) -> str:
@@ -184,6 +187,7 @@ def _dataset_of(chosen: list[Model]) -> str:
     Raises:
         InputError: runs on several datasets.
     """
+    # Mixing datasets would average errors on different images.
     known = sorted({model.run.dataset_id for model in chosen if model.run})
     if len(known) > 1:
         raise InputError(
@@ -200,7 +204,7 @@ def _protocols(protocol: str | None, photographs: bool) -> list[str]:
     if protocol in (None, "all"):
         return list(PROTOCOLS) if protocol else ["center_crop"]
     if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol}: wanted is one of {', '.join(PROTOCOLS)}, or all")
+        raise InputError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}, or all")
     return [str(protocol)]
 
 
@@ -208,18 +212,13 @@ def _protocols(protocol: str | None, photographs: bool) -> list[str]:
 def _scorer(
     storage: Storage, dataset_id: str, device: Device, workers: int, address: str | None
 ) -> Iterator[Callable[[list[Model], str], dict[str, float]]]:
-    """What scores models by a protocol: this process, or a group of workers where several, or a
-    cluster, are asked for.
-    """
-    from benchmarks.measure import cpus
-
-    work = ScoringTask([], "", storage.uri, dataset_id, use_gpu=False, threads=cpus())
+    """What scores models by a protocol: this process, or workers where a cluster is asked for."""
+    # Starting Ray takes longer than scoring small images, so a single worker is this process.
+    task = ScoringTask([], "", storage.uri, dataset_id, use_gpu=False, threads=usable_cpus())
     if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
-        import torch
-
-        use_gpu = device is Device.GPU or (device is Device.AUTO and torch.cuda.is_available())
+        use_gpu = device is Device.GPU or (device is Device.AUTO and usable_gpus() > 0)
         yield lambda models, protocol: score_here(
-            replace(work, models=models, protocol=protocol, use_gpu=use_gpu)
+            replace(task, models=models, protocol=protocol, use_gpu=use_gpu)
         )
         return
     from jobs.execution.cluster import connected
@@ -229,24 +228,21 @@ def _scorer(
         execution, _ = resolve_resources(
             Execution(storage=storage.uri, workers=workers), device, None, runs=1
         )
-        work = replace(work, use_gpu=execution.use_gpu, threads=execution.threads)
+        task = replace(task, use_gpu=execution.use_gpu, threads=execution.threads)
         each = execution.each_worker
         yield lambda models, protocol: score_on_ray(
-            replace(work, models=models, protocol=protocol), workers, each
+            replace(task, models=models, protocol=protocol), workers, each
         )
 
 
-def _say(names: list[str], protocol: str, found: dict[str, float]) -> None:
+def _say(names: list[str], protocol: str, errors: dict[str, float]) -> None:
     who = names[0] if len(names) == 1 else f"ensemble of {len(names)}"
+    top1, images = f"{errors['top1_err']:.2f} %", f"{errors['count']:,}"
     if protocol == SINGLE_VIEW:
-        print(
-            f"{found['top1_err']:.2f} % of {found['count']:,} test images wrong "
-            f"({found['wrong']:,})"
-        )
+        print(f"{top1} of {images} test images wrong ({errors['wrong']:,})")
         return
+    top5 = f"{errors['top5_err']:.2f} %"
     print(
-        f"{who}, {protocol}: {found['top1_err']:.2f} % top-1 and {found['top5_err']:.2f} % top-5 "
-        "error on "
-        f"{found['count']:,} photographs",
+        f"{who}, {protocol}: {top1} top-1 and {top5} top-5 error on {images} photographs",
         flush=True,
     )

@@ -1,6 +1,4 @@
-"""`resnet-repro experiments` and `grids`: what can be asked for by name, as a table, or as JSON for
-a script.
-"""
+"""`resnet-repro experiments` and `grids`: what can be asked for by name, as a table or as JSON."""
 
 import json
 from typing import Any
@@ -9,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from analysis.paper.ledger import LEDGER, LEDGER_SWITCHES
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.grids.grids import ABOUT, grids
 from jobs.requests.options import JsonOption
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
@@ -21,6 +19,7 @@ def experiments(as_json: JsonOption = False) -> None:
 
     Example: `resnet-repro experiments --json`
     """
+    # JSON has exact counts; the table rounds them as the paper does.
     rows = [_facts(experiment) for experiment in EXPERIMENTS.values()]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -31,6 +30,7 @@ def experiments(as_json: JsonOption = False) -> None:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
+    # Text to the left, and what is compared between rows to the right.
     for name in ("name", "shortcut", "block"):
         table.add_column(name, no_wrap=True)
     for name in ("params", "mult-adds", "iterations"):
@@ -41,7 +41,7 @@ def experiments(as_json: JsonOption = False) -> None:
         names = (row["name"], row["shortcut"], row["block"])
         where = ", ".join(row["artifacts"]).replace("_", " ")
         table.add_row(*names, *counts, f"{row['iterations']:,}", where)
-    screen.console.print(table)
+    console.print(table)
 
 
 def list_grids(as_json: JsonOption = False) -> None:
@@ -49,6 +49,7 @@ def list_grids(as_json: JsonOption = False) -> None:
 
     Example: `resnet-repro grids`, then `resnet-repro grid figure7 --dry-run`
     """
+    # The ledger is no row of `grids()`: it is a sweep, made of switches when it is asked for.
     switched = tuple(dict.fromkeys(switch.experiment for switch in LEDGER_SWITCHES))
     all_grids = grids() | {LEDGER: switched}
     if as_json:
@@ -64,7 +65,7 @@ def list_grids(as_json: JsonOption = False) -> None:
     table.add_column("rows")
     for name, rows in all_grids.items():
         table.add_row(name, ABOUT[name], " ".join(rows) if len(rows) < 12 else f"{len(rows)} rows")
-    screen.console.print(table)
+    console.print(table)
 
 
 def _facts(experiment: Experiment) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""`resnet-repro grid`: rows x seeds with their report; it continues what was interrupted, and stops
-where it is decided.
+"""`resnet-repro grid`: rows x seeds with their report.
+
+Given again, it continues what was interrupted; with `--until-decided` it stops where it is decided.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +16,8 @@ import typer
 
 from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, INTERIM
 from analysis.stats import INTERIM_SEEDS
-from jobs.cli.results import report_on, warn_on_tracking_error
-from jobs.cli.train import complete, failed_with, say_if_unpublished, when_interrupted
-from jobs.console import run_progress as screen
+from jobs.console.console import failed
+from jobs.console.run_progress import follow
 from jobs.grids import grids, sweeps
 from jobs.grids.sweeps import Sweep
 from jobs.planning.saved_plans import compare
@@ -47,6 +48,12 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import resolve_resources, runs_of
+from jobs.tracking.best_effort import (
+    complete_published,
+    on_interrupt,
+    warn_if_unpublished,
+    warn_on_tracking_error,
+)
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.execution import Execution
@@ -80,8 +87,7 @@ def grid(
     deterministic: DeterministicOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train a grid of rows x seeds, then write its report; given again, it continues with what is
-    not finished.
+    """Train a grid of rows x seeds, then write its report; given again, it continues.
 
     Examples:
 
@@ -99,25 +105,23 @@ def grid(
       cells need, ten at the most
     """
     began, looks = monotonic(), _looks(seeds, until_decided)
+    iterations, settings = grids.with_demo(names, iterations, settings)
     if "demo" in names:
-        iterations, settings = (
-            iterations or grids.DEMO_ITERATIONS,
-            [*grids.demo_settings(), *settings],
-        )
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+
+    # Names, settings and sweeps are refused before anything is written. A ledger's holdout is in
+    # proportion to the dataset, whose size is known only once it is prepared: CIFAR-10's till then.
     fewest, most = workers_of(workers)
-    images = (
-        dataset_summary(Storage(storage_uri), data).train_images
-        if dry_run
-        else sweeps.CIFAR_TRAINING_IMAGES
-    )
-    experiments, swept = sweeps.asked_for(
-        names, settings, iterations, images
-    )  # refuses before anything is written
+    images = sweeps.CIFAR_TRAINING_IMAGES
+    if dry_run:
+        images = dataset_summary(Storage(storage_uri), data).train_images
+    experiments, swept = sweeps.asked_for(names, settings, iterations, images)
     if until_decided and swept:
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
     if dry_run:
         return show_resolved(experiments, range(looks[-1]), data, storage_uri, tracking, workers)
+
+    # From here on something is written: storage, then the dataset if it is not prepared yet.
     storage = writable(storage_uri)
     execution = Execution(
         storage=storage.uri,
@@ -134,7 +138,7 @@ def grid(
         check_tracking(execution.tracking, storage)
     manifest = manifest_named(storage, data)
     experiments, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
-    asked = GridRequest(
+    request = GridRequest(
         names,
         experiments,
         swept,
@@ -146,17 +150,17 @@ def grid(
         address,
         until_decided,
     )
-    left = asked.carry_out(looks)
-    if len(looks) == 1 and (planned := compare(storage, left, monotonic() - began)):
-        print(planned)
+    left = request.carry_out(looks)
+    # A plan was about one number of seeds, so it says nothing of a grid that looks in between.
+    if len(looks) == 1 and (comparison := compare(storage, left, monotonic() - began)):
+        print(comparison)
 
 
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
-    """The numbers of seeds after which the results are looked at."""
+    """The numbers of seeds after which the results are looked at: the interim analyses."""
     if until_decided and seeds is not None:
         raise InputError(
-            f"--until-decided looks at {', '.join(map(str, INTERIM_SEEDS))} seeds; "
-            "leave --seeds out"
+            f"--until-decided looks at {', '.join(map(str, INTERIM_SEEDS))} seeds; leave --seeds out"
         )
     return INTERIM_SEEDS if until_decided else (seeds or 1,)
 
@@ -174,11 +178,10 @@ class GridRequest:
     device: Device
     threads: int | None
     address: str | None
-    looks: bool
+    until_decided: bool
 
     def carry_out(self, looks: tuple[int, ...]) -> list[Run]:
-        """Train, look, and train more seeds while something is open; then report, and exit
-        accordingly.
+        """Train, look, train more seeds while something is open; then report, and exit accordingly.
 
         Returns the runs of the last look that had something left to do.
         """
@@ -193,25 +196,26 @@ class GridRequest:
         return left
 
     def train(self, seeds: int) -> tuple[list[Run], list[Run], dict[Run, str]]:
-        """Train what is left of so many seeds of each row; all the runs, those, and which failed,
-        with how and why.
+        """Train what is left of the first `seeds` seeds of each row.
+
+        Returns all the runs, those that had something left to do, and which failed and why.
         """
         from jobs.execution.tune import unfinished
 
-        runs = runs_of(
-            self.storage, self.experiments, self.manifest, range(seeds), self.execution.workers
-        )
+        workers = self.execution.workers
+        runs = runs_of(self.storage, self.experiments, self.manifest, range(seeds), workers)
         left = unfinished(self.storage, runs)
-        print(
-            f"{len(runs)} runs, {len(runs) - len(left)} finished before, in {self.storage.uri}",
-            flush=True,
-        )
+        finished = len(runs) - len(left)
+        print(f"{len(runs)} runs, {finished} finished before, in {self.storage.uri}", flush=True)
+        # MLflow gets what ended while its server was away before anything new is trained, so that
+        # a command whose runs are all finished brings it up to date too.
         tags = self._tags(runs)
-        complete(self.execution.tracking, self.storage, tags)
+        complete_published(self.execution.tracking, self.storage, tags)
         self._publish_sweeps()
         return runs, left, self._train(left, tags) if left else {}
 
     def _train(self, left: list[Run], tags: dict[Run, dict[str, str]]) -> dict[Run, str]:
+        """Train the runs that are left on the cluster; how each ended that did not finish."""
         from jobs.execution.cluster import connected, head_memory
         from jobs.execution.tune import max_concurrent_runs, run_grid
 
@@ -220,17 +224,20 @@ class GridRequest:
                 self.execution, self.device, self.threads, runs=len(left)
             )
             at_once = min(len(left), max_concurrent_runs(nodes, execution, head_memory()))
-            outcomes = screen.follow(
+            outcomes = follow(
                 " ".join(self.names),
                 self.storage,
                 list(tags),
                 at_once,
                 lambda: run_grid(left, execution, at_once, tags),
-                when_interrupted(execution.tracking, self.storage, left, Event()),
+                # The drivers are Tune's trials in other processes: nobody here waits for the event.
+                on_interrupt(execution.tracking, self.storage, left, Event()),
             )
-        say_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
+        warn_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
         return {
-            one.run: f"{one.status}: {one.reason}" for one in outcomes if one.status != "finished"
+            outcome.run: f"{outcome.status}: {outcome.reason}"
+            for outcome in outcomes
+            if outcome.status != "finished"
         }
 
     def still_open(self, runs: list[Run]) -> list[str]:
@@ -239,67 +246,64 @@ class GridRequest:
         from analysis.measured.mlflow_export import export
         from analysis.report.undecided import undecided
 
-        complete(self.execution.tracking, self.storage, self._tags(runs))
+        tracking = self.execution.tracking
+        complete_published(tracking, self.storage, self._tags(runs))
         try:
-            frames = export(
-                self.execution.tracking, (self.storage.local or Path("results")) / "export"
-            )
+            frames = export(tracking, (self.storage.local or Path("results")) / "export")
         except InputError as error:
             return [f"not known: {error}"]
+        # This look is about this grid; other runs of the storage have no say in it.
         frames = frames.of({run.key for run in runs}, [])
-        results = ((run, read_result(self.storage, run)) for run in runs)
+        # The look is at all finished runs or at none: which ones a server happens to have must not
+        # decide whether training goes on.
         finished = {
-            run.key
-            for run, result in results
-            if result is not None and result["status"] == "finished"
+            run.key for run, result in self._results(runs) if result["status"] == "finished"
         }
         missing = len(finished - set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"]))
-        return (
-            [f"not known: {missing} finished runs are not in MLflow yet"]
-            if missing
-            else undecided(frames)
-        )
+        if missing:
+            return [f"not known: {missing} finished runs are not in MLflow yet"]
+        return undecided(frames)
 
     def conclude(self, runs: list[Run], reasons: dict[Run, str]) -> None:
-        """Say which runs did not finish and why, write the report on the others, and exit
-        accordingly.
-        """
-        results = ((run, read_result(self.storage, run)) for run in runs)
+        """Say which runs did not finish and why, report on the others, and exit accordingly."""
+        from jobs.tracking.storage_report import report_on
+
         diverged = {
-            run: result["reason"]
-            for run, result in results
-            if result is not None and "reason" in result
+            run: result["reason"] for run, result in self._results(runs) if "reason" in result
         }
-        failed = {run: reason for run, reason in reasons.items() if run not in diverged}
-        for run, reason in failed.items():
+        unfinished = {run: reason for run, reason in reasons.items() if run not in diverged}
+        for run, reason in unfinished.items():
             print(f"{run} {reason}", file=sys.stderr)
         for run, reason in diverged.items():
             print(f"{run} diverged: {reason}", file=sys.stderr)
-        if len(failed) + len(diverged) < len(runs):
+
+        # A report on what did finish, even where the command fails: it took hours.
+        if len(unfinished) + len(diverged) < len(runs):
             self._publish_sweeps()  # where the server was away before
             sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
             report_on(self.execution.tracking, self.storage, runs=runs, sweeps=sweep_ids)
-        if failed:
-            raise SystemExit(
-                failed_with(
-                    f"{len(failed)} of {len(runs)} runs did not finish; give the same command again"
-                )
-            )
+
+        if unfinished:
+            count = f"{len(unfinished)} of {len(runs)}"
+            raise failed(f"{count} runs did not finish; give the same command again")
         if any(not run.experiment.may_diverge for run in diverged):
-            raise SystemExit(
-                failed_with(
-                    f"{len(diverged)} of {len(runs)} runs diverged, which trying again would repeat"
-                )
-            )
+            count = f"{len(diverged)} of {len(runs)}"
+            raise failed(f"{count} runs diverged, which trying again would repeat")
+
+    def _results(self, runs: list[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
+        """The runs that have ended, with their results."""
+        for run in runs:
+            result = read_result(self.storage, run)
+            if result is not None:
+                yield run, result
 
     def _tags(self, runs: list[Run]) -> dict[Run, dict[str, str]]:
-        """What MLflow is told of each run: the grids that asked for it, whether for a sweep alone,
-        whether with looks.
-        """
+        """What MLflow is told of each run: which grids asked for it, how, and with which looks."""
+        # A run that a sweep alone asks for is tagged as such, and no table of the paper counts it.
         changed = {fingerprint for sweep in self.swept for fingerprint in sweep.changed}
-        asking = {f"grid.{name}": "yes" for name in self.names} | (
-            {INTERIM: "yes"} if self.looks else {}
-        )
+        asking = {f"grid.{name}": "yes" for name in self.names}
+        if self.until_decided:
+            asking[INTERIM] = "yes"
         return {
             run: asking | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE}
             for run in runs
@@ -308,12 +312,8 @@ class GridRequest:
     def _publish_sweeps(self) -> None:
         from jobs.tracking.other_publications import publish_sweep
 
-        dataset_id, name, tracking = (
-            self.manifest["id"],
-            self.manifest["row"]["name"],
-            self.execution.tracking,
-        )
+        dataset_id, dataset = self.manifest["id"], self.manifest["row"]["name"]
+        tracking = self.execution.tracking
         for sweep in self.swept:
-            warn_on_tracking_error(
-                partial(publish_sweep, tracking, self.storage, sweep, dataset_id, name), tracking
-            )
+            publish = partial(publish_sweep, tracking, self.storage, sweep, dataset_id, dataset)
+            warn_on_tracking_error(publish, tracking)

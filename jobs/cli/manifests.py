@@ -1,6 +1,4 @@
-"""`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, written from
-one set of templates.
-"""
+"""`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, as files."""
 
 import re
 import shlex
@@ -11,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jobs.cli.submit import parse_only
-from jobs.execution.submission import check_command, job_name, value_of
+from jobs.execution.submission import job_name
+from jobs.requests.submitted_commands import check_command, parse_only, value_of
 from pipeline.errors import InputError, redacted
 
 TRACKING = "http://mlflow:5000"
@@ -45,7 +43,8 @@ def manifests(
         typer.Option(help="The pods' service account, where a role of its may read the bucket."),
     ] = "",
     retries: Annotated[
-        int, typer.Option(min=0, help="Clusters that are built anew for a job; each one continues.")
+        int,
+        typer.Option(min=0, help="Clusters that are built again for a job; each one continues."),
     ] = 3,
     hours: Annotated[
         float,
@@ -54,15 +53,15 @@ def manifests(
         ),
     ] = 168.0,
 ) -> None:
-    """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes with
-    the KubeRay operator.
+    """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes.
 
-    A job's MLflow server is the one of `mlflow.yaml`, unless the command names another. Example:
+    They need the KubeRay operator. A job's MLflow server is the one of `mlflow.yaml`, unless the command names another. Example:
 
     * `resnet-repro manifests --image registry/resnet-repro:1 --artifacts s3://bucket/mlflow --nodes
       4 grid table6 --data cifar10 --storage s3://bucket/resnet`
     """
     command = list(context.args)
+    # What the templates are filled with; StrictUndefined makes an error of one that is missing.
     values: dict[str, Any] = {
         "image": image,
         "artifacts": artifacts,
@@ -75,36 +74,54 @@ def manifests(
         "head_selector": _selector("--head-selector", head_selector),
         "worker_selector": _selector("--worker-selector", worker_selector),
         "retries": retries,
+        # All clusters of a job share the hours, and KubeRay counts them for each one.
         "deadline": round(3600 * hours / (retries + 1)),
         "service_account": _plain("--service-account", service_account),
     }
+    # Pods come and go: artifacts in a folder would go with them, and a password would be readable
+    # by everyone who may read a manifest.
     if "://" not in artifacts or artifacts != redacted(artifacts):
         raise InputError(
-            f"--artifacts {artifacts}: wanted is an address without a password, such as "
+            f"--artifacts {artifacts}: expected an address without a password, such as "
             "s3://bucket/mlflow"
         )
     if command:
-        check_command(command)
-        if "://" not in (value_of(command, "--storage") or ""):
-            raise InputError("manifests: pods share no folder; name --storage s3://bucket/place")
-        if value_of(command, "--tracking") is None and command[0] in TRACKED:
-            command += ["--tracking", TRACKING]
-        parse_only(context, command)
-        values |= {"name": job_name(command), "entrypoint": f"resnet-repro {shlex.join(command)}"}
-    for name in ("mlflow", "raycluster", *["rayjob"] * bool(command)):
+        values |= _job_values(context, command)
+    names = ["mlflow", "raycluster"]
+    if command:
+        names.append("rayjob")
+    for name in names:
         text = rendered(f"{name}.yaml.j2", values)
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.yaml").write_text(text)
         print(out / f"{name}.yaml")
 
 
+def _job_values(context: typer.Context, command: list[str]) -> dict[str, str]:
+    """What the job's template is filled with, for a command that is checked as `submit` does it.
+
+    A job that is refused on the cluster costs the cluster's start.
+    """
+    check_command(command)
+    # A full path would pass `submit`, whose nodes may share a disk. Pods share none.
+    if "://" not in (value_of(command, "--storage") or ""):
+        raise InputError("manifests: pods share no folder; name --storage s3://bucket/place")
+    # Without it the run would open SQLite in the pod, where nobody finds it.
+    if value_of(command, "--tracking") is None and command[0] in TRACKED:
+        command = [*command, "--tracking", TRACKING]
+    parse_only(context, command)
+    return {"name": job_name(command), "entrypoint": f"resnet-repro {shlex.join(command)}"}
+
+
 def rendered(template: str, values: dict[str, Any]) -> str:
     """A manifest's text; a value that a template needs and nobody gave is an error."""
-    loader = PackageLoader("deploy", ".")
-    made = Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    environment = Environment(
+        loader=PackageLoader("deploy", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    return made.get_template(template).render(values)
+    return environment.get_template(template).render(values)
 
 
 def _plain(option: str, text: str) -> str:
@@ -113,8 +130,9 @@ def _plain(option: str, text: str) -> str:
     Raises:
         InputError: it is something else.
     """
+    # Both end up in YAML: what is no plain name could end the value and begin another key.
     if text and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", text):
-        raise InputError(f"{option} {text}: wanted is a name of small letters, digits, - and .")
+        raise InputError(f"{option} {text}: expected a name of small letters, digits, - and .")
     return text
 
 
@@ -129,6 +147,6 @@ def _selector(option: str, text: str) -> str:
     label, equals, value = text.partition("=")
     if not (label and equals and value) or any(mark in text for mark in "{}\"'\n"):
         raise InputError(
-            f"{option} {text}: wanted is LABEL=VALUE, such as cloud.google.com/gke-spot=true"
+            f"{option} {text}: expected LABEL=VALUE, such as cloud.google.com/gke-spot=true"
         )
     return f'{{{label}: "{value}"}}'

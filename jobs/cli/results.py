@@ -1,24 +1,17 @@
-"""What is done with results: `report`, `audit`, `sync` and `ui`."""
+"""`resnet-repro report`, `audit`, `sync` and `ui`: what is done with results."""
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.requests.options import (
-    StorageOption,
-    TrackingOption,
-    check_tracking,
-    tracking_of,
-)
+from jobs.console.console import failed
+from jobs.requests.options import StorageOption, TrackingOption, check_tracking, tracking_of
 from pipeline.errors import InputError, first_line, redacted
-from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
 
@@ -41,6 +34,7 @@ def report(
     * `resnet-repro report --from results/demo/export --out report`: offline, from the exported
       parquet alone
     """
+    # Offline: neither storage nor MLflow is touched, the frames carry all that a report needs.
     if source is not None:
         from analysis.measured.frames import load
         from analysis.report.report import INDEX, write_report
@@ -49,6 +43,8 @@ def report(
         write_report(load(source), out)
         print(f"report: {out / INDEX}")
         return
+    from jobs.tracking.storage_report import report_on
+
     storage = Storage(storage_uri)
     report_on(tracking_of(tracking, storage), storage, out)
 
@@ -60,6 +56,7 @@ def audit(
 
     Example: `resnet-repro audit results/demo/report`
     """
+    # Named apart from this command, which only prints what the comparison finds.
     from analysis.report.artifact_provenance import audit as differences
     from analysis.report.report import report_files
 
@@ -86,15 +83,12 @@ def sync(storage_uri: StorageOption = "results", tracking: TrackingOption = None
     storage = Storage(storage_uri)
     store = tracking_of(tracking, storage)
     check_tracking(store, storage)
+    # A server may go away in the middle: what was sent stays, and the next try sends the rest.
     try:
         completed = publish_stored(store, storage, print)
     except Exception as error:
-        print(
-            f"error: MLflow at {redacted(store)} ({first_line(error)}); give the same command "
-            "again",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from error
+        why = f"MLflow at {redacted(store)} ({first_line(error)})"
+        raise failed(f"{why}; give the same command again") from error
     runs = "run" if completed == 1 else "runs"
     print(
         f"{completed} {runs} completed in {redacted(store)}"
@@ -116,6 +110,7 @@ def ui(
     `tags.experiment = "resnet20"` or `tags."grid.table6" = "yes"` finds runs.
     """
     store = tracking_of(tracking, Storage(storage))
+    # Only a database needs a server to be started for it.
     if store.startswith("http"):
         raise InputError(f"--tracking {store}: is a server already; open it in a browser")
     if store.startswith("sqlite") and not Path(store.removeprefix("sqlite:///")).exists():
@@ -125,78 +120,10 @@ def ui(
     from jobs.tracking.store import runs_page
 
     print(f"MLflow UI: http://127.0.0.1:{port}{runs_page(store)} (Ctrl-C ends it)", flush=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        store,
-        "--host",
-        "127.0.0.1",
-    ]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # On loopback, because a server without users gives everyone who reaches it all of its store.
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with suppress(KeyboardInterrupt):
-        ended = subprocess.run(
-            [*command, "--port", str(port), "--workers", "1"], env=os.environ | quiet, check=False
-        )
+        ended = subprocess.run(command, env=environment, check=False)
         raise SystemExit(ended.returncode)
-
-
-def warn_on_tracking_error(action: Callable[[], object], tracking: str) -> None:
-    """Do something with MLflow that nothing depends on: a warning is all that its failure costs."""
-    try:
-        action()
-    except Exception as error:
-        print(
-            f"warning: MLflow at {redacted(tracking)} cannot be used now ({first_line(error)})",
-            file=sys.stderr,
-        )
-
-
-def report_on(
-    tracking: str,
-    storage: Storage,
-    out: Path | None = None,
-    runs: list[Run] | None = None,
-    sweeps: Collection[str] = (),
-) -> None:
-    """Export, report (on `runs` and the sweeps of these ids alone, if given), keep it in MLflow,
-    and say where it is.
-    """
-    from analysis.measured.bundle import merged
-    from analysis.measured.mlflow_export import NoRunsError, export
-    from analysis.report.report import INDEX, write_report
-    from jobs.cli.bundles import imported
-    from jobs.tracking.other_publications import log_report
-
-    base = storage.local or Path("results")
-    out = out or base / "report"
-    parts = imported(storage) if runs is None else []
-    try:
-        parts = [(tracking, export(tracking, base / "export")), *parts]
-    except NoRunsError:
-        if not parts:
-            raise
-    frames = merged(parts)
-    if runs is not None:
-        frames = frames.of({run.key for run in runs}, sweeps)
-    files = write_report(frames, out)
-    warn_on_tracking_error(lambda: log_report(tracking, storage, out, files), tracking)
-    print(f"report: {out / INDEX}  (open it in a browser)")
-    print(f"runs in the MLflow UI: {_ui_command(tracking, storage)}")
-
-
-def _ui_command(tracking: str, storage: Storage) -> str:
-    """What to type, or to open, to see the runs: with the path of this command where a shell would
-    not find it.
-    """
-    from jobs.tracking.store import default_tracking
-
-    if not tracking.startswith("sqlite"):
-        return redacted(tracking)
-    mine = storage.local is not None and tracking == default_tracking(storage)
-    command = "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
-    return f"{command} ui " + (
-        f"--storage {storage.local}" if mine else f"--tracking {redacted(tracking)}"
-    )

@@ -1,6 +1,4 @@
-"""`resnet-repro status` and `clean`: what a storage holds, who is still alive, and what nobody
-needs any more.
-"""
+"""`resnet-repro status` and `clean`: what a storage holds, and what of it nobody needs any more."""
 
 import json
 from time import time
@@ -8,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.requests.options import JsonOption, StorageOption
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
@@ -28,6 +26,7 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
     now = int(1000 * time())
     storage = Storage(storage_uri)
     runs = stored_runs(storage)
+    # One moment for all, so that ages can be compared.
     facts = [_facts(storage, run, now) for run in runs]
     if as_json:
         print(json.dumps(facts, indent=1))
@@ -35,9 +34,10 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
     print(f"{len(runs)} runs in {storage.uri}")
     shown = ""
     for run, fact in zip(runs, facts, strict=True):
+        # Runs are sorted by experiment and dataset: a heading where either changes.
         group = f"{title(run.experiment)} on {run.dataset_key}"
         if group != shown:
-            screen.console.print(f"\n{group}", style="bold", highlight=False, markup=False)
+            console.print(f"\n{group}", style="bold", highlight=False, markup=False)
             shown = group
         print(_line(fact))
     if any(fact["state"] == "stopped" for fact in facts):
@@ -45,44 +45,41 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
 
 
 def _line(fact: dict[str, Any]) -> str:
-    """A run in a line of less than 80 characters: seed, state, how far it is, its newest test
-    error.
-    """
+    """A run in a line of less than 80 characters: seed, state, how far it is, its test error."""
     error = "" if fact["test_err"] is None else f"{fact['test_err']:.2f} %"
-    age = fact["heartbeat_age_s"]
-    beat = (
-        ""
-        if fact["state"] != "running"
-        else "no heartbeat yet"
-        if age is None
-        else f"heartbeat {age:.0f} s ago"
-    )
-    far = f"{fact['iteration']:,}/{fact['iterations']:,}"
-    return f"  seed {fact['seed']:<4} {fact['state']:<12}{far:>17} {error:>9}  {beat}".rstrip()
+    age, heartbeat = fact["heartbeat_age_s"], ""
+    if fact["state"] == "running":
+        heartbeat = "no heartbeat yet" if age is None else f"heartbeat {age:.0f} s ago"
+    reached = f"{fact['iteration']:,}/{fact['iterations']:,}"
+    line = f"  seed {fact['seed']:<4} {fact['state']:<12}{reached:>17} {error:>9}  {heartbeat}"
+    return line.rstrip()
 
 
 def _facts(storage: Storage, run: Run, now: int) -> dict[str, Any]:
-    """What a run's folder says, as a script wants it."""
-    result, beat, history = (
-        read_result(storage, run),
-        read_heartbeat(storage, run),
-        newest_history(storage, run),
-    )
-    age = (now - beat["time_ms"]) / 1000 if beat else None
+    """What a run's folder says, for a script."""
+    result, heartbeat = read_result(storage, run), read_heartbeat(storage, run)
+    history = newest_history(storage, run)
+    age = (now - heartbeat["time_ms"]) / 1000 if heartbeat else None
+    # The driver's lease says who lives, not the workers' heartbeat: between two worker groups
+    # there is none.
     if result is not None:
         state = result["status"]
     elif is_alive(storage, run):
         state = "running"
     else:
         state = "not started" if age is None and history is None else "stopped"
-    reached = [0, result["iterations"] if result else 0, beat["iteration"] if beat else 0]
+    reached = [
+        result["iterations"] if result else 0,
+        heartbeat["iteration"] if heartbeat else 0,
+        history.iteration if history else 0,
+    ]
     return {
         "experiment": run.experiment.name,
         "dataset": run.dataset_key,
         "seed": run.seed,
         "state": state,
         "reason": (result or {}).get("reason"),
-        "iteration": max([history.iteration if history else 0, *reached]),
+        "iteration": max(reached),
         "iterations": run.experiment.iterations,
         "test_err": (history.last() if history else {}).get(TEST_ERR),
         "heartbeat_age_s": age,
@@ -95,21 +92,23 @@ def clean(
     storage_uri: StorageOption = "results",
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
-    """List what nobody needs any more, and delete it when told so: results, histories and final
-    weights stay.
+    """List what nobody needs any more, and delete it when told so.
 
+    Results, histories and final weights stay.
     That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray
     and verifications that found a difference left behind. A run that has not ended loses nothing.
     Example: `resnet-repro clean --storage results/demo`
     """
     storage = Storage(storage_uri)
     runs = stored_runs(storage)
+    # Only of runs that have ended: one that has not may resume from any checkpoint it has.
     spare = [
         path
         for run in runs
         if read_result(storage, run) is not None
         for path in _spare_checkpoints(storage, run)
     ]
+    # Ray's folders belong to commands, not to runs: as long as any run lives, they may be in use.
     if not _any_alive(storage):
         spare += [f"ray/{name}" for name in storage.names("ray")]
     spare += [
@@ -122,6 +121,7 @@ def clean(
         return
     for path in spare:
         print(f"{storage.path(path)}  ({storage.size(path) / 1e6:,.1f} MB)")
+    # The list is printed first, so that what is agreed to is what is deleted.
     if not yes and not _agreed(f"delete these {len(spare)} folders?"):
         print("nothing was deleted")
         return
@@ -138,15 +138,19 @@ def _any_alive(storage: Storage) -> bool:
 
 
 def _spare_checkpoints(storage: Storage, run: Run) -> list[str]:
-    """Those that are neither at an lr drop nor the newest: of a diverged run that one holds all it
-    has measured.
+    """The checkpoints of a run that has ended which are neither at an lr drop nor the newest.
+
+    The newest stays of a diverged run too: it holds all that the run has measured.
     """
-    there = sorted(iterations(storage, run))
     newest = newest_iteration(storage, run)
-    return [folder(run, i) for i in there if i != newest and not milestone(run.experiment, i)]
+    return [
+        folder(run, iteration)
+        for iteration in sorted(iterations(storage, run))
+        if iteration != newest and not milestone(run.experiment, iteration)
+    ]
 
 
 def _agreed(question: str) -> bool:
-    if not screen.console.is_terminal:
+    if not console.is_terminal:
         raise InputError("clean asks before it deletes; off a terminal, say --yes")
     return typer.confirm(question)

@@ -1,6 +1,4 @@
-"""`resnet-repro submit` and `resnet-repro jobs`: commands as jobs of a Ray cluster, followed, found
-again and stopped.
-"""
+"""`resnet-repro submit` and `jobs`: commands as jobs of a Ray cluster, followed and stopped."""
 
 import asyncio
 import json
@@ -14,29 +12,21 @@ import typer
 from rich import box
 from rich.table import Table
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.execution.submission import (
     DASHBOARD,
     ENDED,
     attempts,
-    check_command,
     client_of,
     send,
-    value_of,
 )
-from jobs.requests.options import JsonOption
+from jobs.requests.options import DashboardOption, JsonOption
+from jobs.requests.submitted_commands import check_command, parse_only, value_of
 from pipeline.errors import InputError, first_line
 
 SILENT_SECONDS = 60.0
-"""Without a sign of life from any run for so long, a job that Ray calls RUNNING may be dead."""
+"""Without a sign of life from any run for longer, a job that Ray calls RUNNING may be dead."""
 
-DashboardOption = Annotated[
-    str,
-    typer.Option(
-        "--dashboard",
-        help="The cluster's dashboard; RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured.",
-    ),
-]
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="A job's id, or its name for the newest of that name.")
 ]
@@ -57,8 +47,7 @@ def submit(
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
 ) -> None:
-    """Run a command as a job of a Ray cluster, with this checkout: `submit grid ...`, `train ...`,
-    `evaluate ...`.
+    """Run a command as a job of a Ray cluster, with this checkout: `submit grid ...`, for example.
 
     Options of submit come before the command. Given again, it joins the job if that still runs, and
     continues otherwise. Ctrl-C ends the following, not the job; the exit code is the job's.
@@ -71,6 +60,7 @@ def submit(
     * `resnet-repro submit --detach --need AWS_SECRET_ACCESS_KEY train resnet20 --data cifar10
       --storage s3://bucket/resnet`
     """
+    # What the cluster would refuse is refused here, in a second and without a job.
     arguments = list(context.args)
     check_command(arguments)
     parse_only(context, arguments)
@@ -80,31 +70,19 @@ def submit(
     if detach:
         print(f"follow it with `resnet-repro jobs logs {job} --follow`")
         return
+    # The job's exit code is the command's, so that scripts can wait for either.
     raise SystemExit(_follow(client, job))
-
-
-def parse_only(context: typer.Context, arguments: list[str]) -> None:
-    """Refuse here what the command line would refuse there; nothing is run."""
-    assert context.parent is not None
-    commands: Any = context.parent.command
-    command = commands.commands[arguments[0]]
-    rest = arguments[1:]
-    while hasattr(command, "commands"):
-        if not rest or rest[0] not in command.commands:
-            raise InputError(
-                f"{shlex.join(arguments)}: wanted is one of {', '.join(command.commands)}"
-            )
-        command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context(arguments[0], rest, parent=context.parent)
 
 
 def _follow(client: Any, job: str) -> int:
     """Print a job's output until it ends; its exit code."""
 
+    # Ray streams a log over a websocket, hence the event loop for one print.
     async def tail() -> None:
         async for text in client.tail_job_logs(job):
             print(text, end="", flush=True)
 
+    # The log ends a little before Ray knows of it.
     try:
         asyncio.run(tail())
         while client.get_job_status(job) not in ENDED:
@@ -122,11 +100,11 @@ def _follow(client: Any, job: str) -> int:
             file=sys.stderr,
         )
         return 130
-    about = client.get_job_info(job)
-    print(f"{job}: {about.status.lower()}", flush=True)
-    if about.driver_exit_code is not None:
-        return int(about.driver_exit_code)
-    return 0 if about.status == "SUCCEEDED" else 1
+    info = client.get_job_info(job)
+    print(f"{job}: {info.status.lower()}", flush=True)
+    if info.driver_exit_code is not None:
+        return int(info.driver_exit_code)
+    return 0 if info.status == "SUCCEEDED" else 1
 
 
 @app.command("list")
@@ -135,31 +113,32 @@ def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = Fals
 
     Example: `resnet-repro jobs list --json`
     """
-    found = [
+    # Other people's jobs carry no command of ours in their metadata.
+    ours = [
         job
         for job in client_of(dashboard).list_jobs()
         if job.submission_id and (job.metadata or {}).get("command")
     ]
-    found.sort(key=lambda job: job.start_time or 0)
+    ours.sort(key=lambda job: job.start_time or 0)
     if as_json:
-        print(json.dumps([_facts(job) for job in found], indent=1))
+        print(json.dumps([_facts(job) for job in ours], indent=1))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("job", "state", "started (UTC)", "command"):
         table.add_column(name, no_wrap=name != "command")
-    for job in found:
+    for job in ours:
         facts = _facts(job)
         table.add_row(facts["job"], facts["state"], facts["started"], facts["command"])
-    screen.console.print(table)
+    console.print(table)
 
 
 @app.command("status")
 def status(
     job: JobArgument, dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = False
 ) -> None:
-    """What Ray says of a job, and whether its runs show life: Ray calls a job RUNNING whose machine
-    has died.
+    """What Ray says of a job, and whether its runs show life.
 
+    Ray calls a job RUNNING whose machine has died.
     Example: `resnet-repro jobs status grid-table6-1f3a2b4c`
     """
     client = client_of(dashboard)
@@ -172,6 +151,8 @@ def status(
         f"{facts['job']}: {facts['state'].lower()}"
         + (f", {facts['message']}" if facts["message"] else "")
     )
+    # Ray asks the machine that holds the job; if that is gone, nobody tells Ray. The heartbeats in
+    # storage come from the workers themselves.
     silent = facts["seconds_since_life"]
     if silent is not None:
         print(f"newest sign of life of a run in its storage: {silent:,.0f} s ago")
@@ -196,6 +177,7 @@ def logs(
     """
     client = client_of(dashboard)
     meant = _meant(client, job)
+    # Without --follow what was printed up to now, and success whatever became of the job.
     if follow:
         raise SystemExit(_follow(client, meant))
     print(client.get_job_logs(meant), end="")
@@ -209,10 +191,12 @@ def stop(job: JobArgument, dashboard: DashboardOption = DASHBOARD) -> None:
     """
     client = client_of(dashboard)
     meant = _meant(client, job)
+    # Nothing is left to stop, nor to wait for.
     if client.get_job_status(meant) in ENDED:
         print(f"{meant}: has ended already")
         return
     client.stop_job(meant)
+    # Stopping is a signal, after which a command gives back its leases and tells MLflow.
     deadline = time.monotonic() + 60
     while client.get_job_status(meant) not in ENDED and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -227,6 +211,7 @@ def _meant(client: Any, job: str) -> str:
     """
     if any(known.submission_id == job for known in client.list_jobs()):
         return job
+    # The name without a number is what a person remembers: the newest attempt is meant.
     mine = attempts(client, job)
     if not mine:
         raise InputError(
@@ -236,32 +221,31 @@ def _meant(client: Any, job: str) -> str:
 
 
 def _facts(job: Any) -> dict[str, Any]:
-    about, started = job.metadata or {}, job.start_time
+    metadata, started, message = job.metadata or {}, "", ""
+    if job.start_time:
+        started = f"{datetime.fromtimestamp(job.start_time / 1000, UTC):%Y-%m-%d %H:%M}"
+    if job.message and job.status == "FAILED":  # of others Ray says only that they are so
+        message = job.message.splitlines()[0]
     return {
         "job": job.submission_id,
         "state": str(job.status.value if hasattr(job.status, "value") else job.status),
-        "message": (job.message or "").splitlines()[0]
-        if job.message and job.status == "FAILED"
-        else "",
-        "started": f"{datetime.fromtimestamp(started / 1000, UTC):%Y-%m-%d %H:%M}"
-        if started
-        else "",
-        "command": about.get("command", ""),
-        "commit": about.get("commit", ""),
+        "message": message,
+        "started": started,
+        "command": metadata.get("command", ""),
+        "commit": metadata.get("commit", ""),
         "exit_code": job.driver_exit_code,
     }
 
 
 def _seconds_since_life(command: str) -> float | None:
-    """Seconds since any run in the job's storage last wrote its heartbeat; None where that cannot
-    be seen from here.
-    """
+    """Seconds since any run in the job's storage last wrote its heartbeat, if seen from here."""
     from pipeline.runs.run import read_heartbeat, stored_runs
     from pipeline.storage import Storage
 
-    place = value_of(shlex.split(command), "--storage")
+    # The job's own command says where its runs are.
+    storage_uri = value_of(shlex.split(command), "--storage")
     try:
-        storage = Storage(place or "")
+        storage = Storage(storage_uri or "")
         beats = [
             beat["time_ms"]
             for run in stored_runs(storage)

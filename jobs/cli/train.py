@@ -1,18 +1,13 @@
-"""`resnet-repro train`: one run, which continues if it was interrupted; and what `grid` shares with
-it.
-"""
+"""`resnet-repro train`: one run, which continues if it was interrupted."""
 
-import sys
-from collections.abc import Callable
 from threading import Event
-from time import time
 from typing import Annotated, Any
 
 import typer
 
 from analysis.measured.tags import ALONE, ASKED
-from jobs.cli.results import warn_on_tracking_error
-from jobs.console import run_progress as screen
+from jobs.console.console import failed
+from jobs.console.run_progress import follow
 from jobs.requests.dry_run import show_resolved
 from jobs.requests.options import (
     AddressOption,
@@ -40,7 +35,8 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import resolve_resources, runs_of
-from pipeline.errors import InputError, redacted
+from jobs.tracking.best_effort import complete_published, on_interrupt, warn_if_unpublished
+from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.execution import Execution
@@ -86,12 +82,13 @@ def train(
 
     * `resnet-repro train resnet20 --set sgd=torch --set weight_decay_scope=all --dry-run`
     """
-    experiment, (fewest, most) = (
-        experiment_named(experiment_name, settings, iterations),
-        workers_of(workers),
-    )
+    experiment = experiment_named(experiment_name, settings, iterations)
+    # Mistakes in names and numbers are refused before anything is written or started.
+    fewest, most = workers_of(workers)
     if dry_run:
         return show_resolved([experiment], [seed], data, storage_uri, tracking, workers)
+
+    # From here on something is written: storage, then the dataset if it is not prepared yet.
     storage = writable(storage_uri)
     execution = Execution(
         storage=storage.uri,
@@ -106,7 +103,9 @@ def train(
     )
     if require_tracking:
         check_tracking(execution.tracking, storage)
-    run = runs_of(storage, [experiment], manifest_named(storage, data), [seed], fewest)[0]
+    (run,) = runs_of(storage, [experiment], manifest_named(storage, data), [seed], fewest)
+
+    # The run's folder alone decides whether there is something left to train.
     result = read_result(storage, run)
     if result is None:
         print(f"training {run} in {storage.path(run.folder)}", flush=True)
@@ -114,17 +113,15 @@ def train(
         if outcome["status"] == REFUSED:
             raise InputError(outcome["reason"])
         if outcome["status"] == "failed":
-            raise SystemExit(
-                failed_with(
-                    f"{run} failed: {outcome['reason']}; give the same command again to continue"
-                )
-            )
-        say_if_unpublished([outcome["published"]], execution.tracking)
+            why = f"{run} failed: {outcome['reason']}"
+            raise failed(f"{why}; give the same command again to continue")
+        warn_if_unpublished([outcome["published"]], execution.tracking)
         result = read_result(storage, run)
     else:
-        complete(execution.tracking, storage, {run: ASKED_ALONE})
+        complete_published(execution.tracking, storage, {run: ASKED_ALONE})
     assert result is not None
     print(_ended(storage, run, result))
+    # Some experiments are there to show what happens without care; any other that diverges failed.
     if result["status"] != "finished" and not run.experiment.may_diverge:
         raise SystemExit(1)
 
@@ -137,9 +134,12 @@ def _train(
     threads: int | None,
     address: str | None,
 ) -> dict[str, Any]:
+    """Drive the run in this process, on the cluster at `address`; returns what `drive` does."""
     from jobs.execution.cluster import connected
     from jobs.execution.drive import drive
 
+    # `stop` tells the driver that Ray is taken away from under it; `ended` says that it has
+    # noticed.
     stop, ended = Event(), Event()
 
     def job() -> dict[str, Any]:
@@ -151,61 +151,19 @@ def _train(
     try:
         with connected(address):
             execution, _ = resolve_resources(execution, device, threads, runs=1)
-            interrupted = when_interrupted(execution.tracking, storage, [run], stop)
-            outcome: dict[str, Any] = screen.follow(str(run), storage, [run], 1, job, interrupted)
+            interrupted = on_interrupt(execution.tracking, storage, [run], stop)
+            outcome: dict[str, Any] = follow(str(run), storage, [run], 1, job, interrupted)
     finally:
-        if stop.is_set():  # its driver gives the lease back once Ray is gone
+        # After Ctrl-C the driver goes on in its thread until it notices that Ray is gone, and then
+        # gives the lease back: without it the same command would have to wait for its expiry.
+        if stop.is_set():
             ended.wait(RELEASE_SECONDS)
     return outcome
-
-
-def when_interrupted(
-    tracking: str, storage: Storage, runs: list[Run], stop: Event
-) -> Callable[[], None]:
-    """What Ctrl-C does before Ray is taken away: drivers in this process are told, and MLflow."""
-    from jobs.tracking.other_publications import mark_interrupted
-
-    started = int(time())
-
-    def interrupted() -> None:
-        stop.set()
-        warn_on_tracking_error(lambda: mark_interrupted(tracking, storage, runs, started), tracking)
-
-    return interrupted
-
-
-def complete(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
-    """See that MLflow can be used, and that it has all of what ended before."""
-    from jobs.tracking.other_publications import publish_ended
-
-    warn_on_tracking_error(lambda: publish_ended(tracking, storage, runs), tracking)
-
-
-def say_if_unpublished(published: list[bool], tracking: str) -> None:
-    """Warn of runs that MLflow does not have in full."""
-    missing = published.count(False)
-    if missing:
-        what = (
-            f"{missing} of {len(published)} runs could not be published"
-            if len(published) > 1
-            else "not published"
-        )
-        print(
-            f"warning: {what} to MLflow at {redacted(tracking)}; `resnet-repro sync` sends it when "
-            "it "
-            "is back",
-            file=sys.stderr,
-        )
 
 
 def _ended(storage: Storage, run: Run, result: dict[str, Any]) -> str:
     if result["status"] != "finished":
         return f"{run}: {result['status']}: {result.get('reason', '')}"
-    error = result["final"][TEST_ERR]
-    return f"{run}: finished, {error:.2f} % test error after {result['iterations']:,} iterations; {storage.path(run.folder)}"
-
-
-def failed_with(message: str) -> int:
-    """Say what failed; the exit code of that."""
-    print(f"error: {message}", file=sys.stderr)
-    return 1
+    error, iterations = result["final"][TEST_ERR], result["iterations"]
+    says = f"{run}: finished, {error:.2f} % test error after {iterations:,} iterations"
+    return f"{says}; {storage.path(run.folder)}"

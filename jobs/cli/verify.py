@@ -1,19 +1,22 @@
-"""`resnet-repro verify`: proves a stored run by its files, and by training a part of it again to
-the same bytes.
-"""
+"""`resnet-repro verify`: proves a stored run by its files, and by training a part of it again."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from jobs.console import run_progress as screen
+from jobs.console.run_progress import follow
+from jobs.execution.cluster import connected
+from jobs.execution.launch import check_workers, run_on_ray
 from jobs.requests.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
-from jobs.requests.requested_runs import resolve_resources, stored_run_named
+from jobs.requests.requested_runs import resolve_resources
+from jobs.requests.stored_runs import stored_run_named
 from pipeline.errors import InputError, reason_of
 from pipeline.runs.checkpoint import iterations, newest_history, read_checkpoint
+from pipeline.runs.execution import Execution
 from pipeline.runs.history import History
 from pipeline.runs.lease import is_alive
 from pipeline.runs.provenance import drift, drift_text
@@ -59,36 +62,31 @@ def verify(
 
     storage = Storage(storage_uri)
     run = stored_run_named(storage, which, seed)
+    # Checkpoints come and go while a run is trained: what is looked at might be deleted meanwhile.
     if is_alive(storage, run):
         raise InputError(f"{run}: is being trained now; verify it when it has ended, or stop it")
     if not as_json:
         print(f"{run} in {storage.path(run.folder)}")
-    findings: list[Any] = []
+    checks: list[Any] = []
 
-    def tell(finding: Any) -> None:
-        findings.append(finding)
+    def tell(check: Any) -> None:
+        checks.append(check)
         if not as_json:
-            print(
-                f"  {'ok   ' if finding.good else 'WRONG'}  {finding.what + ':':<13} "
-                f"{finding.found}",
-                flush=True,
-            )
+            verdict, what = "ok   " if check.good else "WRONG", f"{check.what}:"
+            print(f"  {verdict}  {what:<13} {check.found}", flush=True)
 
-    for finding in examine(storage, run):
-        tell(finding)
-    damaged = any(
-        not finding.good for finding in findings if finding.what in ("identity", "dataset")
-    )
-    if not files_only and not damaged:
+    # The files first, which takes seconds; of a run that is not what its folder says, or whose
+    # data is another, training again would prove nothing.
+    for check in examine(storage, run):
+        tell(check)
+    untrainable = any(not check.good for check in checks if check.what in ("identity", "dataset"))
+    if not files_only and not untrainable:
         tell(_train_again(storage, run, start, device, workers, address))
-    good = all(finding.good for finding in findings)
+
+    good = all(check.good for check in checks)
     if as_json:
-        print(
-            json.dumps(
-                [{"run": storage.path(run.folder), **asdict(finding)} for finding in findings],
-                indent=1,
-            )
-        )
+        facts = [{"run": storage.path(run.folder), **asdict(check)} for check in checks]
+        print(json.dumps(facts, indent=1))
     else:
         trained = "" if files_only else " and trained again to the same bytes"
         print(f"verified{trained}" if good else "not verified")
@@ -104,102 +102,130 @@ def _train_again(
     workers: int | None,
     address: str | None,
 ) -> Any:
-    """Train a segment of the run again in a place of its own, which is deleted if everything is
-    equal.
+    """Train a segment of the run again, in a storage of its own, and compare the bytes.
+
+    That storage is deleted if everything is equal, and kept for whoever looks for the difference
+    otherwise.
     """
-    from jobs.execution.cluster import connected
-    from jobs.execution.launch import check_workers, run_on_ray
-    from pipeline.runs.execution import Execution
-    from pipeline.training.verify import CheckResult, Segment, first_difference
+    from pipeline.training.verify import CheckResult, Segment
 
     segment = Segment.of(storage, run, start)
-    history = newest_history(storage, run)
-    attempts = _attempts(history, segment.start)
+    attempts = _attempts(newest_history(storage, run), segment.start)
     attempt = attempts[-1]
     if unprovable := _unprovable(attempts):
         return CheckResult("trained again", False, f"cannot be proved: {unprovable}")
+
+    # As the last attempt was carried out, where that decides the bytes: on a CPU if it was on one,
+    # and with its number of workers only where groups of images were computed in one pass.
     if device is Device.AUTO and attempt.get("device") == "cpu":
         device = Device.CPU
     one_pass = bool(attempt.get("one_pass"))
     workers = workers or (int(attempt.get("world_size", 1)) if one_pass else 1)
     check_workers(run, workers)
-    below = f"verify/{run.folder.replace('/', '-')}-{segment.start}-{segment.end}"
-    again = Storage(storage.uri_of(below))
-    if segment.end in iterations(again, run):  # of an earlier verification that ended
-        storage.delete(below)
-    if not iterations(again, run):
-        segment.prepare(storage, run, again)
-    with connected(address):
-        execution = Execution(
-            storage=again.uri,
+
+    folder = f"verify/{run.folder.replace('/', '-')}-{segment.start}-{segment.end}"
+    scratch = Storage(storage.uri_of(folder))
+    # A verification that was interrupted continues, as every command does; one that ended, and
+    # found a difference, is made again.
+    if segment.end in iterations(scratch, run):
+        storage.delete(folder)
+    if not iterations(scratch, run):
+        segment.prepare(storage, run, scratch)
+    failure = _train_segment(
+        run,
+        segment,
+        Execution(
+            storage=scratch.uri,
             datasets=storage.uri,
             workers=workers,
             one_pass=one_pass,
+            # Training again elsewhere is allowed here; what it means is said with the result.
             allow_drift=True,
             deterministic=bool(attempt.get("deterministic")),
             until=segment.end,
-        )
+        ),
+        device,
+        address,
+    )
+    if failure:
+        return CheckResult("trained again", False, failure)
+    result = _compare(storage, scratch, run, segment, attempt)
+    if result.good:
+        storage.delete(folder)
+    return result
+
+
+def _train_segment(
+    run: Run, segment: Any, execution: Execution, device: Device, address: str | None
+) -> str:
+    """Train to the segment's end; why that failed, empty if it did not.
+
+    Raises:
+        InputError: there is no cluster, it has no room, or the run refuses to be trained so.
+    """
+
+    title = f"{run} again, {segment.start:,} to {segment.end:,}"
+    with connected(address):
         execution, _ = resolve_resources(execution, device, threads=None, runs=1)
-        title = f"{run} again, {segment.start:,} to {segment.end:,}"
+        storage = Storage(execution.storage)
         try:
-            answer = screen.follow(
-                title, again, [run], 1, partial(run_on_ray, run, execution), lambda: None
-            )
+            answer = follow(title, storage, [run], 1, partial(run_on_ray, run, execution))
         except InputError:
             raise
-        except Exception as error:  # storage that is lost, workers that fail: no proof, and no reason for a traceback
-            return CheckResult(
-                "trained again",
-                False,
-                f"its workers failed ({reason_of(error)}); give the same command again",
-            )
+        except Exception as error:  # lost storage, failed workers: no proof, but no bug of ours
+            return f"its workers failed ({reason_of(error)}); give the same command again"
     if answer.get("status") == REFUSED:
         raise InputError(answer["reason"])
+    return ""
+
+
+def _compare(
+    storage: Storage, scratch: Storage, run: Run, segment: Any, attempt: dict[str, Any]
+) -> Any:
+    """Whether the segment's checkpoints are the same bytes in both storages."""
+    from pipeline.training.verify import CheckResult, first_difference
+
     what = f"{segment.start:,} to {segment.end:,}"
-    elsewhere = _drift_text(attempt, newest_history(again, run))
+    # Other versions or hardware may give other bytes: a difference is then no fault of the run's.
+    elsewhere = _drift_text(attempt, newest_history(scratch, run))
     for iteration in segment.compared(storage, run):
-        stored, made = (
-            read_checkpoint(storage, run, iteration),
-            read_checkpoint(again, run, iteration),
-        )
-        if stored is None or made is None:
-            return CheckResult(
-                "trained again", False, f"{what}: checkpoint {iteration:,} is damaged or missing"
-            )
-        if difference := first_difference(stored, made):
-            but = (
-                f"; it was made elsewhere, where bytes may differ ({elsewhere})"
-                if elsewhere
-                else ""
-            )
-            return CheckResult(
-                "trained again", False, f"{what}: {iteration:,} differs in {difference}{but}"
-            )
-    storage.delete(below)
-    though = f", though it was made elsewhere ({elsewhere})" if elsewhere else ""
-    return CheckResult(
-        "trained again", True, f"{what}: weights, momentum and history are the same bytes{though}"
-    )
+        stored = read_checkpoint(storage, run, iteration)
+        trained = read_checkpoint(scratch, run, iteration)
+        if stored is None or trained is None:
+            says = f"{what}: checkpoint {iteration:,} is damaged or missing"
+            return CheckResult("trained again", False, says)
+        if difference := first_difference(stored, trained):
+            says = f"{what}: {iteration:,} differs in {difference}"
+            if elsewhere:
+                says += f"; it was made elsewhere, where bytes may differ ({elsewhere})"
+            return CheckResult("trained again", False, says)
+    says = f"{what}: weights, momentum and history are the same bytes"
+    says += f", though it was made elsewhere ({elsewhere})" if elsewhere else ""
+    return CheckResult("trained again", True, says)
 
 
-def _attempts(history: History | None, start: int) -> list[dict[str, Any]]:
+def _attempts(history: History | None, start: int) -> Sequence[dict[str, Any]]:
     """The attempts that had a part in what was trained from an iteration on."""
     every = history.attempts if history else []
-    begun = [n for n, one in enumerate(every) if one.get("from_iteration", 0) <= start]
+    begun = [
+        number for number, attempt in enumerate(every) if attempt.get("from_iteration", 0) <= start
+    ]
     return every[max(begun, default=0) :] or [{}]
 
 
-def _unprovable(attempts: list[dict[str, Any]]) -> str:
+def _unprovable(attempts: Sequence[dict[str, Any]]) -> str:
     """Why attempts cannot be expected to give the same bytes again; empty if they can."""
+    # Without --one-pass the number of workers changes no byte, so it does not count then.
     shapes = {
-        (bool(one.get("one_pass")), one.get("world_size") if one.get("one_pass") else 0)
-        for one in attempts
+        (bool(attempt.get("one_pass")), attempt.get("world_size") if attempt.get("one_pass") else 0)
+        for attempt in attempts
     }
     if len(shapes) > 1:
         return (
             "it was made with and without --one-pass, or with several numbers of workers under it"
         )
-    if any(one.get("device", "cpu") != "cpu" and not one.get("deterministic") for one in attempts):
+    on_gpu = [attempt for attempt in attempts if attempt.get("device", "cpu") != "cpu"]
+    if any(not attempt.get("deterministic") for attempt in on_gpu):
         return "it was trained on a GPU without --deterministic"
     return ""
 

@@ -1,80 +1,83 @@
-"""What a person sees while runs go on: one live table, or plain lines where there is no terminal."""
+"""What a person sees while runs go on: one live table, or plain lines where there is no terminal.
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+All of it is read from the runs' folders, so it says the same wherever the workers are.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from time import monotonic, time
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jobs.console.console import console
+from jobs.console.durations import duration
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import title
 from pipeline.runs.checkpoint import newest_history
 from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
 
-console = Console()
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 LINE_SECONDS = 20.0
+"""Off a terminal, a line about the whole is printed at most this often."""
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """What a run's folder says: `state` is waiting, running, finished or diverged; `left` seconds
-    to go, if known.
-    """
+    """What a run's folder says of it; `state` is waiting, running, finished or diverged."""
 
     run: Run
     state: str
     iteration: int
-    rate: float
+    images_per_second: float
     test_err: float | None
 
     @property
-    def left(self) -> float | None:
-        if self.state != "running" or self.rate <= 0:
+    def seconds_left(self) -> float | None:
+        """Seconds to go at the present rate; None where that is not known."""
+        if self.state != "running" or self.images_per_second <= 0:
             return None
         experiment = self.run.experiment
-        return (experiment.iterations - self.iteration) * experiment.global_batch_size / self.rate
+        images = (experiment.iterations - self.iteration) * experiment.global_batch_size
+        return images / self.images_per_second
 
 
-def look(storage: Storage, run: Run, since_ms: int) -> RunProgress:
+def read_progress(storage: Storage, run: Run, since_ms: int) -> RunProgress:
     """A run as its folder shows it; heartbeats from before `since_ms` are an earlier attempt's."""
+    # result.json is written last: with it, nothing else needs to be asked.
     result = read_result(storage, run)
     if result is not None:
-        return RunProgress(
-            run, result["status"], result["iterations"], 0.0, result.get("final", {}).get(TEST_ERR)
-        )
-    beat, history = read_heartbeat(storage, run), newest_history(storage, run)
+        error = result.get("final", {}).get(TEST_ERR)
+        return RunProgress(run, result["status"], result["iterations"], 0.0, error)
+    heartbeat, history = read_heartbeat(storage, run), newest_history(storage, run)
     error = history.last().get(TEST_ERR) if history else None
     iteration = history.iteration if history else 0
-    if beat is None or beat["time_ms"] < since_ms:
+    if heartbeat is None or heartbeat["time_ms"] < since_ms:
         return RunProgress(run, "waiting", iteration, 0.0, error)
-    return RunProgress(
-        run, "running", max(iteration, beat["iteration"]), beat["images_per_second"], error
-    )
+    # Heartbeats come more often than checkpoints, but a resumed run's first one may lie behind.
+    iteration = max(iteration, heartbeat["iteration"])
+    return RunProgress(run, "running", iteration, heartbeat["images_per_second"], error)
 
 
 def follow(
-    title: str,
+    heading: str,
     storage: Storage,
     runs: list[Run],
     max_concurrent_runs: int,
     job: Callable[[], Any],
-    interrupted: Callable[[], None] = lambda: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> Any:
-    """Run `job` in the background and show how its runs go until it ends; returns or raises what it
-    does.
+    """Run `job` in the background and show its runs until it ends; returns or raises what it does.
 
     `max_concurrent_runs` is how many runs go at once, for the estimate of the time left. Ctrl-C
-    reaches the caller at once, after `interrupted` was called.
+    reaches the caller at once, after `on_interrupt` was called.
     """
     outcome: dict[str, Any] = {}
 
@@ -84,190 +87,144 @@ def follow(
         except BaseException as error:
             outcome["error"] = error
 
-    since, thread = int(1000 * time()), Thread(target=body, daemon=True)
+    # The job has the background and the screen the main thread, because Python delivers Ctrl-C to
+    # the main thread alone; a daemon, so that it cannot keep an interrupted command alive.
+    since_ms, thread = int(1000 * time()), Thread(target=body, daemon=True)
     thread.start()
+    show = _show_table if console.is_terminal else _print_lines
     try:
-        if console.is_terminal:
-            _live(title, storage, runs, max_concurrent_runs, since, thread)
-        else:
-            _lines(title, storage, runs, max_concurrent_runs, since, thread)
+        show(heading, storage, runs, max_concurrent_runs, since_ms, thread)
     except KeyboardInterrupt:
-        interrupted()
+        on_interrupt()
         raise
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
 
 
-def _live(
-    title: str,
+def _show_table(
+    heading: str,
     storage: Storage,
     runs: list[Run],
     max_concurrent_runs: int,
-    since: int,
+    since_ms: int,
     thread: Thread,
 ) -> None:
+    """One table that is drawn again and again in its place, the last time after the end."""
     with Live(console=console, refresh_per_second=2, transient=False) as live:
-        while thread.is_alive():
-            live.update(_table(title, _sights(storage, runs, since), max_concurrent_runs))
-            thread.join(LOOK_SECONDS)
-        live.update(_table(title, _sights(storage, runs, since), max_concurrent_runs))
+        running = True
+        while running:
+            running = thread.is_alive()
+            progress = _read_all(storage, runs, since_ms)
+            live.update(_table(heading, progress, max_concurrent_runs))
+            thread.join(POLL_SECONDS)
 
 
-def _lines(
-    title: str,
+def _print_lines(
+    heading: str,
     storage: Storage,
     runs: list[Run],
     max_concurrent_runs: int,
-    since: int,
+    since_ms: int,
     thread: Thread,
 ) -> None:
-    spoken = -LINE_SECONDS
-    known: dict[Run, str] = {}
+    """A line for each run that ends, and now and then one about all of them."""
+    last_line = -LINE_SECONDS
+    states: dict[Run, str] = {}
     while thread.is_alive():
-        thread.join(LOOK_SECONDS)
-        sights = _sights(storage, runs, since)
-        for sight in sights:
-            before = known.get(sight.run)
-            known[sight.run] = sight.state
-            if before not in (None, sight.state) and sight.state in ("finished", "diverged"):
-                print(
-                    f"{sight.run}: {sight.state}, {_percent(sight.test_err)} test error", flush=True
-                )
-        if monotonic() - spoken >= LINE_SECONDS and thread.is_alive():
-            spoken = monotonic()
-            print(f"{title}: {_summary(sights, max_concurrent_runs)}", flush=True)
+        thread.join(POLL_SECONDS)
+        progress = _read_all(storage, runs, since_ms)
+        # Only changes are told: a run that had ended before the command began is no news.
+        for each in progress:
+            before = states.get(each.run)
+            states[each.run] = each.state
+            if before not in (None, each.state) and each.state in ("finished", "diverged"):
+                error = _percent(each.test_err)
+                print(f"{each.run}: {each.state}, {error} test error", flush=True)
+        if monotonic() - last_line >= LINE_SECONDS and thread.is_alive():
+            last_line = monotonic()
+            print(f"{heading}: {_summary(progress, max_concurrent_runs)}", flush=True)
 
 
-def _sights(storage: Storage, runs: list[Run], since: int) -> list[RunProgress]:
-    sights = []
+def _read_all(storage: Storage, runs: list[Run], since_ms: int) -> list[RunProgress]:
+    progress = []
     for run in runs:
-        try:
-            sights.append(look(storage, run, since))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            InputError,
-        ):  # a file being replaced, or one the run itself will refuse
-            sights.append(RunProgress(run, "waiting", 0, 0.0, None))
-    return sights
+        read = RunProgress(run, "waiting", 0, 0.0, None)
+        # A file may be being replaced just now, or be one that the run itself will refuse with a
+        # better message than this screen could give.
+        with suppress(OSError, ValueError, KeyError, InputError):
+            read = read_progress(storage, run, since_ms)
+        progress.append(read)
+    return progress
 
 
-def _table(title: str, sights: list[RunProgress], max_concurrent_runs: int) -> Table:
+def _table(heading: str, progress: list[RunProgress], max_concurrent_runs: int) -> Table:
     table = Table(
-        title=f"{title}: {_summary(sights, max_concurrent_runs)}",
+        title=f"{heading}: {_summary(progress, max_concurrent_runs)}",
         title_justify="left",
         title_style="bold",
     )
-    for name, side in (
-        ("experiment", "left"),
-        ("seed", "right"),
-        ("state", "left"),
-        ("iteration", "right"),
-    ):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
-    for name in ("images/s", "test error", "left"):
-        table.add_column(name, justify="right")
-    for sight in sights:
-        experiment = sight.run.experiment
-        rate = f"{sight.rate:,.0f}" if sight.rate else ""
-        place = f"{sight.iteration:,}/{experiment.iterations:,}"
-        left = duration(sight.left)
+    for name in ("experiment", "seed", "state", "iteration", "images/s", "test error", "left"):
+        table.add_column(name, justify="left" if name in ("experiment", "state") else "right")
+    for each in progress:
+        experiment = each.run.experiment
         table.add_row(
-            _named(sights, experiment),
-            str(sight.run.seed),
-            sight.state,
-            place,
-            rate,
-            _percent(sight.test_err),
-            left,
+            _name(progress, experiment),
+            str(each.run.seed),
+            each.state,
+            f"{each.iteration:,}/{experiment.iterations:,}",
+            f"{each.images_per_second:,.0f}" if each.images_per_second else "",
+            _percent(each.test_err),
+            duration(each.seconds_left),
         )
     return table
 
 
-def _named(sights: list[RunProgress], experiment: Experiment) -> str:
-    """The row's name, with its changes where the table has several rows of that name."""
-    alike = {
-        sight.run.experiment for sight in sights if sight.run.experiment.name == experiment.name
+def _name(progress: list[RunProgress], experiment: Experiment) -> str:
+    """The experiment's name, with its changes where the table has two experiments of that name."""
+    namesakes = {
+        each.run.experiment for each in progress if each.run.experiment.name == experiment.name
     }
-    return title(experiment) if len(alike) > 1 else experiment.name
+    return title(experiment) if len(namesakes) > 1 else experiment.name
 
 
-def _summary(sights: list[RunProgress], max_concurrent_runs: int) -> str:
-    done = sum(sight.state in ("finished", "diverged") for sight in sights)
-    running = sum(sight.state == "running" for sight in sights)
-    words = f"{done} of {len(sights)} finished, {running} running"
-    if len(sights) == 1 and running:
-        experiment = sights[0].run.experiment
-        error = sights[0].test_err
-        words = f"iteration {sights[0].iteration:,} of {experiment.iterations:,}, {sights[0].rate:,.0f} images/s"
-        words += f", {_percent(error)} test error" if error is not None else ""
-    left = _time_left(sights, max_concurrent_runs)
-    return words + (f", about {duration(left)} left" if left is not None else "")
+def _summary(progress: list[RunProgress], max_concurrent_runs: int) -> str:
+    finished = sum(each.state in ("finished", "diverged") for each in progress)
+    running = sum(each.state == "running" for each in progress)
+    words = f"{finished} of {len(progress)} finished, {running} running"
+    # Of a single run there is more to say than that it is one of one.
+    if len(progress) == 1 and running:
+        only = progress[0]
+        words = f"iteration {only.iteration:,} of {only.run.experiment.iterations:,}, "
+        words += f"{only.images_per_second:,.0f} images/s"
+        words += f", {_percent(only.test_err)} test error" if only.test_err is not None else ""
+    seconds = _seconds_left(progress, max_concurrent_runs)
+    return words + (f", about {duration(seconds)} left" if seconds is not None else "")
 
 
-def _time_left(sights: list[RunProgress], max_concurrent_runs: int) -> float | None:
-    """Seconds until all are done: multiply-adds to go, at the rate the running ones show, over the
-    max_concurrent_runs.
-    """
-    from pipeline.recipe.layers import layout
+def _seconds_left(progress: list[RunProgress], max_concurrent_runs: int) -> float | None:
+    """Seconds until all are done, going by the multiply-adds a second of the running ones."""
 
-    def cost(sight: RunProgress) -> float:
-        experiment = sight.run.experiment
-        return (
-            layout(experiment).multiply_adds
-            * experiment.global_batch_size
-            * (experiment.iterations - sight.iteration)
-        )
+    def multiply_adds_left(each: RunProgress) -> float:
+        experiment = each.run.experiment
+        images = experiment.global_batch_size * (experiment.iterations - each.iteration)
+        return layout(experiment).multiply_adds * images
 
     speeds = [
-        layout(s.run.experiment).multiply_adds * s.rate
-        for s in sights
-        if s.state == "running" and s.rate
+        layout(each.run.experiment).multiply_adds * each.images_per_second
+        for each in progress
+        if each.state == "running" and each.images_per_second
     ]
     if not speeds:
         return None
-    to_go = sum(cost(sight) for sight in sights if sight.state in ("running", "waiting"))
-    each = sum(speeds) / len(speeds)
-    longest = max((sight.left or 0.0) for sight in sights)
-    return max(longest, to_go / (each * max(max_concurrent_runs, 1)))
+    left = sum(
+        multiply_adds_left(each) for each in progress if each.state in ("running", "waiting")
+    )
+    mean_speed = sum(speeds) / len(speeds)
+    # The work spread over all that run at once; but the longest single run cannot be spread.
+    longest = max((each.seconds_left or 0.0) for each in progress)
+    return max(longest, left / (mean_speed * max(max_concurrent_runs, 1)))
 
 
 def _percent(error: float | None) -> str:
     return "" if error is None else f"{error:.2f} %"
-
-
-def duration(seconds: float | None) -> str:
-    """Hours and minutes, or minutes and seconds; empty where it is not known."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for something counted, as a function of (done, all); a line now and then off a
-    terminal.
-    """
-    if not console.is_terminal:
-        last = [monotonic()]
-
-        def line(done: int, total: int) -> None:
-            if monotonic() - last[0] >= 5:
-                last[0] = monotonic()
-                print(f"{what}: {done:,} of {total:,}", flush=True)
-
-        yield line
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)

@@ -1,30 +1,29 @@
-"""What follows from the facts: each finding is fine, a warning or a problem, and says what to do."""
+"""What follows from the facts: each finding is fine, a warning or a problem, and says what to do.
+
+Pure: facts in, findings out. What asks for the facts is `jobs.doctor.examination`.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.doctor.facts import Facts, Question
+from jobs.execution.node_facts import Facts, Question
 from jobs.tracking.server_check import is_server
 
 Level = Literal["fine", "warning", "problem"]
 
 SKEW_SECONDS = 5.0
-"""Clocks further apart than this make the age of heartbeats, as shown of runs on other machines,
-wrong.
-"""
+"""Clocks further apart make the ages of heartbeats of runs on other machines wrong."""
 LEAST_ROOM = 1e9
 LITTLE_ROOM = 10e9
 LEAST_SHARED_MEMORY = 1e9
 SLOW_LINK = 100e6
-"""Bytes a second below which exchanging ResNet-50's 102 MB of gradients takes longer than computing
-them.
-"""
+"""Bytes a second below which exchanging ResNet-50's gradients takes longer than computing them."""
 RESNET50_BYTES = 102e6
 
 WEIGHTLESS = {"mlflow", "pandas"}
-"""Packages through which no number of a run passes."""
+"""Packages through which no number of a run passes: another version costs a warning."""
 
 
 @dataclass(frozen=True)
@@ -44,176 +43,175 @@ def judge(
     asker: Facts,
     question: Question,
 ) -> list[Finding]:
-    """Findings about all nodes; `silent` are names of nodes that did not answer, `unseen` what the
-    asker could not read of what a node says it wrote.
+    """Findings about all nodes.
+
+    `silent` are names of nodes that did not answer, `unseen` what the asker could not read of what
+    a node says it wrote.
     """
-    found = [
-        Finding(
-            f"node {name}",
-            "problem",
-            "does not answer",
-            "restart Ray there (`ray stop`, then `ray start`), or remove it",
-        )
-        for name in silent
-    ]
+    remedy = "restart Ray there (`ray stop`, then `ray start`), or remove it"
+    findings = [Finding(f"node {name}", "problem", "does not answer", remedy) for name in silent]
+    # Without an answer there is nothing to judge, and what follows would call it all fine.
     if not facts:
-        return found
-    if not any(one.trains for one in facts):
+        return findings
+    if not any(answer.trains for answer in facts):
         says = (
             "no node is there yet that trains: those that the cluster will start are not examined"
         )
-        found.append(
-            Finding("nodes", "warning", says, "start one, or examine again while a grid runs")
-        )
-    found += _versions(facts, asker)
-    found += _hardware(facts)
-    found += _storage(facts, unseen)
+        remedy = "start one, or examine again while a grid runs"
+        findings.append(Finding("nodes", "warning", says, remedy))
+    # In the order in which people repair things: what runs, on what, and where it writes.
+    findings += _judge_versions(facts, asker)
+    findings += _judge_hardware(facts)
+    findings += _judge_storage(facts, unseen)
+    # A database is opened by drivers alone; whether they can is examined on the asker.
     if is_server(question.tracking):
-        found += _tracking(facts)
+        findings += _judge_tracking(facts)
     if question.dataset_id:
         remedy = "prepare it where storage is seen by all nodes: `resnet-repro data prepare`"
-        found += _each(facts, "data", lambda one: one.data, remedy)
-    found += _room(facts)
-    found += _clocks(facts, asker)
-    return found
+        findings += _judge_each(facts, "data", lambda answer: answer.data, remedy)
+    findings += _judge_room(facts)
+    findings += _judge_clocks(facts, asker)
+    return findings
 
 
-def _where(one: Facts) -> str:
-    return f"{one.host} ({one.address})"
+def _node(answer: Facts) -> str:
+    return f"{answer.host} ({answer.address})"
 
 
-def _each(
+def _judge_each(
     facts: Sequence[Facts], subject: str, trouble: Callable[[Facts], str], remedy: str
 ) -> list[Finding]:
     """A problem for each node that has it, or one line saying that none has."""
-    bad = [
-        Finding(subject, "problem", f"{_where(one)}: {trouble(one)}", remedy)
-        for one in facts
-        if trouble(one)
+    problems = [
+        Finding(subject, "problem", f"{_node(answer)}: {trouble(answer)}", remedy)
+        for answer in facts
+        if trouble(answer)
     ]
-    return bad or [Finding(subject, "fine", f"good on {len(facts)} node(s)")]
+    return problems or [Finding(subject, "fine", f"good on {len(facts)} node(s)")]
 
 
-def _versions(facts: Sequence[Facts], asker: Facts) -> list[Finding]:
-    found = []
-    for one in facts:
+def _judge_versions(facts: Sequence[Facts], asker: Facts) -> list[Finding]:
+    remedy = (
+        "on that node: python3 -m pip install --constraint constraints.txt --editable . of this "
+        "commit"
+    )
+    findings = []
+    for answer in facts:
+        # Compared with the asker, whose versions are those that the run will be started with.
         other = {
-            name: (version, one.versions.get(name, "none"))
+            name: (version, answer.versions.get(name, "none"))
             for name, version in asker.versions.items()
-            if one.versions.get(name) != version
+            if answer.versions.get(name) != version
         }
         heavy = {name: pair for name, pair in other.items() if name not in WEIGHTLESS}
-        if one.source != asker.source and "resnet-repro" not in heavy:
-            heavy["this package's code"] = (asker.source, one.source)
-        for level, differing in (
+        light = {name: pair for name, pair in other.items() if name in WEIGHTLESS}
+        # Two checkouts of one version can still differ; where the version does, that says it all.
+        if answer.source != asker.source and "resnet-repro" not in heavy:
+            heavy["this package's code"] = (asker.source, answer.source)
+        levels: tuple[tuple[Level, dict[str, tuple[str, str]]], ...] = (
             ("problem", heavy),
-            ("warning", {k: v for k, v in other.items() if k in WEIGHTLESS}),
-        ):
+            ("warning", light),
+        )
+        for level, differing in levels:
             if differing:
                 says = ", ".join(
                     f"{name} {theirs} (here {ours})"
                     for name, (ours, theirs) in sorted(differing.items())
                 )
-                remedy = "on that node: python3 -m pip install --constraint constraints.txt --editable . of this commit"
-                found.append(Finding("versions", level, f"{_where(one)}: {says}", remedy))  # type: ignore[arg-type]
+                findings.append(Finding("versions", level, f"{_node(answer)}: {says}", remedy))
     ray, torch = (asker.versions.get(name, "none") for name in ("ray", "torch"))
-    good = f"Python {asker.versions['python']}, Ray {ray}, torch {torch} and this code on {len(facts)} node(s)"
-    return found or [Finding("versions", "fine", good)]
+    good = f"Python {asker.versions['python']}, Ray {ray}, torch {torch}"
+    good += f" and this code on {len(facts)} node(s)"
+    return findings or [Finding("versions", "fine", good)]
 
 
-def _hardware(facts: Sequence[Facts]) -> list[Finding]:
-    found = [
-        Finding("GPUs", "problem", f"{_where(one)}: Ray counts {one.gpus}, torch finds {one.gpus_seen}",
-                "mend the driver, or start Ray there with --num-gpus of what works")
-        for one in facts if one.gpus_seen < one.gpus
-    ]  # fmt: skip
-    kinds = Counter(one.hardware for one in facts if one.trains)
+def _judge_hardware(facts: Sequence[Facts]) -> list[Finding]:
+    remedy = "repair the driver, or start Ray there with --num-gpus of what works"
+    findings = []
+    for answer in facts:
+        if answer.gpus_seen < answer.gpus:
+            says = f"{_node(answer)}: Ray counts {answer.gpus}, torch finds {answer.gpus_seen}"
+            findings.append(Finding("GPUs", "problem", says, remedy))
+    # Only of nodes on which workers can be: a head of another kind computes nothing of a run.
+    kinds = Counter(answer.hardware for answer in facts if answer.trains)
     if len(kinds) > 1:
-        several = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
-        remedy = "a run that moves from one kind of CPU to another is refused without --allow-drift; use one kind of node"
-        found.append(Finding("CPUs", "warning", several, remedy))
-    return found
+        says = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
+        remedy = (
+            "a run that moves from one kind of CPU to another is refused without --allow-drift; "
+            "use one kind of node"
+        )
+        findings.append(Finding("CPUs", "warning", says, remedy))
+    return findings
 
 
-def _storage(facts: Sequence[Facts], unseen: Mapping[str, str]) -> list[Finding]:
-    remedy = "mount the same folder under the same path on every node with the right to write, or name s3://bucket/place"
+def _judge_storage(facts: Sequence[Facts], unseen: Mapping[str, str]) -> list[Finding]:
+    remedy = (
+        "mount the same folder under the same path on every node with the right to write, or name "
+        "s3://bucket/place"
+    )
 
-    def trouble(one: Facts) -> str:
-        if one.writes:
-            return f"cannot be written ({one.writes})"
-        if one.reads:
-            return f"is another place there: a file written here cannot be read ({one.reads})"
-        return f"is another place there: {unseen[one.address]}" if one.address in unseen else ""
+    def trouble(answer: Facts) -> str:
+        if answer.writes:
+            return f"cannot be written ({answer.writes})"
+        elsewhere = "is another place there"
+        if answer.reads:
+            return f"{elsewhere}: a file written here cannot be read ({answer.reads})"
+        return f"{elsewhere}: {unseen[answer.address]}" if answer.address in unseen else ""
 
-    return _each(facts, "storage", trouble, remedy)
-
-
-def _tracking(facts: Sequence[Facts]) -> list[Finding]:
-    """Drivers publish, and they are on the head: what only other nodes cannot reach is worth a
-    warning.
-    """
-    found = []
-    for one in facts:
-        if one.tracking:
-            says, _, remedy = one.tracking.partition(": ")
-            level: Level = "problem" if one.head else "warning"
-            found.append(
-                Finding(
-                    "MLflow", level, f"{_where(one)}: {says}", remedy or "look at the server's log"
-                )
-            )
-    return found or [Finding("MLflow", "fine", f"answers {len(facts)} node(s)")]
+    return _judge_each(facts, "storage", trouble, remedy)
 
 
-def _room(facts: Sequence[Facts]) -> list[Finding]:
-    found = []
-    for one in facts:
-        for what, left in one.free.items():
+def _judge_tracking(facts: Sequence[Facts]) -> list[Finding]:
+    """Drivers publish, and they are on the head: only what it cannot reach is a problem."""
+    findings = []
+    for answer in facts:
+        if answer.tracking:
+            says, _, remedy = answer.tracking.partition(": ")
+            level: Level = "problem" if answer.head else "warning"
+            remedy = remedy or "look at the server's log"
+            findings.append(Finding("MLflow", level, f"{_node(answer)}: {says}", remedy))
+    return findings or [Finding("MLflow", "fine", f"answers {len(facts)} node(s)")]
+
+
+def _judge_room(facts: Sequence[Facts]) -> list[Finding]:
+    findings = []
+    for answer in facts:
+        # Ray and the copies of datasets may be on two disks, either of which can be full.
+        for what, left in answer.free.items():
             if left < LITTLE_ROOM:
                 level: Level = "problem" if left < LEAST_ROOM else "warning"
-                says = f"{_where(one)}: {left / 1e9:.1f} GB left for {what}"
-                found.append(
-                    Finding("disk", level, says, "make room there, or give the node a larger disk")
-                )
-        if one.shared_memory < LEAST_SHARED_MEMORY:
-            says = f"{_where(one)}: {one.shared_memory / 1e9:.1f} GB left in /dev/shm, Ray's object store"
-            found.append(
-                Finding(
-                    "shared memory",
-                    "warning",
-                    says,
-                    "give containers --shm-size=4g, pods a volume of memory",
-                )
-            )
-    least = min((left for one in facts for left in one.free.values()), default=0)
-    return found or [
-        Finding("disk", "fine", f"at least {least / 1e9:,.0f} GB left on {len(facts)} node(s)")
-    ]
+                says = f"{_node(answer)}: {left / 1e9:.1f} GB left for {what}"
+                remedy = "make room there, or give the node a larger disk"
+                findings.append(Finding("disk", level, says, remedy))
+        if answer.shared_memory < LEAST_SHARED_MEMORY:
+            left_gb = answer.shared_memory / 1e9
+            says = f"{_node(answer)}: {left_gb:.1f} GB left in /dev/shm, Ray's object store"
+            remedy = "give containers --shm-size=4g, pods a volume of memory"
+            findings.append(Finding("shared memory", "warning", says, remedy))
+    least = min((left for answer in facts for left in answer.free.values()), default=0)
+    good = f"at least {least / 1e9:,.0f} GB left on {len(facts)} node(s)"
+    return findings or [Finding("disk", "fine", good)]
 
 
-def _clocks(facts: Sequence[Facts], asker: Facts) -> list[Finding]:
-    """A node's time was taken after it was asked and before its answer came: only what is outside
-    that counts.
-    """
-    found = []
-    for one in facts:
-        off = max(asker.time - one.time, one.time - (asker.time + asker.seconds), 0.0)
-        if off > SKEW_SECONDS:
-            says = f"{_where(one)}: {off:.0f} s away from here"
-            found.append(
-                Finding("clocks", "warning", says, "run chrony or systemd-timesyncd on every node")
-            )
-    return found or [Finding("clocks", "fine", f"within {SKEW_SECONDS:.0f} s")]
+def _judge_clocks(facts: Sequence[Facts], asker: Facts) -> list[Finding]:
+    """Only what lies outside of the time between question and answer counts as skew."""
+    remedy = "run chrony or systemd-timesyncd on every node"
+    findings = []
+    for answer in facts:
+        # The node took its time somewhere between these two moments of the asker's clock.
+        asked, answered = asker.time, asker.time + asker.seconds
+        skew = max(asked - answer.time, answer.time - answered, 0.0)
+        if skew > SKEW_SECONDS:
+            says = f"{_node(answer)}: {skew:.0f} s away from here"
+            findings.append(Finding("clocks", "warning", says, remedy))
+    return findings or [Finding("clocks", "fine", f"within {SKEW_SECONDS:.0f} s")]
 
 
-def link(rate: float, nodes: int) -> Finding:
+def judge_link(rate: float, nodes: int) -> Finding:
     """What the speed of exchanging gradients means, in bytes a second."""
-    says = f"{rate / 1e6:,.0f} MB/s between {nodes} nodes: ResNet-50's gradients take {RESNET50_BYTES / rate:.2f} s"
+    says = f"{rate / 1e6:,.0f} MB/s between {nodes} nodes: "
+    says += f"ResNet-50's gradients take {RESNET50_BYTES / rate:.2f} s"
     if rate >= SLOW_LINK:
         return Finding("network", "fine", says)
-    return Finding(
-        "network",
-        "warning",
-        says,
-        "keep a run on one node (as many --workers as one node has), or use a faster network",
-    )
+    remedy = "keep a run on one node (as many --workers as one node has), or use a faster network"
+    return Finding("network", "warning", says, remedy)

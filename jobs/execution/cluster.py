@@ -1,6 +1,4 @@
-"""The Ray cluster a command runs on: joining or starting it, and whether it can ever hold what is
-asked of it.
-"""
+"""The Ray cluster a command runs on: joining or starting it, and what it can ever hold."""
 
 import logging
 import os
@@ -29,27 +27,38 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
+"""Ray's settings where the user has none: it prints nothing of its own, so that what a command says
+is what a person sees. (ACCEL_ENV_VAR: a worker without a GPU must not see all of them.)
+"""
 
 KNOCK_SECONDS = 5.0
-TOKEN_REMEDY = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to what the cluster was started with"
+TOKEN_REMEDY = (
+    "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to what the cluster was "
+    "started with"
+)
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Ray for the time of a command: the cluster at `address` or RAY_ADDRESS, or one of this
-    machine's own on loopback.
+    """Ray for the time of a command: the cluster at `address` or RAY_ADDRESS, or a local one.
+
+    One that is started here listens on loopback alone, and ends with the command.
 
     Raises:
         InputError: there is no cluster at the address.
     """
+    # What the user has set in the environment stays.
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
+    # Without an address Ray would look for a cluster of this machine that somebody else started,
+    # and take that one; `local` always starts one.
     options = {"address": named} if named else {"address": "local", "include_dashboard": False}
     if named:
         _check_reachable(named)
-    said = ""
+
+    # What Ray's C++ prints while it joins a cluster is the only place that names a wrong token.
+    printed = ""
     try:
         with (
             _stderr_kept() if named else nullcontext(str) as read,
@@ -58,29 +67,30 @@ def connected(address: str | None) -> Iterator[None]:
             try:
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
             finally:
-                said = read()
+                printed = read()
     except Exception as error:  # Ray raises bare ones too, such as when its node starts too slowly
-        if named and wants_token(f"{error} {said}"):
+        if named and wants_token(f"{error} {printed}"):
             raise InputError(
                 f"the Ray cluster at {named} wants another token; {TOKEN_REMEDY}"
             ) from error
         what = f"no Ray cluster at {named}" if named else "Ray does not start on this machine"
         raise InputError(f"{what}: {first_line(error)}") from error
+    # After init, which sets the levels of its own loggers.
     for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
+        # Ctrl-C can take Ray in the middle of something; what the command did stands.
         try:
             ray.shutdown()
-        except (
-            Exception
-        ) as error:  # as Ctrl-C can take it in the middle; what the command did stands
+        except Exception as error:
             print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
 
 
 def wants_token(text: str) -> bool:
     """Whether Ray's words are about a token that is missing or wrong."""
+    # Ray has no exception for it: an HTTP status or a word in its message has to do.
     return re.search(r"\b40[13]\b|[Uu]nauth|[Aa]uthentication", text) is not None
 
 
@@ -90,6 +100,7 @@ def _check_reachable(address: str) -> None:
     Raises:
         InputError: nobody does.
     """
+    # Addresses such as `auto` or ray://NAME without a port are left to Ray.
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon or not port.isdecimal():
         return
@@ -104,10 +115,9 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _stderr_kept() -> Iterator[Callable[[], str]]:
-    """What is written to standard error meanwhile, by libraries in C++ too, kept for whoever asks
-    instead of shown.
-    """
+    """What is written to standard error meanwhile, by C++ too, kept to be read instead of shown."""
     sys.stderr.flush()
+    # File descriptor 2 itself: libraries in C++ do not write to Python's sys.stderr.
     with TemporaryFile() as kept:
         before = os.dup(2)
         os.dup2(kept.fileno(), 2)
@@ -125,8 +135,9 @@ def _stderr_kept() -> Iterator[Callable[[], str]]:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Start Ray on 127.0.0.1, as it does by itself where it supports no cluster; else it listens on
-    every interface.
+    """Start Ray on 127.0.0.1, as it does where it supports no cluster, and not on every interface.
+
+    Whoever reaches Ray's ports can run code: on a laptop in a café nobody else should.
     """
     supported = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -144,20 +155,21 @@ BOOTSTRAP = "ray_bootstrap_config.yaml"
 
 
 def nodes() -> list[Node]:
-    """The nodes that the cluster has, or those that its autoscaler may grow it to where they are
-    more.
-    """
-    there: list[Node] = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    """The nodes that the cluster has, or those that its autoscaler may grow it to, if more."""
+    present: list[Node] = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    # Only where it comes to more: a cluster may have been given nodes by hand.
     declared = _declared()
-    return declared if _total(declared) > _total(there) else there
+    return declared if _total(declared) > _total(present) else present
 
 
 def _declared() -> list[Node]:
-    """What `ray up` wrote on the head of the nodes that it may start; none elsewhere. Ray itself
-    does not say.
+    """The nodes that the autoscaler may start, by the file that `ray up` wrote on the head.
+
+    None elsewhere: Ray itself does not say.
     """
     try:
         config = yaml.safe_load((Path.home() / BOOTSTRAP).read_text())
+        # The head is of a kind of its own, and `max_workers` bounds all the other kinds together.
         kinds, most = dict(config["available_node_types"]), int(config["max_workers"])
         head = kinds.pop(config["head_node_type"])
         workers = [
@@ -170,55 +182,55 @@ def _declared() -> list[Node]:
     return [dict(head["resources"]), *workers[:most]]
 
 
-def _total(several: list[Node]) -> tuple[float, float]:
-    return sum(node.get("GPU", 0) for node in several), sum(node.get("CPU", 0) for node in several)
+def _total(nodes: list[Node]) -> tuple[float, float]:
+    return sum(node.get("GPU", 0) for node in nodes), sum(node.get("CPU", 0) for node in nodes)
 
 
-def places(several: list[Node], each: Node) -> int:
+def places(nodes: list[Node], each: Node) -> int:
     """How many workers that take `each` fit, as none can be spread over two nodes."""
+    # Fractions of GPUs are binary ones: without the margin, ten workers of 0.1 are nine.
     return sum(
         int(min(node.get(name, 0) / amount for name, amount in each.items() if amount) + 1e-9)
-        for node in several
+        for node in nodes
     )
 
 
-def check_fits(several: list[Node], workers: int, each: Node) -> None:
+def check_fits(nodes: list[Node], workers: int, each: Node) -> None:
     """Refuse what the cluster can never have, instead of waiting for it for ever.
 
     Raises:
         InputError: names what is missing.
     """
-    fit = places(several, each)
+    fit = places(nodes, each)
     if fit >= workers:
         return
-    wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
-    most = " and ".join(
-        f"{max((n.get(name, 0) for n in several), default=0):g} {name}"
-        for name in each
-        if each[name]
-    )
+    # What the largest node has says whether fewer workers or smaller ones would fit.
+    largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in each}
+    expected = " and ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
+    most = " and ".join(f"{largest[name]:g} {name}" for name in each if each[name])
     raise InputError(
-        f"{workers} worker(s) of {wanted} each: the cluster has room for {fit}, a node has {most} "
-        "at the most; "
-        f"ask for fewer --workers{' or --device cpu' if each.get('GPU') else ' or --threads'}"
+        f"{workers} worker(s) of {expected} each: the cluster has room for {fit}, a node has "
+        f"{most} at the most; ask for fewer --workers"
+        f"{' or --device cpu' if each.get('GPU') else ' or --threads'}"
     )
 
 
-def threads_per_worker(several: list[Node], runs: int, workers: int) -> int:
-    """Threads that give a CPU cluster its best total rate: one for each run at once, more only when
-    runs are few.
+def threads_per_worker(nodes: list[Node], runs: int, workers: int) -> int:
+    """Threads of each worker that give a CPU cluster its best total rate.
+
+    One, with as many runs at once as there are CPUs, as small convolutions gain little by a second
+    thread; more only when runs are few.
     """
-    total = sum(int(node.get("CPU", 0)) for node in several)
+    total = sum(int(node.get("CPU", 0)) for node in nodes)
+    # How many runs fit if each worker takes one CPU; what is left over is shared out evenly.
     at_once = max(1, min(runs, total // workers))
-    return cpus_that_fit(several, at_once * workers, wanted=max(1, total // (at_once * workers)))
+    return cpus_that_fit(nodes, at_once * workers, at_most=max(1, total // (at_once * workers)))
 
 
-def cpus_that_fit(several: list[Node], workers: int, wanted: int) -> int:
-    """At most `wanted` CPUs a worker, as many as so many workers can have at once; one where even
-    that is too much.
-    """
+def cpus_that_fit(nodes: list[Node], workers: int, at_most: int) -> int:
+    """The most CPUs a worker, up to `at_most`, that all workers can have at once; at least one."""
     return next(
-        (cpus for cpus in range(wanted, 1, -1) if places(several, {"CPU": cpus}) >= workers), 1
+        (cpus for cpus in range(at_most, 1, -1) if places(nodes, {"CPU": cpus}) >= workers), 1
     )
 
 
@@ -229,4 +241,5 @@ def head_memory() -> float:
         for node in ray.nodes()
         if node["Alive"] and "node:__internal_head__" in node["Resources"]
     ]
+    # 8 GB is assumed where Ray counts no memory, as of a head that is only described.
     return float(heads[0]["Resources"].get("memory", 8e9)) if heads else 8e9

@@ -7,11 +7,11 @@ step is deterministic by itself. TF32 is off in any case: fp32 means fp32.
 
 import os
 
-import torch
-
 
 def full_precision() -> None:
     """Multiply fp32 in fp32 on GPUs too."""
+    import torch
+
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
@@ -22,6 +22,8 @@ def deterministic() -> None:
 
     To be called before the process first uses its GPU.
     """
+    import torch
+
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True

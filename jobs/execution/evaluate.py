@@ -2,16 +2,12 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from jobs.requests.requested_runs import stored_run_named
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment, Protocol
-from pipeline.recipe.overrides import experiment_named
-from pipeline.runs.checkpoint import final_weights
-from pipeline.runs.run import Run, read_result
+from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
 SINGLE_VIEW = "single_view"
@@ -22,9 +18,7 @@ image".
 
 @dataclass(frozen=True)
 class Model:
-    """A network to be scored: what it is called, its row, and its weights as safetensors; `run`
-    where it is a run's.
-    """
+    """A network to be scored; `weights` are safetensors, and `run` is where it is a run's."""
 
     name: str
     experiment: Experiment
@@ -45,35 +39,10 @@ class ScoringTask:
     """Of torch, for each worker."""
 
 
-def model_named(storage: Storage, which: str, experiment: str | None, settings: list[str]) -> Model:
-    """A weights file (with `--as`), or the final network of a stored run.
+def score(task: ScoringTask, dataset: Any, process_group: Any, decoders: int) -> dict[str, float]:
+    """The errors of the models' mean scores, over all ranks of the process group.
 
-    Raises:
-        InputError: neither, a run that has not finished, or a file without a row.
-    """
-    file = Path(which)
-    if not file.is_file():
-        if file.suffix in (".safetensors", ".pth"):
-            raise InputError(f"{which}: no such file")
-        run = stored_run_named(storage, which, None)
-        result = read_result(storage, run)
-        weights = final_weights(storage, run, result) if result else None
-        if weights is None:
-            raise InputError(f"{run}: has no final weights; it is not finished")
-        return Model(str(run), run.experiment, weights, run)
-    if experiment is None:
-        raise InputError(f"{which}: say with --as which row's network these weights are for")
-    content = file.read_bytes()
-    if file.suffix == ".pth":
-        from pipeline.training.step.weights import torch_file_bytes
-
-        content = torch_file_bytes(content, which)
-    return Model(which, experiment_named(experiment, settings), content)
-
-
-def score(work: ScoringTask, dataset: Any, ranks: Any, decoders: int) -> dict[str, float]:
-    """The errors of the models' mean scores, over all ranks; with the loss where there is one
-    network on small images.
+    With the loss where it is one network on small images.
 
     Raises:
         InputError: weights for another architecture, or a protocol that is not for this dataset.
@@ -85,28 +54,30 @@ def score(work: ScoringTask, dataset: Any, ranks: Any, decoders: int) -> dict[st
     from pipeline.training.step.networks import build_network
     from pipeline.training.step.weights import load_weights
 
+    # Loaded first, so that weights of another architecture are refused before any image is read.
     classes, networks = dataset.spec.classes, []
-    for model in work.models:
+    for model in task.models:
         network = build_network(model.experiment, seed=0, classes=classes)
         load_weights(network, model.experiment, classes, model.weights, model.name)
-        networks.append(network.to(ranks.device))
-    experiments = [model.experiment for model in work.models]
+        networks.append(network.to(process_group.device))
+    experiments = [model.experiment for model in task.models]
+    # Small images have one view and one network; photographs have protocols and ensembles.
     if not isinstance(dataset, Photos):
-        images = evaluation_splits(experiments[0], dataset, ranks.device, decoders)["test"]
-        found = evaluate(networks[0], images, experiments[0].precision, ranks)
+        images = evaluation_splits(experiments[0], dataset, process_group.device, decoders)["test"]
+        scored = evaluate(networks[0], images, experiments[0].precision, process_group)
         return {
-            "top1_err": found.top1_err,
-            "loss": found.loss,
-            "wrong": found.wrong,
-            "count": found.count,
+            "top1_err": scored.top1_err,
+            "loss": scored.loss,
+            "wrong": scored.wrong,
+            "count": scored.count,
         }
-    protocol: Protocol = work.protocol  # type: ignore[assignment]  # checked by the command
-    errors = errors_of(networks, experiments, protocol, dataset, ranks, decoders)
+    protocol: Protocol = task.protocol  # type: ignore[assignment]  # checked by the command
+    errors = errors_of(networks, experiments, protocol, dataset, process_group, decoders)
     return {"top1_err": errors.top1_err, "top5_err": errors.top5_err, "count": errors.count}
 
 
-def score_here(work: ScoringTask) -> dict[str, float]:
-    """The same in this process."""
+def score_here(task: ScoringTask) -> dict[str, float]:
+    """The same in this process, without Ray."""
     import torch
 
     from jobs.execution.determinism import full_precision
@@ -114,37 +85,40 @@ def score_here(work: ScoringTask) -> dict[str, float]:
     from pipeline.training.step.process_group import single_process
 
     full_precision()
-    torch.set_num_threads(work.threads)
-    process_group = single_process(torch.device("cuda" if work.use_gpu else "cpu"))
-    dataset, refused = staged(work.storage, work.dataset_id, ("test",))
+    torch.set_num_threads(task.threads)
+    process_group = single_process(torch.device("cuda" if task.use_gpu else "cpu"))
+    dataset, refused = staged(task.storage, task.dataset_id, ("test",))
     raise_on_all_ranks(process_group, refused)
-    return score(work, dataset, process_group, decoders(1))
+    return score(task, dataset, process_group, decoders(1))
 
 
 def score_on_ray(
-    work: ScoringTask, workers: int, each_worker: dict[str, float]
+    task: ScoringTask, workers: int, each_worker: dict[str, float]
 ) -> dict[str, float]:
-    """The same by so many workers that take `each_worker` of the cluster; needs one.
+    """The same by `workers` workers that take `each_worker` of the cluster; needs one.
 
     Raises:
         InputError: as `score`.
     """
+    # The weights go through Ray's object store, once a node: as an argument they would be copied
+    # into every worker's start.
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    storage, name = Storage(work.storage), f"evaluate-{uuid4().hex[:8]}"
+    storage, name = Storage(task.storage), f"evaluate-{uuid4().hex[:8]}"
     trainer = DataParallelTrainer(
-        _work,
-        train_loop_config={"work": ray.put(work)},
+        score_on_worker,
+        train_loop_config={"task": ray.put(task)},
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=work.use_gpu, resources_per_worker=each_worker
+            num_workers=workers, use_gpu=task.use_gpu, resources_per_worker=each_worker
         ),
         run_config=RunConfig(name=name, storage_path=storage.uri_of("ray")),
     )
     try:
         answer: dict[str, Any] = trainer.fit().return_value or {}
     finally:
+        # Ray's folder of this group; a storage that is away keeps it, and `clean` finds it.
         with suppress(OSError):
             storage.delete(f"ray/{name}")
     if "refused" in answer:
@@ -152,7 +126,11 @@ def score_on_ray(
     return answer
 
 
-def _work(config: dict[str, Any]) -> dict[str, Any]:
+def score_on_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """What each worker runs: join the group and score its share of the images.
+
+    What the user got wrong comes back as a value: raised, it would be a worker's failure to Ray.
+    """
     import ray
     import ray.train
     import torch
@@ -161,17 +139,19 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     from jobs.execution.worker import decoders, device_of, join_group, raise_on_all_ranks, staged
     from pipeline.training.step.process_group import leave_group
 
-    work: ScoringTask = ray.get(config["work"])
+    task: ScoringTask = ray.get(config["task"])
     context = ray.train.get_context()
     full_precision()
-    torch.set_num_threads(work.threads)
+    torch.set_num_threads(task.threads)
+    # Before joining: a node may copy for hours, and the others would give up waiting. What a rank
+    # was refused is raised on all of them, or those that were not would wait for it for ever.
     try:
-        dataset, refused = staged(work.storage, work.dataset_id, ("test",))
+        dataset, refused = staged(task.storage, task.dataset_id, ("test",))
         group = join_group(
-            context.get_world_rank(), context.get_world_size(), device_of(work.use_gpu)
+            context.get_world_rank(), context.get_world_size(), device_of(task.use_gpu)
         )
         raise_on_all_ranks(group, refused)
-        return dict(score(work, dataset, group, decoders(context.get_local_world_size())))
+        return dict(score(task, dataset, group, decoders(context.get_local_world_size())))
     except InputError as error:
         return {"refused": str(error)}
     finally:

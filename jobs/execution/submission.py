@@ -1,6 +1,4 @@
-"""A command as a job of a Ray cluster: this checkout packed, a name that stays the same, and what
-became of it.
-"""
+"""A command as a job of a Ray cluster: this checkout packed, under a name that stays the same."""
 
 import logging
 import shlex
@@ -15,63 +13,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from jobs.execution.cluster import TOKEN_REMEDY, wants_token
-from pipeline.data.catalogue.table import DATASETS
-from pipeline.errors import InputError, first_line, redacted
+from pipeline.errors import InputError, first_line
 from pipeline.runs.provenance import COMMIT_FILE, source_commit
-
-SENT = ("train", "grid", "evaluate", "verify", "report", "sync", "data", "doctor", "plan")
-"""The commands that make sense on a cluster."""
 
 SHIPPED = ("pipeline", "jobs", "analysis", "benchmarks", "deploy", "pyproject.toml")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 DASHBOARD = "http://127.0.0.1:8265"
 
 
-def check_command(arguments: list[str]) -> None:
-    """Refuse a command that would not find on the cluster what it names here.
-
-    Raises:
-        InputError: another command, a storage that only this machine has, or data on this machine.
-    """
-    if not arguments or arguments[0] not in SENT:
-        raise InputError(
-            f"submit: wanted is one of {', '.join(SENT)}, as in `resnet-repro submit grid table6 "
-            "...`"
-        )
-    if any(word != redacted(word) for word in arguments):
-        raise InputError(
-            "submit: a password in an address would be stored with the job; set "
-            "MLFLOW_TRACKING_USERNAME and _PASSWORD, or "
-            "AWS_SECRET_ACCESS_KEY, where the cluster is started, and name them with --need"
-        )
-    storage = value_of(arguments, "--storage")
-    if storage is None or not ("://" in storage or storage.startswith("/")):
-        raise InputError(
-            f"submit: --storage {storage or '(not given)'} is on this machine; name a folder that "
-            "every node sees by the same "
-            "full path, or s3://bucket/place"
-        )
-    data = value_of(arguments, "--data")
-    if data and data not in DATASETS and (Path(data).expanduser().exists() or "/" in data):
-        raise InputError(
-            f"submit: --data {data} is a path, which the nodes do not have; put it into storage by "
-            "`resnet-repro data prepare "
-            f"NAME --from {data} --storage {storage}` where both are seen, then name it"
-        )
-
-
-def value_of(arguments: list[str], option: str) -> str | None:
-    """What an option is given in a command line; None if it is not."""
-    for number, word in enumerate(arguments):
-        if word == option and number + 1 < len(arguments):
-            return arguments[number + 1]
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
-
-
 def job_name(arguments: list[str]) -> str:
     """The same for the same command, so that it is found again: `grid-table6-1f3a2b4c`."""
+    # The first two words are for people, the digest makes it unique among commands.
     words = [word for word in arguments[:2] if word.replace("-", "").isalnum()]
     digest = blake2b(dumps(arguments).encode(), digest_size=4).hexdigest()
     return "-".join([*words, digest])
@@ -79,8 +31,10 @@ def job_name(arguments: list[str]) -> str:
 
 @contextmanager
 def packed() -> Iterator[Path | None]:
-    """A folder with what this checkout tracks of the package, and which commit that is; None
-    without a checkout.
+    """A folder with what this checkout tracks of the package, and its commit; None without one.
+
+    Only what git tracks: results, data and virtual environments lie in the same folder, and Ray
+    would upload them.
     """
     root = Path(__file__).resolve().parents[2]
     try:
@@ -92,17 +46,19 @@ def packed() -> Iterator[Path | None]:
         )
     except (OSError, subprocess.SubprocessError):
         tracked = []
+    # A file may be tracked and deleted in the working tree.
     files = [name for name in tracked if name and (root / name).is_file()]
     if not files:
         yield None
         return
-    with TemporaryDirectory(prefix="resnet-repro-") as place:
+    with TemporaryDirectory(prefix="resnet-repro-") as folder:
         for name in files:
-            target = Path(place, name)
+            target = Path(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, target)
-        Path(place, COMMIT_FILE).write_text(dumps(source_commit()))
-        yield Path(place)
+        # The nodes have no git history to ask, so the commit travels in a file.
+        Path(folder, COMMIT_FILE).write_text(dumps(source_commit()))
+        yield Path(folder)
 
 
 def client_of(address: str) -> Any:
@@ -113,10 +69,12 @@ def client_of(address: str) -> Any:
     """
     from ray.job_submission import JobSubmissionClient
 
+    # The client logs every upload; what matters is printed by the command.
     for name in ("ray", "ray.dashboard", "ray._private"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         client = JobSubmissionClient(address)
+        # Making a client asks nothing of the cluster; only this shows that somebody answers.
         client.list_jobs()
     except Exception as error:
         if wants_token(str(error)):
@@ -125,19 +83,18 @@ def client_of(address: str) -> Any:
             ) from error
         raise InputError(
             f"--dashboard {address}: no Ray cluster answers there ({first_line(error)}); on a "
-            "laptop open a tunnel to the head's "
-            "port 8265 first, as `ray dashboard cluster.yaml` does"
+            "laptop open a tunnel to the head's port 8265 first, as `ray dashboard cluster.yaml` "
+            "does"
         ) from error
     return client
 
 
 def attempts(client: Any, name: str) -> list[Any]:
     """The jobs of a name that the cluster knows, oldest first."""
+    # Each attempt has the name and a number, as Ray takes an id only once: `name.1`, `name.2`, ...
     known = [job for job in client.list_jobs() if job.submission_id]
     mine = [
-        job
-        for job in known
-        if job.submission_id == name or job.submission_id.rpartition(".")[0] == name
+        job for job in known if name in (job.submission_id, job.submission_id.rpartition(".")[0])
     ]
     return sorted(mine, key=lambda job: job.start_time or 0)
 
@@ -147,11 +104,17 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
 
     `needed` are environment variables that have to be set where the cluster was started: their
     values stay there.
+
+    Raises:
+        InputError: the cluster does not take the job.
     """
+    # The same command has the same name: two that run at once would wait for each other's leases.
     name = job_name(arguments)
+    # Any state but an ended one is alive, pending ones too: to be followed, not doubled.
     before = attempts(client, name)
     if before and before[-1].status not in ENDED:
         return str(before[-1].submission_id), False
+    # The shell on the cluster looks: no secret passes through here or through Ray's records.
     checks = [
         f': "${{{variable}:?is not set where this cluster was started}}" && ' for variable in needed
     ]
@@ -159,10 +122,11 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
     with packed() as folder:
         environment: dict[str, Any] = {"working_dir": str(folder)} if folder else {}
         try:
-            made = client.submit_job(
+            job = client.submit_job(
                 entrypoint=command,
                 submission_id=f"{name}.{len(before) + 1}",
                 runtime_env=environment,
+                # So that `jobs list` can show what it was, also to somebody without this checkout.
                 metadata={
                     "command": shlex.join(arguments),
                     **{k: str(v) for k, v in source_commit().items()},
@@ -172,4 +136,4 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
             raise InputError(
                 f"submit: the cluster does not take {name} ({first_line(error)}); try again"
             ) from error
-    return str(made), True
+    return str(job), True

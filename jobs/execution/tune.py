@@ -1,9 +1,8 @@
-"""The grid: runs as Ray Tune trials, each a driver that starts a Ray Train run. The only user of
-`ray.tune`.
+"""The grid: runs as Ray Tune trials, each a driver that starts a Ray Train run.
 
-Every grid command builds a fresh Tuner over the unfinished runs: what is finished is read from the
-runs' folders. A driver takes no CPU and imports no torch, so that drivers can never starve the
-workers they wait for.
+The only user of `ray.tune`. Every grid command builds a fresh Tuner over the unfinished runs: what
+is finished is read from the runs' folders. A driver takes no CPU and imports no torch, so that
+drivers can never starve the workers they wait for.
 """
 
 from collections.abc import Iterable
@@ -26,21 +25,20 @@ DRIVER_MEMORY = 0.8e9
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a grid ended: `status` is finished, diverged or failed; `reason` where it is not
-    finished.
-
-    `published` is whether MLflow has it all.
-    """
+    """How a run of a grid ended: `status` is finished, diverged or failed."""
 
     run: Run
     status: str
     reason: str = ""
+    """Where it is not finished."""
     published: bool = True
+    """Whether MLflow has it all."""
 
 
 def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
-    """Runs that have something left to do, the costliest first so that none is left over at the
-    end.
+    """Runs that have something left to do, the costliest first.
+
+    The other way round, the costliest would run alone at the end, on a cluster that idles.
     """
     left = [run for run in runs if read_result(storage, run) is None]
     return sorted(
@@ -48,11 +46,13 @@ def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
     )
 
 
-def max_concurrent_runs(several: list[Node], execution: Execution, head_memory: float) -> int:
-    """How many trials fit at once: by their workers' CPUs or GPUs, and by the head's memory for
-    their drivers.
+def max_concurrent_runs(nodes: list[Node], execution: Execution, head_memory: float) -> int:
+    """How many trials fit at once: by their workers' CPUs or GPUs, and by the head's memory.
+
+    Every trial's driver is a process on the head, which takes no CPU but memory.
     """
-    fit = places(several, execution.each_worker) // execution.workers
+    # A run starts only with all of its workers, so what is left over for half a run counts nothing.
+    fit = places(nodes, execution.each_worker) // execution.workers
     return max(1, min(fit, int(head_memory / DRIVER_MEMORY)))
 
 
@@ -62,12 +62,16 @@ def run_grid(
     """Train the runs, `at_once` at a time; a run that fails does not stop the others."""
     from ray import tune
 
+    # Tune gets a fresh name each time, and its snapshots are deleted: the runs' folders are the
+    # only memory of a grid. Trials are told the number of their run, as Tune makes names and
+    # file names of what it is given.
     storage = Storage(execution.storage)
     name = f"grid-{uuid4().hex[:8]}"
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(_trial, runs=runs, execution=execution, tags=tags), DRIVER
         ),
+        # Not a Tuner over hyper-parameters: a list of runs, of which each is a trial.
         param_space={"run": tune.grid_search(list(range(len(runs))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(
@@ -78,6 +82,7 @@ def run_grid(
     )
     try:
         results = tuner.fit()
+    # Ray writes snapshots here even where a trial fails; nobody ever reads them.
     finally:
         storage.delete(f"ray/{name}")
     return [_outcome(storage, run, result) for run, result in zip(runs, results, strict=True)]
@@ -91,9 +96,10 @@ def _trial(
 
 
 def _outcome(storage: Storage, run: Run, result: Any) -> Outcome:
-    told, done = result.metrics or {}, read_result(storage, run)
-    published = bool(told.get("published"))
-    if done is not None:
-        return Outcome(run, done["status"], done.get("reason", ""), published)
-    reason = told.get("reason") or last_line(str(result.error or "")) or "its driver ended"
+    """How a trial's run ended: the run's folder decides, the trial only says why it did not."""
+    reported, ended = result.metrics or {}, read_result(storage, run)
+    published = bool(reported.get("published"))
+    if ended is not None:
+        return Outcome(run, ended["status"], ended.get("reason", ""), published)
+    reason = reported.get("reason") or last_line(str(result.error or "")) or "its driver ended"
     return Outcome(run, "failed", reason, published)

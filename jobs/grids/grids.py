@@ -8,12 +8,8 @@ from pipeline.recipe.overrides import nearest
 from pipeline.runs.provenance import native_bf16
 
 DEMO_ITERATIONS = 360
-"""The demo's budget unless another is asked for: minutes on two cores, enough for the 56-layer pair
-to part.
-"""
-
+"""Minutes on two cores, and enough for the 56-layer pair to part."""
 DEMO_EVAL_EVERY = 30
-
 
 ABOUT = {
     "demo": "degradation and its cure in minutes, on digits",
@@ -36,10 +32,21 @@ ABOUT = {
 
 
 def demo_settings() -> list[str]:
-    """The demo's changes to the rows: bf16 where this CPU has it natively, and fewer points on the
-    curves.
-    """
-    return [f"eval_every={DEMO_EVAL_EVERY}"] + ["precision=bf16"] * native_bf16()
+    """The demo's changes to the rows: fewer points on the curves, bf16 where this CPU has it."""
+    settings = [f"eval_every={DEMO_EVAL_EVERY}"]
+    if native_bf16():
+        settings.append("precision=bf16")
+    return settings
+
+
+def with_demo(
+    names: list[str], iterations: int | None, settings: list[str]
+) -> tuple[int | None, list[str]]:
+    """Iterations and settings as asked for, beside the demo's own where it is among the names."""
+    if "demo" not in names:
+        return iterations, settings
+    # What is asked for comes last: of two values of a field the later one counts.
+    return iterations or DEMO_ITERATIONS, [*demo_settings(), *settings]
 
 
 def rows_of(artifact: str) -> tuple[str, ...]:
@@ -50,9 +57,7 @@ def rows_of(artifact: str) -> tuple[str, ...]:
 
 
 def grids() -> dict[str, tuple[str, ...]]:
-    """Every named grid and its rows, in the paper's order; `paper` is what any table, figure or
-    claim needs.
-    """
+    """Every named grid and its rows, in the paper's order."""
     named = {
         "demo": ("plain20", "plain56", "resnet20", "resnet56"),
         "figure1": rows_of("figure_1"),
@@ -60,10 +65,13 @@ def grids() -> dict[str, tuple[str, ...]]:
         "figure7": rows_of("figure_7"),
         "table6": rows_of("table_6"),
     }
+    # `paper` is what any table, figure or claim about CIFAR-10 needs: claims compare rows that no
+    # table shows side by side.
     needed = {name for rows in (*named.values(), *claim_experiments().values()) for name in rows}
     named["paper"] = tuple(
         name for name in EXPERIMENTS if name in needed and EXPERIMENTS[name].family == "cifar"
     )
+    # Experiments name their artifacts table_2, figure_4; grids are called without the underscore.
     imagenet = {
         name: rows_of(name[:-1] + "_" + name[-1])
         for name in ("table2", "table3", "table4", "figure4")
@@ -81,13 +89,15 @@ def rows_asked_for(names: list[str]) -> list[str]:
     Raises:
         InputError: a name that is neither.
     """
+    # A grid and an experiment never share a name, so either may be given.
     known = grids()
-    wanted: set[str] = set()
+    asked: set[str] = set()
     for name in names:
         if name not in known and name not in EXPERIMENTS:
             raise InputError(
                 f"unknown grid or experiment {name}; "
                 f"{nearest(name, [*known, LEDGER, *EXPERIMENTS])}"
             )
-        wanted |= set(known.get(name, (name,)))
-    return [name for name in EXPERIMENTS if name in wanted]
+        asked |= set(known.get(name, (name,)))
+    # In the paper's order, whatever the order of the names: reports and logs then agree.
+    return [name for name in EXPERIMENTS if name in asked]

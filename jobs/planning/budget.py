@@ -10,7 +10,7 @@ from pipeline.recipe.experiments import EXPERIMENTS
 
 @dataclass(frozen=True)
 class Choice:
-    """Rows with so many seeds each, what they cost, and how much of the paper they cover."""
+    """Rows with `seeds` seeds each, what they cost, and how much of the paper they cover."""
 
     rows: tuple[str, ...]
     seeds: int
@@ -20,13 +20,14 @@ class Choice:
 
 
 def coverage(rows: Iterable[str], seeds: int) -> tuple[str, ...]:
-    """What of the paper these rows show: cells of tables, figures that have all their rows, and
-    claims that have them with as many seeds as a verdict needs.
+    """What of the paper these rows show: cells of tables, whole figures, and claims.
+
+    A figure needs all of its rows; a claim also as many seeds as a verdict does.
     """
-    there = set(rows)
+    chosen = set(rows)
     cells = [
         f"{where} {name}"
-        for name in there
+        for name in chosen
         for where in EXPERIMENTS[name].artifacts
         if where.startswith("table")
     ]
@@ -36,23 +37,24 @@ def coverage(rows: Iterable[str], seeds: int) -> tuple[str, ...]:
         for where in experiment.artifacts
         if where.startswith("figure")
     }
-    whole = [figure for figure in figures if _rows_of(figure) <= there]
+    whole = [figure for figure in figures if _rows_of(figure) <= chosen]
+    # With fewer seeds than a verdict needs, a claim is shown and not judged.
     claims = [
         name
         for name, needed in _claims().items()
-        if needed and {*needed} <= there and seeds >= MIN_SEEDS
+        if needed and {*needed} <= chosen and seeds >= MIN_SEEDS
     ]
     return tuple(sorted([*cells, *whole, *claims]))
 
 
 def choose(cost: Mapping[str, Sequence[float]], budget: float) -> Choice:
-    """The rows and seeds that cover most within a budget; `cost` has of each row what each of its
-    seeds costs, 0 if done.
+    """The rows and seeds that cover most within a budget; `cost` has each seed's, 0 if it is done.
 
     For each number of seeds, what adds most for its cost is taken again and again: a row, or all
     that a claim or figure still lacks. Of choices that cover as much the one with more seeds is
     returned.
     """
+    # From many seeds to few: max() keeps the first of those that cover as much.
     most = max(map(len, cost.values()))
     choices = [_with_seeds(cost, seeds, budget) for seeds in range(most, 0, -1)]
     return max(choices, key=lambda choice: len(choice.covered))
@@ -62,6 +64,8 @@ def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) 
     def price(rows: Iterable[str]) -> float:
         return sum(sum(cost[name][:seeds]) for name in rows)
 
+    # Greedy, as the exact choice is a knapsack with overlapping contents. A single row may cover
+    # nothing by itself, so what a claim or a figure needs is offered as a bundle too.
     chosen: set[str] = set()
     bundles = [{name} for name in cost]
     bundles += [{*needed} for needed in _claims().values()]
@@ -69,6 +73,7 @@ def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) 
         _rows_of(where)
         for where in {where for name in cost for where in EXPERIMENTS[name].artifacts}
     ]
+    # Only of rows that the grid has: a claim that needs another one cannot be bought here.
     bundles = [bundle for bundle in bundles if bundle and bundle <= cost.keys()]
     while True:
         room = budget - price(chosen)
@@ -77,6 +82,7 @@ def _with_seeds(cost: Mapping[str, Sequence[float]], seeds: int, budget: float) 
         ]
         worth = _worth(chosen, seeds, price)
         best = max(fitting, key=worth, default=None)
+        # Done: nothing that fits covers any more.
         if best is None or worth(best) <= 0:
             rows = tuple(name for name in cost if name in chosen)
             return Choice(rows, seeds, price(rows), coverage(rows, seeds))

@@ -1,6 +1,4 @@
-"""Runs with their seconds, placed on a cluster: what a grid will take, with an interval, before it
-is begun.
-"""
+"""Runs with their seconds, placed on a cluster: what a grid will take, with an interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +9,25 @@ from jobs.planning.rates import DOUBT, Rate
 from jobs.planning.workload import Amount
 from pipeline.runs.run import Run
 
+FIXED_SECONDS = 15.0
+"""Of a grid command, before its first run and after its last: Ray, Tune and the report."""
+
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a grid would run: on `units` GPUs, or CPUs where there are none, of `there` that are
-    paid for.
-    """
+    """Where a grid would run: on `units` GPUs, or CPUs where there are none."""
 
     units: float
     kind: str
     """GPU, A100, CPU, ..."""
     price: float | None = None
     """Of each for an hour."""
-    there: float | None = None
+    total: float | None = None
+    """All of the cluster's, where workers do not fill it."""
 
     @property
     def paid(self) -> float:
-        return self.units if self.there is None else self.there
+        return self.units if self.total is None else self.total
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,20 @@ class Estimate:
 def estimate(
     run: Run, left: Amount, rate: Rate, start: float, workers: int, units: float
 ) -> Estimate:
-    """What is left of a run, with `start` seconds that are no computing; `units` is what it takes
-    of the cluster.
-    """
+    """What is left of a run on `units` of the cluster; `start` seconds of it are no computing."""
+    # Evaluation is shared by the workers; the rate of an iteration is all workers' already.
     computing = left.iterations * rate.step + left.forward * rate.image / workers
     return Estimate(run, start + computing, units, rate)
 
 
+def longest_first(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """Runs in the order in which a grid starts them."""
+    return sorted(estimates, key=lambda estimate: -estimate.seconds)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A grid placed on a cluster; `fixed` seconds pass before its first run starts and after its
-    last one.
+    """A grid on a cluster; `fixed` seconds pass before its first run and after its last one.
 
     Where runs could be made otherwise too (wider, or fewer to a GPU), `any_bound` and `least_hours`
     are about all those ways.
@@ -75,7 +78,7 @@ class Plan:
 
     @cached_property
     def trials(self) -> list[Trial]:
-        return [Trial(str(one.run), one.seconds, one.units) for one in self.runs]
+        return [Trial(str(each.run), each.seconds, each.units) for each in self.runs]
 
     @cached_property
     def placement(self) -> Placement:
@@ -88,11 +91,14 @@ class Plan:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Within which the wall time should lie: each run's doubt, weighted by its share of the
-        work.
+        """Within which the wall time should lie: each run's doubt, weighted by its work.
+
+        Doubts do not cancel each other out: estimates of a family err together.
         """
-        work = sum(one.hours for one in self.runs)
-        doubt = sum(one.hours * DOUBT[one.rate.source] for one in self.runs) / work if work else 0.0
+        doubt = 0.0
+        if self.hours:
+            doubts = sum(each.hours * DOUBT[each.rate.source] for each in self.runs)
+            doubt = doubts / self.hours
         return self.seconds / (1 + doubt), self.seconds * (1 + doubt)
 
     @property
@@ -105,9 +111,11 @@ class Plan:
     @property
     def gap(self) -> str:
         """Why the wall time is longer than the bound; empty where it is not."""
+        # Within half a percent counts as met.
         if not self.runs or self.seconds <= 1.005 * self.bound:
             return ""
         reasons = [gap(self.trials, self.cluster.units, self.placement)]
+        # Choosing wide runs is a reason as well: the bound assumes each at its least work.
         if self.least_hours and self.hours > 1.005 * self.least_hours:
             more = self.hours / self.least_hours - 1
             reasons.append(
@@ -118,10 +126,11 @@ class Plan:
     @property
     def hours(self) -> float:
         """Unit-hours in which something trains."""
-        return sum(one.hours for one in self.runs)
+        return sum(each.hours for each in self.runs)
 
     @property
     def cost(self) -> float | None:
         """Of the whole cluster for the wall time; None without a price."""
+        # The whole cluster is paid for, also what idles at the end.
         price = self.cluster.price
         return None if price is None else price * self.cluster.paid * self.seconds / 3600

@@ -1,6 +1,4 @@
-"""Trials placed on a cluster, simulated: longest first, each as soon as there is room; and what no
-order can beat.
-"""
+"""Trials placed on a cluster, simulated: longest first, as room appears; and what none can beat."""
 
 import heapq
 from collections.abc import Sequence
@@ -9,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Trial:
-    """Something that takes `units` (GPUs, or slots of CPUs) for so many seconds."""
+    """Something that takes `units` (GPUs, or slots of CPUs) for `seconds`."""
 
     name: str
     seconds: float
@@ -26,12 +24,13 @@ class Placement:
     @property
     def last(self) -> Trial | None:
         """The trial that ends last."""
-        return max(self.starts, key=lambda one: one[0] + one[1].seconds)[1] if self.starts else None
+        if not self.starts:
+            return None
+        return max(self.starts, key=lambda start: start[0] + start[1].seconds)[1]
 
 
 def place(trials: Sequence[Trial], units: float) -> Placement:
-    """Longest first, and whatever fits beside it: what a grid does where all trials are equally
-    wide.
+    """Longest first, and whatever fits beside it, as a grid does where trials are equally wide.
 
     Raises:
         ValueError: a trial is wider than the cluster.
@@ -39,13 +38,11 @@ def place(trials: Sequence[Trial], units: float) -> Placement:
     waiting = sorted(trials, key=lambda trial: -trial.seconds)
     if any(trial.units > units + 1e-9 for trial in waiting):
         raise ValueError(f"a trial takes more than the {units:g} there are")
-    free, now, running, starts = (
-        units,
-        0.0,
-        list[tuple[float, int, float]](),
-        list[tuple[float, Trial]](),
-    )
+    free, now = units, 0.0
+    starts = list[tuple[float, Trial]]()
+    running = list[tuple[float, int, float]]()  # end, number (so that ties have an order), units
     while waiting or running:
+        # Start whatever fits now, the longest first; what does not fit keeps its place.
         left = []
         for trial in waiting:
             if trial.units <= free + 1e-9:
@@ -55,6 +52,7 @@ def place(trials: Sequence[Trial], units: float) -> Placement:
             else:
                 left.append(trial)
         waiting = left
+        # Nothing fits any more: on to the time at which the next trial ends.
         now, _, given = heapq.heappop(running)
         free += given
     return Placement(tuple(starts), now)
@@ -70,5 +68,9 @@ def gap(trials: Sequence[Trial], units: float, placed: Placement) -> str:
     """Why a placement is longer than the lower bound, in a few words; empty where it is not."""
     if placed.makespan <= 1.005 * lower_bound(trials, units) or placed.last is None:
         return ""
+    # The bound is met where nothing idles or where one trial takes all the time.
     idle = 1 - sum(trial.seconds * trial.units for trial in trials) / (placed.makespan * units)
-    return f"{idle:.0%} idle at the end, while {placed.last.name} is the last to run and nothing is left beside it"
+    return (
+        f"{idle:.0%} idle at the end, while {placed.last.name} is the last to run and nothing is "
+        "left beside it"
+    )

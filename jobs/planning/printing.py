@@ -1,5 +1,6 @@
 """A plan as a person reads it, and as a script does."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
+from jobs.console.durations import duration
 from jobs.planning.budget import Choice, choose
 from jobs.planning.estimate import Estimate, Plan
 from pipeline.recipe.experiments import Experiment
@@ -16,7 +18,7 @@ from pipeline.runs.run import Run
 
 @dataclass(frozen=True)
 class BudgetChoice:
-    """What a budget (of money, or of unit-hours without a price) buys."""
+    """What a budget buys: of money, or of unit-hours where there is no price."""
 
     budget: float
     choice: Choice
@@ -24,8 +26,9 @@ class BudgetChoice:
 
 def chosen(made: Plan, asked: Iterable[Run], budget: float) -> BudgetChoice:
     """What the budget buys: of a row, seeds that are done cost nothing."""
+    # Without a price an hour of a unit is the currency.
     price = 1.0 if made.cluster.price is None else made.cluster.price
-    left = {one.run: one.hours * price for one in made.runs}
+    left = {each.run: each.hours * price for each in made.runs}
     cost = dict[str, list[float]]()
     for run in sorted(asked, key=lambda run: run.seed):
         cost.setdefault(run.experiment.name, []).append(left.get(run, 0.0))
@@ -36,19 +39,18 @@ def show(made: Plan, bought: BudgetChoice | None) -> None:
     """Print a table of the rows, and what they come to."""
     unit, cluster = made.cluster.kind, made.cluster
     low, high = made.interval
-    screen.console.print(_table(made))
+    console.print(_table(made))
+    # The whole cluster is paid for while the grid lasts, also what no worker fits into.
+    of_all = f" of {cluster.paid:g}" if cluster.paid != cluster.units else ""
     lines = [
-        (
-            "cluster",
-            f"{cluster.units:g} {unit}"
-            + (f" of {cluster.paid:g}" if cluster.paid != cluster.units else ""),
-        ),
+        ("cluster", f"{cluster.units:g} {unit}{of_all}"),
         ("wall time", f"{_time(made.seconds)} ({_time(low)} to {_time(high)})"),
         (
             f"{unit}-hours",
             f"{made.hours:,.1f} of training in {cluster.paid * made.seconds / 3600:,.1f}",
         ),
     ]
+    # The interval is the wall time's: money follows from it.
     if made.cost is not None:
         between = f"{made.cost * low / made.seconds:,.2f} to {made.cost * high / made.seconds:,.2f}"
         lines.append(("cost", f"{made.cost:,.2f} ({between})"))
@@ -68,6 +70,7 @@ def show(made: Plan, bought: BudgetChoice | None) -> None:
 def facts(made: Plan, bought: BudgetChoice | None) -> dict[str, Any]:
     """All of it for a script; seconds, unit-hours, and money where there is a price."""
     low, high = made.interval
+    # A plan without runs has no cluster to be placed on.
     starts = made.placement.starts if made.runs else ()
     choice = bought.choice if bought else None
     return {
@@ -100,39 +103,33 @@ def _table(made: Plan) -> Table:
     """A line a row: runs left, time of each, unit-hours and their price, and how that is known."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     price, unit = made.cluster.price, made.cluster.kind
-    for name in (
-        "row",
-        "left",
-        "each",
-        f"{unit}s",
-        f"{unit}-hours",
-        *["cost"] * (price is not None),
-        "known by",
-    ):
+    names = ["row", "left", "each", f"{unit}s", f"{unit}-hours", "known by"]
+    if price is not None:
+        names.insert(-1, "cost")
+    for name in names:
         table.add_column(name, justify="left" if name in ("row", "known by") else "right")
-    by_row = dict[Experiment, list[Estimate]]()
-    for one in made.runs:
-        by_row.setdefault(one.run.experiment, []).append(one)
-    for experiment, several in by_row.items():
-        hours = sum(one.hours for one in several)
+    by_experiment = dict[Experiment, list[Estimate]]()
+    for each in made.runs:
+        by_experiment.setdefault(each.run.experiment, []).append(each)
+    # Seeds of a row differ only in what is left of them: the longest stands for all.
+    for experiment, estimates in by_experiment.items():
+        longest, hours = estimates[0], sum(each.hours for each in estimates)
         cells = [
             experiment.name,
-            str(len(several)),
-            _time(several[0].seconds),
-            f"{several[0].units:g}",
+            str(len(estimates)),
+            _time(longest.seconds),
+            f"{longest.units:g}",
             f"{hours:,.2f}",
         ]
         if price is not None:
             cells.append(f"{hours * price:,.2f}")
-        table.add_row(*cells, several[0].rate.source)
+        table.add_row(*cells, longest.rate.source)
     return table
 
 
 def _order(made: Plan) -> str:
     """Rows by their first start, with how many of each."""
-    counts = dict[str, int]()
-    for one in made.runs:
-        counts[one.run.experiment.name] = counts.get(one.run.experiment.name, 0) + 1
+    counts = Counter(each.run.experiment.name for each in made.runs)
     return "longest first: " + ", ".join(f"{name} x{count}" for name, count in counts.items())
 
 
@@ -146,5 +143,5 @@ def _bought(bought: BudgetChoice, made: Plan) -> str:
 
 
 def _time(seconds: float) -> str:
-    """A duration, in days where it is of several."""
-    return f"{seconds / 86400:,.1f} days" if seconds >= 48 * 3600 else screen.duration(seconds)
+    """A duration, in days from two days on."""
+    return f"{seconds / 86400:,.1f} days" if seconds >= 48 * 3600 else duration(seconds)

@@ -1,5 +1,4 @@
-"""How fast rows train: as probed, as earlier runs went, in proportion to either, or by what vendors
-publish of a GPU.
+"""How fast rows train: as probed, as earlier runs went, in proportion to either, or as published.
 
 A row that nothing was measured of lies on the line through its measured neighbours in
 floating-point operations an iteration, of networks of its family.
@@ -11,7 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
-from jobs.planning.probe import Timing
+from jobs.execution.experiment_timing import Timing
 from jobs.planning.workload import BACKWARD, convolutions, iteration_flops
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
@@ -30,19 +29,17 @@ DOUBT: dict[Source, float] = {
     "in proportion": 0.35,
     "published": 1.0,
 }
-"""How far off an estimate may be either way, as a share of it (published: between half of it and
-its double).
-"""
+"""How far off an estimate may be, as a share of it: with 1, between its half and its double."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of an iteration of a run with all its workers, and of an image that only goes forward
-    on one of them.
-    """
+    """How fast a run goes, and how that is known."""
 
     step: float
+    """Seconds of an iteration with all its workers."""
     image: float
+    """Seconds of an image that only goes forward, on one of them."""
     source: Source
 
 
@@ -64,16 +61,16 @@ CARDS = {
     "H200": Card(66.9e12, 989e12),
 }
 SUSTAINED = {"fp32": 0.45, "bf16": 0.18}
-"""Of a card's peak. bf16: NVIDIA's 2,470 images/s of ResNet-50 on an A100 (mixed precision,
-DeepLearningExamples); fp32 assumed.
+"""Share of a card's peak that training reaches; fp32 is assumed.
+
+bf16: NVIDIA's 2,470 images/s of ResNet-50 on an A100 (mixed precision, DeepLearningExamples).
 """
 LAYER_SECONDS = 120e-6
-"""Assumed: a convolution with its norm and ReLU takes a GPU at least so long, forward and backward,
-    however small its maps.
-"""
+"""Assumed: the least that a convolution, its norm and ReLU take a GPU, forward and backward."""
 SCALING = 0.944
-"""Of the rate that is left at each doubling of workers: NVIDIA's 16,621 images/s on 8 A100 are 0.84
-of 8 times one.
+"""Share of the rate that is left at each doubling of workers.
+
+NVIDIA's 16,621 images/s on 8 A100 are 0.84 of 8 times one: three doublings.
 """
 
 
@@ -83,50 +80,61 @@ def rates(experiments: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[
     Raises:
         InputError: nothing is known of a row's family.
     """
-    by_name = {experiment.fingerprint: experiment for experiment in experiments}
-    found = dict[str, Rate]()
-    for name, experiment in by_name.items():
-        points = sorted(
+    by_fingerprint = {experiment.fingerprint: experiment for experiment in experiments}
+
+    def kind(experiment: Experiment) -> tuple[str, str]:
+        # Only these compare: a family's images are of one size, a precision's units of one speed.
+        return experiment.family, experiment.precision
+
+    complete = dict[str, Rate]()
+    for fingerprint, experiment in by_fingerprint.items():
+        if fingerprint in known:
+            complete[fingerprint] = known[fingerprint]
+            continue
+        neighbours = [
             (iteration_flops(other), known[key])
-            for key, other in by_name.items()
-            if key in known and (other.family, other.precision) == (experiment.family, experiment.precision)
-        ) if name not in known else []  # fmt: skip
-        found[name] = (
-            known[name] if name in known else _between(iteration_flops(experiment), points)
-        )
-    return found
+            for key, other in by_fingerprint.items()
+            if key in known and kind(other) == kind(experiment)
+        ]
+        neighbours.sort(key=lambda point: point[0])
+        complete[fingerprint] = _between(iteration_flops(experiment), neighbours)
+    return complete
 
 
 def _between(flops: float, points: list[tuple[float, Rate]]) -> Rate:
-    """The rate at so many operations, on the line through the two known points around it, or
-    nearest to it.
+    """The rate at `flops`, on the line through the two known points around it or nearest to it.
+
+    `points` are operations with their rates, in ascending order.
     """
     if not points:
         raise InputError(
             "--probe-seconds: too few to time a row of each kind and precision; give it more"
         )
+    # Of networks with equal counts (a plain one and its residual twin) the last one speaks: no line
+    # goes through two points above one another.
     distinct = [
-        one
-        for one, after in pairwise([*points, (float("inf"), points[-1][1])])
-        if after[0] > one[0]
+        point
+        for point, following in pairwise([*points, (float("inf"), points[-1][1])])
+        if following[0] > point[0]
     ]
     if len(distinct) == 1:
-        at, rate = distinct[0]
+        ((at, rate),) = distinct
         return Rate(rate.step * flops / at, rate.image * flops / at, "in proportion")
+    # The two points around it; beyond the last one, the line through the last two goes on.
     above = next(
         (number for number, (at, _) in enumerate(distinct) if at >= flops), len(distinct) - 1
     )
-    (low, one), (high, other) = distinct[max(above, 1) - 1], distinct[max(above, 1)]
+    (low, lower), (high, upper) = distinct[max(above, 1) - 1], distinct[max(above, 1)]
     part = (flops - low) / (high - low)
-    step, image = (
-        a + part * (b - a) for a, b in ((one.step, other.step), (one.image, other.image))
-    )
-    least = flops / high / 2  # a line must not lead below what proportion leaves
-    return Rate(max(step, other.step * least), max(image, other.image * least), "in proportion")
+    step = lower.step + part * (upper.step - lower.step)
+    image = lower.image + part * (upper.image - lower.image)
+    # Noise can tilt the line so that it leads to nothing, or less: never below half of proportion.
+    least = flops / high / 2
+    return Rate(max(step, upper.step * least), max(image, upper.image * least), "in proportion")
 
 
 def probed(timings: Mapping[str, Timing], workers: int) -> dict[str, Rate]:
-    """Rates of what a probe timed of runs with so many workers."""
+    """Rates of what a probe timed, of runs with `workers` workers of which it timed one."""
     source: Source = "probed" if workers == 1 else "one worker probed"
     return {name: Rate(timing.step, timing.image, source) for name, timing in timings.items()}
 
@@ -134,13 +142,16 @@ def probed(timings: Mapping[str, Timing], workers: int) -> dict[str, Rate]:
 def earlier(
     storage: Storage, runs: Sequence[Run], execution: Execution, hardware: str
 ) -> dict[str, Rate]:
-    """Rates of rows by runs in storage whose attempts were carried out alike: same workers, threads
-    and hardware.
+    """Rates of rows by runs in storage that were carried out alike, in all of their attempts.
+
+    Alike is: the same number of workers, threads and hardware.
     """
     seen = dict[str, list[float]]()
     for run in runs:
         history = newest_history(storage, run)
-        if history is None or not all(_alike(one, execution, hardware) for one in history.attempts):
+        if history is None or not all(
+            _is_alike(attempt, execution, hardware) for attempt in history.attempts
+        ):
             continue
         rates = [
             point.value
@@ -148,36 +159,36 @@ def earlier(
             if point.metric == IMAGES_PER_SECOND and point.value > 0
         ]
         seen.setdefault(run.experiment.fingerprint, []).extend(rates)
-    by_name = {run.experiment.fingerprint: run.experiment for run in runs}
-    found = dict[str, Rate]()
-    for name, values in seen.items():
+    by_fingerprint = {run.experiment.fingerprint: run.experiment for run in runs}
+    measured = dict[str, Rate]()
+    for fingerprint, values in seen.items():
         if values:
-            size = by_name[name].global_batch_size
+            size = by_fingerprint[fingerprint].global_batch_size
             step = size / median(values)
-            found[name] = Rate(
-                step, step * execution.workers / size / (1 + BACKWARD), "earlier runs"
-            )
-    return found
+            # Runs do not time what only goes forward: a third of a step, on each of the workers.
+            image = step * execution.workers / size / (1 + BACKWARD)
+            measured[fingerprint] = Rate(step, image, "earlier runs")
+    return measured
 
 
-def _alike(attempt: dict[str, object], execution: Execution, hardware: str) -> bool:
-    made = f"{attempt.get('device')}, {attempt.get('hardware')}"
-    asked = (execution.workers, execution.threads, execution.one_pass, hardware)
-    return (
+def _is_alike(attempt: dict[str, object], execution: Execution, hardware: str) -> bool:
+    made_with = (
         attempt.get("world_size"),
         attempt.get("threads"),
         bool(attempt.get("one_pass")),
-        made,
-    ) == asked
+        f"{attempt.get('device')}, {attempt.get('hardware')}",
+    )
+    return made_with == (execution.workers, execution.threads, execution.one_pass, hardware)
 
 
 def published(experiment: Experiment, card: Card, workers: int, sharing: int) -> Rate:
-    """What data sheets and the assumptions above say: `sharing` runs share a GPU, or a run has
-    `workers` of them.
-    """
+    """What data sheets say: `sharing` runs share a GPU, or a run has `workers` of them."""
+    # Small images are bound by launching kernels, large ones by computing; whichever takes longer.
     peak = card.bf16 if experiment.precision == "bf16" else card.fp32
     computing = iteration_flops(experiment) / (peak * SUSTAINED[experiment.precision]) * sharing
+    # A group at a time, because each batch-norm group is computed by itself.
     launching = convolutions(experiment) * experiment.groups * LAYER_SECONDS
+    # Each doubling of workers costs a share, as gradients take another exchange.
     doublings = (workers - 1).bit_length()
     step = max(computing, launching) / workers / SCALING**doublings
     image = max(computing, launching) / experiment.global_batch_size / (1 + BACKWARD)

@@ -1,4 +1,4 @@
-"""Plans kept in storage, so that what a grid took can stand beside what it was thought to take."""
+"""Plans kept in storage, so that a grid can say at its end what it was thought to take."""
 
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -15,16 +15,15 @@ FORMAT = "resnet-repro/plan/1"
 
 
 def path_of(runs: Iterable[Run]) -> str:
-    """Where the plan about these runs lies: a function of what was left of the grid when it was
-    planned.
-    """
+    """Where the plan about these runs lies: a function of what was left when it was made."""
+    # So the grid finds the plan without being told: it is about the same runs.
     keys = sorted(run.key for run in runs)
     return f"plans/{blake2b(dumps(keys).encode(), digest_size=6).hexdigest()}.json"
 
 
 def keep(storage: Storage, plan: Plan, about: dict[str, Any]) -> str:
     """Write a plan before its grid is begun; returns its full path."""
-    path = path_of(one.run for one in plan.runs)
+    path = path_of(estimate.run for estimate in plan.runs)
     low, high = plan.interval
     content = {
         "format": FORMAT,
@@ -34,8 +33,8 @@ def keep(storage: Storage, plan: Plan, about: dict[str, Any]) -> str:
         "low": round(low, 1),
         "high": round(high, 1),
         "runs": {
-            one.run.key: {"run": str(one.run), "seconds": round(one.seconds, 1)}
-            for one in plan.runs
+            estimate.run.key: {"run": str(estimate.run), "seconds": round(estimate.seconds, 1)}
+            for estimate in plan.runs
         },
         **about,
     }
@@ -44,14 +43,14 @@ def keep(storage: Storage, plan: Plan, about: dict[str, Any]) -> str:
 
 
 def compare(storage: Storage, runs: Iterable[Run], seconds: float) -> str:
-    """Note in the plan about these runs, if there is one, what they took; the two side by side in a
-    line.
-    """
+    """Note in the plan about these runs what they took; the two in a line, empty without a plan."""
     path = path_of(runs)
+    # A plan that is damaged or of another format is no reason for a finished grid to fail.
     try:
         planned = loads(storage.read_if_there(path) or b"null")
         if not isinstance(planned, dict) or planned.get("format") != FORMAT:
             return ""
+        # Kept beside the estimate: how good plans are can then be looked up.
         planned["took"] = round(seconds, 1)
         storage.write(path, dumps(planned, indent=1).encode())
         off = seconds / planned["seconds"] - 1

@@ -1,6 +1,4 @@
-"""`--dry-run`: the fully resolved rows, and where everything would go. Writes nothing and starts
-nothing.
-"""
+"""`--dry-run`: the resolved rows, and where everything would go; writes and starts nothing."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from jobs.console import run_progress as screen
+from jobs.console.console import console
 from jobs.execution.launch import check_workers
 from jobs.requests.options import tracking_of, workers_of
 from jobs.requests.requested_runs import check_suits
@@ -42,6 +40,7 @@ def show_resolved(
         InputError: what the command itself would refuse of its rows, workers, storage or tracking.
     """
     storage = Storage(storage_uri)
+    # Resolved as the command itself would, but the dataset: reading it would take minutes.
     store, dataset = tracking_of(tracking, storage), dataset_summary(storage, data)
     runs = [
         Run(experiment, dataset.id, dataset.key, seed)
@@ -51,7 +50,10 @@ def show_resolved(
     for run in runs:
         check_suits(run.experiment, data, dataset.photographs)
         check_workers(run, workers_of(workers)[0])
+
+    # What most rows share is said once, a line a field; then each row with what it has of its own.
     names = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
+    # Fields in which the rows differ among themselves.
     differing = [
         name for name in names if len({getattr(experiment, name) for experiment in experiments}) > 1
     ]
@@ -63,7 +65,7 @@ def show_resolved(
         ]
         if usual:
             print(f"{name:<19} {_value(usual[0], name)}")
-    screen.console.print(_table(experiments, differing))
+    console.print(_table(experiments, differing))
     for what, says in (
         ("dataset", dataset.says),
         ("storage", storage.uri),
@@ -78,14 +80,13 @@ def show_resolved(
 
 
 def _table(experiments: Sequence[Experiment], differing: list[str]) -> Table:
-    """Each row with the fields in which it is not like most of them, or, where they differ, not
-    like the paper's.
-    """
+    """Each row with the fields in which it is unlike most rows or unlike the paper's row."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("row", "fingerprint", "differs in"):
         table.add_column(name, no_wrap=name != "differs in")
     for experiment in experiments:
         changed = experiment.deviations()
+        # A field is named where the row changes the paper's value, or is the odd one out.
         own = [
             name
             for name in differing
@@ -100,10 +101,9 @@ def _table(experiments: Sequence[Experiment], differing: list[str]) -> Table:
 
 
 def _usual(experiments: Sequence[Experiment], field: str) -> Any:
-    """The value that more than half of the rows have; an object unlike any value if there is none."""
-    value, count = Counter(getattr(experiment, field) for experiment in experiments).most_common(1)[
-        0
-    ]
+    """The value that more than half of the rows have; an object unlike any value if none has."""
+    counts = Counter(getattr(experiment, field) for experiment in experiments)
+    ((value, count),) = counts.most_common(1)
     return value if 2 * count > len(experiments) else object()
 
 

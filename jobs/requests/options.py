@@ -1,4 +1,7 @@
-"""Options that several commands share, and the two places they name: storage and dataset."""
+"""Options that several commands share, and what their values come to.
+
+Declared once, so that an option means, says and completes the same wherever it is taken.
+"""
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -7,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from analysis.paper.ledger import LEDGER
-from jobs.console import run_progress as screen
+from jobs.console.console import progress
 from jobs.grids.grids import grids
 from pipeline.data.catalogue.table import DATASETS
 from pipeline.errors import InputError, first_line
@@ -27,6 +30,7 @@ class Device(StrEnum):
 def completing(*sources: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """What a shell completes a word to: the names of the sources that begin with it."""
 
+    # Read when a shell asks, not at import: grids and experiments are long lists.
     def complete(incomplete: str) -> list[str]:
         return [name for names in sources for name in names() if name.startswith(incomplete)]
 
@@ -102,6 +106,13 @@ RequireTrackingOption = Annotated[
 AddressOption = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
 ]
+DashboardOption = Annotated[
+    str,
+    typer.Option(
+        "--dashboard",
+        help="The cluster's dashboard; RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured.",
+    ),
+]
 WorkersOption = Annotated[
     str,
     typer.Option(
@@ -154,6 +165,9 @@ CheckpointOption = Annotated[
 ]
 
 
+# What the values come to; each raises an InputError that names its option.
+
+
 def workers_of(text: str) -> tuple[int, int]:
     """The fewest and the most workers that `--workers` asks for.
 
@@ -161,12 +175,11 @@ def workers_of(text: str) -> tuple[int, int]:
         InputError: not a number of workers, nor a range of them.
     """
     numbers = text.split(":")
-    if not all(number.isdecimal() for number in numbers) or len(numbers) > 2:
-        fewest = most = 0
-    else:
+    fewest = most = 0
+    if all(number.isdecimal() for number in numbers) and len(numbers) <= 2:
         fewest, most = int(numbers[0]), int(numbers[-1])
     if not 0 < fewest <= most:
-        raise InputError(f"--workers {text}: wanted is a number such as 2, or a range such as 2:8")
+        raise InputError(f"--workers {text}: expected a number such as 2, or a range such as 2:8")
     return fewest, most
 
 
@@ -178,7 +191,11 @@ def writable(storage_uri: str) -> Storage:
 
 
 def tracking_of(tracking: str | None, storage: Storage) -> str:
-    """The tracking store that is named, or the one in the storage."""
+    """The tracking store that is named, or the one in the storage.
+
+    Raises:
+        InputError: it is no store, or none is named and the storage cannot hold one.
+    """
     from jobs.tracking.store import configure_mlflow, default_tracking, tracking_uri
 
     configure_mlflow()
@@ -194,9 +211,11 @@ def check_tracking(tracking: str, storage: Storage) -> None:
     from jobs.tracking.server_check import tracking_trouble
     from jobs.tracking.store import open_store
 
+    # Opening makes our experiment if need be, so it also shows whether we may write.
     try:
         open_store(tracking, storage)
     except Exception as error:  # whatever a server, a network or a database does
+        # What the server itself says is shorter, and more to the point, than MLflow's client is.
         why = tracking_trouble(tracking).partition(":")[0] or first_line(error)
         raise InputError(
             f"--tracking {tracking}: MLflow cannot be used now ({why}); start it, or train without "
@@ -208,5 +227,6 @@ def manifest_named(storage: Storage, data: str) -> dict[str, Any]:
     """The manifest of the dataset that `data` names, prepared if need be, with progress shown."""
     from pipeline.data.preparation import resolve_dataset
 
-    with screen.progress("preparing data") as progress:
-        return resolve_dataset(storage, data, progress)
+    # Named datasets that are there come back at once; others are fetched or read.
+    with progress("preparing data") as report:
+        return resolve_dataset(storage, data, report)

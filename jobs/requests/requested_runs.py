@@ -1,11 +1,10 @@
-"""What a user asked for, made exact before anything starts: the runs, and where and how they are
-carried out.
-"""
+"""What a user asked for, made exact before anything starts: the runs, and their resources."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from jobs.execution.cluster import Node, check_fits, nodes, places, threads_per_worker
 from jobs.execution.launch import check_workers
 from jobs.requests.options import Device
 from pipeline.data.datasets import dataset_key
@@ -14,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.checkpoint import check_ours
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import Run, check_run, stored_runs
+from pipeline.runs.run import Run, check_run
 from pipeline.storage import Storage
 
 
@@ -25,15 +24,19 @@ def runs_of(
     seeds: Iterable[int],
     workers: int,
 ) -> list[Run]:
-    """The runs asked for, refused where workers, the dataset, or what lies in their folders cannot
-    carry them.
+    """The runs asked for, one for each experiment and seed.
+
+    Raises:
+        InputError: the workers, the dataset, or what lies in a run's folder cannot carry them.
     """
     for experiment in experiments:
         check_suits(experiment, manifest["row"]["name"], holds_photographs(manifest))
+    # The same for all runs: a folder's name has the dataset's name and the start of its id.
     key = dataset_key(manifest["row"]["name"], manifest["id"])
     runs = [
         Run(experiment, manifest["id"], key, seed) for experiment in experiments for seed in seeds
     ]
+    # All of them before any is started: a grid is refused at once or not at all.
     for run in runs:
         check_workers(run, workers)
         check_run(storage, run)
@@ -55,77 +58,43 @@ def check_holdout(experiment: Experiment, train_images: int) -> None:
 
 
 def check_suits(experiment: Experiment, name: str, photographs: bool | None) -> None:
-    """Refuse a row whose network is for another kind of images than the dataset's; None is a kind
-    not known yet.
+    """Refuse an experiment for another kind of images than the dataset's; None: not known yet.
 
     Raises:
         InputError: says which rows would do.
     """
     if photographs is not None and photographs != (experiment.family == "imagenet"):
-        kinds = ("of photographs", "the rows of Table 1, such as resnet18")
-        is_of, wanted = (
-            kinds if photographs else ("of small images", "rows of Sec. 4.2, such as resnet20")
-        )
+        images, suitable = "of small images", "rows of Sec. 4.2, such as resnet20"
+        if photographs:
+            images, suitable = "of photographs", "the rows of Table 1, such as resnet18"
         raise InputError(
-            f"{experiment.name} does not suit --data {name}, which is {is_of}: those are for "
-            f"{wanted}"
+            f"{experiment.name} does not suit --data {name}, which is {images}: those are for "
+            f"{suitable}"
         )
 
 
-def on_gpus(several: list[dict[str, float]], execution: Execution, device: Device) -> bool:
-    """Whether workers compute on GPUs: where told so, or where there are enough for all of a run's
-    workers.
-    """
-    from jobs.execution.cluster import places
-
+def on_gpus(cluster: list[Node], execution: Execution, device: Device) -> bool:
+    """Whether workers compute on GPUs: where told so, or where all of a run's workers can."""
     each = replace(execution, use_gpu=True).each_worker
-    return device is Device.GPU or (
-        device is Device.AUTO and places(several, each) >= execution.workers
-    )
+    enough = places(cluster, each) >= execution.workers
+    return device is Device.GPU or (device is Device.AUTO and enough)
 
 
 def resolve_resources(
     execution: Execution, device: Device, threads: int | None, runs: int
-) -> tuple[Execution, list[dict[str, float]]]:
+) -> tuple[Execution, list[Node]]:
     """Execution with the device and threads that suit the cluster, and the cluster's nodes.
+
+    Needs to be connected: only the cluster knows what it has.
 
     Raises:
         InputError: the cluster can never hold it.
     """
-    from jobs.execution.cluster import check_fits, nodes, threads_per_worker
-
-    several, workers = nodes(), execution.workers
-    use_gpu = on_gpus(several, execution, device)
-    best = 1 if use_gpu else threads_per_worker(several, runs, workers)
+    cluster = nodes()
+    use_gpu = on_gpus(cluster, execution, device)
+    # On a GPU the CPU only launches kernels; on CPUs the threads are what computes.
+    best = 1 if use_gpu else threads_per_worker(cluster, runs, execution.workers)
     execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
-    check_fits(several, workers, execution.each_worker)
-    return execution, several
-
-
-def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
-    """The one stored run that is meant.
-
-    Raises:
-        InputError: none, or several.
-    """
-    named = which.rstrip("/")
-    if named.startswith("/") and not named.startswith(storage.path("").rstrip("/") + "/"):
-        raise InputError(f"{which}: is not in {storage.uri}; name its --storage")
-    runs = stored_runs(storage)
-    found = [
-        run for run in runs if named in (run.experiment.name, run.folder, storage.path(run.folder))
-    ]
-    found = found or [run for run in runs if ("/" + named).endswith("/" + run.folder)]
-    found = [run for run in found if seed in (None, run.seed)]
-    if not found:
-        raise InputError(
-            f"{which}: no such run in {storage.uri}; `resnet-repro status --json` lists their "
-            "folders"
-        )
-    if len(found) > 1:
-        several = ", ".join(run.folder for run in found[:4])
-        raise InputError(
-            f"{which}: {len(found)} runs are meant ({several}, ...); name one's folder or its "
-            "--seed"
-        )
-    return found[0]
+    # Ray would wait for resources that no node has, without a word and for ever.
+    check_fits(cluster, execution.workers, execution.each_worker)
+    return execution, cluster

@@ -1,8 +1,7 @@
-"""What commands publish to MLflow beside the runs themselves: ended runs again, interruptions,
-sweeps, evaluations, reports.
+"""What commands publish to MLflow beside the runs themselves.
 
-Each is found again by a key of its own, so that publishing twice changes nothing. A run's own copy
-is `jobs.tracking.run_publisher`'s.
+Ended runs again, interruptions, sweeps, evaluations, reports: each is found again by a key of its
+own, so that publishing twice changes nothing. A run's own copy is `jobs.tracking.run_publisher`'s.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from mlflow.entities import Run as MlflowRun
 
 from analysis.measured.tags import COMPLETE
 from jobs.grids.sweeps import Sweep
-from jobs.tracking.run_publisher import Publisher, outcome_of, remembered_tags, still_wanted
+from jobs.tracking.run_publisher import Publisher, missing_tags, outcome_of, remembered_tags
 from jobs.tracking.store import end_parent, experiment_id, only_run, open_store, our_runs
 from pipeline.errors import first_line
 from pipeline.runs.checkpoint import newest_history
@@ -27,30 +26,27 @@ from pipeline.storage import Storage
 
 
 def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
-    """Open the store, complete the copies of runs that have ended, and say of all that are there
-    what they are asked for.
+    """Complete the copies of a command's runs that have ended, and tag all that are published.
 
-    `runs` are the runs of a command with their tags. A copy is incomplete where a server was away
-    when its run ended.
+    `runs` are the runs of the command with their tags. A copy is incomplete where a server was
+    away when its run ended.
     """
     client = open_store(tracking, storage)
     published = our_runs(client)
+    # Parents are made here, once: drivers that start together would make several at a time.
     for run in {(run.experiment, run.dataset_id): run for run in runs}.values():
-        Publisher(tracking, storage, run, {}).parent_in(
-            client
-        )  # here, once, and not by drivers that start together
+        Publisher(tracking, storage, run, {}).parent_in(client)
     for run, tags in runs.items():
-        result, there = read_result(storage, run), published.get(run.key)
-        if result is not None and (there is None or there.data.tags.get(COMPLETE) != "yes"):
+        result, copy = read_result(storage, run), published.get(run.key)
+        if result is not None and not _is_complete(copy):
             Publisher(tracking, storage, run, tags).finish(outcome_of(result), result.get("reason"))
-        elif there is not None:
-            for name, value in still_wanted(tags, there.data.tags).items():
-                client.set_tag(there.info.run_id, name, value)
+        elif copy is not None:
+            for name, value in missing_tags(tags, copy.data.tags).items():
+                client.set_tag(copy.info.run_id, name, value)
 
 
 def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) -> int:
-    """Send what the store does not have of every run in storage; returns how many runs had to be
-    completed.
+    """Send what the store does not have of the runs in storage; how many had to be completed.
 
     An ended run's copy becomes complete; one that stopped gets the points of its newest checkpoint
     and status KILLED. A run that is being trained is left to its own publisher.
@@ -62,54 +58,59 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
     published, completed = our_runs(client), 0
     failed = []
     for run in stored_runs(storage):
+        # One run that cannot be sent is no reason not to send the others.
         try:
             outcome = _send(client, published.get(run.key), tracking, storage, run)
-        except Exception as error:  # one that cannot be sent is no reason not to send the others
+        except Exception as error:
             failed.append(f"{run}: {first_line(error)}")
             continue
         if outcome:
             completed += 1
             say(f"{run}: {outcome.lower()}")
+    # The others were sent: the first reason stands for all, as it is mostly the same.
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RuntimeError(f"{failed[0]}{more}")
     return completed
 
 
+def _is_complete(copy: MlflowRun | None) -> bool:
+    """Whether a run's copy has everything, its final weights included; set last of all."""
+    return copy is not None and copy.data.tags.get(COMPLETE) == "yes"
+
+
 def _send(
-    client: MlflowClient, there: MlflowRun | None, tracking: str, storage: Storage, run: Run
+    client: MlflowClient, copy: MlflowRun | None, tracking: str, storage: Storage, run: Run
 ) -> str:
     """Complete a run's copy; how the run ended, empty if there was nothing to send."""
-    if is_alive(storage, run) or (there is not None and there.data.tags.get(COMPLETE) == "yes"):
+    # A living run has a publisher of its own, and two would take turns in saying how it ended.
+    if is_alive(storage, run) or _is_complete(copy):
         return ""
     result, history = read_result(storage, run), newest_history(storage, run)
     if result is not None:
         outcome, reason = outcome_of(result), result.get("reason")
-    elif history is not None or there is not None:
+    elif history is not None or copy is not None:
         outcome, reason = "KILLED", "interrupted"
     else:
         return ""
-    if result is None and _up_to_date(client, there, outcome, history):
+    if result is None and _is_up_to_date(client, copy, outcome, history):
         return ""
     Publisher(tracking, storage, run, remembered_tags(storage, run)).finish(outcome, reason)
     return outcome
 
 
-def _up_to_date(
-    client: MlflowClient, there: MlflowRun | None, outcome: str, history: History | None
+def _is_up_to_date(
+    client: MlflowClient, copy: MlflowRun | None, outcome: str, history: History | None
 ) -> bool:
-    """Whether a stopped run's copy says so already, with all that its newest checkpoint has
-    measured.
-    """
-    if there is None or there.info.status == "RUNNING" or there.data.tags.get("outcome") != outcome:
+    """Whether a stopped run's copy says so already, with all that its newest checkpoint has."""
+    if copy is None or copy.info.status == "RUNNING" or copy.data.tags.get("outcome") != outcome:
         return False
     last = history.points[-1] if history and history.points else None
     if last is None:
         return True
-    return any(
-        point.step == last.iteration
-        for point in client.get_metric_history(there.info.run_id, last.metric)
-    )
+    # Points are sent in their order, so the last one stands for all of them.
+    sent = client.get_metric_history(copy.info.run_id, last.metric)
+    return any(point.step == last.iteration for point in sent)
 
 
 def mark_interrupted(tracking: str, storage: Storage, runs: list[Run], started: int) -> None:
@@ -120,22 +121,21 @@ def mark_interrupted(tracking: str, storage: Storage, runs: list[Run], started: 
     client = open_store(tracking, storage)
     published = our_runs(client, "attributes.status = 'RUNNING'")
     for run in runs:
+        copy = published.get(run.key)
         others = (held_since(storage, run) or started) < started
-        if run.key in published and not others and read_result(storage, run) is None:
-            there = published[run.key]
-            client.set_tag(there.info.run_id, "outcome", "KILLED")
-            client.set_tag(there.info.run_id, "reason", "interrupted")
-            client.set_terminated(there.info.run_id, "KILLED")
-            end_parent(client, there.data.tags["mlflow.parentRunId"], "KILLED")
+        if copy is not None and not others and read_result(storage, run) is None:
+            client.set_tag(copy.info.run_id, "outcome", "KILLED")
+            client.set_tag(copy.info.run_id, "reason", "interrupted")
+            client.set_terminated(copy.info.run_id, "KILLED")
+            end_parent(client, copy.data.tags["mlflow.parentRunId"], "KILLED")
 
 
 def publish_sweep(
     tracking: str, storage: Storage, sweep: Sweep, dataset_id: str, dataset: str
 ) -> None:
-    """Keep what a sweep consists of, so that a report finds it and keeps it apart from the
-    reproduction.
-    """
+    """Keep what a sweep consists of, so that a report keeps it apart from the reproduction."""
     client, cells = open_store(tracking, storage), sweep.facts(dataset_id)
+    # The ledger is known by its name; other sweeps by the fields that vary.
     name = sweep.name if sweep.name == "ledger" else f"sweep of {sweep.name}"
     tags = {
         "kind": "sweep",
@@ -150,7 +150,7 @@ def publish_sweep(
 
 
 def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any]]) -> None:
-    """Keep the evaluation of an ensemble or of a peer, a row a protocol, for the report's tables."""
+    """Keep the evaluation of an ensemble or a peer, a row a protocol, for the report's tables."""
     client, first = open_store(tracking, storage), rows[0]
     tags = {
         "kind": "evaluation",
@@ -158,6 +158,7 @@ def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any
         "dataset_id": first["dataset_id"],
     }
     run_id = only_run(client, experiment_id(client), "evaluation_key", first["evaluation"], tags)
+    # Metrics are for the UI; the report reads the whole evaluation from its file.
     for row in rows:
         for name in ("top1_err", "top5_err"):
             client.log_metric(run_id, f"test_{row['protocol']}/{name}", row[name])
@@ -167,10 +168,9 @@ def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any
 
 
 def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> None:
-    """Keep the files of a report (relative to `out`) as artifacts of one MLflow run, the same one
-    for each storage.
-    """
+    """Keep a report's files (relative to `out`) as artifacts of one MLflow run for each storage."""
     client = open_store(tracking, storage)
+    # A report is made again and again: the newest one of a storage replaces the older.
     key = blake2b(storage.uri.encode(), digest_size=8).hexdigest()
     tags = {
         "kind": "report",

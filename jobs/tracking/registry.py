@@ -1,8 +1,7 @@
-"""The final model of a finished run, in MLflow's model registry: safetensors and a card, nothing
-that has to be unpickled.
+"""The final model of a finished run in MLflow's model registry: safetensors and a card.
 
-A registered model is a row on a dataset, its versions are the seeds (and recipes) that were
-trained; each version is kept once, found again by its run.
+A registered model is an experiment on a dataset, its versions are the seeds (and recipes) that were
+trained; each version is kept once, found again by its run. Nothing has to be unpickled.
 """
 
 import logging
@@ -35,16 +34,16 @@ def register(
     result: dict[str, Any],
     weights: bytes,
 ) -> None:
-    """Keep the weights and their card as artifacts of the run and as a version of its registered
-    model.
+    """Keep the weights and their card as artifacts of the run and as a version of its model.
 
     `dataset` is the manifest of the run's dataset.
     """
+    # The card goes three ways: beside the weights, as the note of the run, and of the version.
     text = card(run, dataset, result)
-    with TemporaryDirectory() as place:
-        (Path(place) / "weights.safetensors").write_bytes(weights)
-        (Path(place) / "README.md").write_text(text)
-        client.log_artifacts(run_id, place, FOLDER)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "weights.safetensors").write_bytes(weights)
+        (Path(folder) / "README.md").write_text(text)
+        client.log_artifacts(run_id, folder, FOLDER)
     client.set_tag(run_id, "mlflow.note.content", text)
     try:
         _add_version(client, run_id, run, dataset, result, text)
@@ -61,12 +60,13 @@ def _add_version(
     text: str,
 ) -> None:
     if client.search_model_versions(f"run_id='{run_id}'"):
-        return
+        return  # of an earlier attempt to publish that failed after this
+    # MLflow has no upsert: look, make, and then the version.
     name = f"{run.experiment.name}-{dataset['row']['name']}"
     if not client.search_registered_models(f"name = '{name}'"):
-        with suppress(
-            MlflowException
-        ):  # another run has just made it; if not, the version is refused and says why
+        # Another run may just have made it; where it was not that, the version below is refused
+        # and says why.
+        with suppress(MlflowException):
             about = f"{run.experiment.name} on {dataset['row']['name']}; a version is a trained run"
             client.create_registered_model(name, description=about)
     tags = {
@@ -86,8 +86,10 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
     changes, final, attempt = changes_text(experiment), result["final"], result["attempts"][-1]
     side = data["side"] or experiment.crop
     plan = layout(experiment, side, data["classes"])
+    # The command that scores it has to rebuild the same network and the same input.
     changed = _network_changes(experiment.deviations())
     settings = "".join(f" --set {name}={_as_set(value)}" for name, value in changed)
+    # Of the paper's own data, by its own recipe: anything else is not compared with it.
     official = data["comparable"] and not experiment.deviations()
     lines = [
         f"# {experiment.name} on {data['name']}, seed {run.seed}",
@@ -128,9 +130,7 @@ def _as_set(value: Any) -> str:
 
 
 def _network_changes(changes: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The changes that another network or another input comes of; the others only say how it was
-    trained.
-    """
+    """The changes that decide how the network is scored; the others say how it was trained."""
     names = (
         "shortcut",
         "norm",

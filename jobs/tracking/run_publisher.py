@@ -34,9 +34,7 @@ from pipeline.storage import Storage
 
 POLL_SECONDS = 5.0
 ENDING_SECONDS = 90.0
-"""How long a run that has ended waits for a server that is slow, or was there before; `resnet-repro
-sync` sends the rest.
-"""
+"""How long a run that has ended waits for a server that answered before; `sync` sends the rest."""
 REQUEST_SECONDS = 20.0
 """A request and its repetition, by the limits of `jobs.tracking.store`."""
 BATCH = 500
@@ -45,8 +43,9 @@ logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """One run's published copy. Nothing it does can fail training: what a server refuses is sent by
-    a later try.
+    """One run's published copy, kept up to date by a thread of the run's driver.
+
+    Nothing it does can fail training: what a server refuses is sent by a later try.
     """
 
     def __init__(self, tracking: str, storage: Storage, run: Run, tags: dict[str, str]) -> None:
@@ -72,13 +71,17 @@ class Publisher:
         self._thread.start()
 
     def stop(self, status: str, reason: str | None = None) -> bool:
-        """Publish what is left and how the run ended (an `outcome` of `analysis.measured.frames`);
-        whether that succeeded.
+        """Publish what is left and how the run ended; whether that succeeded.
+
+        `status` is an `outcome` of `analysis.measured.frames`.
         """
+        # Said before the event, which the thread wakes up to.
         self._ending = status, reason
         self._stop.set()
         if not self.started:
             self.start()
+        # In every case bounded: a run that has ended must give its slot in the grid to the next
+        # one.
         self._thread.join(timeout=ENDING_SECONDS + REQUEST_SECONDS)
         return self._complete
 
@@ -89,13 +92,14 @@ class Publisher:
             self._try(self.publish)
         if self._ending is None:
             return
+        # Training has ended. What is left is tried until it is through or the patience is over.
         status, reason = self._ending
         deadline = monotonic() + ENDING_SECONDS
         while not self._complete:
             self._complete = self._try(lambda: self.finish(status, reason))
-            if (
-                not self.run_id or monotonic() > deadline
-            ):  # one that was never there is not waited for
+            # A server that never answered is not waited for: training has ended, and the user is
+            # at the terminal.
+            if not self.run_id or monotonic() > deadline:
                 return
             if not self._complete:
                 sleep(POLL_SECONDS)
@@ -104,12 +108,13 @@ class Publisher:
         try:
             action()
         except Exception as error:  # whatever a server or a network does, training goes on
+            # Said once an outage, not every five seconds.
             if not self._away:
                 logger.warning(
                     "MLflow at %s: %s; training goes on", self.tracking, first_line(error)
                 )
             self._away = True
-            self.client = None  # next time, what is there is asked for anew
+            self.client = None  # the next try begins by asking again what the server has
             return False
         self._away = False
         return True
@@ -117,6 +122,7 @@ class Publisher:
     def publish(self) -> None:
         """Send every point of the newest checkpoint that the store does not have."""
         self._open()
+        # The history is read only when there is a new checkpoint: it grows, and storage may be far.
         newest = newest_iteration(self.storage, self.run)
         history = newest_history(self.storage, self.run) if newest != self._newest else None
         if history is not None:
@@ -126,24 +132,29 @@ class Publisher:
     def _open(self) -> None:
         if self.client is not None:
             return
+        # First a client, then the parent, then the run: each is found again if it is there.
         client = open_store(self.tracking, self.storage)
         experiment = experiment_id(client)
         self.parent = self.parent_in(client)
         tags = self._run_tags() | {"mlflow.parentRunId": self.parent}
         self.run_id = only_run(client, experiment, "run_key", self.run.key, tags)
+        # Everything that is known before the first iteration: the experiment's fields and the tags.
         fields = asdict(self.run.experiment).items()
-        row = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
-        params = [*row, Param("seed", str(self.run.seed)), Param("dataset_id", self.run.dataset_id)]
-        wanted = still_wanted(tags | self.tags, client.get_run(self.run_id).data.tags)
+        params = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
+        params.append(Param("seed", str(self.run.seed)))
+        params.append(Param("dataset_id", self.run.dataset_id))
+        new_tags = missing_tags(tags | self.tags, client.get_run(self.run_id).data.tags)
         client.log_batch(
-            self.run_id, params=params, tags=[RunTag(*item) for item in wanted.items()]
+            self.run_id, params=params, tags=[RunTag(*item) for item in new_tags.items()]
         )
         for run_id in (self.run_id, self.parent):
             client.update_run(run_id, status="RUNNING")
-        known = client.get_run(self.run_id).data.metrics
+        # What the server has decides what is sent, not what this process remembers: an earlier
+        # attempt or another command may have sent some of it.
+        metrics = client.get_run(self.run_id).data.metrics
         self.sent = {
             (name, point.step)
-            for name in known
+            for name in metrics
             for point in client.get_metric_history(self.run_id, name)
         }
         self.client, self._newest = client, 0
@@ -159,6 +170,7 @@ class Publisher:
         missing = [
             point for point in history.points if (point.metric, point.iteration) not in self.sent
         ]
+        # MLflow takes at most a thousand metrics in a request.
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
             self.client.log_batch(
@@ -167,11 +179,11 @@ class Publisher:
             self.sent |= {(point.metric, point.iteration) for point in part}
 
     def finish(self, status: str, reason: str | None = None) -> None:
-        """Publish everything there is, how the run ended and what made it, and last that the copy
-        is complete.
-        """
+        """Publish everything there is and how the run ended, and last that the copy is complete."""
         self.publish()
         assert self.client is not None
+        # The points are there now; then how it ended, the files, the parent, and COMPLETE last of
+        # all, which `sync` goes by.
         tags = {"outcome": status} | self._ended_tags()
         if reason:
             tags["reason"] = reason[:500]
@@ -189,14 +201,14 @@ class Publisher:
             self.client.set_tag(self.run_id, COMPLETE, "yes")
 
     def _ended_tags(self) -> dict[str, str]:
-        """What the history says of the run as a whole; where attempts differ, all that had a part
-        in it.
-        """
+        """What the history says of the whole run; where attempts differ, all that took part."""
         history = newest_history(self.storage, self.run)
         if history is None:
             return {}
         attempts = history.attempts
         tags: dict[str, str] = {}
+        # Of numbers that may change between attempts the last one counts; of what may change bytes,
+        # all are named.
         for key in ("threads", "world_size"):
             tags |= {key: str(attempts[-1][key])} if key in attempts[-1] else {}
         for key in ("commit", "device", "hardware"):
@@ -214,18 +226,19 @@ class Publisher:
     def _send_files(self, result: dict[str, Any]) -> None:
         assert self.client is not None
         self.client.log_text(self.run_id, dumps(result, indent=1), "result.json")
+        # A run that diverged has none, and registers no model.
         weights = final_weights(self.storage, self.run, result)
         if weights is not None:
             register(self.client, self.run_id, self.run, self._manifest(), result, weights)
 
     def _summarise(self) -> None:
-        """Give the parent the mean, deviation and number of its finished seeds, by what their
-        folders say.
+        """Give the parent the mean, deviation and number of its finished seeds, by their folders.
 
         The step of these metrics is the number of seeds: of two that end at once, whoever knows of
         more is the latest.
         """
         assert self.client is not None
+        # By the folders, not by what the server has: seeds that end at once may not be there yet.
         folder = self.run.folder.rpartition("/")[0]
         seeds = [
             int(seed)
@@ -249,6 +262,7 @@ class Publisher:
                 for fact, value in facts.items()
                 if values and not isnan(value)
             }
+            # Only what has changed: publishing the same again would add a point to the parent.
             metrics += [
                 Metric(key, value, now, len(values))
                 for key, value in new.items()
@@ -262,11 +276,11 @@ class Publisher:
 
     def _parent_tags(self) -> dict[str, str]:
         name = self._named(f"on {self._manifest()['row']['name']}")
-        return self._row_tags() | {"kind": "experiment", "mlflow.runName": name}
+        return self._experiment_tags() | {"kind": "experiment", "mlflow.runName": name}
 
     def _run_tags(self) -> dict[str, str]:
         name = self._named(f"seed {self.run.seed}")
-        return self._row_tags() | {
+        return self._experiment_tags() | {
             "kind": "run",
             "mlflow.runName": name,
             "seed": str(self.run.seed),
@@ -285,7 +299,7 @@ class Publisher:
             )
         return manifest
 
-    def _row_tags(self) -> dict[str, str]:
+    def _experiment_tags(self) -> dict[str, str]:
         experiment, dataset = self.run.experiment, self._manifest()["row"]
         plan = layout(experiment, classes=dataset["classes"])
         return {
@@ -307,13 +321,11 @@ def outcome_of(result: dict[str, Any]) -> str:
 
 
 def remember_tags(storage: Storage, run: Run, tags: dict[str, str]) -> None:
-    """Keep what a run was asked for in its folder, so that it can be published later by whoever
-    finds it there.
-    """
-    there = remembered_tags(storage, run)
-    wanted = still_wanted(tags, there)
-    if wanted:
-        storage.write(f"{run.folder}/asked.json", dumps(there | wanted, indent=1).encode())
+    """Keep what a run was asked for in its folder, so that `sync` can publish it from there."""
+    known = remembered_tags(storage, run)
+    new = missing_tags(tags, known)
+    if new:
+        storage.write(f"{run.folder}/asked.json", dumps(known | new, indent=1).encode())
 
 
 def remembered_tags(storage: Storage, run: Run) -> dict[str, str]:
@@ -325,10 +337,10 @@ def remembered_tags(storage: Storage, run: Run) -> dict[str, str]:
     return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
 
 
-def still_wanted(tags: dict[str, str], there: dict[str, str]) -> dict[str, str]:
-    """The tags that are not there yet; a run that was asked for outside a sweep once stays so."""
+def missing_tags(tags: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    """The tags that are not known yet; a run that was asked for outside a sweep once stays so."""
     return {
         name: value
         for name, value in tags.items()
-        if there.get(name) != value and not (name == ASKED and there.get(name) == ALONE)
+        if known.get(name) != value and not (name == ASKED and known.get(name) == ALONE)
     }

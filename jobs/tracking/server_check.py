@@ -1,5 +1,6 @@
-"""Whether an MLflow server can be used from here, asked without MLflow's client: what is wrong in
-words, with the remedy.
+"""Whether an MLflow server can be used from here: what is wrong in words, with the remedy.
+
+Asked without MLflow's client, which nodes would take seconds to load, and which retries for long.
 """
 
 import base64
@@ -15,27 +16,32 @@ PATIENCE_SECONDS = 10.0
 
 
 def is_server(tracking: str) -> bool:
-    """Whether an MLflow store is asked over the network, and not a database opened by its clients."""
+    """Whether an MLflow store is asked over the network, not a database opened by its clients."""
     return tracking.startswith(("http://", "https://"))
 
 
 def tracking_trouble(tracking: str) -> str:
-    """What an MLflow server answers that is not what it should; empty for none, and for databases."""
+    """What is wrong with an MLflow server's answer; empty for nothing, and for databases."""
     if not is_server(tracking):
         return ""
     address, header = _with_access(tracking.rstrip("/"))
     try:
-        asked = Request(
-            f"{address}/api/2.0/mlflow/experiments/search?max_results=1", headers=header
-        )
-        with urlopen(asked, timeout=PATIENCE_SECONDS) as answer:
+        # The cheapest request that passes all of the server's gates: host check, login, database.
+        url = f"{address}/api/2.0/mlflow/experiments/search?max_results=1"
+        with urlopen(Request(url, headers=header), timeout=PATIENCE_SECONDS) as answer:
             return "" if answer.status == 200 else f"answers {answer.status}"
     except HTTPError as error:
+        # MLflow refuses a name that it does not know with a 403, like a login: only its text
+        # differs.
         body = error.read(500).decode(errors="replace")
         if error.code == 403 and "host" in body.lower():
-            return f"refuses its own name {urlsplit(address).netloc}: start `mlflow server` with --allowed-hosts for it"
+            name = urlsplit(address).netloc
+            return f"refuses its own name {name}: start `mlflow server` with --allowed-hosts for it"
         if error.code in (401, 403):
-            return "wants another user or password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where Ray was started"
+            return (
+                "wants another user or password: set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD where Ray was started"
+            )
         return f"answers {error.code}"
     except HTTPException as error:
         return f"speaks no HTTP there ({first_line(error)}): look at the address and its port"
@@ -45,16 +51,14 @@ def tracking_trouble(tracking: str) -> str:
 
 
 def _with_access(tracking: str) -> tuple[str, dict[str, str]]:
-    """An address without its user and password, and the header that says them, as MLflow's client
-    sends it.
-    """
+    """An address without its user and password, and the header in which MLflow says them."""
+    # urllib would send a user in the address as part of the host name.
     parts = urlsplit(tracking)
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
-    word = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""
+    password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD") or ""
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if user:
-        return bare, {
-            "Authorization": "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()
-        }
+        login = base64.b64encode(f"{user}:{password}".encode()).decode()
+        return bare, {"Authorization": f"Basic {login}"}
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     return bare, {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,6 +1,4 @@
-"""The MLflow store that a command uses: its URI checked, a client with our experiment in it, and
-little patience.
-"""
+"""The MLflow store that a command uses: its URI, a client with our experiment in it, our runs."""
 
 import logging
 import os
@@ -16,26 +14,28 @@ from pipeline.errors import InputError
 from pipeline.storage import Storage
 
 EXPERIMENT = "resnet-repro"
-NOTE = """Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`), `tags.experiment = "resnet20"`,
-`tags.dataset = "cifar10"`, `tags.seed = "0"`, `tags.outcome = "DIVERGED"`, `tags."grid.table6" = "yes"`,
-`params.depth = "56"`, ``metrics.`test/top1_err` < 9``.
+NOTE = """Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`),
+`tags.experiment = "resnet20"`, `tags.dataset = "cifar10"`, `tags.seed = "0"`,
+`tags.outcome = "DIVERGED"`, `tags."grid.table6" = "yes"`, `params.depth = "56"`,
+``metrics.`test/top1_err` < 9``.
 
-Runs of *Deep Residual Learning for Image Recognition*: a parent is a row of the paper on a dataset and carries mean,
-standard deviation and number of its finished seeds (by their number); its children are the seeds, and the step of their
-metrics is the paper's x-axis, iterations. Reports, sweeps and evaluations are runs of their own, with their files as artifacts.
+Runs of *Deep Residual Learning for Image Recognition*: a parent is a row of the paper on a dataset
+and carries mean, standard deviation and number of its finished seeds (by their number); its
+children are the seeds, and the step of their metrics is the paper's x-axis, iterations. Reports,
+sweeps and evaluations are runs of their own, with their files as artifacts.
 """
 """What MLflow shows above the runs."""
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 
 
 def tracking_uri(uri: str) -> str:
-    """A tracking store as everything that opens it should call it: a database file by its full
-    path.
+    """A tracking store as all that open it should call it: a database file by its full path.
 
     Raises:
         InputError: it is neither a database nor a server.
     """
     scheme, separator, rest = uri.partition("://")
+    # sqlite:///FILE has one slash more than it seems to need: sqlite:// is an empty host.
     file = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else ""
     try:
         host = urlsplit(uri).hostname
@@ -48,14 +48,16 @@ def tracking_uri(uri: str) -> str:
         or not (file if scheme == "sqlite" else host)
     ):
         raise InputError(
-            f"--tracking {uri}: wanted is http://HOST:PORT of an MLflow server, or sqlite:///FILE"
+            f"--tracking {uri}: expected http://HOST:PORT of an MLflow server, or sqlite:///FILE"
         )
+    # Drivers, in other processes, have other working directories.
     return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" else uri
 
 
 def configure_mlflow() -> None:
-    """A server that does not answer costs seconds, not minutes; nothing is printed, nothing is told
-    to MLflow's makers.
+    """Make MLflow give up on a silent server in seconds, and print and report nothing.
+
+    By default it retries for minutes, which a run that has ended would wait for.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -77,23 +79,23 @@ def default_tracking(storage: Storage) -> str:
 
 
 def open_store(tracking: str, storage: Storage) -> MlflowClient:
-    """A client of the store, with our MLflow experiment in it (made if need be; artifacts beside a
-    local database).
-    """
+    """A client of the store, with our MLflow experiment in it, made if there is none."""
     configure_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     client = MlflowClient(tracking)
     if client.get_experiment_by_name(EXPERIMENT) is None:
-        place = None  # a server has its own
+        # A server has a place for artifacts; a database gets one in the storage, or beside itself,
+        # because MLflow's default is the folder that the command happens to be called in.
+        artifacts = None
         if tracking.startswith("sqlite"):
             database = Path(tracking.partition(":///")[2])
-            place = ((storage.local or database.absolute().parent) / "mlartifacts").as_uri()
+            artifacts = ((storage.local or database.absolute().parent) / "mlartifacts").as_uri()
         try:
             client.create_experiment(
-                EXPERIMENT, artifact_location=place, tags={"mlflow.note.content": NOTE}
+                EXPERIMENT, artifact_location=artifacts, tags={"mlflow.note.content": NOTE}
             )
-        except MlflowException:
+        except MlflowException:  # another command has made it in the meantime
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 raise
     return client
@@ -121,22 +123,24 @@ def only_run(
 ) -> str:
     """The MLflow run whose tag `key` is `value`, made if there is none.
 
-    Two that make it at once both look again and keep the older one.
+    MLflow has neither unique tags nor locks: two that make it at once both look again and keep the
+    older one.
     """
 
-    def found() -> list[Any]:
-        hits = client.search_runs(
+    def search() -> list[Any]:
+        runs = client.search_runs(
             [experiment], f"tags.{key} = '{value}'", ViewType.ACTIVE_ONLY, max_results=10
         )
-        return sorted(hits, key=lambda hit: (hit.info.start_time, hit.info.run_id))
+        return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
-    hits = found()
-    if hits:
-        return str(hits[0].info.run_id)
+    runs = search()
+    if runs:
+        return str(runs[0].info.run_id)
     made = client.create_run(
         experiment, run_name=tags["mlflow.runName"], tags={**tags, key: value}
     ).info.run_id
-    oldest = str(found()[0].info.run_id)
+    # The older one is the same for both, whoever looks first.
+    oldest = str(search()[0].info.run_id)
     if oldest != made:
         client.delete_run(made)
     return oldest
@@ -153,11 +157,12 @@ def our_runs(client: MlflowClient, query: str = "") -> dict[str, Run]:
     """Our runs, or those of them that fit a query, by run key."""
     ours = "tags.kind = 'run'" + (f" and {query}" if query else "")
     experiment, token = client.get_experiment_by_name(EXPERIMENT), None
-    found: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
     while experiment is not None:
+        # A store has thousands of runs, and gives them a page at a time.
         page = client.search_runs([experiment.experiment_id], ours, page_token=token)
-        found |= {run.data.tags["run_key"]: run for run in page}
+        runs |= {run.data.tags["run_key"]: run for run in page}
         token = page.token
         if not token:
             break
-    return found
+    return runs

@@ -1,4 +1,4 @@
-"""The benchmark command measures what it says: each contestant in each round, and ratios of them."""
+"""The benchmark measures what it says: each contestant in each round, and ratios of them."""
 
 import re
 from collections.abc import Callable

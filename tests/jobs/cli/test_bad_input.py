@@ -35,9 +35,9 @@ SHORT = ("--iterations", "8", "--set", "eval_every=8")
         (("train", "resnet20", "--data", "/no/such/place"), "no dataset and no path"),
         (("train", "resnet20", "--data", "cifar10"), "data prepare cifar10"),
         (("train", "resnet20", "--workers", "4"), "at most 2"),
-        (("train", "resnet20", "--tracking", "htp:/x"), "wanted is http://HOST:PORT"),
-        (("train", "resnet20", "--tracking", "sqlite://x.db"), "wanted is http://HOST:PORT"),
-        (("train", "resnet20", "--tracking", "http://:5000"), "wanted is http://HOST:PORT"),
+        (("train", "resnet20", "--tracking", "htp:/x"), "expected http://HOST:PORT"),
+        (("train", "resnet20", "--tracking", "sqlite://x.db"), "expected http://HOST:PORT"),
+        (("train", "resnet20", "--tracking", "http://:5000"), "expected http://HOST:PORT"),
         (("train", "resnet20", "--threads", "0"), "greater than or equal to 1"),
         (
             ("train", "resnet20", "--set", "augmentation=scale_crop_flip_colour"),

@@ -24,8 +24,16 @@ from tests.conftest import Cli
 ROOT = Path(__file__).resolve().parents[3]
 KUBERAY = json.loads(gzip.decompress((ROOT / "tests/schemas/kuberay-1.7.0.json.gz").read_bytes()))
 KUBERNETES = "1.34"
-LINE = ("--image", "registry/resnet-repro:1", "--artifacts", "s3://bucket/mlflow", "--nodes", "4", "--worker-selector",
-        "eks.amazonaws.com/capacityType=SPOT")  # fmt: skip
+LINE = (
+    "--image",
+    "registry/resnet-repro:1",
+    "--artifacts",
+    "s3://bucket/mlflow",
+    "--nodes",
+    "4",
+    "--worker-selector",
+    "eks.amazonaws.com/capacityType=SPOT",
+)
 GRID = ("grid", "table6", "--data", "cifar10", "--storage", "s3://bucket/resnet")
 
 
@@ -213,11 +221,11 @@ def test_the_dockerfile_is_without_reproach() -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        (("--worker-selector", "gpu"), "wanted is LABEL=VALUE"),
+        (("--worker-selector", "gpu"), "expected LABEL=VALUE"),
         (("grid", "table6", "--storage", "results"), "is on this machine"),
         (("grid", "table6", "--storage", "/mnt/shared"), "pods share no folder"),
-        (("--artifacts", "mlflow", *GRID), "wanted is an address without a password"),
-        (("--namespace", "A b", *GRID), "wanted is a name of small letters"),
+        (("--artifacts", "mlflow", *GRID), "expected an address without a password"),
+        (("--namespace", "A b", *GRID), "expected a name of small letters"),
         (("grid", "tabel6", "--storage", "s3://b/x", "--sed", "1"), "No such option"),
     ],
 )

@@ -29,10 +29,33 @@ from tests.pipeline.data.photographs import as_parquet, as_tars, photograph, pic
 
 pytestmark = pytest.mark.ray
 
-SETTINGS = ("crop=32", "scale=32,40", "test_side=36", "test_sides=32,40", "global_batch_size=8", "bn_group=4",
-            "statistics_images=16", "eval_every=4")  # fmt: skip
-TRAIN = ("train", "resnet18", "--data", "imagenet", "--iterations", "12", *(w for s in SETTINGS for w in ("--set", s)),
-         "--workers", "2", "--threads", "1", "--device", "cpu", "--checkpoint-seconds", "0")  # fmt: skip
+SETTINGS = (
+    "crop=32",
+    "scale=32,40",
+    "test_side=36",
+    "test_sides=32,40",
+    "global_batch_size=8",
+    "bn_group=4",
+    "statistics_images=16",
+    "eval_every=4",
+)
+TRAIN = (
+    "train",
+    "resnet18",
+    "--data",
+    "imagenet",
+    "--iterations",
+    "12",
+    *(w for s in SETTINGS for w in ("--set", s)),
+    "--workers",
+    "2",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--checkpoint-seconds",
+    "0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +169,22 @@ def test_the_report_has_imagenets_tables_not_comparable(cli: Cli, place: Path) -
     (place / "theirs.safetensors").write_bytes(
         weights_bytes(network.state_dict(), run.experiment, 1000)
     )
-    theirs = ("evaluate", place / "theirs.safetensors", "--as", "resnet18", "--set", "crop=32", "--set", "scale=32,40",
-              "--protocol", "all", "--data", "imagenet", "--keep", "a peer")  # fmt: skip
+    theirs = (
+        "evaluate",
+        place / "theirs.safetensors",
+        "--as",
+        "resnet18",
+        "--set",
+        "crop=32",
+        "--set",
+        "scale=32,40",
+        "--protocol",
+        "all",
+        "--data",
+        "imagenet",
+        "--keep",
+        "a peer",
+    )
     assert cli(*theirs, "--storage", place).returncode == 0
     done = cli("report", "--storage", place)
     assert done.returncode == 0, done.stderr
@@ -189,7 +226,7 @@ def test_what_does_not_fit_is_one_line(cli: Cli, place: Path, tmp_path: Path) ->
         (("evaluate", "resnet18", "--keep", "itself"), "was measured when it ended"),
         (
             ("evaluate", "resnet18", "--protocol", "one_crop"),
-            "--protocol one_crop: wanted is one of center_crop",
+            "--protocol one_crop: expected one of center_crop",
         ),
     ):
         done = cli(*arguments, "--storage", place)

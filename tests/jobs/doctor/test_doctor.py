@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from jobs.doctor.facts import Facts, Question
-from jobs.doctor.findings import Finding, judge, link
+from jobs.doctor.findings import Finding, judge, judge_link
+from jobs.execution.node_facts import Facts, Question
 from jobs.tracking.server_check import tracking_trouble
 from pipeline.data.stored import write_dataset
 from pipeline.runs.provenance import source_digest, versions
@@ -155,8 +155,8 @@ def test_a_head_that_trains_nothing_may_be_of_another_kind() -> None:
 
 
 def test_a_slow_network_is_said_in_gradients() -> None:
-    assert link(1e9, 4).level == "fine" and "take 0.10 s" in link(1e9, 4).says
-    assert link(10e6, 2).level == "warning" and "take 10.20 s" in link(10e6, 2).says
+    assert judge_link(1e9, 4).level == "fine" and "take 0.10 s" in judge_link(1e9, 4).says
+    assert judge_link(10e6, 2).level == "warning" and "take 10.20 s" in judge_link(10e6, 2).says
 
 
 @pytest.fixture

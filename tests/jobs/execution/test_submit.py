@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.execution.submission import check_command, job_name, packed
+from jobs.execution.submission import job_name, packed
+from jobs.requests.submitted_commands import check_command
 from pipeline.errors import InputError
 from pipeline.runs.provenance import COMMIT_FILE, source_commit
 from pipeline.runs.run import read_result, stored_runs
@@ -73,8 +74,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
         "--dashboard-port",
         dashboard,
     ]
-    line += ["--dashboard-agent-listen-port", free_port(), "--dashboard-agent-grpc-port", free_port(),
-             "--ray-client-server-port", free_port(), "--disable-usage-stats"]  # fmt: skip
+    line += [
+        "--dashboard-agent-listen-port",
+        free_port(),
+        "--dashboard-agent-grpc-port",
+        free_port(),
+        "--ray-client-server-port",
+        free_port(),
+        "--disable-usage-stats",
+    ]
     with open(place / "head.log", "w") as log:
         head = subprocess.Popen(
             [*map(str, line)], env=environment, stdout=log, stderr=log, start_new_session=True
@@ -167,7 +175,7 @@ def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) 
 def test_bench_submit_compares_with_bare_jobs(cluster: Submit) -> None:
     done = cluster("bench", "submit", "--rounds", "1", timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    ratio = "submit train / bare Ray job (wanted: at most 1.5)"
+    ratio = "submit train / bare Ray job (expected: at most 1.5)"
     for what in ("submit train", "bare Ray job", "bare Ray Train job", ratio):
         found = re.search(rf"^ {re.escape(what)} +([\d.]+)", done.stdout, re.MULTILINE)
         assert found is not None and 0 < float(found[1]) < 100, done.stdout
@@ -189,7 +197,7 @@ def test_what_goes_wrong_is_one_line(cluster: Submit, tmp_path: Path) -> None:
             {},
             "which the nodes do not have",
         ),
-        (("submit", "ui", *here), {}, "wanted is one of train, grid"),
+        (("submit", "ui", *here), {}, "expected one of train, grid"),
         (
             ("submit", "report", "--tracking", "http://me:word@10.0.0.5:5000", *here),
             {},
@@ -231,7 +239,7 @@ def test_what_is_shipped_is_small_and_says_its_commit() -> None:
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < 3e6
         assert (
-            (folder / "jobs" / "cli.py").is_file()
+            (folder / "jobs" / "cli" / "main.py").is_file()
             and not (folder / ".git").exists()
             and not (folder / "tests").exists()
         )

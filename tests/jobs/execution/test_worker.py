@@ -66,7 +66,7 @@ def test_a_number_of_workers_or_a_range(text: str, asked: tuple[int, int]) -> No
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "two", "8:2", "0:2", "1:2:4", "2:", ":2", "1.5"])
 def test_what_is_no_number_of_workers_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="wanted is a number such as 2, or a range such as 2:8"):
+    with pytest.raises(InputError, match="expected a number such as 2, or a range such as 2:8"):
         workers_of(text)
 
 
@@ -79,7 +79,8 @@ print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
 print(torch.are_deterministic_algorithms_enabled())
 torch.backends.cudnn.benchmark = True
 deterministic()
-print(torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+cudnn = torch.backends.cudnn
+print(torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark)
 print(torch.is_deterministic_algorithms_warn_only_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"])
 """
 

@@ -39,9 +39,7 @@ def test_the_paper_grid_is_every_cifar_row_of_the_paper() -> None:
     assert set(grids()["paper"]) == own
 
 
-def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without_batch_norm() -> (
-    None
-):
+def test_the_signals_grid_is_both_56_layer_networks_from_three_starts_with_and_without() -> None:
     experiments = [EXPERIMENTS[name] for name in grids()["signals"]]
     assert (
         len(
@@ -126,5 +124,5 @@ def test_what_fits_exactly_is_not_refused() -> None:
 
 
 def test_a_resumed_run_shares_the_cpus_of_a_smaller_machine() -> None:
-    assert cpus_that_fit(ONE_OF_2, workers=2, wanted=8) == 1
-    assert cpus_that_fit(FOUR_OF_8, workers=2, wanted=32) == 8
+    assert cpus_that_fit(ONE_OF_2, workers=2, at_most=8) == 1
+    assert cpus_that_fit(FOUR_OF_8, workers=2, at_most=32) == 8

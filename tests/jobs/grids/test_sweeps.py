@@ -46,8 +46,11 @@ def test_a_sweep_is_every_row_under_every_combination() -> None:
     )
     assert sweep.name == "lr x momentum"
     assert [cell.change for cell in sweep.cells][:4] == [
-        "lr=0.05, momentum=0.8", "lr=0.05, momentum=0.9", "lr=0.1, momentum=0.8", "lr=0.1, momentum=0.9",
-    ]  # fmt: skip
+        "lr=0.05, momentum=0.8",
+        "lr=0.05, momentum=0.9",
+        "lr=0.1, momentum=0.8",
+        "lr=0.1, momentum=0.9",
+    ]
     assert len(experiments) == 8 and {experiment.iterations for experiment in experiments} == {640}
     facts = sweep.facts("d1")
     assert [fact["unchanged"] for fact in facts] == [False, False, False, True] * 2

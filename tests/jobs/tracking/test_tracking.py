@@ -98,8 +98,8 @@ def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(
             "model",
         }
         exported = export(uri.replace("http://", "http://me:secret@"), tmp_path / "exported").runs
-        place = f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"  # and no password
-        assert exported.mlflow_url.tolist() == [place]
+        page = f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        assert exported.mlflow_url.tolist() == [page]  # and no password
     gone = cli(*sync)
     assert gone.returncode == 2 and "MLflow cannot be used now" in gone.stderr
 
@@ -201,5 +201,5 @@ def test_a_relative_database_is_the_same_file_from_everywhere() -> None:
     "uri", ["http://:5000", "http://host:port", "sqlite://runs.db", "sqlite:///", "runs.db"]
 )
 def test_a_uri_that_means_no_store_is_refused(uri: str) -> None:
-    with pytest.raises(InputError, match="wanted is http://HOST:PORT"):
+    with pytest.raises(InputError, match="expected http://HOST:PORT"):
         tracking_uri(uri)

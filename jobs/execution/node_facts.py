@@ -1,5 +1,6 @@
-"""What one node says of itself; runs on the node, as a Ray task that takes no CPU. Nothing is left
-behind.
+"""What one node says of itself; runs on the node, as a Ray task that takes no CPU.
+
+Nothing is left behind but a probe file in storage, which whoever asks deletes.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from time import sleep, time
 from typing import Any
 
+from jobs.execution.processors import usable_gpus
 from jobs.execution.worker import cache_folder
 from jobs.tracking.server_check import tracking_trouble
 from pipeline.data.photo_shards import fits, holds_photographs
@@ -20,26 +22,26 @@ from pipeline.runs.provenance import hardware, source_digest, versions
 from pipeline.storage import Storage
 
 SETTLE_SECONDS = 5.0
-"""A shared folder may show another node's file late: so long it is looked for."""
+"""A shared folder may show another node's file late: it is looked for this long."""
 SIZES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Question:
-    """What each node is asked about: a storage with a probe file of the asker's in it, an MLflow
-    store, a dataset.
-    """
+    """What each node is asked about: a storage, an MLflow store and a dataset."""
 
     storage: str
     probe: str
+    """The path of a file of the asker's in the storage; a node writes its own beside it."""
     tracking: str
     dataset_id: str
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A node's answer. Texts say what went wrong and are empty where nothing did; sizes are bytes,
-    times seconds (Unix).
+    """A node's answer: texts say what went wrong and are empty where nothing did.
+
+    Sizes are in bytes, times in seconds (Unix).
     """
 
     host: str
@@ -66,11 +68,11 @@ class Facts:
 
 
 def examine(question: Question, name: str, trains: bool, gpus: int, head: bool) -> Facts:
-    """Answer on the node this runs on."""
+    """Answer on the node this runs on; the asker knows `name` to `head` from Ray."""
     import ray
 
     began = time()
-    writes, reads, mine = _storage(question, name)
+    writes, reads, mine = _try_storage(question, name)
     return Facts(
         host=os.uname().nodename,
         address=ray.util.get_node_ip_address(),
@@ -81,19 +83,19 @@ def examine(question: Question, name: str, trains: bool, gpus: int, head: bool) 
         hardware=hardware(),
         trains=trains,
         gpus=gpus,
-        gpus_seen=_gpus_seen() if gpus else 0,
+        gpus_seen=usable_gpus() if gpus else 0,  # torch is slow to load, and of no use without
         writes=writes,
         reads=reads,
         mine=mine,
-        free=_free(),
-        shared_memory=_room(Path("/dev/shm")) or 0,
+        free=_free_bytes(),
+        shared_memory=_bytes_left(Path("/dev/shm")) or 0,
         tracking=tracking_trouble(question.tracking),
-        data=_data(question.storage, question.dataset_id) if question.dataset_id else "",
+        data=_data_trouble(question.storage, question.dataset_id) if question.dataset_id else "",
         seconds=time() - began,
     )
 
 
-def _storage(question: Question, name: str) -> tuple[str, str, str]:
+def _try_storage(question: Question, name: str) -> tuple[str, str, str]:
     """What writing and reading met with, and where this node has written."""
     mine = f"{question.probe}-{name}"
     try:
@@ -105,6 +107,8 @@ def _storage(question: Question, name: str) -> tuple[str, str, str]:
         storage.write(mine, b"node")
     except OSError as error:
         writes, mine = first_line(error), ""
+    # The asker's file is read, and not only the node's own: a folder that is local to each node
+    # can be written and read everywhere and is still not shared.
     for _ in range(int(SETTLE_SECONDS)):
         try:
             reads = "" if storage.read(question.probe) == b"asker" else "another content"
@@ -116,39 +120,28 @@ def _storage(question: Question, name: str) -> tuple[str, str, str]:
     return writes, reads, mine
 
 
-def _free() -> dict[str, int]:
+def _free_bytes() -> dict[str, int]:
     from ray._private.worker import _global_node
 
-    places = {
-        "Ray's session folder": Path(_global_node.get_session_dir_path())
-        if _global_node
-        else Path("/tmp/ray")
-    }
+    session = Path(_global_node.get_session_dir_path()) if _global_node else Path("/tmp/ray")
+    # Where Ray spills objects and logs, and where this node copies datasets to.
+    paths = {"Ray's session folder": session}
     if cache := cache_folder():
-        places["the folder of copies"] = cache
-    found = {f"{what} {path}": _room(path) for what, path in places.items()}
-    return {what: room for what, room in found.items() if room is not None}
+        paths["the folder of copies"] = cache
+    free = {f"{what} {path}": _bytes_left(path) for what, path in paths.items()}
+    return {what: left for what, left in free.items() if left is not None}
 
 
-def _room(path: Path) -> int | None:
-    """Bytes left at a path, or at the nearest folder above it that is there."""
-    for there in (path, *path.parents):
+def _bytes_left(path: Path) -> int | None:
+    """Bytes left at a path, or at the nearest folder above it that exists."""
+    for folder in (path, *path.parents):
         with suppress(OSError):
-            return shutil.disk_usage(there).free
+            return shutil.disk_usage(folder).free
     return None
 
 
-def _gpus_seen() -> int:
-    """GPUs that torch can use here: a task that holds none sees them all."""
-    try:
-        import torch
-    except ImportError:
-        return 0
-    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
-
-
-def _data(storage_uri: str, dataset_id: str) -> str:
-    """Whether all files of a dataset are there with their sizes, and one of them with its checksum."""
+def _data_trouble(storage_uri: str, dataset_id: str) -> str:
+    """Whether a dataset's files have their sizes, and one of them its checksum; empty if so."""
     storage = Storage(storage_uri)
     try:
         manifest = read_manifest(storage, dataset_id)
@@ -157,17 +150,19 @@ def _data(storage_uri: str, dataset_id: str) -> str:
         if not holds_photographs(manifest):
             good = intact(manifest, storage.read(images_path(dataset_id)))
             return "" if good else "its images are not what its manifest says"
-        return _shards(storage, manifest)
+        return _shards_trouble(storage, manifest)
     except (OSError, InputError) as error:
         return first_line(error)
 
 
-def _shards(storage: Storage, manifest: dict[str, Any]) -> str:
+def _shards_trouble(storage: Storage, manifest: dict[str, Any]) -> str:
     files = [manifest["index"], manifest["mean"], *manifest["shards"]]
-    with ThreadPoolExecutor(SIZES_AT_ONCE) as several:
-        sizes = list(several.map(lambda file: storage.file_size(file["path"]), files))
+    with ThreadPoolExecutor(SIZES_AT_ONCE) as pool:
+        # Sizes of thousands of shards: in a bucket each is a request, so several at a time.
+        sizes = list(pool.map(lambda file: storage.file_size(file["path"]), files))
     wrong = [file for file, size in zip(files, sizes, strict=True) if size != file["size"]]
     if wrong:
         return f"{len(wrong)} of {len(files)} files are missing or cut, such as {wrong[0]['path']}"
+    # Reading all would take hours. Nodes read different files, so together they see more of it.
     sample = files[hash(os.uname().nodename) % len(files)]
     return "" if fits(sample, storage.read(sample["path"])) else f"{sample['path']} is damaged"

@@ -1,0 +1,80 @@
+"""A plan for a cluster that is only described, such as 8xA100, by what is published of its GPUs."""
+
+from jobs.planning.estimate import FIXED_SECONDS, Cluster, Estimate, Plan, estimate, longest_first
+from jobs.planning.plan_request import PlanRequest
+from jobs.planning.rates import CARDS, Card, published
+from jobs.planning.workload import Amount
+from pipeline.errors import InputError
+from pipeline.runs.run import Run
+
+START_SECONDS = 20.0
+"""Assumed: what a run takes besides computing."""
+WIDTHS = (1, 2, 4, 8)
+"""Workers of ImageNet's runs, as tried, and"""
+SHARED = (1, 2, 4)
+"""how many of CIFAR's runs share a GPU: what ends first is taken."""
+
+
+def plan_described(request: PlanRequest, count: int, kind: str, price: float | None) -> Plan:
+    """The best plan for `count` GPUs of a kind, over how wide runs are and how they share a GPU.
+
+    Raises:
+        InputError: nothing is known of such a GPU.
+    """
+    card = CARDS.get(kind.upper())
+    if card is None or count < 1:
+        raise InputError(
+            f"--gpus {count}x{kind}: known are {', '.join(CARDS)}; others are measured where they "
+            "are"
+        )
+    # Every combination is estimated; there are twelve at the most.
+    cluster = Cluster(count, kind.upper(), price)
+    choices = [(width, sharing) for width in WIDTHS if width <= count for sharing in SHARED]
+    ways = [_estimates(request.left, card, width, sharing) for width, sharing in choices]
+
+    # No placement is shorter than the least work spread evenly, nor than the longest run at its
+    # widest: the bound is over all ways, as the choice between them is.
+    hours = ([each.hours for each in way] for way in ways)
+    seconds = ([each.seconds for each in way] for way in ways)
+    least = sum(min(of_run) for of_run in zip(*hours, strict=True))
+    longest = max((min(of_run) for of_run in zip(*seconds, strict=True)), default=0.0)
+    bound = FIXED_SECONDS + max(3600 * least / count, longest)
+
+    plans = [
+        Plan(
+            cluster,
+            longest_first(way),
+            FIXED_SECONDS,
+            bound,
+            least,
+            _options(request, width, sharing),
+        )
+        for way, (width, sharing) in zip(ways, choices, strict=True)
+    ]
+    # By the wall time, as a cluster costs by the hour whether it works or idles.
+    return min(plans, key=lambda plan: plan.seconds)
+
+
+def _options(request: PlanRequest, width: int, sharing: int) -> str:
+    """The options of `grid` that carry runs out so."""
+    families = {experiment.family for experiment in request.experiments}
+    options = []
+    if "imagenet" in families:
+        options.append(f"--workers {width} for ImageNet's rows")
+    if "cifar" in families:
+        options.append(f"--gpus {1 / sharing:g} for CIFAR's rows")
+    return ", ".join(options)
+
+
+def _estimates(left: dict[Run, Amount], card: Card, width: int, sharing: int) -> list[Estimate]:
+    """Each run: ImageNet's with up to `width` workers, CIFAR's `sharing` to a GPU."""
+    estimates = list[Estimate]()
+    for run, amount in left.items():
+        experiment = run.experiment
+        # A run uses at most a worker for each batch-norm group. CIFAR's runs are too small to be
+        # spread; they share instead.
+        workers = min(width, experiment.groups) if experiment.family == "imagenet" else 1
+        among = sharing if experiment.family == "cifar" else 1
+        rate = published(experiment, card, workers, among)
+        estimates.append(estimate(run, amount, rate, START_SECONDS, workers, workers / among))
+    return estimates

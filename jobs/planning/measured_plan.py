@@ -1,0 +1,101 @@
+"""A plan for the cluster that is there, by what a minute on it and earlier runs say."""
+
+from collections import Counter
+from dataclasses import asdict
+from time import monotonic
+from typing import Any
+
+from jobs.console.console import console
+from jobs.execution.cluster import connected, head_memory
+from jobs.execution.probe import TimingRequest, probe
+from jobs.execution.tune import max_concurrent_runs
+from jobs.planning.estimate import FIXED_SECONDS, Cluster, Plan, estimate, longest_first
+from jobs.planning.plan_request import PlanRequest
+from jobs.planning.rates import earlier, probed, rates
+from jobs.planning.workload import BACKWARD, Amount, iteration_flops
+from jobs.requests.options import Device
+from jobs.requests.requested_runs import resolve_resources
+from pipeline.recipe.experiments import Experiment
+from pipeline.runs.execution import Execution
+from pipeline.runs.run import Run
+
+
+def plan_measured(
+    request: PlanRequest,
+    execution: Execution,
+    device: Device,
+    threads: int | None,
+    address: str | None,
+    price: float | None,
+    limit: float,
+) -> tuple[Plan, dict[str, Any]]:
+    """A plan for the cluster at `address`, measured for about `limit` seconds; and what was found.
+
+    Raises:
+        InputError: there is no cluster, or it cannot be measured.
+    """
+    left, began = request.left, monotonic()
+    # Nothing to train, nothing to measure: a cluster would be started for a line.
+    if not left:
+        return Plan(Cluster(0, "CPU", price), [], 0.0), {}
+
+    # Measure with as many runs at once as the grid will have: neighbours share memory and caches.
+    with connected(address), console.status("measuring for about a minute"):
+        joining = monotonic() - began
+        execution, nodes = resolve_resources(execution, device, threads, runs=len(left))
+        most = max_concurrent_runs(nodes, execution, head_memory())
+        at_once = min(len(left), most)
+        measured = probe(
+            request.storage,
+            _timing_requests(left),
+            request.data.side,
+            execution,
+            at_once,
+            limit - joining,
+        )
+
+    # What whole runs took on this hardware says more than random images did, so it goes last.
+    hardware = next((timing.hardware for timing in measured.timings.values()), "")
+    known = probed(measured.timings, execution.workers)
+    known |= earlier(request.storage, list(request.amounts), execution, hardware)
+    by_fingerprint = rates(request.experiments, known)
+
+    kind = "GPU" if execution.use_gpu else "CPU"
+    # What a run takes of the cluster, in the unit that is paid for.
+    units = execution.workers * execution.each_worker[kind]
+    estimates = [
+        estimate(
+            run,
+            amount,
+            by_fingerprint[run.experiment.fingerprint],
+            measured.start,
+            execution.workers,
+            units,
+        )
+        for run, amount in left.items()
+    ]
+    cluster = Cluster(most * units, kind, price, sum(node.get(kind, 0) for node in nodes))
+    findings = {
+        "at_once": at_once,
+        "threads": execution.threads,
+        "probe": asdict(measured),
+        "joining": joining,
+    }
+    return Plan(cluster, longest_first(estimates), FIXED_SECONDS + joining), findings
+
+
+def _timing_requests(left: dict[Run, Amount]) -> list[TimingRequest]:
+    """Each experiment with how many runs of it are left, and its share of the work."""
+    work = dict[Experiment, float]()
+    for run, amount in left.items():
+        experiment = run.experiment
+        size = experiment.global_batch_size
+        images = (1 + BACKWARD) * amount.iterations * size + amount.forward
+        # In floating-point operations: images that only go forward count a third.
+        work.setdefault(experiment, 0.0)
+        work[experiment] += images * iteration_flops(experiment) / size
+    runs, total = Counter(run.experiment for run in left), sum(work.values())
+    return [
+        TimingRequest(experiment, runs[experiment], part / total, iteration_flops(experiment))
+        for experiment, part in work.items()
+    ]
