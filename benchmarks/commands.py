@@ -151,7 +151,9 @@ def bench_profile(
 def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 5) -> None:
     """From giving a command to its first SGD step, against a bare Ray job.
 
-    On a cluster of this machine (`ray start --head`). Example: `resnet-repro bench submit --rounds 3`
+    On a cluster of this machine (`ray start --head`).
+
+    Example: `resnet-repro bench submit --rounds 3`
     """
     from benchmarks.submit_time import bench
 

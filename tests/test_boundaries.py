@@ -1,117 +1,206 @@
-"""What may import what, who reads the environment, and how long a file may get (design, section 1)."""
+"""The rules of the house: which room imports which, who may use what, and how long code may get.
+
+Imports count wherever they stand: one within a function is an arrow like any other.
+"""
 
 import ast
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = {
-    str(file.relative_to(ROOT)): ast.parse(file.read_text())
-    for folder in ("pipeline", "jobs", "analysis", "benchmarks", "deploy")
+FOLDERS = ("pipeline", "jobs", "analysis", "benchmarks", "deploy")
+FILES = {
+    str(file.relative_to(ROOT)): file
+    for folder in FOLDERS
     for file in sorted((ROOT / folder).rglob("*.py"))
 }
-TORCH_FREE_ROOMS = (
-    "pipeline/errors",
-    "pipeline/storage",
-    "pipeline/recipe",
-    "pipeline/runs",
-    "pipeline/data",
-)
-TORCH_FREE = [
-    *(
-        file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-        for file in SOURCES
-        if file.startswith(TORCH_FREE_ROOMS)
-    ),
-    *(f"jobs.execution.{name}" for name in ("drive", "tune", "launch", "worker")),
-    "jobs.cli.main",
-]
+SOURCES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
+
+ROOMS = {
+    "pipeline": ["errors", "storage", "recipe", "runs", "data", "training"],
+    "pipeline/training": [
+        "step",
+        "feeding",
+        "measuring",
+        "attempts",
+        "memory",
+        "run_writer",
+        "loop",
+        "verify",
+    ],
+    "jobs": [
+        "console",
+        "grids",
+        "tracking",
+        "execution",
+        "requests",
+        "planning",
+        "doctor",
+        "cli",
+    ],
+    "analysis": [
+        "stats",
+        "measured",
+        "paper",
+        "studies",
+        "verdicts",
+        "tables",
+        "figures",
+        "report",
+    ],
+}
+"""By folder, its rooms and the modules that lie in none, from the ground floor up."""
+
+TORCH_FREE = ("pipeline/errors", "pipeline/storage", "pipeline/recipe", "pipeline/runs",
+              "pipeline/data")  # fmt: skip
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
-    """Dotted names a module imports anywhere, `from a import b` as a.b."""
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Dotted names that a module imports anywhere, `from a import b` as a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import hides where it leads"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def users(package: str) -> set[str]:
-    """Files that import a package or anything inside it."""
+def users(package: str, among: str = "") -> set[str]:
+    """Files below `among` that import a package or anything inside it."""
     return {
         file
         for file, tree in SOURCES.items()
-        if any(name == package or name.startswith(f"{package}.") for name in imported(tree))
+        if file.startswith(among)
+        and any(name == package or name.startswith(f"{package}.") for name in imported(tree))
     }
 
 
-def inside(folder: str, files: set[str]) -> set[str]:
-    return {file for file in files if file.startswith(f"{folder}/")}
+def room_of(path: str, folder: str) -> str | None:
+    """The room of a folder in which a file or a dotted name lies; None for another folder's."""
+    path = path.removesuffix(".py").replace(".", "/")
+    if not path.startswith(f"{folder}/"):
+        return None
+    return path.removeprefix(f"{folder}/").partition("/")[0]
 
 
-@pytest.mark.parametrize("package", ["jobs", "analysis", "ray", "mlflow"])
+# Which way imports go.
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_rooms_are_those_of_the_list_and_import_downwards(folder: str) -> None:
+    order, upward, seen = ROOMS[folder], [], set()
+    for file, tree in SOURCES.items():
+        room = room_of(file, folder)
+        if room is None or room == "__init__":
+            continue
+        seen.add(room)
+        lower = order[: order.index(room) + 1]
+        targets = {room_of(name, folder) for name in imported(tree)} - {None}
+        upward += [f"{file} imports {target}" for target in targets if target not in lower]
+    assert not upward and seen == set(order)
+
+
+@pytest.mark.parametrize("package", ["jobs", "analysis", "benchmarks", "ray", "mlflow"])
 def test_pipeline_knows_no_cluster_no_tracking_and_no_table(package: str) -> None:
-    assert not inside("pipeline", users(package))
+    assert not users(package, "pipeline/")
 
 
-@pytest.mark.parametrize("package", ["jobs", "torch", "torchvision", "ray"])
+@pytest.mark.parametrize("package", ["jobs", "benchmarks", "torch", "torchvision", "ray"])
 def test_analysis_never_trains(package: str) -> None:
-    assert not inside("analysis", users(package))
+    assert not users(package, "analysis/")
 
 
-def test_mlflow_is_read_in_one_file_and_written_in_jobs_alone() -> None:
-    writers = inside("jobs/tracking", set(SOURCES))
-    imports_alone = {"benchmarks/bare_job.py"}
-    assert users("mlflow") <= {"analysis/measured/mlflow_export.py", *writers, *imports_alone}
-    assert inside("analysis", users("mlflow")) == {"analysis/measured/mlflow_export.py"}
+def test_commands_do_not_import_each_other() -> None:
+    assert users("jobs.cli") <= {"jobs/cli/main.py", "jobs/cli/__main__.py"}
 
 
-def test_ray_tune_is_in_one_file() -> None:
-    assert users("ray.tune") == {"jobs/execution/tune.py"}
+def test_benchmarks_are_a_command_and_no_part_of_jobs() -> None:
+    assert users("benchmarks", "jobs/") == {"jobs/cli/main.py"}
+
+
+# Who may use what.
+
+
+@pytest.mark.parametrize(
+    ("package", "place"),
+    [
+        ("torch", "pipeline/training/"),
+        ("ray", "jobs/execution/"),
+        ("torch", "jobs/execution/"),
+        ("mlflow", "jobs/tracking/"),
+        ("mlflow", "analysis/measured/mlflow_export.py"),
+        ("ray.tune", "jobs/execution/tune.py"),
+    ],
+)
+def test_one_room_of_each_folder_uses(package: str, place: str) -> None:
+    everywhere = users(package, f"{place.partition('/')[0]}/")
+    assert everywhere and all(file.startswith(place) for file in everywhere)
+
+
+def test_jobs_load_torch_only_within_functions() -> None:
+    """Commands and drivers import these modules; torch would cost each of them seconds."""
+    for file, tree in SOURCES.items():
+        at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = [name for node in at_import for name in imported(node)]
+        assert not (
+            file.startswith("jobs/") and any(name.split(".")[0] == "torch" for name in names)
+        ), file
+
+
+def test_what_has_to_be_light_does_not_load_torch() -> None:
+    light = [
+        file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        for file in SOURCES
+        if file.startswith((*TORCH_FREE, "jobs/", "analysis/")) and not file.endswith("__main__.py")
+    ]
+    lines = ["import importlib, sys"]
+    lines += [
+        f"importlib.import_module('{module}'); assert 'torch' not in sys.modules, '{module}'"
+        for module in light
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_only_jobs_read_the_command_line_or_the_environment() -> None:
+    words = ("environ", "environb", "getenv", "argv")
     readers = {
         file
         for file, tree in SOURCES.items()
         for node in ast.walk(tree)
-        if (
-            isinstance(node, ast.Attribute)
-            and node.attr in ("environ", "environb", "getenv", "argv")
-        )
-        or (
-            isinstance(node, ast.ImportFrom)
-            and {a.name for a in node.names} & {"environ", "getenv", "argv"}
-        )
+        if (isinstance(node, ast.Attribute) and node.attr in words)
+        or (isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & set(words))
     }
-    assert readers == inside("jobs", readers) | inside("benchmarks", readers)
+    assert {file.partition("/")[0] for file in readers} <= {"jobs", "benchmarks"}
 
 
-def test_torch_free_modules_do_not_load_torch() -> None:
-    lines = ["import importlib, sys"]
-    for module in TORCH_FREE:
-        lines.append(
-            f"importlib.import_module('{module}'); assert 'torch' not in sys.modules, '{module} "
-            "loads torch'"
-        )
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+# What things are called, and how long they get.
 
 
 def test_every_file_is_named_by_a_noun() -> None:
-    drawers = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
-    assert not drawers & {Path(file).stem for file in SOURCES}
+    drawers = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc", "shared"}
+    assert not drawers & {part for file in SOURCES for part in Path(file).with_suffix("").parts}
+
+
+def test_a_folder_is_one_idea_of_at_most_fifteen_modules() -> None:
+    modules = (Path(file) for file in SOURCES if not file.endswith("__init__.py"))
+    sizes = Counter(str(file.parent) for file in modules)
+    assert not {folder: size for folder, size in sizes.items() if size > 15}
+
+
+def test_a_class_name_means_one_class() -> None:
+    where = defaultdict(list)
+    for file, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                where[node.name].append(file)
+    assert not {name: files for name, files in where.items() if len(files) > 1}
 
 
 def code_lines(node: ast.AST, text: str) -> int:
@@ -135,10 +224,10 @@ def code_lines(node: ast.AST, text: str) -> int:
 
 @pytest.mark.parametrize("file", SOURCES)
 def test_files_and_functions_stay_short_and_say_what_they_are(file: str) -> None:
-    tree, text = SOURCES[file], (ROOT / file).read_text()
+    tree, text = SOURCES[file], FILES[file].read_text()
     lines = code_lines(tree, text)
     assert lines <= 300, f"{file} has {lines} lines of code"
-    assert ast.get_docstring(tree) or file.endswith("__init__.py"), f"{file} has no docstring"
+    assert ast.get_docstring(tree), f"{file} does not say what it is"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = code_lines(node, text)

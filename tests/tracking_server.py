@@ -1,4 +1,4 @@
-"""MLflow as a team runs it: on Postgres, artifacts in S3, a user and password, host names checked."""
+"""MLflow as a team runs it: Postgres, artifacts in S3, a user and password, checked host names."""
 
 import secrets
 import sys
@@ -61,7 +61,8 @@ def tracking_server(place: Path, host: str = "127.0.0.1") -> Iterator[TrackingSe
         ]
         environment = {
             **ACCESS,
-            "MLFLOW_BACKEND_STORE_URI": database,  # not in the command, which anybody on the machine can list
+            # Not in the command, which anybody on the machine can list.
+            "MLFLOW_BACKEND_STORE_URI": database,
             "AWS_DEFAULT_REGION": "us-east-1",
             "MLFLOW_S3_ENDPOINT_URL": f"http://{endpoint}",
             "MLFLOW_AUTH_ADMIN_USERNAME": user,

@@ -80,7 +80,8 @@ def evaluate(
 ) -> None:
     """Test errors of networks: a run's final one, or a weights file with `--as`.
 
-    Weights are safetensors, or torchvision's .pth. Each photograph counts once, on any number of workers.
+    Weights are safetensors, or torchvision's .pth. Each photograph counts once, on any number of
+    workers.
 
     Examples:
 

@@ -160,7 +160,8 @@ def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
     """The numbers of seeds after which the results are looked at: the interim analyses."""
     if until_decided and seeds is not None:
         raise InputError(
-            f"--until-decided looks at {', '.join(map(str, INTERIM_SEEDS))} seeds; leave --seeds out"
+            f"--until-decided looks at {', '.join(map(str, INTERIM_SEEDS))} seeds; "
+            "leave --seeds out"
         )
     return INTERIM_SEEDS if until_decided else (seeds or 1,)
 

@@ -55,7 +55,8 @@ def manifests(
 ) -> None:
     """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes.
 
-    They need the KubeRay operator. A job's MLflow server is the one of `mlflow.yaml`, unless the command names another. Example:
+    They need the KubeRay operator. A job's MLflow server is the one of `mlflow.yaml`, unless the
+    command names another. Example:
 
     * `resnet-repro manifests --image registry/resnet-repro:1 --artifacts s3://bucket/mlflow --nodes
       4 grid table6 --data cifar10 --storage s3://bucket/resnet`

@@ -292,7 +292,8 @@ def _read(place: Path) -> list[Row]:
         return [
             Row(
                 int(line["kill"]), line["kind"], int(line["killed_at"]), line["continued_from"],
-                float(line["recovery_s"]), line["survived"] == "True", int(line["lost"]), int(line["doubled"]),
+                float(line["recovery_s"]), line["survived"] == "True", int(line["lost"]),
+                int(line["doubled"]),
                 line["equal"] == "True", line["remark"],
             )
             for line in csv.DictReader(lines)

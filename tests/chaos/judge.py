@@ -113,7 +113,8 @@ def points_of(server: str, found: dict[str, Any]) -> list[tuple[str, int, float]
     for metric in found["data"].get("metrics", []):
         token = ""
         while True:
-            query = f"metrics/get-history?run_id={found['info']['run_id']}&metric_key={quote(metric['key'])}&max_results=1000"
+            about = f"run_id={found['info']['run_id']}&metric_key={quote(metric['key'])}"
+            query = f"metrics/get-history?{about}&max_results=1000"
             page = _ask(server, query + (f"&page_token={quote(token)}" if token else ""))
             points += [
                 (metric["key"], int(p["step"]), float(p["value"])) for p in page.get("metrics", [])

@@ -183,7 +183,10 @@ def link(scene: Scene) -> str:
     """The link of the second node, cut until the head gives the node up; its raylet then does too
     and is started again.
     """
-    watch = "import time; print('ready', flush=True); exec('while sum(n[\"Alive\"] for n in ray.nodes()) > 1: time.sleep(.1)')"
+    watch = (
+        "import time; print('ready', flush=True); "
+        "exec('while sum(n[\"Alive\"] for n in ray.nodes()) > 1: time.sleep(.1)')"
+    )
     line = scene.nodes.connected(watch + "; print('noticed', flush=True)")
     watcher = subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | QUIET
@@ -216,7 +219,8 @@ print("ready", flush=True)
 seconds = int(sys.stdin.readline())
 reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
 client = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)
-print(client.drain_node(spot, reason, "spot", time.time_ns() // 1_000_000 + 1000 * seconds)[0], flush=True)
+deadline = time.time_ns() // 1_000_000 + 1000 * seconds
+print(client.drain_node(spot, reason, "spot", deadline)[0], flush=True)
 """
 """What `ray drain-node` does, ready before the moment comes."""
 

@@ -131,7 +131,8 @@ class Nodes(ABC):
 
     def connected(self, code: str) -> list[str]:
         """The command line of Python code that is connected to the cluster on node a."""
-        begin = f"import ray; ray.init(address='{self.cluster}', logging_level='ERROR', log_to_driver=False)\n"
+        options = "logging_level='ERROR', log_to_driver=False"
+        begin = f"import ray; ray.init(address='{self.cluster}', {options})\n"
         return self.inside("a", [sys.executable, "-c", begin + code])
 
     def ask(self, code: str) -> str:
@@ -233,7 +234,10 @@ class Namespaces(Nodes):
 
     def boot(self, node: str, line: list[str]) -> list[str]:
         folder = self.place / node
-        mounts = f"mount --bind {folder}/hosts /etc/hosts && mkdir -p /tmp/ray && mount --bind {folder}/ray /tmp/ray"
+        mounts = (
+            f"mount --bind {folder}/hosts /etc/hosts && mkdir -p /tmp/ray && "
+            f"mount --bind {folder}/ray /tmp/ray"
+        )
         script = f"hostname node-{node} && {mounts} && cd {ROOT} && {join(line)}; sleep infinity"
         apart = ["unshare", "-m", "-u", "-p", "--fork", "--mount-proc", "--kill-child"]
         return ["ip", "netns", "exec", self._space(node), *apart, "bash", "-c", script]

@@ -211,7 +211,8 @@ def the_way(walk: Walk) -> None:
         "node b is lost, and another joins 5 s later", began, "killed with all its processes", True
     )
     status = json.loads(walk.call("jobs", "status", name, "--json").stdout)[0]
-    walk.note("jobs status", time.monotonic(), f"{status['state']}, a sign of life {status['seconds_since_life']:.0f} s ago",
+    said = f"{status['state']}, a sign of life {status['seconds_since_life']:.0f} s ago"
+    walk.note("jobs status", time.monotonic(), said,
               status["state"] == "RUNNING")  # fmt: skip
     walk.step("follow it to its end", 0, "succeeded", "jobs", "logs", name, "--follow")
     said = walk.call("jobs", "logs", name).stdout

@@ -185,7 +185,7 @@ def _flatten_buffers(norms: list[GroupBatchNorm2d], device: torch.device, *names
 
 
 def _decay(experiment: Experiment, parameters: list[nn.Parameter]) -> Tensor:
-    """Weight decay of each element: on convolution and classifier weights only, or on everything."""
+    """Weight decay of each element: of convolution and classifier weights only, or of all."""
     everything = experiment.weight_decay_scope == "all"
     rates = [
         experiment.weight_decay * (everything or parameter.dim() > 1) for parameter in parameters

@@ -1,4 +1,4 @@
-"""The details in which reproductions differ from the paper, each as it is here (Sec. 3.4 and 4.2)."""
+"""Details in which reproductions differ from the paper, as they are here (Sec. 3.4 and 4.2)."""
 
 from dataclasses import replace
 from pathlib import Path
