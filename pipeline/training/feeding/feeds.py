@@ -4,7 +4,6 @@ memory, or photographs.
 The one place that knows both kinds; the train loop sees batches and views.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -17,6 +16,7 @@ from pipeline.recipe import metrics
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import Run
 from pipeline.training.feeding.image_batches import (
+    DeviceBatches,
     TrainImages,
     held_out,
     single_views,
@@ -35,6 +35,14 @@ class Feed(Protocol):
     waited: float
     """Seconds that training stood still for images."""
 
+    def prepare(self, iteration: int) -> None:
+        """Do the host's part, so that `assemble` gives this iteration's batch."""
+        ...
+
+    def assemble(self, iteration: Tensor) -> tuple[Tensor, Tensor]:
+        """The prepared batch, as `batch`, by operations on tensors that stay where they are."""
+        ...
+
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Views [n, 3, side, side] and labels [n] of this worker's share of iteration `iteration`
         (from 0).
@@ -44,21 +52,6 @@ class Feed(Protocol):
     def close(self) -> None: ...
 
 
-class MemoryFeed:
-    """Small images, made when they are asked for."""
-
-    waited = 0.0
-
-    def __init__(self, images: TrainImages, batch_of: Callable[[int], Batch]) -> None:
-        self.images, self.batch_of = images, batch_of
-
-    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        return self.images.batch(self.batch_of(iteration))
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
 def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, threads: int) -> Feed:
     """This worker's share of every iteration's batch; photographs are decoded by so many threads."""
     experiment = run.experiment
@@ -66,10 +59,12 @@ def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, th
     share = size // process_group.world_size
     count = len(dataset.train) - experiment.holdout
 
-    def batch_of(iteration: int) -> Batch:
-        return batch_at(run.seed, count, iteration, size, process_group.rank * share, share)
-
+    first = process_group.rank * share
     if isinstance(dataset, Photos):
+
+        def batch_of(iteration: int) -> Batch:
+            return batch_at(run.seed, count, iteration, size, first, share)
+
         return PhotoFeed(
             experiment,
             dataset,
@@ -79,7 +74,8 @@ def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, th
             experiment.iterations,
             threads,
         )
-    return MemoryFeed(TrainImages(experiment, dataset, process_group.device), batch_of)
+    images = TrainImages(experiment, dataset, process_group.device)
+    return DeviceBatches(images, run.seed, size, first, share)
 
 
 def evaluation_splits(

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.data.datasets import Dataset, Images
-from pipeline.data.sampling import Batch, bounded
+from pipeline.data.sampling import Batch, bounded, epoch_words, permutation
 from pipeline.recipe.experiments import Augmentation, Experiment, Normalisation
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,15 +39,39 @@ class TrainImages:
         self.offset = F.pad(offset.to(device), border)
         # Repeated for each pixel, so that it is multiplied with a view as one contiguous row.
         self.scale = scale.to(device).repeat(self.row.side**2)
+        self.line = torch.arange(self.row.side, device=device)
 
     def batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Views [n, 3, side, side] float32 (channels last in memory) and labels [n] of a batch."""
-        device, side = self.pixels.device, self.row.side
-        rows, columns = (torch.from_numpy(index).to(device) for index in self._window(batch))
-        ids = torch.from_numpy(batch.ids).to(device)
+        windows = torch.from_numpy(self.windows(batch.random_words)).to(self.pixels.device)
+        return self.views(torch.from_numpy(batch.ids).to(self.pixels.device), windows)
+
+    def windows(self, random_words: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """What training looks at of padded images, by their random words [n, 4].
+
+        Returns [n, 3]: the first row, the first column, and 1 where the view is mirrored.
+        """
+        windows = np.zeros((len(random_words), 3), dtype=np.int64)
+        if self.augmentation != "none":
+            windows[:, 0] = bounded(random_words[:, 0], 2 * self.pad + 1)
+            windows[:, 1] = bounded(random_words[:, 1], 2 * self.pad + 1)
+            if self.row.flip:
+                windows[:, 2] = bounded(random_words[:, 2], 2)
+        return windows
+
+    def views(self, ids: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Views and labels, as `batch`, of images `ids` [n] at `windows` [n, 3], on the device.
+
+        Integer arithmetic and gathers alone: the same bytes on any device.
+        """
+        side, width = self.row.side, self.row.side + 2 * self.pad
+        top, left, mirrored = windows.unbind(1)
+        rows = top[:, None] + self.line
+        # A mirrored view reads its columns backwards: side-1-line where line is read else.
+        reading = torch.where(mirrored[:, None] == 1, side - 1 - self.line, self.line)
+        columns = left[:, None] + reading
         # Pixels are rows of three values in one long table: taking rows is several times faster
         # than indexing by axes.
-        width = side + 2 * self.pad
         place = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
         table = (ids[:, None] * width**2 + place).flatten()
         views = self.pixels.view(-1, 3).index_select(0, table).view(len(ids), -1).float()
@@ -54,18 +79,65 @@ class TrainImages:
         views *= self.scale
         return views.view(-1, side, side, 3).permute(0, 3, 1, 2), self.labels[ids]
 
-    def _window(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows [n, side] and columns [n, side] of the padded images a batch looks at."""
-        line = np.arange(self.row.side)
-        if self.augmentation == "none":
-            everything = np.tile(line, (len(batch.ids), 1))
-            return everything, everything
-        rows = line + bounded(batch.random_words[:, 0], 2 * self.pad + 1)[:, None]
-        columns = line + bounded(batch.random_words[:, 1], 2 * self.pad + 1)[:, None]
-        if self.row.flip:
-            mirrored = bounded(batch.random_words[:, 2], 2).astype(bool)
-            columns[mirrored] = columns[mirrored, ::-1]
-        return rows, columns
+
+class DeviceBatches:
+    """One worker's batches, assembled on the device from an iteration's number.
+
+    The order of an epoch and what is drawn for its images go to the device once an epoch, into
+    buffers that stay where they are; a batch that runs on into the next epoch finds that one's
+    beside it. Order and draws are those of `pipeline.data.sampling`.
+    """
+
+    waited = 0.0
+
+    def __init__(
+        self, images: TrainImages, seed: int, global_batch_size: int, first: int, size: int
+    ) -> None:
+        """Images [first, first + size) of each iteration's `global_batch_size`."""
+        self.images, self.seed, self.global_batch_size = images, seed, global_batch_size
+        device, count = images.pixels.device, images.count
+        # As many epochs as one batch can touch, and at least the next one.
+        self.epochs = 2 + (global_batch_size - 1) // count
+        self.orders = torch.zeros(self.epochs, count, dtype=torch.int64, device=device)
+        self.windows = torch.zeros(self.epochs, count, 3, dtype=torch.int64, device=device)
+        self.loaded: list[int | None] = [None] * self.epochs
+        """The epoch that each buffer holds."""
+        self.lanes = torch.arange(first, first + size, device=device)
+
+    def prepare(self, iteration: int) -> None:
+        """Load the epochs that this iteration's batch comes from, and those that follow."""
+        epoch = iteration * self.global_batch_size // self.images.count
+        for number in range(epoch, epoch + self.epochs):
+            # An epoch's buffer was that of an epoch before this batch's first: no launched
+            # iteration still reads it, because copies and iterations keep their order.
+            if self.loaded[number % self.epochs] != number:
+                self._load(number)
+
+    def _load(self, epoch: int) -> None:
+        slot, count = epoch % self.epochs, self.images.count
+        order = permutation(self.seed, epoch, count).astype(np.int64)
+        windows = self.images.windows(epoch_words(self.seed, epoch, count))
+        self.orders[slot].copy_(torch.from_numpy(order))
+        self.windows[slot].copy_(torch.from_numpy(windows))
+        self.loaded[slot] = epoch
+
+    def assemble(self, iteration: Tensor) -> tuple[Tensor, Tensor]:
+        """Views and labels of iteration number `iteration` [], as `TrainImages.batch`."""
+        position = iteration * self.global_batch_size + self.lanes
+        epoch = position.div(self.images.count, rounding_mode="floor")
+        start = epoch % self.epochs * self.images.count
+        place = start + position - epoch * self.images.count
+        ids = self.orders.view(-1).index_select(0, place)
+        windows = self.windows.view(-1, 3).index_select(0, start + ids)
+        return self.images.views(ids, windows)
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Views and labels of an iteration that the host names."""
+        self.prepare(iteration)
+        return self.assemble(torch.tensor(iteration, device=self.lanes.device))
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def training_split(experiment: Experiment, dataset: Dataset) -> Images:
@@ -123,14 +195,17 @@ def single_views(
 
 
 class OriginalImages:
-    """A split on a device, handing out its images as they are, normalised."""
+    """A split on a device, handing out its images as they are, normalised.
 
-    batch_size = 250
+    Batches are of 250 images on a CPU, where the rounding of a loss hangs on them, and larger on a
+    GPU, where small ones would be bound by launches.
+    """
 
     def __init__(self, images: Images, offset: Tensor, scale: Tensor, device: torch.device) -> None:
         self.pixels = torch.from_numpy(images.pixels).to(device)
         self.labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
         self.offset, self.scale = offset.to(device), scale.to(device)
+        self.batch_size = 250 if device.type == "cpu" else 2500
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -34,7 +34,13 @@ class ProcessGroup:
 
         `parts` are this rank's groups in order (a power of two of them); their memory is reused.
         """
-        total = sum_subtree(parts)
+        return self.exchange_tree(sum_subtree(parts))
+
+    def exchange_tree(self, total: Tensor) -> Tensor:
+        """The sum over ranks of each rank's `total`, in place, pairwise from neighbours outwards.
+
+        All ranks end with the same bytes: a + b is b + a.
+        """
         distance = 1
         while distance < self.world_size:
             total += self._exchange(total, self.rank ^ distance)
@@ -58,6 +64,8 @@ class ProcessGroup:
 
     def any(self, mine: bool) -> bool:
         """Whether it is so on any rank."""
+        if self.world_size == 1:
+            return mine  # without waiting for the device
         flags = torch.zeros(self.world_size, dtype=torch.int32, device=self.device)
         flags[self.rank] = int(mine)
         return bool(self.sum_disjoint(flags).any())

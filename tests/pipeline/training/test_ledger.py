@@ -159,7 +159,9 @@ def test_imagenet_is_scale_and_colour_augmented_for_120_epochs() -> None:
 
 
 IMAGENET = [experiment for experiment in EXPERIMENTS.values() if experiment.family == "imagenet"]
-by_photographs = pytest.mark.parametrize("experiment", IMAGENET, ids=lambda experiment: experiment.name)
+by_photographs = pytest.mark.parametrize(
+    "experiment", IMAGENET, ids=lambda experiment: experiment.name
+)
 
 
 @by_photographs
