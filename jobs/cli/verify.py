@@ -136,7 +136,7 @@ def _train_again(
             workers=workers,
             one_pass=one_pass,
             allow_drift=True,
-            deterministic=bool(attempt.get("deterministic")),
+            deterministic=bool(attempt.get("deterministic", True)),
             until=segment.end,
         )
         execution, _ = resolve_resources(execution, device, threads=None, runs=1)
@@ -200,7 +200,7 @@ def _unprovable(attempts: list[dict[str, Any]]) -> str:
             "it was made with and without --one-pass, or with several numbers of workers under it"
         )
     if any(one.get("device", "cpu") != "cpu" and not one.get("deterministic") for one in attempts):
-        return "it was trained on a GPU without --deterministic"
+        return "it was trained on a GPU with --no-deterministic"
     return ""
 
 

@@ -109,11 +109,11 @@ def score_here(work: ScoringTask) -> dict[str, float]:
     """The same in this process."""
     import torch
 
-    from jobs.execution.determinism import full_precision
+    from jobs.execution.determinism import set_kernels
     from jobs.execution.worker import decoders, raise_on_all_ranks, staged
     from pipeline.training.step.process_group import single_process
 
-    full_precision()
+    set_kernels("fp32", deterministic=True)
     torch.set_num_threads(work.threads)
     process_group = single_process(torch.device("cuda" if work.use_gpu else "cpu"))
     dataset, refused = staged(work.storage, work.dataset_id, ("test",))
@@ -157,13 +157,13 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     import torch
 
-    from jobs.execution.determinism import full_precision
+    from jobs.execution.determinism import set_kernels
     from jobs.execution.worker import decoders, device_of, join_group, raise_on_all_ranks, staged
     from pipeline.training.step.process_group import leave_group
 
     work: ScoringTask = ray.get(config["work"])
     context = ray.train.get_context()
-    full_precision()
+    set_kernels("fp32", deterministic=True)
     torch.set_num_threads(work.threads)
     try:
         dataset, refused = staged(work.storage, work.dataset_id, ("test",))

@@ -233,7 +233,7 @@ def time_row(experiment: Experiment, side: int, execution: Execution) -> Timing:
     began = perf_counter()
     import torch
 
-    from jobs.execution.determinism import full_precision
+    from jobs.execution.determinism import set_kernels
     from pipeline.runs.provenance import hardware
     from pipeline.training.memory import keep_freed_memory
     from pipeline.training.step.networks import build_network
@@ -242,7 +242,7 @@ def time_row(experiment: Experiment, side: int, execution: Execution) -> Timing:
 
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    full_precision()
+    set_kernels("fp32", deterministic=True)
     device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
     process_group = single_process(device)
     train_state = TrainState(
