@@ -113,6 +113,7 @@ class StandardLoop:
 
     def __init__(self, dataset: PILImages, model: nn.Module, batch_size: int, workers: int) -> None:
         self.model = model
+        self.device = next(model.parameters()).device
         self.criterion = nn.CrossEntropyLoss()
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4
@@ -124,6 +125,7 @@ class StandardLoop:
             drop_last=True,
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=self.device.type == "cuda",
         )
         self.steps = self._train()
 
@@ -132,6 +134,8 @@ class StandardLoop:
         while True:
             running_loss, correct, total = 0.0, 0, 0
             for inputs, targets in self.loader:
+                inputs = inputs.to(self.device, non_blocking=True)
+                targets = targets.to(self.device, non_blocking=True)
                 self.optimizer.zero_grad()
                 outputs = self.model(inputs)
                 loss = self.criterion(outputs, targets)
