@@ -176,6 +176,9 @@ def bench_gpu(
     out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
         "bench-gpu.json"
     ),
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare bytes before anything is timed.")
+    ] = True,
     device: Annotated[str, typer.Option(help="cuda, or cpu to try the command.")] = "cuda",
 ) -> None:
     """One GPU: our exact iteration alone and in packs, against a stock network and the usual loop.
@@ -188,4 +191,4 @@ def bench_gpu(
     storage = writable(storage_uri)
     dataset = read_dataset(storage, manifest_named(storage, data)["id"])
     chosen = tuple(map(checked_precision, precision.split(",")))
-    bench(dataset, experiments.split(","), chosen, rounds, steps, out, device)
+    bench(dataset, experiments.split(","), chosen, rounds, steps, out, device, check)

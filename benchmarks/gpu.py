@@ -6,7 +6,7 @@ kernels) and several runs at once. And whether the bytes are what they should be
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from pipeline.training.step.process_group import single_process
 from pipeline.training.step.train_state import TrainState
 
 DEPTHS = {"resnet20": 20, "resnet56": 56, "resnet110": 110}
-USUAL_WORKERS = (4, 8, 12, 14)
+USUAL_WORKERS = (4, 8, 12)
 PACKS = (2, 4, 8, 16)
 
 
@@ -46,24 +46,19 @@ class Contestant:
 
     name: str
     images: int
-    step: Callable[[int], object]
+    step: Callable[[], object]
     rates: list[float]
-    number: int = 0
 
     def measure(self, steps: int, device: torch.device) -> None:
         """Time so many steps, after two that warm it up."""
         for _ in range(2):
-            self._next()
+            self.step()
         _wait(device)
         began = perf_counter()
         for _ in range(steps):
-            self._next()
+            self.step()
         _wait(device)
         self.rates.append(steps * self.images / (perf_counter() - began))
-
-    def _next(self) -> None:
-        self.step(self.number)
-        self.number += 1
 
 
 class OneBatch:
@@ -85,19 +80,20 @@ class OurRun:
     def __init__(
         self,
         experiment: Experiment,
-        dataset: Dataset,
-        device: torch.device,
+        classes: int,
+        images: TrainImages,
         seed: int = 0,
         constant: bool = False,
         capture: bool = True,
         warmup_end: int | None = 0,
     ) -> None:
-        self.experiment, self.warmup_end = experiment, warmup_end
+        self.experiment, self.warmup_end, self.number = experiment, warmup_end, 0
+        device = images.pixels.device
         self.stream = torch.cuda.Stream() if device.type == "cuda" else None
         with self._own_stream():
-            network = build_network(experiment, seed, dataset.row.classes)
+            network = build_network(experiment, seed, classes)
             self.state = TrainState(experiment, network, device)
-            images, size = TrainImages(experiment, dataset, device), experiment.global_batch_size
+            size = experiment.global_batch_size
             feed = DeviceBatches(images, seed, size, 0, size)
             batches = OneBatch(feed.batch(0)) if constant else feed
             self.window = torch.zeros(WINDOW, 2, device=device)
@@ -108,10 +104,12 @@ class OurRun:
     def _own_stream(self) -> Any:
         return torch.cuda.stream(self.stream) if self.stream else nullcontext()
 
-    def step(self, number: int) -> None:
-        """Launch iteration `number`."""
+    def step(self) -> None:
+        """Launch the next iteration."""
         with self._own_stream():
-            self.iteration.run(number, lr_at(self.experiment, number, self.warmup_end))
+            lr = lr_at(self.experiment, self.number, self.warmup_end)
+            self.iteration.run(self.number, lr)
+            self.number += 1
 
     def bytes(self) -> list[Tensor]:
         """Everything that training changes, copied."""
@@ -129,6 +127,7 @@ def bench(
     steps: int,
     out: Path,
     device_name: str,
+    check: bool = True,
 ) -> None:
     """Measure, print tables, and write `out` as JSON.
 
@@ -140,23 +139,25 @@ def bench(
     device = torch.device(device_name)
     kept: dict[str, Any] = {"taken": _taken(device), "bytes": {}, "images_per_second": {}}
     print(json.dumps(kept["taken"]), flush=True)
-    kept["bytes"] = check_bytes(dataset, precisions, device)
-    _keep(kept, out)
+    if check:
+        kept["bytes"] = check_bytes(dataset, precisions, device)
+        _keep(kept, out)
     usual = _usual(dataset, device, steps)
     for name in names:
         for precision in precisions:
             experiment = replace(EXPERIMENTS[name], precision=precision)
-            contestants = _contestants(experiment, dataset, device)
-            if name == "resnet20":
-                contestants.append(usual)
+            contestants = [usual] if name == "resnet20" else []
+            for contestant in _contestants(experiment, dataset, device):
+                contestants.append(contestant)
+                print(f"{name}, {precision}: {contestant.name}", flush=True)
             for number in range(rounds):
                 for contestant in measure.rotated(contestants, number):
                     contestant.measure(_fewer(contestant, steps), device)
-            kept["images_per_second"][f"{name} {precision}"] = {
-                one.name: one.rates[-rounds:] for one in contestants
-            }
+                kept["images_per_second"][f"{name} {precision}"] = {
+                    one.name: one.rates[-number - 1 :] for one in contestants
+                }
+                _keep(kept, out)
             _print(f"{name}, {precision}", contestants, rounds, usual)
-            _keep(kept, out)
             del contestants
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -170,41 +171,41 @@ def _fewer(contestant: Contestant, steps: int) -> int:
 
 def _contestants(
     experiment: Experiment, dataset: Dataset, device: torch.device
-) -> list[Contestant]:
+) -> Iterator[Contestant]:
     """Ours in each way, and the stock network."""
-    size = experiment.global_batch_size
+    size, classes = experiment.global_batch_size, dataset.row.classes
+    images = TrainImages(experiment, dataset, device)
 
     def ours(name: str, deterministic: bool, **how: bool) -> Contestant:
         set_kernels(experiment.precision, deterministic)
-        run = OurRun(experiment, dataset, device, **how)
-        for number in range(2):
-            run.step(number)
+        run = OurRun(experiment, classes, images, **how)
+        # Kernels are chosen by the first launches, under the settings of this contestant.
+        for _ in range(2):
+            run.step()
         _wait(device)
-        return Contestant(name, size, run.step, [], 2)
+        return Contestant(name, size, run.step, [])
 
-    made = [
-        ours("captured, fed, deterministic", True),
-        ours("captured, one batch, deterministic", True, constant=True),
-        ours("captured, fed, any kernels", False),
-        ours("launched one by one, fed, deterministic", True, capture=False),
-    ]
+    yield ours("captured, fed, deterministic", True)
+    yield ours("captured, one batch, deterministic", True, constant=True)
+    yield ours("captured, fed, any kernels", False)
+    yield ours("launched one by one, fed, deterministic", True, capture=False)
+    yield _stock(experiment, device)
     set_kernels(experiment.precision, True)
+    # The largest pack's runs are those of the smaller ones too.
+    runs = [OurRun(experiment, classes, images, seed=seed) for seed in range(max(PACKS))]
     for count in PACKS:
-        made.append(_pack(experiment, dataset, device, count))
-    made.append(_stock(experiment, device))
-    return made
+        yield _pack(runs[:count])
 
 
-def _pack(experiment: Experiment, dataset: Dataset, device: torch.device, count: int) -> Contestant:
-    """So many runs at once, a stream and a graph each, launched in turn."""
-    runs = [OurRun(experiment, dataset, device, seed=seed) for seed in range(count)]
+def _pack(runs: list[OurRun]) -> Contestant:
+    """Several runs at once, a stream and a graph each, launched in turn."""
 
-    def step(number: int) -> None:
+    def step() -> None:
         for run in runs:
-            run.step(number)
+            run.step()
 
-    size = count * experiment.global_batch_size
-    return Contestant(f"captured, fed, {count} runs at once", size, step, [])
+    size = len(runs) * runs[0].experiment.global_batch_size
+    return Contestant(f"captured, fed, {len(runs)} runs at once", size, step, [])
 
 
 def _stock(experiment: Experiment, device: torch.device) -> Contestant:
@@ -218,7 +219,7 @@ def _stock(experiment: Experiment, device: torch.device) -> Contestant:
     labels = torch.randint(0, 10, (size,), device=device)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
 
-    def step(number: int) -> None:
+    def step() -> None:
         with _torch_defaults():
             optimizer.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -267,7 +268,7 @@ def _usual(dataset: Dataset, device: torch.device, steps: int) -> Contestant:
         found.append((rate, loop))
     _, best = max(found, key=lambda pair: pair[0])
 
-    def step(number: int) -> None:
+    def step() -> None:
         with _torch_defaults():
             next(best.steps)
 
@@ -283,21 +284,22 @@ def check_bytes(
     # Within so many iterations: an epoch's border, a drop of the rate, the end of a warm-up.
     drops = (steps - 5, 900)
     small = replace(EXPERIMENTS["resnet110"], depth=20, iterations=1000, lr_drops=drops)
+    images, cpu = (TrainImages(small, dataset, each) for each in (device, torch.device("cpu")))
+    classes = dataset.row.classes
     for precision in precisions:
         experiment = replace(small, precision=precision)
         set_kernels(precision, True)
         ended = {}
         for name, capture in (("captured", True), ("again", True), ("uncaptured", False)):
-            run = OurRun(experiment, dataset, device, capture=capture, warmup_end=steps // 2)
-            for number in range(steps):
-                run.step(number)
+            run = OurRun(experiment, classes, images, capture=capture, warmup_end=steps // 2)
+            for _ in range(steps):
+                run.step()
             ended[name] = run.bytes()
             if capture and device.type == "cuda":
                 found[f"{precision}: was captured"] = run.iteration.captured
         for name in ("again", "uncaptured"):
             same = all(map(torch.equal, ended["captured"], ended[name]))
             found[f"{precision}: {steps} captured iterations equal {name}"] = same
-    images, cpu = (TrainImages(small, dataset, each) for each in (device, torch.device("cpu")))
     feed, same = DeviceBatches(images, 1, 128, 0, 128), True
     border = len(dataset.train) // 128
     for number in (0, 1, border - 1, border, border + 1, 5 * border):
