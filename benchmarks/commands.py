@@ -1,9 +1,11 @@
 """`resnet-repro bench`: speed as ratios against named references."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.measure import checked_precision
 from jobs.execution.submission import DASHBOARD
 from jobs.requests.options import (
     DashboardOption,
@@ -158,3 +160,34 @@ def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 
     from benchmarks.submit_time import bench
 
     bench(dashboard, rounds)
+
+
+@app.command("gpu")
+def bench_gpu(
+    data: DataOption = "digits",
+    storage_uri: StorageOption = "results",
+    experiments: Annotated[
+        str, typer.Option(help="Rows of CIFAR, with commas between.")
+    ] = "resnet20,resnet56,resnet110",
+    precision: Annotated[str, typer.Option(help="fp32 and bf16, with commas.")] = "fp32,bf16",
+    rounds: RoundsOption = 3,
+    steps: Annotated[int, typer.Option(min=2, help="Iterations a round.")] = 200,
+    out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
+        "bench-gpu.json"
+    ),
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare bytes before anything is timed.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="cuda, or cpu to try the command.")] = "cuda",
+) -> None:
+    """One GPU: our exact iteration alone and in packs, against a stock network and the usual loop.
+
+    Example: `resnet-repro bench gpu --data cifar10 --rounds 3`
+    """
+    from benchmarks.gpu import bench
+    from pipeline.data.stored import read_dataset
+
+    storage = writable(storage_uri)
+    dataset = read_dataset(storage, manifest_named(storage, data)["id"])
+    chosen = tuple(map(checked_precision, precision.split(",")))
+    bench(dataset, experiments.split(","), chosen, rounds, steps, out, device, check)

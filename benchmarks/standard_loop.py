@@ -113,6 +113,7 @@ class StandardLoop:
 
     def __init__(self, dataset: PILImages, model: nn.Module, batch_size: int, workers: int) -> None:
         self.model = model
+        self.device = next(model.parameters()).device
         self.criterion = nn.CrossEntropyLoss()
         # The paper's numbers. The step is torch's own.
         self.optimizer = torch.optim.SGD(
@@ -125,6 +126,7 @@ class StandardLoop:
             drop_last=True,
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=self.device.type == "cuda",
         )
         self.steps = self._train()
 
@@ -135,6 +137,8 @@ class StandardLoop:
             running_loss, correct, total = 0.0, 0, 0
             for inputs, targets in self.loader:
                 # From here on as in every tutorial.
+                inputs = inputs.to(self.device, non_blocking=True)
+                targets = targets.to(self.device, non_blocking=True)
                 self.optimizer.zero_grad()
                 outputs = self.model(inputs)
                 loss = self.criterion(outputs, targets)

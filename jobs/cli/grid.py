@@ -84,7 +84,7 @@ def grid(
     require_tracking: RequireTrackingOption = False,
     checkpoint_seconds: CheckpointOption = 30.0,
     allow_drift: DriftOption = False,
-    deterministic: DeterministicOption = False,
+    deterministic: DeterministicOption = True,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train a grid of rows x seeds, then write its report; given again, it continues.

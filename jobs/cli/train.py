@@ -68,7 +68,7 @@ def train(
     require_tracking: RequireTrackingOption = False,
     checkpoint_seconds: CheckpointOption = 30.0,
     allow_drift: DriftOption = False,
-    deterministic: DeterministicOption = False,
+    deterministic: DeterministicOption = True,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one run; given again, it continues, or says that it is finished.

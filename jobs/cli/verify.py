@@ -141,7 +141,7 @@ def _train_again(
             one_pass=one_pass,
             # Training again elsewhere is allowed here; what it means is said with the result.
             allow_drift=True,
-            deterministic=bool(attempt.get("deterministic")),
+            deterministic=bool(attempt.get("deterministic", True)),
             until=segment.end,
         ),
         device,
@@ -226,7 +226,7 @@ def _unprovable(attempts: Sequence[dict[str, Any]]) -> str:
         )
     on_gpu = [attempt for attempt in attempts if attempt.get("device", "cpu") != "cpu"]
     if any(not attempt.get("deterministic") for attempt in on_gpu):
-        return "it was trained on a GPU without --deterministic"
+        return "it was trained on a GPU with --no-deterministic"
     return ""
 
 

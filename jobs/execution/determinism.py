@@ -1,30 +1,29 @@
-"""`--deterministic`: what torch has to be told so that a GPU gives the same bytes twice. Untested
-on a GPU.
+"""Which kernels a GPU may choose: those that give the same bytes each time, by default.
 
-It is slower there, and refuses operations that have no deterministic form. On the CPU the exact
-step is deterministic by itself. TF32 is off in any case: fp32 means fp32.
+On the CPU the exact step is deterministic by itself, and nothing here changes it. On an H200 the
+default cost 0.4 % of ResNet-20's rate (`docs/benchmarks.md`).
 """
 
 import os
 
 
-def full_precision() -> None:
-    """Multiply fp32 in fp32 on GPUs too."""
+def set_kernels(deterministic: bool) -> None:
+    """Set what this process's GPU kernels may do; to be called before it first uses its GPU.
+
+    fp32 means fp32: TF32 is off. With `deterministic`, cuDNN and cuBLAS
+    choose only algorithms that give the same bytes each time, and an operation without one raises.
+    """
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-
-
-def deterministic() -> None:
-    """Deterministic algorithms or an error, no search for the fastest one, and a fixed workspace
-    for cuBLAS.
-
-    To be called before the process first uses its GPU.
-    """
-    import torch
-
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.deterministic = deterministic
+    # A search by timing would choose differently from one process to the next.
     torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        # A fixed workspace, without which cuBLAS is not deterministic.
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        # Everything that is read is written first: filling new memory would only cost kernels.
+        # (A property that type checkers do not see.)
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010

@@ -80,11 +80,11 @@ def score_here(task: ScoringTask) -> dict[str, float]:
     """The same in this process, without Ray."""
     import torch
 
-    from jobs.execution.determinism import full_precision
+    from jobs.execution.determinism import set_kernels
     from jobs.execution.worker import decoders, raise_on_all_ranks, staged
     from pipeline.training.step.process_group import single_process
 
-    full_precision()
+    set_kernels(deterministic=task.use_gpu)
     torch.set_num_threads(task.threads)
     process_group = single_process(torch.device("cuda" if task.use_gpu else "cpu"))
     dataset, refused = staged(task.storage, task.dataset_id, ("test",))
@@ -135,13 +135,13 @@ def score_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     import torch
 
-    from jobs.execution.determinism import full_precision
+    from jobs.execution.determinism import set_kernels
     from jobs.execution.worker import decoders, device_of, join_group, raise_on_all_ranks, staged
     from pipeline.training.step.process_group import leave_group
 
     task: ScoringTask = ray.get(config["task"])
     context = ray.train.get_context()
-    full_precision()
+    set_kernels(deterministic=task.use_gpu)
     torch.set_num_threads(task.threads)
     # Before joining: a node may copy for hours, and the others would give up waiting. What a rank
     # was refused is raised on all of them, or those that were not would wait for it for ever.

@@ -39,7 +39,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     # Loading torch is a part of the setup that is timed.
     import torch
 
-    from jobs.execution.determinism import full_precision
+    from jobs.execution.determinism import set_kernels
     from pipeline.runs.provenance import hardware
     from pipeline.training.memory import keep_freed_memory
     from pipeline.training.step.networks import build_network
@@ -49,7 +49,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     # As a run's worker does it: the same allocator, threads and precision.
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    full_precision()
+    set_kernels(execution.use_gpu and execution.deterministic)
     device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
     process_group = single_process(device)
     # Photographs are of ImageNet's 1,000 classes; the last layer's size matters little for ten.

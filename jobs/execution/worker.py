@@ -36,7 +36,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     """Train the run of `config["task"]` as one of its workers; returns the run's result."""
     import torch
 
-    from jobs.execution.determinism import deterministic, full_precision
+    from jobs.execution.determinism import set_kernels
     from pipeline.storage import Storage
     from pipeline.training.loop import train
     from pipeline.training.memory import keep_freed_memory
@@ -48,9 +48,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     # Process-wide settings come before anything that computes.
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    full_precision()
-    if execution.deterministic:
-        deterministic()
+    set_kernels(execution.use_gpu and execution.deterministic)
     context = ray.train.get_context()
     rank, started = context.get_world_rank(), context.get_world_size()
     world_size = usable_workers(started, run.experiment.groups)
@@ -100,7 +98,7 @@ def _made_with(execution: Execution, device: Any, started: int, world_size: int)
         "versions": versions(),
         "source": source_digest(),
         "threads": execution.threads,
-        "deterministic": execution.deterministic,
+        "deterministic": execution.use_gpu and execution.deterministic,
     }
     if world_size < started:
         idle = [f"rank {surplus} of {started}" for surplus in range(world_size, started)]

@@ -132,7 +132,8 @@ DriftOption = Annotated[
 DeterministicOption = Annotated[
     bool,
     typer.Option(
-        "--deterministic", help="On GPUs: deterministic algorithms only. Slower; untested on one."
+        "--deterministic/--no-deterministic",
+        help="On GPUs: only kernels that give the same bytes each time.",
     ),
 ]
 ThreadsOption = Annotated[

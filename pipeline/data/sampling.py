@@ -115,7 +115,8 @@ def permutation(seed: int, epoch: int, count: int) -> NDArray[np.uint32]:
 
 
 @lru_cache(maxsize=4)
-def _epoch_words(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
+def epoch_words(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
+    """The augmentation's words [count, 4] of all samples in an epoch, by their ids."""
     return raw_words(seed, epoch, "augmentation", count)
 
 
@@ -156,7 +157,7 @@ def batch_at(
         ids.append(taken)
         epochs.append(np.full(len(taken), epoch))
         if count <= FEW:
-            words.append(_epoch_words(seed, epoch, count)[taken])
+            words.append(epoch_words(seed, epoch, count)[taken])
         else:
             words.append(random_words_of(seed, epochs[-1], "augmentation", taken))
         position += len(taken)

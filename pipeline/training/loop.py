@@ -19,6 +19,7 @@ from pipeline.training.attempts import record_attempt
 from pipeline.training.feeding.feeds import AnyDataset, training_feed
 from pipeline.training.measuring.measurements import Measurements, check_window
 from pipeline.training.run_writer import RunWriter
+from pipeline.training.step.iteration import Iteration
 from pipeline.training.step.networks import build_network
 from pipeline.training.step.process_group import ProcessGroup
 from pipeline.training.step.train_state import TrainState
@@ -64,16 +65,18 @@ def train(
         measurements = Measurements(
             train_state, dataset, feed, process_group, attempt.decoders, history.iteration
         )
+        iteration = Iteration(
+            train_state, feed, process_group, window, history.iteration, not execution.uncaptured
+        )
 
         while history.iteration < experiment.iterations:
-            # This rank's share of the batch: a function of (seed, iteration) alone.
-            batch = feed.batch(history.iteration)
-            measurements.before_step(history, batch)
+            # At the start and at drops: the layers' signals on the batch that comes next.
+            measurements.before_step(history)
 
-            # One SGD step. Loss and wrong predictions stay on the device, in a ring of 25.
+            # One iteration on this rank's share of the batch, a function of (seed, iteration)
+            # alone. Loss and wrong predictions stay on the device, in a ring of 25.
             lr = lr_at(experiment, history.iteration, history.warmup_end)
-            scalars = train_state.step(batch, lr, process_group)
-            window[history.iteration % WINDOW] = scalars
+            iteration.run(history.iteration, lr)
             history.iteration += 1
 
             # Every 25 iterations: the end of warm-up, divergence. All ranks see the same numbers.

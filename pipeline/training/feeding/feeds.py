@@ -4,7 +4,6 @@ Small images in memory or photographs: this module alone knows both kinds. The t
 batches (`Feed`), evaluation sees views (`Views`).
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -16,6 +15,7 @@ from pipeline.data.sampling import Batch, batch_at
 from pipeline.recipe import metrics
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import Run
+from pipeline.training.feeding.device_batches import DeviceBatches
 from pipeline.training.feeding.image_batches import (
     TrainImages,
     held_out,
@@ -35,6 +35,14 @@ class Feed(Protocol):
     waited: float
     """Seconds that training stood still for images."""
 
+    def prepare(self, iteration: int) -> None:
+        """Do the host's part, so that `assemble` gives this iteration's batch."""
+        ...
+
+    def assemble(self, iteration: Tensor) -> tuple[Tensor, Tensor]:
+        """The prepared batch, as `batch`, by operations on tensors that stay where they are."""
+        ...
+
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Views [n, 3, side, side] and labels [n]: this worker's share of an iteration (from 0)."""
         ...
@@ -42,21 +50,6 @@ class Feed(Protocol):
     def close(self) -> None:
         """End what works in the background."""
         ...
-
-
-class MemoryFeed:
-    """Batches of small images: made on the device when they are asked for, so nobody waits."""
-
-    waited = 0.0
-
-    def __init__(self, images: TrainImages, batch_of: Callable[[int], Batch]) -> None:
-        self.images, self.batch_of = images, batch_of
-
-    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        return self.images.batch(self.batch_of(iteration))
-
-    def close(self) -> None:
-        """Nothing works in the background."""
 
 
 def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, threads: int) -> Feed:
@@ -69,11 +62,12 @@ def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, th
     # Images held out (`val`) are the last ones, so training permutes the first `count`.
     count = len(dataset.train) - experiment.holdout
 
-    # Stateless: a restarted worker asks for its iteration and replays nothing.
-    def batch_of(iteration: int) -> Batch:
-        return batch_at(run.seed, count, iteration, size, process_group.rank * share, share)
-
+    first = process_group.rank * share
     if isinstance(dataset, Photos):
+        # Stateless: a restarted worker asks for its iteration and replays nothing.
+        def batch_of(iteration: int) -> Batch:
+            return batch_at(run.seed, count, iteration, size, first, share)
+
         return PhotoFeed(
             experiment,
             dataset,
@@ -83,7 +77,8 @@ def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, th
             experiment.iterations,
             threads,
         )
-    return MemoryFeed(TrainImages(experiment, dataset, process_group.device), batch_of)
+    images = TrainImages(experiment, dataset, process_group.device)
+    return DeviceBatches(images, run.seed, size, first, share)
 
 
 def evaluation_splits(

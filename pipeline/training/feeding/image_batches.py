@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,34 +39,45 @@ class TrainImages:
         self.offset = F.pad(offset.to(device), border)
         # Repeated for each pixel, so that it is multiplied with a view as one contiguous row.
         self.scale = scale.to(device).repeat(self.spec.side**2)
+        self.line = torch.arange(self.spec.side, device=device)
 
     def batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Views [n, 3, side, side] float32 (channels last in memory) and labels [n] of a batch."""
-        device, side = self.pixels.device, self.spec.side
-        rows, columns = (torch.from_numpy(index).to(device) for index in self._window(batch))
-        ids = torch.from_numpy(batch.ids).to(device)
+        windows = torch.from_numpy(self.windows(batch.random_words)).to(self.pixels.device)
+        return self.views(torch.from_numpy(batch.ids).to(self.pixels.device), windows)
+
+    def windows(self, random_words: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """What training looks at of padded images, by their random words [n, 4].
+
+        Returns [n, 3]: the first row, the first column, and 1 where the view is mirrored.
+        """
+        windows = np.zeros((len(random_words), 3), dtype=np.int64)
+        if self.augmentation != "none":
+            windows[:, 0] = bounded(random_words[:, 0], 2 * self.pad + 1)
+            windows[:, 1] = bounded(random_words[:, 1], 2 * self.pad + 1)
+            if self.spec.flip:
+                windows[:, 2] = bounded(random_words[:, 2], 2)
+        return windows
+
+    def views(self, ids: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Views and labels, as `batch`, of images `ids` [n] at `windows` [n, 3], on the device.
+
+        Integer arithmetic and gathers alone: the same bytes on any device.
+        """
+        side, width = self.spec.side, self.spec.side + 2 * self.pad
+        top, left, mirrored = windows.unbind(1)
+        rows = top[:, None] + self.line
+        # A mirrored view reads its columns backwards: side-1-line where line is read else.
+        reading = torch.where(mirrored[:, None] == 1, side - 1 - self.line, self.line)
+        columns = left[:, None] + reading
         # Pixels are rows of three values in one long table: taking rows is several times faster
         # than indexing by axes.
-        width = side + 2 * self.pad
         place = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
         table = (ids[:, None] * width**2 + place).flatten()
         views = self.pixels.view(-1, 3).index_select(0, table).view(len(ids), -1).float()
         views -= self.offset.view(-1, 3).index_select(0, place.flatten()).view(len(ids), -1)
         views *= self.scale
         return views.view(-1, side, side, 3).permute(0, 3, 1, 2), self.labels[ids]
-
-    def _window(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows [n, side] and columns [n, side] of the padded images a batch looks at."""
-        line = np.arange(self.spec.side)
-        if self.augmentation == "none":
-            everything = np.tile(line, (len(batch.ids), 1))
-            return everything, everything
-        rows = line + bounded(batch.random_words[:, 0], 2 * self.pad + 1)[:, None]
-        columns = line + bounded(batch.random_words[:, 1], 2 * self.pad + 1)[:, None]
-        if self.spec.flip:
-            mirrored = bounded(batch.random_words[:, 2], 2).astype(bool)
-            columns[mirrored] = columns[mirrored, ::-1]
-        return rows, columns
 
 
 def training_split(experiment: Experiment, dataset: Dataset) -> Images:
@@ -123,14 +135,17 @@ def single_views(
 
 
 class OriginalImages:
-    """A split on a device, handing out its images as they are, normalised."""
+    """A split on a device, handing out its images as they are, normalised.
 
-    batch_size = 250
+    Batches are of 250 images on a CPU, where the rounding of a loss hangs on them, and larger on a
+    GPU, where small ones would be bound by launches.
+    """
 
     def __init__(self, images: Images, offset: Tensor, scale: Tensor, device: torch.device) -> None:
         self.pixels = torch.from_numpy(images.pixels).to(device)
         self.labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
         self.offset, self.scale = offset.to(device), scale.to(device)
+        self.batch_size = 250 if device.type == "cpu" else 2500
 
     def __len__(self) -> int:
         return len(self.labels)

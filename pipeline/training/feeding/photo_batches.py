@@ -149,6 +149,7 @@ class PhotoFeed:
         """Batches begun, by iteration: the one asked for last and up to `AHEAD` after it."""
         self.waited = 0.0
         """Seconds that training stood still for pixels."""
+        self._prepared: tuple[Tensor, Tensor] | None = None
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Views [n, 3, crop, crop] and labels [n] of an iteration; those after it are begun.
@@ -180,6 +181,22 @@ class PhotoFeed:
             return torch.from_numpy(pending_batch.views).permute(0, 3, 1, 2), labels
         views = self.normalise(pending_batch.views, pending_batch.shift)
         return views, labels.to(self.normalise.offset.device)
+
+    def prepare(self, iteration: int) -> None:
+        """Have the iteration's batch where `assemble` finds it: on a GPU, in memory that stays."""
+        batch = self.batch(iteration)
+        if not batch[0].is_cuda:
+            self._prepared = batch
+            return
+        if self._prepared is None:
+            self._prepared = (torch.empty_like(batch[0]), torch.empty_like(batch[1]))
+        for fixed, made in zip(self._prepared, batch, strict=True):
+            fixed.copy_(made, non_blocking=True)
+
+    def assemble(self, iteration: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch that was prepared last, as `batch`."""
+        assert self._prepared is not None, "prepare comes first"
+        return self._prepared
 
     def _begin(self, batch: Batch) -> PendingBatch:
         """Give a batch to the threads, `STRIDE` photographs to a task, and return at once."""

@@ -60,11 +60,12 @@ class Measurements:
         yield
         self.clock.resume(point)
 
-    def before_step(self, history: History, batch: tuple[Tensor, Tensor]) -> None:
+    def before_step(self, history: History) -> None:
         """The layers' signals on the batch that is trained on next, at the start and at drops."""
         # Rank 0 alone: its first group is the batch's first group, whatever the world size.
         if self.process_group.rank == 0 and measures_signals(self.experiment, history.iteration):
             with self.clock_stopped(history):
+                batch = self.feed.batch(history.iteration)
                 history.layers += signals(self.train_state, batch, history.iteration)
 
     def record_point(self, history: History, window: Tensor, lr: float) -> None:

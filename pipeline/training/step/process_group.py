@@ -34,8 +34,13 @@ class ProcessGroup:
 
         `parts` are this rank's groups in order (a power of two of them); their memory is reused.
         """
-        # Add up this rank's groups: a subtree of the tree over all groups of the batch.
-        total = sum_subtree(parts)
+        return self.exchange_tree(sum_subtree(parts))
+
+    def exchange_tree(self, total: Tensor) -> Tensor:
+        """The sum over ranks of each rank's `total`, in place, the same bytes on every rank.
+
+        `total` is this rank's part of the tree over all groups of the batch (`sum_subtree`).
+        """
         # Climb the rest of the tree: neighbours first, then pairs of pairs. Both partners compute
         # the sum, and since a + b == b + a in floating point, both get the same bytes.
         distance = 1
@@ -68,6 +73,8 @@ class ProcessGroup:
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on any rank. A synchronisation point with the device."""
+        if self.world_size == 1:
+            return flag  # and nobody waits
         flags = torch.zeros(self.world_size, dtype=torch.int32, device=self.device)
         flags[self.rank] = int(flag)
         return bool(self.sum_disjoint(flags).any())

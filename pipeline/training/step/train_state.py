@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from pipeline.recipe.experiments import Experiment
 from pipeline.training.step.networks import GroupBatchNorm2d, ResNet
 from pipeline.training.step.precision import autocast
-from pipeline.training.step.process_group import ProcessGroup
+from pipeline.training.step.process_group import ProcessGroup, sum_subtree
 
 
 class TrainState:
@@ -32,7 +32,7 @@ class TrainState:
     def __init__(
         self, experiment: Experiment, network: ResNet, device: torch.device, one_pass: bool = False
     ) -> None:
-        self.experiment = experiment
+        self.experiment, self.device = experiment, device
         self.one_pass = one_pass
         self.network = network.to(device)
         self.parameters = list(self.network.parameters())
@@ -69,18 +69,31 @@ class TrainState:
         statistics = self.statistics if here == 1 else self.statistics * here
         return torch.cat([self.gradients, statistics, scalars])
 
-    def step(self, batch: tuple[Tensor, Tensor], lr: float, process_group: ProcessGroup) -> Tensor:
-        """One iteration on this rank's images; returns [loss, wrong predictions] over the whole
-        batch, on the device.
+    def totals(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Forward and backward of this rank's groups; their sums as one new vector.
+
+        Views [n, 3, side, side] and labels [n] are of a power of two of groups, in order.
         """
         self.network.train()
         # One context around all groups, so that each weight is rounded to bf16 once an iteration.
-        with autocast(self.experiment.precision, process_group.device):
-            totals = process_group.sum_tree(self._groups(*batch))
+        with autocast(self.experiment.precision, self.device):
+            return sum_subtree(self._groups(x, labels))
+
+    def update(self, totals: Tensor, lr: Tensor) -> Tensor:
+        """Running statistics and weights from the sums over all groups of all ranks.
+
+        `lr` [] is on the device. Returns [loss, wrong predictions] over the whole batch, a view of
+        `totals`, which is used up.
+        """
         gradients, statistics, scalars = totals.split([len(self.weights), len(self.statistics), 2])
         self._update_running(statistics)
         sgd_update(self.experiment, self.weights, self.momentum, gradients, self.decay, lr)
         return scalars
+
+    def step(self, batch: tuple[Tensor, Tensor], lr: float, process_group: ProcessGroup) -> Tensor:
+        """One iteration on this rank's images (views, labels); returns what `update` does."""
+        totals = process_group.exchange_tree(self.totals(*batch))
+        return self.update(totals, torch.tensor(lr, device=self.device))
 
     @torch.no_grad()
     def average_statistics(
@@ -128,9 +141,12 @@ def sgd_update(
     momentum: Tensor,
     gradients: Tensor,
     decay: Tensor,
-    lr: float,
+    lr: Tensor,
 ) -> None:
     """One step of SGD with momentum m and weight decay, in place; `gradients` is used up.
+
+    The rate `lr` [] is a tensor, so that a captured iteration can change it. `addcmul_` rounds as
+    `add_(alpha=lr)` does; `gradients * lr` and then `add_` would not (one rounding more).
 
     Caffe's form, which the authors used, keeps the rate inside the buffer: v = m v + lr g, w -= v.
     Torch's keeps it out: v = m v + g, w -= lr v. They agree at a constant rate and differ for a
@@ -139,11 +155,11 @@ def sgd_update(
     gradients.addcmul_(weights, decay)
     momentum.mul_(experiment.momentum)
     if experiment.sgd == "caffe":
-        momentum.add_(gradients, alpha=lr)
+        momentum.addcmul_(gradients, lr)
         weights.sub_(momentum)
     else:
         momentum.add_(gradients)
-        weights.sub_(momentum, alpha=lr)
+        weights.addcmul_(momentum, lr, value=-1)
 
 
 def _flatten(parameters: list[nn.Parameter]) -> Tensor:

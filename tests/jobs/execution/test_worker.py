@@ -72,20 +72,20 @@ def test_what_is_no_number_of_workers_is_refused(text: str) -> None:
 
 SETTINGS = """
 import os, torch
-from jobs.execution.determinism import deterministic, full_precision
+from jobs.execution.determinism import set_kernels
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-full_precision()
+set_kernels(deterministic=False)
 print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
 print(torch.are_deterministic_algorithms_enabled())
 torch.backends.cudnn.benchmark = True
-deterministic()
+set_kernels(deterministic=True)
 cudnn = torch.backends.cudnn
 print(torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark)
 print(torch.is_deterministic_algorithms_warn_only_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"])
 """
 
 
-def test_full_precision_and_deterministic_algorithms_are_what_torch_is_set_to() -> None:
+def test_fp32_is_fp32_and_kernels_are_deterministic_where_they_are_told_to() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SETTINGS], capture_output=True, text=True, timeout=120, check=True
     )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.recipe.experiments import SgdForm
 from pipeline.training.step.networks import GroupBatchNorm2d, build_network
 from pipeline.training.step.process_group import single_process, sum_subtree
 from pipeline.training.step.train_state import TrainState, sgd_update
@@ -61,7 +62,7 @@ def steps(form: str, rates: list[float]) -> list[float]:
             momentum,
             torch.ones(1, dtype=torch.float64),
             torch.zeros(1, dtype=torch.float64),
-            lr,
+            torch.tensor(lr, dtype=torch.float64),
         )
         values.append(weight.item())
     return values
@@ -94,8 +95,31 @@ def test_torch_form_is_torch_optim_sgd() -> None:
     ):
         theirs.grad = gradient.clone()
         optimiser.step()
-        sgd_update(experiment, mine, momentum, gradient.clone(), torch.full((2,), 1e-4), 0.1)
+        sgd_update(
+            experiment, mine, momentum, gradient.clone(), torch.full((2,), 1e-4), torch.tensor(0.1)
+        )
     torch.testing.assert_close(mine, theirs.detach())
+
+
+@pytest.mark.parametrize("form", ["caffe", "torch"])
+@pytest.mark.parametrize("lr", [0.1, 0.01, 0.001, 1 / 3])
+def test_a_rate_on_the_device_rounds_as_a_rate_on_the_host(form: SgdForm, lr: float) -> None:
+    """Runs that were trained with a host's rate keep their bytes: all elements, odd sizes too."""
+    generator = torch.Generator().manual_seed(7)
+    for size in (1, 7, 100_003):
+        weights, momentum, gradients = (torch.randn(size, generator=generator) for _ in range(3))
+        decay = torch.full((size,), 1e-4)
+        expected_momentum, expected_weights = momentum.clone(), weights.clone()
+        total = gradients.clone().addcmul_(expected_weights, decay)
+        expected_momentum.mul_(0.9)
+        if form == "caffe":
+            expected_momentum.add_(total, alpha=lr)
+            expected_weights.sub_(expected_momentum)
+        else:
+            expected_momentum.add_(total)
+            expected_weights.sub_(expected_momentum, alpha=lr)
+        sgd_update(small_row(sgd=form), weights, momentum, gradients, decay, torch.tensor(lr))
+        assert torch.equal(momentum, expected_momentum) and torch.equal(weights, expected_weights)
 
 
 @pytest.mark.parametrize("scope", ["conv_fc", "all"])
