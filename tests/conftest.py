@@ -4,7 +4,6 @@ it.
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pipeline.data.catalogue.digits import digits
 from pipeline.data.datasets import Dataset
 from pipeline.data.stored import write_dataset
 from pipeline.storage import Storage
+from tests import forked
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -36,11 +36,8 @@ def cli() -> Cli:
     """`resnet-repro ARGUMENTS` in a process of its own, off a terminal."""
 
     def call(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
-        environment = {**os.environ, "COLUMNS": "200", "RAY_USAGE_STATS_ENABLED": "0"}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
-        )
+        words = [str(argument) for argument in arguments]
+        return forked.command(words, timeout, os.environ | forked.WIDTH)
 
     return call
 

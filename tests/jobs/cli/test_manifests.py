@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,19 @@ def strict(schema: Any) -> Any:
     return made
 
 
+@cache
+def validator(kind: str) -> Any:
+    """Of RayClusters or RayJobs; whether the schema is one itself is looked at once: it is slow."""
+    schema = strict(KUBERAY[kind])
+    schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
+    made = jsonschema.validators.validator_for(schema)
+    made.check_schema(schema)
+    return made(schema)
+
+
 def check(document: dict[str, Any]) -> None:
     """Validate a RayCluster or RayJob."""
-    schema = strict(KUBERAY[document["kind"]])
-    schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
-    jsonschema.validate(document, schema)
+    validator(document["kind"]).validate(document)
 
 
 def test_kuberay_accepts_what_is_written(written: dict[str, list[dict[str, Any]]]) -> None:

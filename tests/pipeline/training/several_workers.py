@@ -2,7 +2,6 @@
 networks.
 """
 
-import multiprocessing
 import socket
 from contextlib import closing
 from hashlib import blake2b
@@ -17,14 +16,8 @@ from pipeline.storage import Storage
 from pipeline.training.feeding.feeds import training_feed
 from pipeline.training.loop import train
 from pipeline.training.step.process_group import init_group, leave_group
+from tests.forked import forkserver
 from tests.pipeline.training.small_runs import digits_once, small_run
-
-LOADED_ONCE = [
-    "torch",
-    "sklearn.datasets",
-    "pipeline.training.loop",
-    "pipeline.data.catalogue.digits",
-]
 
 
 def several_groups(groups: int) -> dict:
@@ -44,10 +37,8 @@ def trained_by(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = probe.getsockname()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LOADED_ONCE)
     workers = [
-        context.Process(target=work, args=(rank, world_size, address, place, run, execution))
+        forkserver().Process(target=work, args=(rank, world_size, address, place, run, execution))
         for rank in range(world_size)
     ]
     for worker in workers:
