@@ -6,6 +6,7 @@ code 130.
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -27,6 +28,7 @@ from jobs.cli import (
     verify,
 )
 from pipeline.errors import InputError
+from pipeline.runs.provenance import source_commit, versions
 
 HELP = """Train the networks of *Deep Residual Learning for Image Recognition* on Ray, and compare
 with the paper.
@@ -38,6 +40,33 @@ continues when it is given again.
 INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="markdown", help=HELP)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        # Two builds of one version differ in their commit.
+        build = source_commit()
+        changed = ", with changes" if build["dirty"] else ""
+        number = versions().get("resnet-repro", "of a checkout")
+        print(f"resnet-repro {number} (commit {build['commit'][:12]}{changed})")
+        raise typer.Exit()
+
+
+@app.callback(help=HELP)
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Say which version and commit this is.",
+            is_eager=True,
+            callback=_show_version,
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 # In the order in which `--help` lists them: what there is, training, results, the rest.
 app.command()(experiments.experiments)
 app.command("grids")(experiments.list_grids)

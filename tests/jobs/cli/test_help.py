@@ -143,3 +143,12 @@ def test_scripts_get_json(command: tuple[str, ...], cli: Cli, tmp_path: Path) ->
     storage = () if command[0] in ("experiments", "grids") else ("--storage", tmp_path)
     done = cli(*command, "--json", *storage)
     assert isinstance(json.loads(done.stdout), list) and done.returncode == 0
+
+
+def test_the_version_tells_builds_apart(cli: Cli) -> None:
+    done = cli("--version")
+    assert done.returncode == 0
+    assert re.fullmatch(
+        r"resnet-repro \d+\.\d+\.\d+ \(commit ([0-9a-f]{12}|unknown)(, with changes)?\)\n",
+        done.stdout,
+    )
