@@ -1,6 +1,6 @@
 """What it means: measured runs and the paper's numbers become tables, figures, claims and a report.
 
-The rooms from the bottom up, each importing only what stands before it (`tests/test_room_order.py`
+The rooms from the bottom up, each importing only what stands before it (`tests/test_boundaries.py`
 holds this): `stats` (the tests), `measured` (frames of runs), `paper` (its numbers), `studies`
 (which runs belong together, and the few numbers of each), `verdicts` (cells and claims), `tables`,
 `figures`, `report`. Of `pipeline` only the torch-free rooms are imported, of `jobs` nothing.

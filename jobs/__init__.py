@@ -5,5 +5,6 @@ be asked for by name), `tracking` (all that speaks to MLflow), `execution` (all 
 `requests` (what a user asked for, made exact), `planning` and `doctor` (before anything is billed),
 `cli` (a module a command). `pipeline` knows nothing of it; no science lives here.
 
-Begin with `jobs.cli.train`, and follow it through `jobs.execution.drive` and `launch` to `worker`.
+Begin with `jobs.cli.train`, and follow it through `jobs.execution.drive` and `launch` to `worker`,
+which calls `pipeline.training.loop.train`.
 """

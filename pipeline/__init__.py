@@ -2,7 +2,7 @@
 
 From the bottom up: `errors` and `storage`, `recipe` (what is trained), `runs` (a run's folder),
 `data` (images), `training` (the only room that imports torch). Each imports only what stands before
-it, as `tests/test_room_order.py` holds.
+it, as `tests/test_boundaries.py` holds.
 
 Begin with `recipe/experiments.py`, the paper on one screen, and then `training/loop.py`.
 """

@@ -22,6 +22,7 @@ MOST_BYTES = 150_000
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`]*`")
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+PLACE = re.compile(r"`((?:pipeline|jobs|analysis|benchmarks|deploy|tests)/[\w/.*-]*)`")
 FILE = re.compile(r"[\w/-]+\.(?:json|safetensors)\b")
 
 
@@ -90,13 +91,17 @@ def test_the_index_names_every_document() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 def test_files_that_are_named_by_path_are_there(document: Path) -> None:
-    named = re.findall(
-        r"`((?:pipeline|jobs|analysis|benchmarks|deploy|tests)/[\w/.*-]*)`", document.read_text()
-    )
     if document.name == "CHANGELOG.md":
         return  # it also names what was
-    for path in named:
+    for path in PLACE.findall(document.read_text()):
         assert any(ROOT.glob(path.rstrip("/"))), f"{path} is not there"
+
+
+def test_files_that_rooms_name_by_path_are_there() -> None:
+    for room in ("pipeline", "jobs", "analysis", "benchmarks", "deploy"):
+        for file in (ROOT / room).rglob("*.py"):
+            for path in PLACE.findall(file.read_text()):
+                assert any(ROOT.glob(path.rstrip("/"))), f"{file}: {path} is not there"
 
 
 def test_readme_is_short_and_its_pictures_are_small() -> None:

@@ -74,7 +74,10 @@ def _experiments_behind(study: Study) -> dict[str, set[str]]:
 
 
 def _figures(study: Study) -> dict[str, StudyFigure]:
-    """The figures of a study's page by file name: title, drawing and caption."""
+    """The figures of a study's page by file name: title, drawing and caption.
+
+    The runs behind a figure are those of the rows that have its name among their `artifacts`.
+    """
     # A dataset belongs to one half of the paper, and so do its figures.
     if study.family == "imagenet":
         return {"figure_4": ("Figure 4", figure_4.figure_4, figure_4.caption_4)}

@@ -74,15 +74,6 @@ def measure(study: Study) -> pd.DataFrame:
     and at the end: variance, and gradient norm relative to the last layer's).
 
     Computed once per study: treat it as read-only.
-
-    Columns beside those of the run: `state` (`measured`: finished with a final test error; `no
-    final error`: finished without, never averaged; `failed`; `unfinished`), `test`, `train_clean`
-    and `train_running` (final errors), `train_plateau` (mean running error before the last learning
-    rate drop), `early_5` and `early_10` (test error early in training), `ten_crop_1`, ...
-    (`FINAL_TESTS`), `response` (mean over layers of their responses' final standard deviation),
-    `forward` and `backward` (the weakest signal in any layer, at the start, at drops and at the
-    end: variance, and gradient norm relative to the last layer's). Computed once per study: treat
-    it as read-only.
     """
     # Grouped once, not searched for every run and metric.
     grouped = study.metrics.groupby(["run_id", "metric"])

@@ -105,9 +105,7 @@ def grid(
       cells need, ten at the most
     """
     began, looks = monotonic(), _looks(seeds, until_decided)
-    iterations, settings = grids.with_demo(names, iterations, settings)
-    if "demo" in names:
-        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+    iterations, settings = _with_demo(names, iterations, settings)
 
     # Names, settings and sweeps are refused before anything is written. A ledger's holdout is in
     # proportion to the dataset, whose size is known only once it is prepared: CIFAR-10's till then.
@@ -154,6 +152,16 @@ def grid(
     # A plan was about one number of seeds, so it says nothing of a grid that looks in between.
     if len(looks) == 1 and (comparison := compare(storage, left, monotonic() - began)):
         print(comparison)
+
+
+def _with_demo(
+    names: list[str], iterations: int | None, settings: list[str]
+) -> tuple[int | None, list[str]]:
+    """Iterations and settings with those of the demo, which are said where it is asked for."""
+    iterations, settings = grids.with_demo(names, iterations, settings)
+    if "demo" in names:
+        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+    return iterations, settings
 
 
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:

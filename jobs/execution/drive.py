@@ -1,4 +1,5 @@
 """A run's driver: starts its worker group, publishes what it measures, and says how it ended.
+
 Imports no torch.
 """
 

@@ -1,5 +1,6 @@
-"""What each Ray Train worker runs: join_group the others, load the dataset, train. Imports torch
-only inside the worker.
+"""What each Ray Train worker runs: load the dataset, join the others, train.
+
+Imports torch only inside the worker. What it trains with is `pipeline.training.loop.train`.
 """
 
 import logging
@@ -130,16 +131,12 @@ def raise_on_all_ranks(group: Any, refused: str) -> None:
 
 
 def usable_workers(workers: int, groups: int) -> int:
-    """How many of a group's workers train: the largest power of two of them, at most one for each
-    batch-norm group.
-    """
+    """How many workers of a group train: a power of two, at most one for each batch-norm group."""
     return min(1 << (workers.bit_length() - 1), groups)
 
 
 def decoders(workers_here: int) -> int:
-    """Threads that decode photographs for one of a node's workers: its share of the node's
-    processors.
-    """
+    """Threads that decode photographs for a worker: its share of the node's processors."""
     return max(1, len(os.sched_getaffinity(0)) // workers_here)
 
 
@@ -155,9 +152,7 @@ def _preempted() -> bool:
 
 
 def cache_folder() -> Path | None:
-    """Where this node keeps copies for this user; its own environment says. None for a user without
-    a home.
-    """
+    """Where this node keeps copies for this user, by its environment; None without a home."""
     if named := os.environ.get("RESNET_REPRO_CACHE"):
         return Path(named)
     try:
@@ -180,10 +175,9 @@ def device_of(use_gpu: bool) -> Any:
 
 
 def join_group(rank: int, world_size: int, device: Any) -> Any:
-    """Join the run's process group on rank 0's node, at the address that Ray knows that node by;
-    Ray tells the others.
+    """Join the run's process group; None for a rank that has no place in it.
 
-    None for a rank that has no place in it.
+    They meet on rank 0's node, at the address that Ray knows it by; Ray tells the others.
     """
     from pipeline.training.step.process_group import init_group, listen, single_process
 
@@ -209,8 +203,9 @@ def use_own_interface() -> str:
 
 
 def interface_of(address: str) -> str | None:
-    """The name of this machine's network interface with an IPv4 address; None if there is none, or
-    not on Linux.
+    """The name of this machine's network interface with an IPv4 address, or None.
+
+    None where no interface has it, and on systems other than Linux.
     """
     if sys.platform != "linux":
         return None

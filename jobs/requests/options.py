@@ -1,6 +1,7 @@
 """Options that several commands share, and what their values come to.
 
-Declared once, so that an option means, says and completes the same wherever it is taken.
+Declared once, so that an option means, says and completes the same wherever it is taken. Each
+command that takes one has a parameter of that type; defaults are the commands' own.
 """
 
 from collections.abc import Callable, Iterable

@@ -11,7 +11,9 @@ is done to a batch of images is `pipeline.training.feeding`.
 
 To add a dataset:
 
-1. write a module of `catalogue` with its specification and how its files are found and read;
+1. write a module of `catalogue` with its specification and how its files are found and read:
+   `fashion_mnist.py` reads several files of a format of its own, `cifar100.py` one archive;
 2. list it in `catalogue/table.py`, from which commands, dry runs and plans learn of it;
-3. test it on files that the test makes, as `tests/pipeline/data/test_cifar100.py` does.
+3. add its sizes to `tests/pipeline/data/test_catalogue.py`, and test it on files that the test
+   makes, as `tests/pipeline/data/test_fashion_mnist.py` does.
 """

@@ -15,6 +15,10 @@ from typing import Any, Literal
 Family = Literal["cifar", "imagenet"]
 Block = Literal["basic", "bottleneck"]
 Shortcut = Literal["none", "A", "B", "C"]
+"""Sec. 3.3 and 4.1: `none` is plain. Where the shape changes A pads with zeros, B projects (1x1).
+
+C projects in every block. `pipeline.recipe.layers` says what each comes to.
+"""
 Norm = Literal["batch", "none"]
 Initialisation = Literal["he_fan_in", "he_fan_out", "xavier", "gaussian_0.01"]
 DecayScope = Literal["conv_fc", "all"]
@@ -32,11 +36,19 @@ class Experiment:
 
     Errors are percent, sizes are images or pixels, `lr_drops` and `eval_every` count iterations
     (SGD steps).
+
+    `--set` takes every field here but `overrides.FIXED`, by its type. A new field needs a default
+    that trains as before: it is left out of the fingerprint then, and stored runs stay what they
+    are.
     """
 
     name: str
     artifacts: tuple[str, ...]
-    """Where in the paper the row appears, such as `table_6`; `signals` is our own figure."""
+    """Where in the paper the row appears, such as `table_6`; `signals` is our own figure.
+
+    Grids are made from it (`figure_1` is the grid `figure1`), and so is the list of rows behind
+    each figure of a report. A row of `signals` alone may diverge.
+    """
 
     # The network (Sec. 3.3, Table 1, Sec. 4.2).
     family: Family

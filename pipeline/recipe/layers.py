@@ -137,7 +137,8 @@ class NetworkLayout:
 def response_layers(plan: NetworkLayout) -> tuple[str, ...]:
     """The layers of Figure 7: every 3x3 convolution, in order of computation.
 
-    Those are 6n+1 of a CIFAR network; projections are 1x1 and so not among them.
+    Those are 6n+1 of a CIFAR network. Projections are left out because they are 1x1; one of another
+    kernel would have to be left out by name, as `main_path` does.
     """
     return tuple(layer.name for layer in plan if isinstance(layer, Conv) and layer.kernel == 3)
 

@@ -1,7 +1,8 @@
 """The names, units and meaning of everything measured: who writes or reads one imports these.
 
 Torch-free. Errors are percent of images whose top-1 prediction is wrong, as in the paper;
-`iteration` counts finished SGD steps.
+`iteration` counts finished SGD steps. When each is measured is
+`pipeline.recipe.schedule.expected_points`, by which `verify` finds points that are missing.
 """
 
 from dataclasses import dataclass

@@ -89,9 +89,11 @@ def _not_kept(storage: Storage, run: Run, newest: int) -> list[int]:
 def newest_checkpoint(
     storage: Storage, run: Run, say: Callable[[str], None] = lambda _: None
 ) -> Checkpoint | None:
-    """The newest checkpoint that verifies; a damaged or half-written one is passed over.
+    """The newest checkpoint that verifies, from which a run goes on; others are passed over.
 
-    `say` is told of each that was finished once and is damaged now.
+    `say` is told of each that was finished once and is damaged now, and of none that was only half
+    written. The driver asks once, to say so; rank 0 asks again, in `RunWriter.restore`, and that
+    decides.
 
     Raises:
         InputError: a checkpoint that is not ours, or is another run's, lies in the folder.

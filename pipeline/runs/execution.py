@@ -3,6 +3,9 @@
 Nothing in it is part of a run's identity. What it can change of a result is at most the last bits,
 and those fields are recorded with the attempt: device, `threads`, `one_pass`, `allow_drift` and
 `deterministic`. Torch-free, and free of Ray.
+
+`jobs.cli.train` and `jobs.cli.grid` make an `Execution` of their options, and
+`pipeline.training.loop` reads it. What decides a result is a field of the row instead.
 """
 
 from collections.abc import Callable

@@ -21,8 +21,9 @@ TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class TrainImages:
-    """The training set on a device as one padded uint8 tensor, handing out augmented, normalised
-    batches.
+    """The training set on a device, which hands out augmented, normalised batches.
+
+    It is one padded uint8 tensor.
     """
 
     def __init__(self, experiment: Experiment, dataset: Dataset, device: torch.device) -> None:
@@ -81,9 +82,7 @@ class TrainImages:
 
 
 def training_split(experiment: Experiment, dataset: Dataset) -> Images:
-    """What a row trains on: everything, or all but the last `holdout` images in canonical (hash)
-    order.
-    """
+    """What a row trains on: all images but the last `holdout` in canonical (hash) order."""
     keep = len(dataset.train) - experiment.holdout
     return Images(dataset.train.pixels[:keep], dataset.train.labels[:keep])
 
@@ -127,8 +126,9 @@ def normalisation(kind: Normalisation, train: Images) -> tuple[Tensor, Tensor]:
 def single_views(
     experiment: Experiment, dataset: Dataset, images: Images, device: torch.device
 ) -> "OriginalImages":
-    """Images as they are tested: the single original view, normalised with the training set's
-    constants.
+    """Images as they are tested: the single original view.
+
+    It is normalised with the training set's constants.
     """
     offset, scale = normalisation(experiment.normalisation, training_split(experiment, dataset))
     return OriginalImages(images, offset, scale, device)

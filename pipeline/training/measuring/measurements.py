@@ -71,7 +71,8 @@ class Measurements:
     def record_point(self, history: History, window: Tensor, lr: float) -> None:
         """Score the network, add a point to every curve and, at the run's end, the final tests.
 
-        Every rank takes part. `lr` is the rate of the iteration that was just trained.
+        Every rank takes part. `lr` is the rate of the iteration that was just trained. What is
+        recorded here is what `expected_points` of `pipeline.recipe.schedule` says.
         """
         iteration = history.iteration
         with self.clock_stopped(history, point=iteration):

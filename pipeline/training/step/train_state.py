@@ -1,5 +1,7 @@
-"""One SGD iteration of a row: batch-norm groups one by one, their sums in a fixed tree, one update
-(Sec. 3.4, 4.2).
+"""The state in training, and what an iteration does to it: groups' sums, then one update.
+
+Sec. 3.4 and 4.2. Batch-norm groups are computed one by one and summed in a fixed tree. A run trains
+by `iteration.Iteration`, which calls `totals` and `update`; `TrainState.step` is the two in a row.
 
 Everything that is summed over groups (gradients, batch statistics, loss, wrong predictions) is one
 vector, so that an iteration needs one exchange. Weights are views into one vector too: SGD is a few
@@ -53,11 +55,10 @@ class TrainState:
         self.decay = _decay(experiment, self.parameters)
 
     def forward_backward_group(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Forward and backward of one batch-norm group, or of several in one pass: their share of
-        every sum, a new vector.
+        """Forward and backward of one batch-norm group; its share of every sum, a new vector.
 
-        The loss is a group's mean divided by the number of groups, so that the tree's sum is the
-        batch's mean.
+        With `one_pass` the images are several groups. The loss is a group's mean divided by the
+        number of groups, so that the tree's sum is the batch's mean.
         """
         here = len(labels) // self.experiment.bn_group
         self.gradients.zero_()
@@ -91,7 +92,10 @@ class TrainState:
         return scalars
 
     def step(self, batch: tuple[Tensor, Tensor], lr: float, process_group: ProcessGroup) -> Tensor:
-        """One iteration on this rank's images (views, labels); returns what `update` does."""
+        """One iteration on this rank's images (views, labels); returns what `update` does.
+
+        For whoever has a batch in hand, such as benchmarks. The train loop calls `Iteration.run`.
+        """
         totals = process_group.exchange_tree(self.totals(*batch))
         return self.update(totals, torch.tensor(lr, device=self.device))
 
@@ -99,8 +103,7 @@ class TrainState:
     def average_statistics(
         self, batches: Iterable[tuple[Tensor, Tensor]], process_group: ProcessGroup
     ) -> None:
-        """Replace the running statistics by the plain averages over all groups of some iterations'
-        batches.
+        """Replace the running statistics by plain averages over all groups of these batches.
 
         "strictly computed using average (not moving average) on a sufficiently large training batch
         after the training procedure": so the authors of their released networks, of group means and
@@ -115,8 +118,9 @@ class TrainState:
         self.running.copy_(total / count)
 
     def _statistics(self, x: Tensor) -> Iterator[Tensor]:
-        """The statistics of each batch-norm group of a worker's images, or of several in one pass;
-        a new vector each.
+        """The statistics of each batch-norm group of a worker's images, a new vector each.
+
+        With `one_pass` they are those of several groups at once.
         """
         size = len(x) if self.one_pass else self.experiment.bn_group
         for start in range(0, len(x), size):
@@ -129,8 +133,9 @@ class TrainState:
             yield self.forward_backward_group(x[start : start + size], labels[start : start + size])
 
     def _update_running(self, sums: Tensor) -> None:
-        """One update from the mean over all groups, once an iteration: every rank holds the same
-        running statistics.
+        """One update from the mean over all groups, once an iteration.
+
+        So every rank holds the same running statistics.
         """
         self.running.lerp_(sums / self.experiment.groups, self.experiment.bn_momentum)
 
@@ -163,9 +168,7 @@ def sgd_update(
 
 
 def _flatten(parameters: list[nn.Parameter]) -> Tensor:
-    """Lay parameters out in one vector, convolutions channels last, and make each a view of its
-    part.
-    """
+    """Lay parameters out in one vector, convolutions channels last, each a view of its part."""
     flat = torch.empty(
         sum(parameter.numel() for parameter in parameters), device=parameters[0].device
     )
