@@ -28,10 +28,14 @@ from pipeline.data.datasets import Dataset
 from pipeline.data.sampling import batch_at
 from pipeline.data.stored import read_dataset
 from pipeline.recipe.experiments import Experiment, Precision
+from pipeline.recipe.metrics import WINDOW
 from pipeline.recipe.schedule import lr_at
 from pipeline.storage import Storage
+from pipeline.training.feeding.constant_batch import ConstantBatch
+from pipeline.training.feeding.device_batches import DeviceBatches
 from pipeline.training.feeding.image_batches import TrainImages
 from pipeline.training.memory import keep_freed_memory
+from pipeline.training.step.iteration import Batches, Iteration
 from pipeline.training.step.networks import build_network
 from pipeline.training.step.process_group import single_process
 from pipeline.training.step.train_state import TrainState
@@ -179,30 +183,35 @@ def our_steps(experiment: Experiment, dataset: Dataset, seed: int, threads: int)
 
 
 def fed_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
-    """Our step on the batches of a run, as the data plane makes them."""
-    images, train_state = _run(experiment, dataset, seed)
-    size, process_group, iterations = experiment.global_batch_size, single_process(), count()
-
-    def step() -> None:
-        iteration = next(iterations)
-        batch = images.batch(batch_at(seed, images.count, iteration, size, 0, size))
-        train_state.step(batch, lr_at(experiment, iteration, None), process_group)
-
-    return step
+    """Our iteration on the batches of a run, as the data plane makes them."""
+    size = experiment.global_batch_size
+    feed = DeviceBatches(_images(experiment, dataset), seed, size, 0, size)
+    return _step(experiment, dataset, seed, feed)
 
 
 def _constant_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
-    images, train_state = _run(experiment, dataset, seed)
-    size, process_group, iterations = experiment.global_batch_size, single_process(), count()
-    # One batch, made once: what the data plane costs is the difference.
+    """The same on one batch, made once: what the data plane costs is the difference."""
+    images, size = _images(experiment, dataset), experiment.global_batch_size
     batch = images.batch(batch_at(seed, images.count, 0, size, 0, size))
-    return lambda: train_state.step(batch, lr_at(experiment, next(iterations), None), process_group)
+    return _step(experiment, dataset, seed, ConstantBatch(*batch))
 
 
-def _run(experiment: Experiment, dataset: Dataset, seed: int) -> tuple[TrainImages, TrainState]:
-    device = single_process().device
+def _images(experiment: Experiment, dataset: Dataset) -> TrainImages:
+    return TrainImages(experiment, dataset, single_process().device)
+
+
+def _step(experiment: Experiment, dataset: Dataset, seed: int, batches: Batches) -> Step:
+    process_group, numbers = single_process(), count()
     network = build_network(experiment, seed, dataset.spec.classes)
-    return TrainImages(experiment, dataset, device), TrainState(experiment, network, device)
+    train_state = TrainState(experiment, network, process_group.device)
+    window = torch.zeros(WINDOW, 2)
+    iteration = Iteration(train_state, batches, process_group, window, 0)
+
+    def step() -> None:
+        number = next(numbers)
+        iteration.run(number, lr_at(experiment, number, None))
+
+    return step
 
 
 def runs_at_once(experiment: Experiment, storage: Storage, dataset_id: str) -> OwnProcesses:

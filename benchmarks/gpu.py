@@ -8,7 +8,7 @@ kernels) and several runs at once. And whether the bytes are what they should be
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter, time
@@ -30,6 +30,7 @@ from pipeline.recipe.experiments import EXPERIMENTS, Experiment, Precision
 from pipeline.recipe.metrics import WINDOW
 from pipeline.recipe.schedule import lr_at
 from pipeline.runs.provenance import hardware, source_commit, versions
+from pipeline.training.feeding.constant_batch import ConstantBatch
 from pipeline.training.feeding.device_batches import DeviceBatches
 from pipeline.training.feeding.image_batches import TrainImages
 from pipeline.training.step.iteration import Iteration
@@ -49,10 +50,13 @@ class GpuContestant:
     name: str
     images: int
     step: Callable[[], object]
-    rates: list[float]
+    share: float = 1.0
+    """Of a round's steps, that it makes: slow ones and packs make fewer."""
+    rates: list[float] = field(default_factory=list)
 
     def measure(self, steps: int, device: torch.device) -> None:
-        """Time so many steps, after two that warm it up."""
+        """Time its share of so many steps, after two that warm it up."""
+        steps = max(2, round(self.share * steps))
         for _ in range(2):
             self.step()
         _wait(device)
@@ -61,19 +65,6 @@ class GpuContestant:
             self.step()
         _wait(device)
         self.rates.append(steps * self.images / (perf_counter() - began))
-
-
-class OneBatch:
-    """A constant batch in the place of a data plane."""
-
-    def __init__(self, batch: tuple[Tensor, Tensor]) -> None:
-        self._batch = batch
-
-    def prepare(self, iteration: int) -> None:
-        """Nothing changes."""
-
-    def assemble(self, iteration: Tensor) -> tuple[Tensor, Tensor]:
-        return self._batch
 
 
 class OurRun:
@@ -97,7 +88,7 @@ class OurRun:
             self.state = TrainState(experiment, network, device)
             size = experiment.global_batch_size
             feed = DeviceBatches(images, seed, size, 0, size)
-            batches = OneBatch(feed.batch(0)) if constant else feed
+            batches = ConstantBatch(*feed.batch(0)) if constant else feed
             self.window = torch.zeros(WINDOW, 2, device=device)
             self.iteration = Iteration(
                 self.state, batches, single_process(device), self.window, 0, capture
@@ -134,41 +125,52 @@ def bench(
     """Measure, print tables, and write `out` as JSON.
 
     Raises:
-        InputError: there is no GPU.
+        InputError: there is no GPU, or a name is not one of `DEPTHS`.
     """
+    for name in names:
+        if name not in DEPTHS:
+            raise InputError(f"--experiments {name}: expected some of {', '.join(DEPTHS)}")
     if device_name == "cuda" and not torch.cuda.is_available():
         raise InputError("bench gpu: no GPU is here; `bench loop` measures CPUs")
     device = torch.device(device_name)
+    # Before anything computes: cuBLAS reads its workspace's setting once in a process.
+    set_kernels(True)
     kept: dict[str, Any] = {"taken": _taken(device), "bytes": {}, "images_per_second": {}}
     print(json.dumps(kept["taken"]), flush=True)
     if check:
         kept["bytes"] = check_bytes(dataset, precisions, device)
         _keep(kept, out)
-    usual = _usual(dataset, device, steps)
+    images = _pil_images(dataset)
+    workers = _best_workers(images, dataset.spec.classes, device, steps)
     for name in names:
         for precision in precisions:
             experiment = replace(EXPERIMENTS[name], precision=precision)
-            contestants = [usual] if name == "resnet20" else []
-            for contestant in _contestants(experiment, dataset, device):
-                contestants.append(contestant)
-                print(f"{name}, {precision}: {contestant.name}", flush=True)
-            for number in range(rounds):
-                for contestant in measure.rotated(contestants, number):
-                    contestant.measure(_fewer(contestant, steps), device)
-                kept["images_per_second"][f"{name} {precision}"] = {
-                    one.name: one.rates[-number - 1 :] for one in contestants
-                }
+            usual = _usual(images, DEPTHS[name], dataset.spec.classes, workers, device)
+            found = kept["images_per_second"][f"{name} {precision}"] = dict[str, list[float]]()
+            for contestant in _measured(experiment, dataset, device, usual, rounds, steps):
+                found[contestant.name] = contestant.rates
                 _keep(kept, out)
-            _print(f"{name}, {precision}", contestants, rounds, usual)
-            del contestants
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            _print(f"{name}, {precision}", found, usual.name)
     print(f"kept in {out}")
 
 
-def _fewer(contestant: GpuContestant, steps: int) -> int:
-    """Steps of a contestant in a round: slower ones and packs make fewer."""
-    return max(2, steps // 4) if "captured" not in contestant.name else steps
+def _measured(
+    experiment: Experiment,
+    dataset: Dataset,
+    device: torch.device,
+    usual: GpuContestant,
+    rounds: int,
+    steps: int,
+) -> Iterator[GpuContestant]:
+    """Each contestant after each round; they go with this function, and their memory with them."""
+    contestants = [usual]
+    for contestant in _contestants(experiment, dataset, device):
+        contestants.append(contestant)
+        print(f"{experiment.name}, {experiment.precision}: {contestant.name}", flush=True)
+    for number in range(rounds):
+        for contestant in measure.rotated(contestants, number):
+            contestant.measure(steps, device)
+            yield contestant
 
 
 def _contestants(
@@ -185,13 +187,13 @@ def _contestants(
         for _ in range(2):
             run.step()
         _wait(device)
-        return GpuContestant(name, size, run.step, [])
+        return GpuContestant(name, size, run.step, 1.0 if run.iteration.captured else 0.25)
 
     yield ours("captured, fed, deterministic", True)
     yield ours("captured, one batch, deterministic", True, constant=True)
     yield ours("captured, fed, any kernels", False)
     yield ours("launched one by one, fed, deterministic", True, capture=False)
-    yield _stock(experiment, device)
+    yield _stock(experiment, dataset, device)
     set_kernels(True)
     # The largest pack's runs are those of the smaller ones too.
     runs = [OurRun(experiment, classes, images, seed=seed) for seed in range(max(PACKS))]
@@ -207,18 +209,19 @@ def _pack(runs: list[OurRun]) -> GpuContestant:
             run.step()
 
     size = len(runs) * runs[0].experiment.global_batch_size
-    return GpuContestant(f"captured, fed, {len(runs)} runs at once", size, step, [])
+    return GpuContestant(f"captured, fed, {len(runs)} runs at once", size, step, 1 / len(runs))
 
 
-def _stock(experiment: Experiment, device: torch.device) -> GpuContestant:
+def _stock(experiment: Experiment, dataset: Dataset, device: torch.device) -> GpuContestant:
     """A stock network on one batch: torch's defaults in fp32, channels last in bf16."""
-    network = CifarResNet(DEPTHS[experiment.name]).to(device)
+    side, classes = dataset.spec.side, dataset.spec.classes
+    network = CifarResNet(DEPTHS[experiment.name], classes).to(device)
     size, bf16 = experiment.global_batch_size, experiment.precision == "bf16"
-    x = torch.randn(size, 3, 32, 32, device=device)
+    x = torch.randn(size, 3, side, side, device=device)
     if bf16:
         network.to(memory_format=torch.channels_last)
         x = x.to(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (size,), device=device)
+    labels = torch.randint(0, classes, (size,), device=device)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:
@@ -229,7 +232,7 @@ def _stock(experiment: Experiment, device: torch.device) -> GpuContestant:
             F.cross_entropy(logits.float(), labels).backward()
             optimizer.step()
 
-    return GpuContestant("stock network, one batch", size, step, [])
+    return GpuContestant("stock network, one batch", size, step, 0.25)
 
 
 class _torch_defaults:
@@ -249,32 +252,37 @@ class _torch_defaults:
         torch.use_deterministic_algorithms(self._deterministic)
 
 
-def _usual(dataset: Dataset, device: torch.device, steps: int) -> GpuContestant:
-    """The usual loop with the number of DataLoader workers that is fastest here."""
+def _pil_images(dataset: Dataset) -> PILImages:
+    """The training images as tutorials hold them."""
+    spec, labels = dataset.spec, dataset.train.labels.astype(int).tolist()
     pictures = [Image.fromarray(image) for image in dataset.train.pixels]
-    row, labels = dataset.spec, dataset.train.labels.astype(int).tolist()
-    images = PILImages(pictures, labels, train_transform(row.side, row.pad, row.flip))
-    found: list[tuple[float, StandardLoop]] = []
-    for workers in USUAL_WORKERS if device.type == "cuda" else (1,):
-        if workers > usable_cpus():
-            continue
-        loop = StandardLoop(images, CifarResNet(20).to(device), 128, workers)
-        with _torch_defaults():
-            for _ in range(20 if device.type == "cuda" else 1):
-                next(loop.steps)
-            began, count = perf_counter(), max(2, 2 * steps)
-            for _ in range(count):
-                next(loop.steps)
-        rate = 128 * count / (perf_counter() - began)
-        print(f"the usual loop, {workers} DataLoader workers: {rate:,.0f} images/s", flush=True)
-        found.append((rate, loop))
-    _, best = max(found, key=lambda pair: pair[0])
+    return PILImages(pictures, labels, train_transform(spec.side, spec.pad, spec.flip))
+
+
+def _best_workers(images: PILImages, classes: int, device: torch.device, steps: int) -> int:
+    """The number of DataLoader workers with which the usual loop is fastest here."""
+    rates: dict[int, float] = {}
+    for workers in sorted({min(number, usable_cpus()) for number in USUAL_WORKERS}):
+        usual = _usual(images, 20, classes, workers, device)
+        for _ in range(20 if device.type == "cuda" else 1):  # until the workers' queues are full
+            usual.step()
+        usual.measure(8 * steps, device)
+        rates[workers] = usual.rates[0]
+        print(f"{usual.name}: {rates[workers]:,.0f} images/s", flush=True)
+    return max(rates, key=lambda workers: rates[workers])
+
+
+def _usual(
+    images: PILImages, depth: int, classes: int, workers: int, device: torch.device
+) -> GpuContestant:
+    """The usual loop on a network of this depth."""
+    loop = StandardLoop(images, CifarResNet(depth, classes).to(device), 128, workers)
 
     def step() -> None:
         with _torch_defaults():
-            next(best.steps)
+            next(loop.steps)
 
-    return GpuContestant(f"the usual loop, {best.loader.num_workers} workers", 128, step, [])
+    return GpuContestant(f"the usual loop, {workers} workers", 128, step, 0.25)
 
 
 def check_bytes(
@@ -319,15 +327,12 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _print(title: str, contestants: list[GpuContestant], rounds: int, usual: GpuContestant) -> None:
-    print(f"\n{title}: images a second, median of {rounds} rounds (lowest to highest)")
-    for one in contestants:
-        rates = one.rates[-rounds:]
-        against = f"{median(rates) / median(usual.rates):6.2f} x usual" if usual.rates else ""
-        print(
-            f"  {one.name:<42} {median(rates):>10,.0f}  "
-            f"({min(rates):,.0f} to {max(rates):,.0f}) {against}"
-        )
+def _print(title: str, found: dict[str, list[float]], usual: str) -> None:
+    print(f"\n{title}: images a second, median (lowest to highest), against the usual loop")
+    for name, rates in found.items():
+        against = median(rates) / median(found[usual])
+        spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
+        print(f"  {name:<42} {median(rates):>10,.0f}  {spread:<24} {against:6.2f}")
     print(flush=True)
 
 

@@ -87,8 +87,8 @@ def _measured(
     import torch
     from torch.profiler import ProfilerActivity, record_function
 
-    from pipeline.data.sampling import batch_at
     from pipeline.recipe.schedule import lr_at
+    from pipeline.training.feeding.device_batches import DeviceBatches
     from pipeline.training.feeding.image_batches import TrainImages
     from pipeline.training.step.networks import build_network
     from pipeline.training.step.process_group import single_process
@@ -99,6 +99,7 @@ def _measured(
     # Set up as a worker is, with all of its threads.
     process_group, size = single_process(), experiment.global_batch_size
     images = TrainImages(experiment, dataset, process_group.device)
+    feed = DeviceBatches(images, 0, size, 0, size)
     train_state = TrainState(
         experiment, build_network(experiment, 0, dataset.spec.classes), process_group.device
     )
@@ -107,7 +108,7 @@ def _measured(
         start = perf_counter()
         with record_function(BETWEEN):
             with record_function(DATA_PLANE):
-                batch = images.batch(batch_at(0, images.count, iteration, size, 0, size))
+                batch = feed.batch(iteration)
             train_state.step(batch, lr_at(experiment, iteration, None), process_group)
         return perf_counter() - start
 

@@ -54,18 +54,18 @@ def bench(
         progress("measuring") as report,
     ):
         # A throwaway storage, as all of these runs are.
-        storage = Storage(folder)
-        write_dataset(storage, dataset, {"kind": "benchmark"})
+        scratch = Storage(folder)
+        write_dataset(scratch, dataset, {"kind": "benchmark"})
         tracking = f"sqlite:///{folder}/mlflow.db"
-        open_store(tracking, storage)  # making the database is done once, and not timed
+        open_store(tracking, scratch)  # making the database is done once, and not timed
         for number in range(rounds):
             # Alone and followed in turn, each with a seed that no run has had.
             for step, way in enumerate(measure.rotated(list(rates), number), 1):
                 run = Run(experiment, dataset.id, dataset.key, seed=2 * number + step)
                 # In this process, as in a driver; training is in another one, as on a worker.
-                publisher = Publisher(tracking, storage, run, {}) if way == "followed" else None
+                publisher = Publisher(tracking, scratch, run, {}) if way == "followed" else None
                 # The share of an unfollowed run says nothing.
-                rate, share = _train(storage, run, publisher)
+                rate, share = _train(scratch, run, publisher)
                 rates[way].append(rate)
                 shares += [share] if publisher else []
                 report(2 * number + step, 2 * rounds)

@@ -33,9 +33,20 @@ def artifact_provenance(study: Study, experiments: Collection[str]) -> bytes:
     """The runs of these experiments in the study, and what each was made with, as JSON."""
     runs = study.runs[study.runs.experiment.isin(experiments)]
     kept = (
-        *("run_id", "experiment", "seed", "status", "fingerprint"),
-        *("commit", "dirty", "drift", "one_pass"),
-        *("device", "hardware", "world_size", "threads", "mlflow_run_id"),
+        "run_id",
+        "experiment",
+        "seed",
+        "status",
+        "fingerprint",
+        "commit",
+        "dirty",
+        "drift",
+        "one_pass",
+        "device",
+        "hardware",
+        "world_size",
+        "threads",
+        "mlflow_run_id",
     )
     about = {
         "dataset": study.dataset,

@@ -154,7 +154,7 @@ def _prepare_photographs(
         )
     if 0 < shorter_side < 224 or shorter_side < 0:
         raise InputError(
-            f"--shorter-side {shorter_side}: expected is 0, or at least the 224 pixels that "
+            f"--shorter-side {shorter_side}: expected 0, or at least the 224 pixels that "
             "networks look at"
         )
     reading = Reading(shorter_side, tuple(exclude))

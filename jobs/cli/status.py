@@ -94,9 +94,9 @@ def clean(
 ) -> None:
     """List what nobody needs any more, and delete it when told so.
 
-    Results, histories and final weights stay.
-    That is: the checkpoints of ended runs but for those at lr drops and at the end, and what Ray
-    and verifications that found a difference left behind. A run that has not ended loses nothing.
+    Deleted are the checkpoints of ended runs but for those at lr drops and at the end, and what Ray
+    and verifications that found a difference left behind. Results, histories and final weights
+    stay, and a run that has not ended loses nothing.
     Example: `resnet-repro clean --storage results/demo`
     """
     storage = Storage(storage_uri)

@@ -226,7 +226,7 @@ def _unprovable(attempts: Sequence[dict[str, Any]]) -> str:
         )
     on_gpu = [attempt for attempt in attempts if attempt.get("device", "cpu") != "cpu"]
     if any(not attempt.get("deterministic") for attempt in on_gpu):
-        return "it was trained on a GPU with --no-deterministic"
+        return "it was trained on a GPU without deterministic kernels"
     return ""
 
 

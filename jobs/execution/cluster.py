@@ -206,10 +206,10 @@ def check_fits(nodes: list[Node], workers: int, each: Node) -> None:
         return
     # What the largest node has says whether fewer workers or smaller ones would fit.
     largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in each}
-    expected = " and ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
+    asked = " and ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
     most = " and ".join(f"{largest[name]:g} {name}" for name in each if each[name])
     raise InputError(
-        f"{workers} worker(s) of {expected} each: the cluster has room for {fit}, a node has "
+        f"{workers} worker(s) of {asked} each: the cluster has room for {fit}, a node has "
         f"{most} at the most; ask for fewer --workers"
         f"{' or --device cpu' if each.get('GPU') else ' or --threads'}"
     )

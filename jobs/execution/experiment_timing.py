@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.metrics import WINDOW
 from pipeline.runs.execution import Execution
 
 STEPS = 12
@@ -41,8 +42,11 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
 
     from jobs.execution.determinism import set_kernels
     from pipeline.runs.provenance import hardware
+    from pipeline.training.feeding.constant_batch import ConstantBatch
     from pipeline.training.memory import keep_freed_memory
+    from pipeline.training.step.iteration import Iteration
     from pipeline.training.step.networks import build_network
+    from pipeline.training.step.precision import autocast
     from pipeline.training.step.process_group import single_process
     from pipeline.training.step.train_state import TrainState
 
@@ -55,18 +59,20 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     # Photographs are of ImageNet's 1,000 classes; the last layer's size matters little for ten.
     network = build_network(experiment, 0, 1000 if side == 0 else 10)
     train_state = TrainState(experiment, network, device, execution.one_pass)
+    window = torch.zeros(WINDOW, 2, device=device)
     count, size = experiment.global_batch_size // execution.workers, side or experiment.crop
     images = torch.randn(count, 3, size, size, device=device)
     labels = torch.randint(0, 10, (count,), device=device)
 
-    # The first step is setup: it lays out memory and, on a GPU, chooses kernels.
-    train_state.step((images, labels), experiment.lr, process_group)
+    # The first iteration is setup: it lays out memory and, on a GPU, chooses kernels and captures.
+    iteration = Iteration(train_state, ConstantBatch(images, labels), process_group, window, 0)
+    iteration.run(0, experiment.lr)
     _wait(device)
     setup, steps = perf_counter() - began, list[float]()
     # Two of the slowest, twelve of the fastest: medians of more say little more.
     while len(steps) < 2 or (len(steps) < STEPS and sum(steps) < SECONDS):
         now = perf_counter()
-        train_state.step((images, labels), experiment.lr, process_group)
+        iteration.run(len(steps) + 1, experiment.lr)
         _wait(device)
         steps.append(perf_counter() - now)
 
@@ -74,10 +80,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     image = 0.0
     for _ in range(2):  # the first time memory is still being laid out
         now = perf_counter()
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, torch.bfloat16, enabled=experiment.precision == "bf16"),
-        ):
+        with torch.no_grad(), autocast(experiment.precision, device):
             train_state.network(images)
         _wait(device)
         image = (perf_counter() - now) / count

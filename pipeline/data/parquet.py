@@ -36,7 +36,7 @@ def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Datase
     for split, found in files.items():
         if not found:
             raise InputError(
-                f"{path}: holds no {split}*.parquet; expected are train*.parquet and test*.parquet"
+                f"{path}: holds no {split}*.parquet; expected train*.parquet and test*.parquet"
             )
     total = sum(_rows(file) for found in files.values() for file in found)
     splits, done = {}, 0
@@ -67,7 +67,7 @@ def _decoded(file: Path, spec: DatasetSpec) -> Iterator[tuple[NDArray[np.uint8],
     image_column = next((column for column in ("img", "image") if column in columns), None)
     if image_column is None or "label" not in columns:
         raise InputError(
-            f"{file}: columns are {', '.join(columns)}; expected are img (or image) and label"
+            f"{file}: columns are {', '.join(columns)}; expected img (or image) and label"
         )
     number = 0
     try:

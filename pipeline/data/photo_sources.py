@@ -49,7 +49,7 @@ def list_source(path: Path) -> Listing:
     """
     if not path.is_dir():
         raise InputError(
-            f"--from {path}: no such folder; expected are ILSVRC-2012's tar files, train/ and "
+            f"--from {path}: no such folder; expected ILSVRC-2012's tar files, train/ and "
             "val/, or parquet"
         )
     if (path / TRAIN_TAR).exists() or (path / VALIDATION_TAR).exists():
@@ -103,7 +103,7 @@ def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
     missing = {"image", "label"} - set(parquet.schema_arrow.names)
     if missing:
         raise InputError(
-            f"{file}: has no column {' and '.join(sorted(missing))}; expected are image and label"
+            f"{file}: has no column {' and '.join(sorted(missing))}; expected image and label"
         )
     types = {name: parquet.schema_arrow.field(name).type for name in ("image", "label")}
     encoded = pa.types.is_struct(types["image"]) and "bytes" in {
@@ -111,7 +111,7 @@ def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
     }
     if not encoded or not pa.types.is_integer(types["label"]):
         raise InputError(
-            f"{file}: expected are an image with `bytes` and an integer label, not "
+            f"{file}: expected an image with `bytes` and an integer label, not "
             f"{types['image']}, {types['label']}"
         )
     # A part is whole row groups, as nothing less can be read of a file without reading the rest.
@@ -139,8 +139,7 @@ def _list_folders(path: Path) -> Listing:
         absent = sorted(name for name in labels if not (root / name).is_dir())
         if absent:
             raise InputError(
-                f"{root}: has no folder {absent[0]}; expected is one per class, as in "
-                f"{path / 'train'}"
+                f"{root}: has no folder {absent[0]}; expected one per class, as in {path / 'train'}"
             )
         for folder in sorted(root.iterdir()):
             if not folder.is_dir():

@@ -98,7 +98,10 @@ def prepare_path(
         raise InputError(f"--from {path}: no such file or folder")
     mark = file_mark(path)
     for manifest in stored_manifests(storage):
-        if any(source.get("mark") == mark for source in manifest["sources"]):
+        # A folder may hold the archives of two datasets: the one that was read is the one meant
+        # only where no other was named.
+        meant = name not in DATASETS or manifest["row"]["name"] == name
+        if meant and any(source.get("mark") == mark for source in manifest["sources"]):
             return manifest
     dataset = _read(path, name, progress)
     return write_dataset(storage, dataset, {"kind": "path", "path": str(path), "mark": mark})
@@ -114,6 +117,8 @@ def _read(path: Path, name: str | None, progress: Progress) -> Dataset:
     for known in sorted(DATASETS.values(), key=lambda known: known.name != name):
         found = known.find(path) if known.find else None
         if found is not None and known.read:
+            if name in DATASETS and known.name != name:
+                raise InputError(f"--from {path}: holds {known.name}, not {name}")
             return known.read(found)
     if path.is_file():
         # A single file is an archive, and none that is recognised: the reader that refuses it says

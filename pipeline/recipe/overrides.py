@@ -118,7 +118,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     name, equals, text = setting.partition("=")
     types, known = get_type_hints(Experiment), settable()
     if not equals:
-        raise InputError(f"--set {setting}: wanted is FIELD=VALUE, as in --set lr=0.05")
+        raise InputError(f"--set {setting}: expected FIELD=VALUE, as in --set lr=0.05")
     if name not in known:
         raise InputError(
             f"--set {setting}: a row has no field {name} to set; {nearest(name, known)}"

@@ -40,8 +40,6 @@ class Execution:
 
     one_pass: bool = False
     """All batch-norm groups of a worker in one pass (`pipeline.training.step.train_state`)."""
-    uncaptured: bool = False
-    """On GPUs: launch each kernel of an iteration instead of replaying a CUDA graph; same bytes."""
     allow_drift: bool = False
     """Continue under another commit, version or kind of hardware than the attempt before."""
     deterministic: bool = True

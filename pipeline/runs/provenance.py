@@ -13,8 +13,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    *("resnet-repro", "torch", "torchvision", "ray", "mlflow"),
-    *("numpy", "pyarrow", "pandas", "safetensors", "pillow", "scipy"),
+    "resnet-repro",
+    "torch",
+    "torchvision",
+    "ray",
+    "mlflow",
+    "numpy",
+    "pyarrow",
+    "pandas",
+    "safetensors",
+    "pillow",
+    "scipy",
 )
 """The packages whose versions are recorded with a run."""
 

@@ -62,11 +62,13 @@ def train(
         history = run_writer.restore(train_state)
         record_attempt(run, history, process_group, execution, attempt)
         window = torch.tensor(history.window, device=process_group.device)
+        # Capturing takes seconds, so it comes before the clock starts; nothing left, nothing to do.
+        left = history.iteration < experiment.iterations
+        iteration = Iteration(
+            train_state, feed, process_group, window, history.iteration, capture=left
+        )
         measurements = Measurements(
             train_state, dataset, feed, process_group, attempt.decoders, history.iteration
-        )
-        iteration = Iteration(
-            train_state, feed, process_group, window, history.iteration, not execution.uncaptured
         )
 
         while history.iteration < experiment.iterations:

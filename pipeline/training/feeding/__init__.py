@@ -1,7 +1,8 @@
 """Images on their way into the network: batches to train on, and views to test on.
 
 Begin with `feeds.py`, the one module that knows both kinds of dataset: `image_batches.py` holds
-small images on the device, `photo_batches.py` decodes photographs in threads ahead of training.
+small images on the device, `device_batches.py` makes a run's batches of them there, and
+`photo_batches.py` decodes photographs in threads ahead of training.
 `views.py` says what either hands out for a test. Which image comes when, and its random draws, are
 decided by `pipeline.data.sampling`, never here.
 

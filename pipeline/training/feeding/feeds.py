@@ -24,24 +24,17 @@ from pipeline.training.feeding.image_batches import (
 )
 from pipeline.training.feeding.photo_batches import CentralViews, PhotoFeed
 from pipeline.training.feeding.views import Views
+from pipeline.training.step.iteration import Batches
 from pipeline.training.step.process_group import ProcessGroup
 
 AnyDataset = Dataset | Photos
 
 
-class Feed(Protocol):
+class Feed(Batches, Protocol):
     """The training batches of one worker."""
 
     waited: float
     """Seconds that training stood still for images."""
-
-    def prepare(self, iteration: int) -> None:
-        """Do the host's part, so that `assemble` gives this iteration's batch."""
-        ...
-
-    def assemble(self, iteration: Tensor) -> tuple[Tensor, Tensor]:
-        """The prepared batch, as `batch`, by operations on tensors that stay where they are."""
-        ...
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Views [n, 3, side, side] and labels [n]: this worker's share of an iteration (from 0)."""

@@ -64,8 +64,9 @@ class Measurements:
         """The layers' signals on the batch that is trained on next, at the start and at drops."""
         # Rank 0 alone: its first group is the batch's first group, whatever the world size.
         if self.process_group.rank == 0 and measures_signals(self.experiment, history.iteration):
+            # Waiting for images is training time, whoever asks first.
+            batch = self.feed.batch(history.iteration)
             with self.clock_stopped(history):
-                batch = self.feed.batch(history.iteration)
                 history.layers += signals(self.train_state, batch, history.iteration)
 
     def record_point(self, history: History, window: Tensor, lr: float) -> None:

@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pipeline.errors import first_line
 from pipeline.recipe.metrics import WINDOW
 from pipeline.training.step.process_group import ProcessGroup
 from pipeline.training.step.train_state import TrainState
@@ -105,30 +106,40 @@ class Iteration:
         trained = [state.weights, state.momentum, state.running, self.window, self.number]
         before = [tensor.clone() for tensor in trained]
         self.batches.prepare(first)
-        try:
-            graphs = self._graphs()
-        except RuntimeError as error:
-            # Rows, precisions and drivers differ in what can be captured; all of them can be run.
-            why = str(error).strip().splitlines()[0]
-            logger.warning("an iteration cannot be captured in a CUDA graph (%s): slower", why)
-        else:
-            self.captured = True
-            self._forward_backward = graphs[0].replay
-            self._finish = graphs[1].replay if len(graphs) > 1 else _nothing
+        # Within a stream of the run's own, and back to the current one whatever happens.
+        current = torch.cuda.current_stream()
+        own = current if current != torch.cuda.default_stream() else torch.cuda.Stream()
+        own.wait_stream(current)
+        with torch.cuda.stream(own):
+            for _ in range(WARM_UP):
+                self._whole()
+            self._capture_on(own)
+        current.wait_stream(own)
         for tensor, content in zip(trained, before, strict=True):
             tensor.copy_(content)
         torch.cuda.synchronize(self.number.device)
 
-    def _graphs(self) -> list[torch.cuda.CUDAGraph]:
+    def _capture_on(self, stream: torch.cuda.Stream) -> None:
+        """Replace what `run` launches by graphs; where that is impossible, say so and go on."""
+        try:
+            graphs = self._graphs(stream)
+        except RuntimeError as error:
+            # Rows and drivers differ in what can be captured; all of them can be run. What went
+            # wrong came first: ending a capture that has failed raises once more.
+            cause: BaseException = error
+            while cause.__context__ is not None:
+                cause = cause.__context__
+            logger.warning("training goes on without a CUDA graph, slower: %s", first_line(cause))
+            torch.cuda.empty_cache()
+            return
+        self.captured = True
+        self._forward_backward = graphs[0].replay
+        self._finish = graphs[1].replay if len(graphs) > 1 else _nothing
+
+    def _graphs(self, stream: torch.cuda.Stream) -> list[torch.cuda.CUDAGraph]:
         """The iteration as one graph, or as two where an exchange comes between its halves."""
         alone = self.process_group.world_size == 1
         parts = [self._whole] if alone else [self._sum_groups, self._update]
-        current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._whole()
-        current.wait_stream(stream)
         torch.cuda.synchronize(self.number.device)
         graphs, pool = [], torch.cuda.graph_pool_handle()
         for part in parts:

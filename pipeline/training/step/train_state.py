@@ -7,9 +7,9 @@ Everything that is summed over groups (gradients, batch statistics, loss, wrong 
 vector, so that an iteration needs one exchange. Weights are views into one vector too: SGD is a few
 operations, whatever the depth.
 
-That is exact: the same bytes for any number of workers. `one_pass` is the alternative for GPUs
-(untested on one): all groups of a worker in one forward and backward pass, the same sums up to the
-order of addition. It is off by default.
+That is exact: the same bytes for any number of workers. `one_pass` is the alternative for GPUs: all
+groups of a worker in one forward and backward pass, the same sums up to the order of addition. It
+is off by default.
 """
 
 from collections.abc import Iterable, Iterator

@@ -121,18 +121,19 @@ def test_killed_at_a_random_moment_and_continued_on_fewer_workers_ends_with_the_
 
 
 @pytest.mark.slow
-def test_elastic_and_deterministic_it_ends_with_the_same_bytes(
+def test_elastic_it_takes_both_cpus_and_ends_with_the_same_bytes(
     cli: Cli, uninterrupted: Path, tmp_path: Path
 ) -> None:
     line = command(tmp_path, workers=1)
     line[line.index("--workers") + 1] = "1:4"
-    done = cli(*line, "--deterministic")
+    done = cli(*line)
     assert done.returncode == 0, done.stderr
     result = read_result(Storage(str(tmp_path)), tiny_run())
     assert (
         result is not None and result["attempts"][0]["world_size"] == 2
     )  # both CPUs, and both groups of images
-    assert result["attempts"][0]["deterministic"] is True
+    # Of GPUs' kernels: on a CPU there is nothing to choose.
+    assert result["attempts"][0]["deterministic"] is False
     assert_same(uninterrupted, tmp_path)
 
 

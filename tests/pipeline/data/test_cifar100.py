@@ -131,6 +131,27 @@ def test_of_two_archives_in_a_folder_the_one_that_is_named_is_read(
     assert prepare(storage, name, official.parent, False, silent)["row"]["name"] == name
 
 
+def test_of_two_archives_in_a_folder_the_one_named_next_is_read_too(
+    official: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the folder has not changed since says nothing of the dataset that was not read."""
+    other = official.parent / "cifar-10-binary.tar.gz"
+    other.write_bytes(of_cifar10.archive(of_cifar10.members()))
+    monkeypatch.setitem(cifar10.ARCHIVES.checksums, other.name, md5_of(other))
+    first = prepare(storage, "cifar10", official.parent, False, silent)
+    second = prepare(storage, "cifar100", official.parent, False, silent)
+    assert (first["row"]["name"], second["row"]["name"]) == ("cifar10", "cifar100")
+    assert prepare(storage, "cifar100", official.parent, False, silent)["id"] == second["id"]
+
+
+def test_a_folder_with_another_dataset_than_the_named_one_is_refused(
+    official: Path, storage: Storage
+) -> None:
+    with pytest.raises(InputError, match=r"--from .*: holds cifar100, not cifar10$"):
+        prepare(storage, "cifar10", official.parent, False, silent)
+    assert storage.names("datasets") == []
+
+
 def test_a_fine_label_above_99_is_refused() -> None:
     fine = FINE.copy()
     fine[1] = 100

@@ -58,7 +58,7 @@ def changed(**changes: object) -> list[dict]:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"img": row["img"]} for row in records(0, 2)], "columns are img; expected are img"),
+        ([{"img": row["img"]} for row in records(0, 2)], "columns are img; expected img"),
         ([{"picture": 1, "label": 2}], "columns are picture, label"),
         (
             changed(img={"bytes": png(PIXELS[0][:16]), "path": None}),

@@ -315,7 +315,7 @@ def test_layouts_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     for folder in (folders / "val").iterdir():
         if folder.is_dir():
             folder.rmdir()
-    with pytest.raises(InputError, match=rf"has no folder {WNIDS[0]}; expected is one per class"):
+    with pytest.raises(InputError, match=rf"has no folder {WNIDS[0]}; expected one per class"):
         list_source(folders)
     parquet = as_parquet(tmp_path / "p", pictures())
     (parquet / "train-0.parquet").rename(parquet / "train-00000-of-00002.parquet")
@@ -326,6 +326,6 @@ def test_layouts_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     pq.write_table(plain, parquet / "train-00001-of-00002.parquet")
     with pytest.raises(
         InputError,
-        match="expected are an image with `bytes` and an integer label, not binary, int64",
+        match="expected an image with `bytes` and an integer label, not binary, int64",
     ):
         list_source(parquet)

@@ -23,7 +23,7 @@ from pipeline.runs.history import History
 from pipeline.runs.lease import Lease
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
-from pipeline.training import run_writer as saver
+from pipeline.training import run_writer
 from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.small_runs import digits_once, small_run
@@ -129,7 +129,7 @@ def test_a_run_with_a_damaged_newest_checkpoint_ends_with_the_same_bytes(
 def test_a_full_disk_stops_a_run_in_a_line_and_more_room_continues_it(
     finished: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saver, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(run_writer, "PATIENCE_SECONDS", 1.0)
     disk, run = tmp_path / "disk", small_run()
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)], check=True)
@@ -155,7 +155,7 @@ def test_a_full_disk_stops_a_run_in_a_line_and_more_room_continues_it(
 def test_storage_that_is_away_for_a_while_costs_nothing(
     finished: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saver, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(run_writer, "RETRY_SECONDS", 0.1)
     storage, run, away = Storage(str(tmp_path)), small_run(), threading.Event()
     away.set()
     write = Storage.write
@@ -175,9 +175,9 @@ def test_storage_that_is_away_for_a_while_costs_nothing(
 def test_storage_that_disappears_during_the_run(
     finished: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
 ) -> None:
-    monkeypatch.setattr(saver, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(saver, "HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr(saver, "PATIENCE_SECONDS", 30.0 if comes_back else 1.0)
+    monkeypatch.setattr(run_writer, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(run_writer, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(run_writer, "PATIENCE_SECONDS", 30.0 if comes_back else 1.0)
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
     here, away, run = tmp_path / "here", tmp_path / "away", small_run()
     storage = Storage(str(here))
