@@ -24,9 +24,9 @@ from jobs.planning.saved_plans import compare
 from jobs.requests.dry_run import dataset_summary, show_resolved
 from jobs.requests.options import (
     AddressOption,
+    AnyKernelsOption,
     CheckpointOption,
     DataOption,
-    DeterministicOption,
     Device,
     DeviceOption,
     DriftOption,
@@ -84,7 +84,7 @@ def grid(
     require_tracking: RequireTrackingOption = False,
     checkpoint_seconds: CheckpointOption = 30.0,
     allow_drift: DriftOption = False,
-    deterministic: DeterministicOption = True,
+    any_kernels: AnyKernelsOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train a grid of rows x seeds, then write its report; given again, it continues.
@@ -130,7 +130,7 @@ def grid(
         checkpoint_seconds=checkpoint_seconds,
         one_pass=one_pass,
         allow_drift=allow_drift,
-        deterministic=deterministic,
+        deterministic=not any_kernels,
     )
     if require_tracking:
         check_tracking(execution.tracking, storage)

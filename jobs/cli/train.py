@@ -11,9 +11,9 @@ from jobs.console.run_progress import follow
 from jobs.requests.dry_run import show_resolved
 from jobs.requests.options import (
     AddressOption,
+    AnyKernelsOption,
     CheckpointOption,
     DataOption,
-    DeterministicOption,
     Device,
     DeviceOption,
     DriftOption,
@@ -68,7 +68,7 @@ def train(
     require_tracking: RequireTrackingOption = False,
     checkpoint_seconds: CheckpointOption = 30.0,
     allow_drift: DriftOption = False,
-    deterministic: DeterministicOption = True,
+    any_kernels: AnyKernelsOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one run; given again, it continues, or says that it is finished.
@@ -99,7 +99,7 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
         one_pass=one_pass,
         allow_drift=allow_drift,
-        deterministic=deterministic,
+        deterministic=not any_kernels,
     )
     if require_tracking:
         check_tracking(execution.tracking, storage)

@@ -130,11 +130,11 @@ DriftOption = Annotated[
         help="Continue runs begun under another commit, version or CPU; marks them.",
     ),
 ]
-DeterministicOption = Annotated[
+AnyKernelsOption = Annotated[
     bool,
     typer.Option(
-        "--deterministic/--no-deterministic",
-        help="On GPUs: only kernels that give the same bytes each time.",
+        "--no-deterministic",
+        help="On GPUs: also kernels that may give other bytes the next time; recorded.",
     ),
 ]
 ThreadsOption = Annotated[
