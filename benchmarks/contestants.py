@@ -25,7 +25,6 @@ from benchmarks import measure
 from benchmarks.standard_loop import CifarResNet, PILImages, Setting, StandardLoop, train_transform
 from jobs.execution.processors import usable_cpus
 from pipeline.data.datasets import Dataset
-from pipeline.data.sampling import batch_at
 from pipeline.data.stored import read_dataset
 from pipeline.recipe.experiments import Experiment, Precision
 from pipeline.recipe.metrics import WINDOW
@@ -184,20 +183,19 @@ def our_steps(experiment: Experiment, dataset: Dataset, seed: int, threads: int)
 
 def fed_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
     """Our iteration on the batches of a run, as the data plane makes them."""
-    size = experiment.global_batch_size
-    feed = DeviceBatches(_images(experiment, dataset), seed, size, 0, size)
-    return _step(experiment, dataset, seed, feed)
+    return _step(experiment, dataset, seed, _feed(experiment, dataset, seed))
 
 
 def _constant_step(experiment: Experiment, dataset: Dataset, seed: int) -> Step:
     """The same on one batch, made once: what the data plane costs is the difference."""
-    images, size = _images(experiment, dataset), experiment.global_batch_size
-    batch = images.batch(batch_at(seed, images.count, 0, size, 0, size))
+    batch = _feed(experiment, dataset, seed).batch(0)
     return _step(experiment, dataset, seed, ConstantBatch(*batch))
 
 
-def _images(experiment: Experiment, dataset: Dataset) -> TrainImages:
-    return TrainImages(experiment, dataset, single_process().device)
+def _feed(experiment: Experiment, dataset: Dataset, seed: int) -> DeviceBatches:
+    images = TrainImages(experiment, dataset, single_process().device)
+    size = experiment.global_batch_size
+    return DeviceBatches(images, seed, size, 0, size)
 
 
 def _step(experiment: Experiment, dataset: Dataset, seed: int, batches: Batches) -> Step:

@@ -142,7 +142,7 @@ def _prepare_photographs(
 ) -> None:
     from jobs.execution.cluster import connected
     from jobs.execution.ingest import ingest
-    from pipeline.data.photo_ingest import Reading
+    from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading
     from pipeline.errors import InputError
 
     if path is None:
@@ -169,11 +169,11 @@ def _prepare_photographs(
     # A few are enough to see what is wrong; the manifest has them all.
     for note in [*manifest["notes"][:5], *(f"left out: {n}" for n in manifest["left_out"][:5])]:
         print(f"note: {note}")
-    found = (manifest["train_images"], manifest["test_images"])
-    if name == IMAGENET.name and found != (IMAGENET.train_images, IMAGENET.test_images):
+    counts = {split: manifest[f"{split}_images"] for split in OFFICIAL_COUNTS}
+    if name == IMAGENET.name and counts != OFFICIAL_COUNTS:
         print(
-            f"note: ILSVRC-2012 has {IMAGENET.train_images:,} training and "
-            f"{IMAGENET.test_images:,} validation images"
+            f"note: ILSVRC-2012 has {OFFICIAL_COUNTS['train']:,} training and "
+            f"{OFFICIAL_COUNTS['test']:,} validation images"
         )
     if not manifest["row"]["comparable"]:
         print(

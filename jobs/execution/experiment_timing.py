@@ -53,7 +53,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     # As a run's worker does it: the same allocator, threads and precision.
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    set_kernels(execution.use_gpu and execution.deterministic)
+    set_kernels(execution.deterministic_kernels)
     device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
     process_group = single_process(device)
     # Photographs are of ImageNet's 1,000 classes; the last layer's size matters little for ten.

@@ -49,7 +49,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     # Process-wide settings come before anything that computes.
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    set_kernels(execution.use_gpu and execution.deterministic)
+    set_kernels(execution.deterministic_kernels)
     context = ray.train.get_context()
     rank, started = context.get_world_rank(), context.get_world_size()
     world_size = usable_workers(started, run.experiment.groups)
@@ -99,7 +99,7 @@ def _made_with(execution: Execution, device: Any, started: int, world_size: int)
         "versions": versions(),
         "source": source_digest(),
         "threads": execution.threads,
-        "deterministic": execution.use_gpu and execution.deterministic,
+        "deterministic": execution.deterministic_kernels,
     }
     if world_size < started:
         idle = [f"rank {surplus} of {started}" for surplus in range(world_size, started)]

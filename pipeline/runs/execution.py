@@ -51,6 +51,11 @@ class Execution:
         return self.datasets or self.storage
 
     @property
+    def deterministic_kernels(self) -> bool:
+        """Whether kernels are chosen so; on a CPU there is nothing to choose."""
+        return self.use_gpu and self.deterministic
+
+    @property
     def each_worker(self) -> dict[str, float]:
         """What each worker takes of the cluster, in Ray's words."""
         return {"CPU": 1, "GPU": self.gpus} if self.use_gpu else {"CPU": self.threads}
