@@ -169,13 +169,24 @@ def start_group(
     except TrainingFailedError as error:
         if was_interrupted():
             raise
-        failure = error
+        failure = _without_frames(error)
     finally:
         with suppress(OSError):
             storage.delete(f"ray/{name}")
     for member in group:
         member.judge(storage, answers.get(member.run.key), failure, alone=len(group) == 1)
     return next_groups(group, failure is not None)
+
+
+def _without_frames(error: Exception) -> Exception:
+    """An error that keeps nothing alive: the frames that it came through hold Ray's controller, a
+    process of some hundred megabytes.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _trainer(group: list[Member], execution: Execution, name: str, storage: Storage) -> Any:
