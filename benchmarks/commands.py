@@ -10,7 +10,9 @@ from jobs.execution.submission import DASHBOARD
 from jobs.requests.options import (
     DashboardOption,
     DataOption,
+    Device,
     ExperimentArgument,
+    SetOption,
     StorageOption,
     manifest_named,
     writable,
@@ -191,3 +193,37 @@ def bench_gpu(
     dataset = read_dataset(storage, manifest_named(storage, data)["id"])
     chosen = tuple(map(checked_precision, precision.split(",")))
     bench(dataset, experiments.split(","), chosen, rounds, steps, out, device, check)
+
+
+@app.command("packs")
+def bench_packs(
+    data: DataOption = "digits",
+    storage_uri: StorageOption = "results",
+    experiment: Annotated[str, typer.Option(help="A row of CIFAR.")] = "resnet20",
+    settings: SetOption = ["precision=bf16"],  # noqa: B006  (Typer reads it, nobody writes it)
+    runs: Annotated[str, typer.Option(help="How many train at once, with commas between.")] = "1,8",
+    until: Annotated[int, typer.Option(min=2, help="The row's first iterations.")] = 8000,
+    out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
+        "bench-packs.json"
+    ),
+    device: Annotated[Device, typer.Option(help="gpu, or cpu to try the command.")] = Device.GPU,
+) -> None:
+    """Packs through `grid`'s own way, evaluations included, against the loop people write.
+
+    Example: `resnet-repro bench packs --data cifar10 --runs 1,8 --until 8000`
+    """
+    from benchmarks.gpu import DEPTHS
+    from benchmarks.packs import bench
+    from pipeline.data.stored import read_dataset
+    from pipeline.errors import InputError
+    from pipeline.recipe.overrides import experiment_named
+
+    counts = [int(count) for count in runs.split(",") if count.isdecimal() and int(count)]
+    if experiment not in DEPTHS:
+        raise InputError(f"--experiment {experiment}: expected one of {', '.join(DEPTHS)}")
+    if len(counts) != runs.count(",") + 1:
+        raise InputError(f"--runs {runs}: expected numbers such as 1,8")
+    row = experiment_named(experiment, settings, None)
+    storage = writable(storage_uri)
+    dataset = read_dataset(storage, manifest_named(storage, data)["id"])
+    bench(row, dataset, counts, until, device, out)

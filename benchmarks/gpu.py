@@ -135,7 +135,7 @@ def bench(
     device = torch.device(device_name)
     # Before anything computes: cuBLAS reads its workspace's setting once in a process.
     set_kernels(True)
-    kept: dict[str, Any] = {"taken": _taken(device), "bytes": {}, "images_per_second": {}}
+    kept: dict[str, Any] = {"taken": taken_on_gpu(device), "bytes": {}, "images_per_second": {}}
     print(json.dumps(kept["taken"]), flush=True)
     if check:
         kept["bytes"] = check_bytes(dataset, precisions, device)
@@ -272,6 +272,17 @@ def _best_workers(images: PILImages, classes: int, device: torch.device, steps: 
     return max(rates, key=lambda workers: rates[workers])
 
 
+def best_usual(dataset: Dataset, experiment: Experiment, device: torch.device) -> float:
+    """Images a second of the usual loop on a row of `DEPTHS`, at its best number of workers."""
+    images, depth = _pil_images(dataset), DEPTHS[experiment.name]
+    steps = 200 if device.type == "cuda" else 1
+    workers = _best_workers(images, dataset.spec.classes, device, steps)
+    usual = _usual(images, depth, dataset.spec.classes, workers, device)
+    for _ in range(3):
+        usual.measure(4 * steps, device)
+    return median(usual.rates)
+
+
 def _usual(
     images: PILImages, depth: int, classes: int, workers: int, device: torch.device
 ) -> GpuContestant:
@@ -336,7 +347,8 @@ def _print(title: str, found: dict[str, list[float]], usual: str) -> None:
     print(flush=True)
 
 
-def _taken(device: torch.device) -> dict[str, Any]:
+def taken_on_gpu(device: torch.device) -> dict[str, Any]:
+    """The card, versions and commit that a measurement was taken with."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
     return {
         "gpu": gpu,

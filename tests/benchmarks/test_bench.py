@@ -128,3 +128,26 @@ def test_bench_report_makes_the_same_bytes_twice(cli: Cli) -> None:
 
 def number(text: str) -> float:
     return float(text.replace(",", ""))
+
+
+@pytest.mark.slow
+def test_bench_packs_trains_alone_and_at_once_to_the_same_bytes(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "packs.json"
+    line = ["bench", "packs", "--storage", tmp_path, "--runs", "1,2", "--until", "40"]
+    line += ["--set", "eval_every=10", "--set", "depth=8", "--device", "cpu", "--out", out]
+    done = cli(*line, timeout=400)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads(out.read_text())
+    assert kept["same_bytes"] is True
+    assert [rate["runs"] for rate in kept["packs"]] == [1, 2]
+    assert all(rate["images_per_second"] > 0 for rate in kept["packs"])
+
+
+def test_bench_packs_says_what_it_needs(cli: Cli, tmp_path: Path) -> None:
+    for words, said in (
+        (["--until", "500"], "--until 500: a rate lies between two evaluations"),
+        (["--runs", "1,x"], "--runs 1,x: expected numbers such as 1,8"),
+        (["--experiment", "resnet18"], "--experiment resnet18: expected one of resnet20"),
+    ):
+        done = cli("bench", "packs", "--storage", tmp_path, "--device", "cpu", *words)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
