@@ -12,6 +12,7 @@ from safetensors.torch import load
 
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import (
+    CONVOLUTION_VARIANCE,
     FORWARD_VARIANCE,
     GRADIENT_NORM,
     IMAGES_PER_SECOND,
@@ -152,7 +153,7 @@ def test_what_is_measured_when(uninterrupted: Storage) -> None:
     run = small_run()
     taken = [(iteration, metric) for iteration, metric, _ in state(uninterrupted, run)[2]]
     assert [i for i, metric in taken if metric == RESPONSE_STD] == [30]
-    for quantity in (FORWARD_VARIANCE, GRADIENT_NORM):
+    for quantity in (FORWARD_VARIANCE, CONVOLUTION_VARIANCE, GRADIENT_NORM):
         assert [i for i, metric in taken if metric == quantity] == [0, 15, 23, 30]
     assert [i for i, metric in taken if metric == TEST_ERR] == [10, 15, 20, 23, 30]
     assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [
