@@ -15,7 +15,7 @@ from analysis.paper.reported import PAPER_ITERATIONS
 from analysis.studies.studies import Study
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import (
-    FORWARD_VARIANCE,
+    CONVOLUTION_VARIANCE,
     GRADIENT_NORM,
     PROTOCOLS,
     RESPONSE_STD,
@@ -48,6 +48,9 @@ FINAL_TESTS = {
 }
 """What finished ImageNet networks are tested by: `ten_crop_1` is the top-1 error of ten crops."""
 
+NOTED = ["warmup_end", "converging_from", "converging_rule"]
+"""What a run notes of itself while it trains, as whole numbers."""
+
 COLUMNS = [
     "test",
     "train_clean",
@@ -71,7 +74,7 @@ def measure(study: Study) -> pd.DataFrame:
     rate drop), `early_5` and `early_10` (test error early in training), `ten_crop_1`, ...
     (`FINAL_TESTS`), `response` (mean over layers of the final standard deviation of their
     responses), `forward` and `backward` (the weakest signal in any layer, at the start, at drops
-    and at the end: variance, and gradient norm relative to the last layer's).
+    and at the end: variance before batch norm, and gradient norm relative to the last layer's).
 
     Computed once per study: treat it as read-only.
     """
@@ -79,7 +82,7 @@ def measure(study: Study) -> pd.DataFrame:
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
     identity = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
-    kept = study.runs[[*identity, "warmup_end", "converging_from"]]
+    kept = study.runs[[*identity, *NOTED]]
 
     # What was measured in layers becomes one number a run: a mean (C12, C13), or the weakest (I4).
     deviations = (
@@ -88,7 +91,7 @@ def measure(study: Study) -> pd.DataFrame:
         .value.mean()
     )
     forward, backward = (
-        _weakest(study, FORWARD_VARIANCE),
+        _weakest(study, CONVOLUTION_VARIANCE),
         _weakest(study, GRADIENT_NORM, relative=True),
     )
     # One dictionary a run, all with the same keys, in the order of the study's runs.
@@ -112,7 +115,7 @@ def measure(study: Study) -> pd.DataFrame:
         _state(status, test) for status, test in zip(measured.status, measured.test, strict=True)
     ]
     # As floats, like every other number: what is missing is NaN.
-    for name in ("warmup_end", "converging_from"):
+    for name in NOTED:
         measured[name] = measured[name].astype("float64")
     return measured
 
@@ -126,7 +129,17 @@ def _weakest(study: Study, quantity: str, relative: bool = False) -> pd.Series:
     last = layers.groupby(["run_id", "iteration"]).value.transform("last")
     # An overflow carries no signal, so it counts as the weakest one there is.
     values = layers.value / last if relative else layers.value
-    return values.where(values < float("inf"), 0.0).groupby(layers.run_id).min()
+    weakest = values.where(values < float("inf"), 0.0).groupby(layers.run_id).min()
+    # A run that an earlier version began has its first moments without a quantity added since: what
+    # is left of it is not "at the start, at drops and at the end".
+    moments, expected = _moments(study, quantity), _moments(study, GRADIENT_NORM)
+    return weakest[moments == expected.reindex(moments.index)]
+
+
+def _moments(study: Study, quantity: str) -> pd.Series:
+    """By run, how often a quantity was taken."""
+    layers = study.layers[study.layers.quantity == quantity]
+    return layers.groupby("run_id").iteration.nunique()
 
 
 def _state(status: str, test: float) -> str:
