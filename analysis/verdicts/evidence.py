@@ -25,7 +25,7 @@ QUANTITIES: dict[str, dict[str, str]] = {
     },
     "plateau": {"train_plateau": "training error (running, before the last drop)"},
     "response": {"response": "mean deviation of layer responses"},
-    "forward": {"forward": "weakest forward variance of any layer"},
+    "forward": {"forward": "weakest variance before batch norm of any layer"},
     "backward": {"backward": "weakest gradient norm of any layer, as a share of the last one's"},
     "params": {"params": "parameters"},
     "warmup_end": {"warmup_end": "iterations of warm-up"},

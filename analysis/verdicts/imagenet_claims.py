@@ -26,9 +26,10 @@ from pipeline.recipe.layers import layout
 NOT_VANISHED = 1e-3
 """Our reading of "healthy" signals (Sec. 4.1), as the least that any layer may carry.
 
-No layer's variance is below a thousandth of the 1 that batch norm starts with, and no layer's
-gradient norm below a thousandth of that of the layer nearest to the loss. Without batch norm and
-with N(0, 0.01²), 56 layers lose more than float32 can hold.
+No layer's variance before batch norm is below 0.001: a hundred times the epsilon that batch norm
+adds to it, below which it would no longer make it 1. And no layer's gradient norm is below a
+thousandth of that of the layer nearest to the loss. Without batch norm and with N(0, 0.01²), 56
+layers lose more than float32 can hold.
 """
 
 DEEPER = ("resnet34-b", "resnet50", "resnet101", "resnet152")
