@@ -115,6 +115,24 @@ def test_golden_fingerprint() -> None:
     )  # fmt: skip
 
 
+def test_rows_whose_colour_was_too_weak_are_other_rows_and_all_others_the_same() -> None:
+    def fingerprint(name: str, **changes: Any) -> str:
+        return replace(EXPERIMENTS[name], **changes).fingerprint
+
+    assert fingerprint("resnet18") == "a9d3f1d5d54f1a3d"
+    assert fingerprint("resnet18", normalisation="none") == "b5d11b15062a6829"
+    # What they were, when the shift was not divided by the deviation.
+    assert fingerprint("resnet18", normalisation="channel_mean_std") != "ad1e7738eaa68c6a"
+    assert fingerprint("resnet18", normalisation="torchvision") != "a97555865e803a97"
+    # Without the augmentation, and for small images, there was no shift.
+    assert fingerprint("resnet18", normalisation="torchvision", colour=0.0) == "97c80baefbaf2b99"
+    assert (
+        fingerprint("resnet18", normalisation="torchvision", augmentation="none")
+        == "bdaf04fca30166c3"
+    )
+    assert fingerprint("resnet20", normalisation="channel_mean_std") == "7251ed18b765d822"
+
+
 def test_no_two_rows_share_a_fingerprint() -> None:
     assert len({experiment.fingerprint for experiment in EXPERIMENTS.values()}) == len(EXPERIMENTS)
 
