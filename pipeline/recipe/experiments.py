@@ -325,9 +325,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         _imagenet("resnet50", 50, "B", "table_1", "table_3", "table_4"),
         _imagenet("resnet101", 101, "B", "table_1", "table_3", "table_4"),
         _imagenet("resnet152", 152, "B", "table_1", "table_3", "table_4", "table_5"),
-        # Footnotes 3 and 4: three times the iterations, and a plain network of 50 layers.
+        # Footnotes 3 and 4: three times the iterations, and plain networks of bottleneck blocks.
         _imagenet("plain18-3x", 18, "none", "footnote_3", **_THREEFOLD),
         _imagenet("plain34-3x", 34, "none", "footnote_3", **_THREEFOLD),
         _imagenet("plain50", 50, "none", "footnote_4"),
+        _imagenet("plain101", 101, "none", "footnote_4"),
     )
 }

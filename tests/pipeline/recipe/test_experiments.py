@@ -20,7 +20,7 @@ SIGNALS = [
 ]
 IMAGENET = [
     "plain18", "plain34", "resnet18", "resnet34-a", "resnet34-b", "resnet34-c", "resnet50",
-    "resnet101", "resnet152", "plain18-3x", "plain34-3x", "plain50",
+    "resnet101", "resnet152", "plain18-3x", "plain34-3x", "plain50", "plain101",
 ]  # fmt: skip
 RESNET20 = EXPERIMENTS["resnet20"]
 OTHER_VALUES: dict[str, Any] = dict(
@@ -34,7 +34,7 @@ OTHER_VALUES: dict[str, Any] = dict(
 )  # fmt: skip
 
 
-def test_the_24_configurations_of_the_paper_are_rows_and_ten_without_its_care() -> None:
+def test_the_25_configurations_of_the_paper_are_rows_and_ten_without_its_care() -> None:
     assert list(EXPERIMENTS) == CIFAR + SIGNALS + IMAGENET
     assert all(name == experiment.name for name, experiment in EXPERIMENTS.items())
 
@@ -90,7 +90,7 @@ def test_footnotes_three_to_five_are_rows() -> None:
     for experiment in EXPERIMENTS.values():
         cited[experiment.artifacts[0]].append(experiment.name)
     assert cited["footnote_3"] == ["plain18-3x", "plain34-3x"]
-    assert cited["footnote_4"] == ["plain50"]
+    assert cited["footnote_4"] == ["plain50", "plain101"]
     assert cited["footnote_5"] == ["resnet110-nowarmup"]
 
 
