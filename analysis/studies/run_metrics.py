@@ -55,6 +55,7 @@ COLUMNS = [
     "test",
     "train_clean",
     "train_running",
+    "train_first",
     "train_plateau",
     *EARLY_SHARES,
     *FINAL_TESTS,
@@ -70,11 +71,12 @@ def measure(study: Study) -> pd.DataFrame:
 
     Columns beside those of the run: `state` (`measured`: finished with a final test error; `no
     final error`: finished without, never averaged; `failed`; `unfinished`), `test`, `train_clean`
-    and `train_running` (final errors), `train_plateau` (mean running error before the last learning
-    rate drop), `early_5` and `early_10` (test error early in training), `ten_crop_1`, ...
-    (`FINAL_TESTS`), `response` (mean over layers of the final standard deviation of their
-    responses), `forward` and `backward` (the weakest signal in any layer, at the start, at drops
-    and at the end: variance before batch norm, and gradient norm relative to the last layer's).
+    and `train_running` (final errors), `train_first` and `train_plateau` (mean running error before
+    the first learning rate drop, and between the last two), `early_5` and `early_10` (test error
+    early in training), `ten_crop_1`, ... (`FINAL_TESTS`), `response` (mean over layers of the final
+    standard deviation of their responses), `forward` and `backward` (the weakest signal in any
+    layer, at the start, at drops and at the end: variance before batch norm, and gradient norm
+    relative to the last layer's).
 
     Computed once per study: treat it as read-only.
     """
@@ -148,15 +150,16 @@ def _state(status: str, test: float) -> str:
     return FAILED_RUN if status in FAILED else UNFINISHED_RUN
 
 
-def _numbers_of(run: str, end: int, drops: tuple[int, int], history: History) -> dict[str, float]:
+def _numbers_of(run: str, end: int, drops: list[int], history: History) -> dict[str, float]:
     running, test = _points(history, run, TRAIN_ERR), _points(history, run, TEST_ERR)
+    # With fewer than two drops the missing ends are the start of training.
+    start, last = [0, 0, *drops][-2:]
     return {
         "test": _value_at(test, end),
         "train_clean": _value_at(_points(history, run, TRAIN_CLEAN_ERR), end),
         "train_running": float(running[running.index >= LATE_SHARE * end].mean()),
-        "train_plateau": float(
-            running[(running.index > drops[0]) & (running.index <= drops[1])].mean()
-        ),
+        "train_first": float(running[running.index <= min(drops, default=0)].mean()),
+        "train_plateau": float(running[(running.index > start) & (running.index <= last)].mean()),
         **{name: _first_value_from(test, share * end) for name, share in EARLY_SHARES.items()},
         **{
             name: _value_at(_points(history, run, metric), end)
@@ -185,10 +188,7 @@ def _first_value_from(points: pd.Series, iteration: float) -> float:
     return float(later.iloc[0]) if len(later) else nan
 
 
-def _drops(study: Study, experiment_name: str) -> tuple[int, int]:
-    """The iterations between the last two learning rate drops; no iteration if there is no drop."""
+def _drops(study: Study, experiment_name: str) -> list[int]:
+    """The iterations at which the learning rate drops, in order."""
     experiment = EXPERIMENTS.get(experiment_name)
-    drops = study.overrides.get("lr_drops", experiment.lr_drops if experiment else ())
-    # Without drops, or with one, the missing ends are the start of training.
-    start, end = [0, 0, *drops][-2:]
-    return start, end
+    return [*study.overrides.get("lr_drops", experiment.lr_drops if experiment else ())]

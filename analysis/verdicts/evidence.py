@@ -23,6 +23,7 @@ QUANTITIES: dict[str, dict[str, str]] = {
         "train_clean": "training error (whole set)",
         "train_running": "training error (running, last 22 %)",
     },
+    "first_phase": {"train_first": "training error (running, before the first drop)"},
     "plateau": {"train_plateau": "training error (running, before the last drop)"},
     "response": {"response": "mean deviation of layer responses"},
     "forward": {"forward": "weakest variance before batch norm of any layer"},
