@@ -162,6 +162,10 @@ def test_what_is_measured_when(uninterrupted: Storage) -> None:
         30,
     ]  # the drops and the end
     assert VAL_ERR not in {metric for _, metric in taken}
+    # One look at iteration 25, of 400 images, and the rule by which it counts.
+    result = read_result(uninterrupted, run)
+    assert result is not None and result["converging_rule"] == 2
+    assert len(result["wrong_counts"]) == 1 and 0 < result["wrong_counts"][0] <= 400
     assert iterations(uninterrupted, run) == [15, 23, 30]
 
 
