@@ -1,5 +1,6 @@
 """The benchmark measures what it says: each contestant in each round, and ratios of them."""
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import closing
