@@ -8,13 +8,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 
 import ray
 import yaml
 from ray._private import ray_constants
 
+from jobs.execution.processors import usable_cpus
 from pipeline.errors import InputError, first_line
 
 QUIET = {
@@ -31,6 +34,28 @@ QUIET = {
 is what a person sees. (ACCEL_ENV_VAR: a worker without a GPU must not see all of them.)
 """
 
+RAY_TRAIN_ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
+"""For Ray Train's controllers: workers that did not start in time are requested again, as many as
+there is room for by then.
+"""
+
+OWN = (
+    QUIET
+    | RAY_TRAIN_ENVIRONMENT
+    | {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+        "RAY_preload_python_modules": "ray.train.v2._internal.execution.controller",
+    }
+)
+"""The same for a Ray that a command starts for itself: all that Ray Train would give its processes.
+They are started with Ray, a processor each, and import what takes long; a run's end is noticed
+sooner.
+"""
+WITH_TORCH = ",jobs.execution.worker,pipeline.training.loop"
+"""Imported by them too where many processors do it at once."""
+MANY_CPUS = 8
+
 KNOCK_SECONDS = 5.0
 TOKEN_REMEDY = (
     "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to what the cluster was "
@@ -39,23 +64,29 @@ TOKEN_REMEDY = (
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     """Ray for the time of a command: the cluster at `address` or RAY_ADDRESS, or a local one.
 
-    One that is started here listens on loopback alone, and ends with the command.
+    One that is started here listens on loopback alone, and ends with the command. Where it is to
+    train, what that takes is loaded meanwhile.
 
     Raises:
         InputError: there is no cluster at the address.
     """
-    # What the user has set in the environment stays.
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
+    # What the user has set in the environment stays.
+    for name, value in (QUIET if named else own_environment()).items():
+        os.environ.setdefault(name, value)
     # Without an address Ray would look for a cluster of this machine that somebody else started,
     # and take that one; `local` always starts one.
     options = {"address": named} if named else {"address": "local", "include_dashboard": False}
     if named:
         _check_reachable(named)
+
+    # Importing Ray Train and starting Ray take some seconds each: at once.
+    if trains:
+        Thread(target=import_module, args=("jobs.execution.trainer",), daemon=True).start()
 
     # What Ray's C++ prints while it joins a cluster is the only place that names a wrong token.
     printed = ""
@@ -86,6 +117,14 @@ def connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
         except Exception as error:
             print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
+
+
+def own_environment() -> dict[str, str]:
+    """The settings of a Ray that is started here, by how many processors this machine has."""
+    environment = dict(OWN)
+    if usable_cpus() >= MANY_CPUS:
+        environment["RAY_preload_python_modules"] += WITH_TORCH
+    return environment
 
 
 def wants_token(text: str) -> bool:
