@@ -14,7 +14,7 @@ from time import sleep
 from typing import Any
 from uuid import uuid4
 
-from jobs.execution.cluster import cpus_that_fit, nodes
+from jobs.execution.cluster import RAY_TRAIN_ENVIRONMENT, cpus_that_fit, nodes
 from pipeline.errors import InputError, StorageLostError
 from pipeline.runs import run as run_status
 from pipeline.runs.checkpoint import newest_checkpoint, newest_iteration
@@ -29,11 +29,6 @@ MAX_RESTARTS = 10
 
 MAX_FAILURES_WITHOUT_PROGRESS = 3
 """Failures in a row without a new checkpoint after which a retry would only repeat them."""
-
-RAY_TRAIN_ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
-"""For Ray Train's controllers: workers that did not start in time are requested again, as many as
-there is room for by then.
-"""
 
 
 def check_workers(run: Run, workers: int) -> None:
@@ -151,8 +146,8 @@ def _run_until_done(
 def _trainer(run: Run, execution: Execution, name: str, holder: str, storage: Storage) -> Any:
     """A Ray Train trainer for one worker group of the run."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+    from jobs.execution.trainer import WorkerGroupTrainer
     from jobs.execution.worker import WorkerTask, train_on_worker
 
     resources, fewest = execution.each_worker, execution.workers
@@ -164,7 +159,7 @@ def _trainer(run: Run, execution: Execution, name: str, holder: str, storage: St
     provenance = {**source_commit(), "driver": os.uname().nodename}
     for variable, value in RAY_TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    return DataParallelTrainer(
+    return WorkerGroupTrainer(
         train_on_worker,
         train_loop_config={"task": WorkerTask(run, execution, holder, provenance)},
         scaling_config=ScalingConfig(
