@@ -47,7 +47,7 @@ from jobs.requests.options import (
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import resolve_resources, runs_of
+from jobs.requests.requested_runs import check_precision, resolve_resources, runs_of
 from jobs.tracking.best_effort import (
     complete_published,
     on_interrupt,
@@ -114,6 +114,7 @@ def grid(
     if dry_run:
         images = dataset_summary(Storage(storage_uri), data).train_images
     experiments, swept = sweeps.asked_for(names, settings, iterations, images)
+    check_precision(experiments, on_cpus=device is Device.CPU)
     if until_decided and swept:
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
     if dry_run:
@@ -230,7 +231,11 @@ class GridRequest:
 
         with connected(self.address):
             execution, nodes = resolve_resources(
-                self.execution, self.device, self.threads, runs=len(left)
+                self.execution,
+                self.device,
+                self.threads,
+                runs=len(left),
+                experiments=self.experiments,
             )
             at_once = min(len(left), max_concurrent_runs(nodes, execution, head_memory()))
             outcomes = follow(
