@@ -40,7 +40,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     # Loading torch is a part of the setup that is timed.
     import torch
 
-    from jobs.execution.determinism import set_kernels
+    from jobs.execution.determinism import kernel_settings, set_kernels
     from pipeline.runs.provenance import hardware
     from pipeline.training.feeding.constant_batch import ConstantBatch
     from pipeline.training.memory import keep_freed_memory
@@ -53,7 +53,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     # As a run's worker does it: the same allocator, threads and precision.
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    set_kernels(execution.deterministic_kernels)
+    set_kernels(kernel_settings(experiment, execution))
     device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
     process_group = single_process(device)
     # Photographs are of ImageNet's 1,000 classes; the last layer's size matters little for ten.

@@ -37,7 +37,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     """Train the run of `config["task"]` as one of its workers; returns the run's result."""
     import torch
 
-    from jobs.execution.determinism import set_kernels
+    from jobs.execution.determinism import kernel_settings, set_kernels
     from pipeline.storage import Storage
     from pipeline.training.loop import train
     from pipeline.training.memory import keep_freed_memory
@@ -49,7 +49,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     # Process-wide settings come before anything that computes.
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    set_kernels(execution.deterministic_kernels)
+    set_kernels(kernel_settings(run.experiment, execution))
     context = ray.train.get_context()
     rank, started = context.get_world_rank(), context.get_world_size()
     world_size = usable_workers(started, run.experiment.groups)

@@ -42,7 +42,9 @@ def plan_measured(
     # Measure with as many runs at once as the grid will have: neighbours share memory and caches.
     with connected(address), console.status("measuring for about a minute"):
         joining = monotonic() - began
-        execution, nodes = resolve_resources(execution, device, threads, runs=len(left))
+        execution, nodes = resolve_resources(
+            execution, device, threads, runs=len(left), experiments=request.experiments
+        )
         most = max_concurrent_runs(nodes, execution, head_memory())
         at_once = min(len(left), most)
         measured = probe(

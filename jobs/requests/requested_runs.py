@@ -73,6 +73,20 @@ def check_suits(experiment: Experiment, name: str, photographs: bool | None) -> 
         )
 
 
+def check_precision(experiments: Iterable[Experiment], on_cpus: bool) -> None:
+    """Refuse rows of a precision that CPUs do not compute in.
+
+    Raises:
+        InputError: such a row would be computed on CPUs.
+    """
+    named = next((row.name for row in experiments if row.precision == "tf32"), None)
+    if on_cpus and named:
+        raise InputError(
+            f"{named}: precision=tf32 is an arithmetic of NVIDIA's GPUs, and this would run on "
+            "CPUs; use fp32 or bf16, or --device gpu where there is one"
+        )
+
+
 def on_gpus(cluster: list[Node], execution: Execution, device: Device) -> bool:
     """Whether workers compute on GPUs: where told so, or where all of a run's workers can."""
     each = replace(execution, use_gpu=True).each_worker
@@ -81,17 +95,23 @@ def on_gpus(cluster: list[Node], execution: Execution, device: Device) -> bool:
 
 
 def resolve_resources(
-    execution: Execution, device: Device, threads: int | None, runs: int
+    execution: Execution,
+    device: Device,
+    threads: int | None,
+    runs: int,
+    experiments: Iterable[Experiment] = (),
 ) -> tuple[Execution, list[Node]]:
     """Execution with the device and threads that suit the cluster, and the cluster's nodes.
 
-    Needs to be connected: only the cluster knows what it has.
+    `runs` is how many there are, `experiments` their rows. Needs to be connected: only the cluster
+    knows what it has.
 
     Raises:
-        InputError: the cluster can never hold it.
+        InputError: the cluster can never hold it, or its device cannot compute the rows.
     """
     cluster = nodes()
     use_gpu = on_gpus(cluster, execution, device)
+    check_precision(experiments, on_cpus=not use_gpu)
     # On a GPU the CPU only launches kernels; on CPUs the threads are what computes.
     best = 1 if use_gpu else threads_per_worker(cluster, runs, execution.workers)
     execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
