@@ -91,9 +91,10 @@ def _made_with(execution: Execution, device: Any, started: int, world_size: int)
     """What this worker knows of an attempt's provenance."""
     import torch
 
-    from pipeline.runs.provenance import hardware, source_digest, versions
+    from jobs.execution.processors import gpu_versions
+    from pipeline.runs.provenance import gpu_driver, hardware, source_digest, versions
 
-    made_with = {
+    made_with: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if execution.use_gpu else "cpu",
         "hardware": hardware(),
         "versions": versions(),
@@ -101,6 +102,8 @@ def _made_with(execution: Execution, device: Any, started: int, world_size: int)
         "threads": execution.threads,
         "deterministic": execution.deterministic_kernels,
     }
+    if execution.use_gpu:
+        made_with |= {"gpu_driver": gpu_driver(), "versions": versions() | gpu_versions()}
     if world_size < started:
         idle = [f"rank {surplus} of {started}" for surplus in range(world_size, started)]
         made_with["idle"] = idle
