@@ -29,6 +29,8 @@ STAGES = (
 )
 """Moments in the order in which they come, each with what passed since the one before."""
 
+CONTROLLERS = (b"ray::PlainController", b"ray::TrainController")
+"""As Ray names them: of a Ray of the command's own, and of a cluster."""
 ITERATIONS = 20
 PATIENCE_SECONDS = 180.0
 POLL_SECONDS = 0.02
@@ -116,8 +118,8 @@ def _signs(
         ("printed", lambda: output.stat().st_size > 0),
         # Written right after the lease was confirmed.
         ("held", lambda: has("asked.json")),
-        ("controller", lambda: _has_child(command, "ray::TrainController")),
-        ("worker", lambda: _has_child(command, "ray::RayTrainWorker")),
+        ("controller", lambda: _has_child(command, CONTROLLERS)),
+        ("worker", lambda: _has_child(command, (b"ray::RayTrainWorker",))),
         ("claimed", lambda: has("writer.json")),
         ("first", lambda: has("checkpoints/*/manifest.json")),
         ("trained", lambda: has("result.json")),
@@ -125,12 +127,12 @@ def _signs(
     ]
 
 
-def _has_child(command: int, title: str) -> bool:
+def _has_child(command: int, titles: tuple[bytes, ...]) -> bool:
     """Whether a process that descends from `command` has a title that begins so."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                if (entry / "cmdline").read_bytes().startswith(title.encode()) and _descends(
+                if (entry / "cmdline").read_bytes().startswith(titles) and _descends(
                     int(entry.name), command
                 ):
                     return True
