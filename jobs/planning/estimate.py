@@ -1,7 +1,7 @@
 """Runs with their seconds, placed on a cluster: what a grid will take, with an interval."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from jobs.planning.placement import Placement, Trial, gap, lower_bound, place
@@ -75,6 +75,8 @@ class Plan:
     least_hours: float | None = None
     how: str = ""
     """Options of `grid` that carry the runs out so."""
+    by_pack: Mapping[int, float] = field(default_factory=dict)
+    """Wall time by how many runs a GPU trains at once, where that was a choice."""
 
     @cached_property
     def trials(self) -> list[Trial]:
