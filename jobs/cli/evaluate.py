@@ -233,7 +233,7 @@ def _scorer(
     from jobs.execution.cluster import connected
     from pipeline.runs.execution import Execution
 
-    with connected(address):
+    with connected(address, trains=True):
         execution, _ = resolve_resources(
             Execution(storage=storage.uri, workers=workers),
             device,

@@ -229,7 +229,7 @@ class GridRequest:
         from jobs.execution.cluster import connected, head_memory
         from jobs.execution.tune import max_concurrent_runs, run_grid
 
-        with connected(self.address):
+        with connected(self.address, trains=True):
             execution, nodes = resolve_resources(
                 self.execution,
                 self.device,

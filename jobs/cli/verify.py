@@ -165,7 +165,7 @@ def _train_segment(
     """
 
     title = f"{run} again, {segment.start:,} to {segment.end:,}"
-    with connected(address):
+    with connected(address, trains=True):
         execution, _ = resolve_resources(
             execution, device, threads=None, runs=1, experiments=[run.experiment]
         )

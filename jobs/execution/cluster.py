@@ -42,19 +42,20 @@ there is room for by then.
 OWN = (
     QUIET
     | RAY_TRAIN_ENVIRONMENT
-    | {
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
-        "RAY_preload_python_modules": "ray.train.v2._internal.execution.controller",
-    }
+    | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}
 )
-"""The same for a Ray that a command starts for itself: all that Ray Train would give its processes.
-They are started with Ray, a processor each, and import what takes long; a run's end is noticed
-sooner.
+"""The same for a Ray that a command starts for itself: all that Ray Train would give its processes,
+and the end of a run is noticed sooner.
 """
-WITH_TORCH = ",jobs.execution.worker,pipeline.training.loop"
-"""Imported by them too where many processors do it at once."""
-MANY_CPUS = 8
+
+PRELOADED = "RAY_preload_python_modules"
+WITH_RAY_TRAIN = "ray.train.v2._internal.execution.controller"
+"""What takes long to import, and processes of such a Ray import as they start, a processor each."""
+WITH_TORCH = f"{WITH_RAY_TRAIN},jobs.execution.worker,pipeline.training.loop"
+"""And what only workers need, where enough processors import it at once, and not too many: each
+process holds it in memory.
+"""
+CPUS_WITH_TORCH = range(8, 33)
 
 KNOCK_SECONDS = 5.0
 TOKEN_REMEDY = (
@@ -76,7 +77,7 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
     # What the user has set in the environment stays.
-    for name, value in (QUIET if named else own_environment()).items():
+    for name, value in (QUIET if named else own_environment(trains)).items():
         os.environ.setdefault(name, value)
     # Without an address Ray would look for a cluster of this machine that somebody else started,
     # and take that one; `local` always starts one.
@@ -119,12 +120,11 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
             print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
 
 
-def own_environment() -> dict[str, str]:
-    """The settings of a Ray that is started here, by how many processors this machine has."""
-    environment = dict(OWN)
-    if usable_cpus() >= MANY_CPUS:
-        environment["RAY_preload_python_modules"] += WITH_TORCH
-    return environment
+def own_environment(trains: bool) -> dict[str, str]:
+    """The settings of a Ray that is started here, to train or for something shorter."""
+    if not trains:
+        return OWN
+    return OWN | {PRELOADED: WITH_TORCH if usable_cpus() in CPUS_WITH_TORCH else WITH_RAY_TRAIN}
 
 
 def wants_token(text: str) -> bool:

@@ -117,11 +117,11 @@ class Plan:
         if not self.runs or self.seconds <= 1.005 * self.bound:
             return ""
         reasons = [gap(self.trials, self.cluster.units, self.placement)]
-        # Choosing wide runs is a reason as well: the bound assumes each at its least work.
+        # Choosing wide runs, or fewer to a GPU, is one too: the bound has each at its least work.
         if self.least_hours and self.hours > 1.005 * self.least_hours:
             more = self.hours / self.least_hours - 1
             reasons.append(
-                f"wide runs end sooner and cost {more:.0%} more work, by what workers exchange"
+                f"it ends sooner so, and costs {more:.0%} more work than the cheapest way"
             )
         return "; ".join(reason for reason in reasons if reason)
 

@@ -42,7 +42,7 @@ def plan_measured(
         return Plan(Cluster(0, "CPU", price), [], 0.0), {}
 
     # Measure with as many runs at once as the grid will have: neighbours share memory and caches.
-    with connected(address), console.status("measuring for about a minute"):
+    with connected(address, trains=True), console.status("measuring for about a minute"):
         joining = monotonic() - began
         execution, nodes = resolve_resources(
             execution, device, threads, runs=len(left), experiments=request.experiments

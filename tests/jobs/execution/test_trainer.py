@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.execution.cluster import WITH_TORCH, own_environment
+from jobs.execution.cluster import PRELOADED, own_environment
 
 OWN_RAY = """
 import sys
@@ -41,9 +41,10 @@ def test_a_ray_of_our_own_starts_no_process_in_vain(tmp_path: Path) -> None:
     assert "PlacementGroupCleanerCallback" not in callbacks and "DatasetsCallback" not in callbacks
 
 
-@pytest.mark.parametrize(("cpus", "with_torch"), [(2, False), (16, True)])
-def test_torch_is_loaded_early_only_by_many_processors(
+@pytest.mark.parametrize(("cpus", "with_torch"), [(2, False), (16, True), (96, False)])
+def test_torch_is_loaded_early_where_that_costs_neither_time_nor_much_memory(
     cpus: int, with_torch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.execution.cluster.usable_cpus", lambda: cpus)
-    assert own_environment()["RAY_preload_python_modules"].endswith(WITH_TORCH) == with_torch
+    assert ("pipeline.training.loop" in own_environment(trains=True)[PRELOADED]) == with_torch
+    assert PRELOADED not in own_environment(trains=False)
