@@ -120,9 +120,9 @@ class Plan:
         # Choosing wide runs, or fewer to a GPU, is one too: the bound has each at its least work.
         if self.least_hours and self.hours > 1.005 * self.least_hours:
             more = self.hours / self.least_hours - 1
-            reasons.append(
-                f"it ends sooner so, and costs {more:.0%} more work than the cheapest way"
-            )
+            wide = any(each.units > 1 for each in self.runs)
+            what = ("wide runs", "by what workers exchange") if wide else ("fewer at once", "alone")
+            reasons.append(f"{what[0]} end sooner and cost {more:.0%} more work, {what[1]}")
         return "; ".join(reason for reason in reasons if reason)
 
     @property
