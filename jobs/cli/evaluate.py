@@ -224,7 +224,9 @@ def _scorer(
     # Starting Ray takes longer than scoring small images, so a single worker is this process.
     task = ScoringTask([], "", storage.uri, dataset_id, use_gpu=False, threads=usable_cpus())
     if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
-        use_gpu = device is Device.GPU or (device is Device.AUTO and usable_gpus() > 0)
+        use_gpu = device is not Device.CPU and usable_gpus() > 0
+        if device is Device.GPU and not use_gpu:
+            raise InputError("--device gpu: torch finds no GPU here; leave it out, or use another")
         check_precision(experiments, on_cpus=not use_gpu)
         yield lambda models, protocol: score_here(
             replace(task, models=models, protocol=protocol, use_gpu=use_gpu)

@@ -65,6 +65,9 @@ def examine_gpus() -> list[GpuFacts]:
     """
     # A task of Ray's knows of this package by its `sys.path` alone.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # From a task that holds no GPU Ray may hide them all.
+    if not environment.get("CUDA_VISIBLE_DEVICES"):
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
     code = f"from {__name__} import print_gpus; print_gpus()"
     try:
         done = subprocess.run(

@@ -159,6 +159,17 @@ def test_weights_of_another_architecture(cli: Cli, tmp_path: Path) -> None:
         str(tmp_path / "s"),
     )
     assert done.returncode == 2 and "plain" in done.stderr and "option A" in done.stderr
+    done = cli(
+        "evaluate",
+        tmp_path / "w.safetensors",
+        *("--as", "plain20", "--device", "gpu", "--storage", tmp_path / "s"),
+    )
+    if not torch.cuda.is_available():
+        assert done.returncode == 2 and "--device gpu: torch finds no GPU here" in done.stderr
+    # Nor is a network of an arithmetic that CPUs do not have tested in another one.
+    line = ("evaluate", tmp_path / "w.safetensors", "--as", "plain20", "--set", "precision=tf32")
+    done = cli(*line, "--device", "cpu", "--storage", tmp_path / "s")
+    assert done.returncode == 2 and "plain20" in done.stderr and "precision=tf32" in done.stderr
 
 
 def test_a_pickle_is_refused(cli: Cli, tmp_path: Path) -> None:

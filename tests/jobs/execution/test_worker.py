@@ -11,6 +11,7 @@ from typing import get_args
 import pytest
 
 from jobs.execution.determinism import KernelSettings, kernel_settings
+from jobs.execution.evaluate import Model, ScoringTask
 from jobs.execution.worker import cache_folder, usable_workers
 from jobs.requests.options import workers_of
 from pipeline.errors import InputError
@@ -102,6 +103,19 @@ def test_fp32_is_fp32_and_kernels_are_deterministic_where_they_are_told_to() -> 
         "False :4096:8",
         "True True",
     ]
+
+
+def test_networks_are_scored_with_the_kernels_they_were_tested_with() -> None:
+    def task(*precisions: Precision, use_gpu: bool = True) -> ScoringTask:
+        rows = [replace(EXPERIMENTS["resnet20"], precision=name) for name in precisions]
+        models = [Model(f"model {number}", row, b"") for number, row in enumerate(rows)]
+        return ScoringTask(models, "", "", "", use_gpu, threads=1)
+
+    assert task("fp32", "bf16").kernels == KernelSettings(deterministic=True, tf32=False)
+    assert task("tf32", "bf16").kernels == KernelSettings(deterministic=True, tf32=True)
+    assert task("bf16", use_gpu=False).kernels == KernelSettings(deterministic=False, tf32=False)
+    with pytest.raises(InputError, match="tf32 and fp32 cannot be scored together"):
+        _ = task("tf32", "fp32").kernels
 
 
 def test_runs_share_a_process_where_its_kernels_are_set_alike() -> None:
