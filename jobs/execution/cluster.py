@@ -39,13 +39,19 @@ RAY_TRAIN_ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
 there is room for by then.
 """
 
+OWN_RAY = "RESNET_REPRO_OWN_RAY"
+"""Set in all processes of a Ray that a command started for itself, trials of a grid among them."""
 OWN = (
     QUIET
     | RAY_TRAIN_ENVIRONMENT
-    | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}
+    | {
+        OWN_RAY: "1",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+    }
 )
-"""The same for a Ray that a command starts for itself: all that Ray Train would give its processes,
-and the end of a run is noticed sooner.
+"""The settings of such a Ray: all that Ray Train would give its processes, and the end of a run is
+noticed sooner.
 """
 
 PRELOADED = "RAY_preload_python_modules"
@@ -77,6 +83,7 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
     # What the user has set in the environment stays.
+    os.environ.pop(OWN_RAY, None)
     for name, value in (QUIET if named else own_environment(trains)).items():
         os.environ.setdefault(name, value)
     # Without an address Ray would look for a cluster of this machine that somebody else started,

@@ -2,11 +2,12 @@
 
 Ray Train starts some six processes one after another, and each imports Ray Train and Ray Data for
 seconds. Those that do nothing for us are left out. On a Ray that a command started for itself, the
-others are processes that Ray has started already, with their imports (`cluster.OWN`).
+others are processes that Ray has started already, with their imports (`cluster.own_environment`).
 
 Imports Ray Train: other modules import this one where they need it.
 """
 
+import os
 from typing import Any
 
 import ray
@@ -17,6 +18,8 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from jobs.execution.cluster import OWN_RAY
 
 
 class PlainWorkerGroup(WorkerGroup):
@@ -41,14 +44,14 @@ class WorkerGroupTrainer(DataParallelTrainer):
         needless: tuple[type, ...] = (DatasetsCallback,)
         # The cleaner frees the workers' place should the controller die. It asks the dashboard
         # whether the controller lives: without one it never knows, and the end of each run would
-        # wait 12 s for the answer. Such a Ray ends with its command anyway.
+        # wait 12 s for the answer.
         if not has_dashboard():
             needless += (PlacementGroupCleanerCallback,)
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if not isinstance(callback, needless)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
-        if has_dashboard():
+        if OWN_RAY not in os.environ:
             return super()._initialize_and_run_controller(**arguments)
         # Ray Train gives its processes the variables that the user has set, and Ray starts a new
         # process where any are given. Of our own Ray all processes have them.
@@ -58,5 +61,5 @@ class WorkerGroupTrainer(DataParallelTrainer):
 
 
 def has_dashboard() -> bool:
-    """Whether the cluster has a dashboard; a Ray that a command started for itself has none."""
+    """Whether the cluster has one; a Ray that a command started for itself has not."""
     return bool(_internal_kv_get(b"webui:url", namespace=KV_NAMESPACE_DASHBOARD))
