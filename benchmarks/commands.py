@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.measure import checked_precision
+from benchmarks.measure import GPU_PRECISIONS, PRECISIONS, checked_precision
 from jobs.execution.submission import DASHBOARD
 from jobs.requests.options import (
     DashboardOption,
@@ -164,6 +164,20 @@ def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 
     bench(dashboard, rounds)
 
 
+@app.command("startup")
+def bench_startup(
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu, as of `train`.")] = "auto",
+    rounds: RoundsOption = 3,
+) -> None:
+    """Where the seconds of a `train` go before its first iteration and after its last.
+
+    Example: `resnet-repro bench startup --device cpu --rounds 3`
+    """
+    from benchmarks.startup import bench
+
+    bench(device, rounds)
+
+
 @app.command("gpu")
 def bench_gpu(
     data: DataOption = "digits",
@@ -171,7 +185,9 @@ def bench_gpu(
     experiments: Annotated[
         str, typer.Option(help="Rows of CIFAR, with commas between.")
     ] = "resnet20,resnet56,resnet110",
-    precision: Annotated[str, typer.Option(help="fp32 and bf16, with commas.")] = "fp32,bf16",
+    precision: Annotated[
+        str, typer.Option(help="fp32, tf32 and bf16, with commas; default: all that there are.")
+    ] = "",
     rounds: RoundsOption = 3,
     steps: Annotated[int, typer.Option(min=2, help="Iterations a round.")] = 200,
     out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
@@ -191,7 +207,9 @@ def bench_gpu(
 
     storage = writable(storage_uri)
     dataset = read_dataset(storage, manifest_named(storage, data)["id"])
-    chosen = tuple(map(checked_precision, precision.split(",")))
+    known = PRECISIONS if device == "cpu" else GPU_PRECISIONS
+    named = precision.split(",") if precision else known
+    chosen = tuple(checked_precision(name, known) for name in named)
     bench(dataset, experiments.split(","), chosen, rounds, steps, out, device, check)
 
 

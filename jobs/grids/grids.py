@@ -1,7 +1,6 @@
 """The grids a user can ask for by name: which rows of the paper each needs."""
 
 from analysis.paper.ledger import LEDGER
-from analysis.verdicts.claims import claim_experiments
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.overrides import nearest
@@ -62,6 +61,9 @@ def rows_of(artifact: str) -> tuple[str, ...]:
 
 def grids() -> dict[str, tuple[str, ...]]:
     """Every named grid and its rows, in the paper's order."""
+    # Claims load pandas, which a command that trains would wait for.
+    from analysis.verdicts.claims import claim_experiments
+
     named = {
         "demo": ("plain20", "plain56", "resnet20", "resnet56"),
         "figure1": rows_of("figure_1"),

@@ -25,7 +25,7 @@ DecayScope = Literal["conv_fc", "all"]
 SgdForm = Literal["caffe", "torch"]
 Augmentation = Literal["none", "pad_crop_flip", "scale_crop_flip_colour"]
 Normalisation = Literal["none", "per_pixel_mean", "channel_mean_std", "torchvision"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 Decoding = Literal["exact", "dct_scaled"]
 Protocol = Literal["center_crop", "ten_crop", "multi_scale"]
 

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.contestants import OwnProcesses
 from benchmarks.profile import BETWEEN, OTHER
+from benchmarks.startup import STAGES
 from tests.conftest import Cli
 
 
@@ -125,6 +126,17 @@ def test_bench_report_makes_the_same_bytes_twice(cli: Cli) -> None:
     done = cli("bench", "report", "--runs", "12", "--points", "8", "--rounds", "2")
     assert done.returncode == 0, done.stderr
     assert "12 runs of 8 points" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_bench_startup_shares_out_the_whole_command(cli: Cli) -> None:
+    done = cli("bench", "startup", "--device", "cpu", "--rounds", "1", timeout=400)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if " to " in line]
+    since = [number(line[-1]) for line in lines if re.fullmatch(r"[\d.]+", line[-1])]
+    assert len(since) == len(STAGES) and since == sorted(since) and since[-1] > 3
+    assert "on --device cpu" in done.stdout
 
 
 def number(text: str) -> float:
