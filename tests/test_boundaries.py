@@ -31,6 +31,7 @@ ROOMS = {
         "memory",
         "run_writer",
         "loop",
+        "packs",
         "verify",
     ],
     "jobs": [

@@ -25,6 +25,17 @@ from jobs.execution.cluster import OWN_RAY
 class PlainWorkerGroup(WorkerGroup):
     """A worker group whose workers have the environment in which Ray was started, and no more."""
 
+    def _start(self) -> None:
+        try:
+            super()._start()
+        except Exception:
+            # Ray Train (2.60) forgets a group whose worker dies just as it begins to train, and the
+            # group would keep its GPU until the command ends.
+            if self.has_started():
+                self._worker_group_state.shutdown()
+                self._clear_state()
+            raise
+
     @staticmethod
     def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
         return custom_runtime_env

@@ -9,7 +9,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 from jobs.execution import launch, worker
@@ -54,8 +53,6 @@ def mixed(config: dict[str, WorkerTask]) -> Any:
 def guilty(config: dict[str, WorkerTask]) -> Any:
     """Seed 1 takes its worker down, whenever it is there."""
     if any(run.seed == 1 for run in config["task"].holders):
-        # Not while Ray starts the group: it would keep the dead worker's CPU for itself (2.60).
-        sleep(2)
         os.kill(os.getpid(), signal.SIGKILL)
     return train_on_worker(config)
 
