@@ -42,15 +42,14 @@ from jobs.requests.options import (
     ThreadsOption,
     TrackingOption,
     WorkersOption,
-    check_tracking,
     manifest_named,
-    tracking_of,
     workers_of,
     writable,
 )
 from jobs.requests.requested_runs import (
     check_precision,
     check_runs_per_gpu,
+    execution_of,
     resolve_resources,
     runs_of,
     shared_out,
@@ -117,7 +116,7 @@ def grid(
 
     # Names, settings and sweeps are refused before anything is written. A ledger's holdout is in
     # proportion to the dataset, whose size is known only once it is prepared: CIFAR-10's till then.
-    fewest, most = workers_of(workers)
+    _, most = workers_of(workers)
     check_runs_per_gpu(runs_per_gpu, most)
     images = sweeps.CIFAR_TRAINING_IMAGES
     if dry_run:
@@ -131,19 +130,17 @@ def grid(
 
     # From here on something is written: storage, then the dataset if it is not prepared yet.
     storage = writable(storage_uri)
-    execution = Execution(
-        storage=storage.uri,
-        tracking=tracking_of(tracking, storage),
-        workers=fewest,
-        most_workers=most,
+    execution = execution_of(
+        storage,
+        tracking,
+        workers,
+        require_tracking,
         gpus=gpus,
         checkpoint_seconds=checkpoint_seconds,
         one_pass=one_pass,
         allow_drift=allow_drift,
         deterministic=not any_kernels,
     )
-    if require_tracking:
-        check_tracking(execution.tracking, storage)
     manifest = manifest_named(storage, data)
     experiments, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     request = GridRequest(

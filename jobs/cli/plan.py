@@ -46,7 +46,7 @@ def plan(
     runs_per_gpu: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Runs that a GPU trains at once; default: 1, and of 8xA100 the best."
+            min=1, help="Runs that a GPU trains at once; default: what is best, as `grid` has it."
         ),
     ] = None,
     price: Annotated[
@@ -100,7 +100,7 @@ def plan(
     storage = writable(storage_uri)
     execution = Execution(storage=storage.uri, workers=fewest, gpus=gpus_each, one_pass=one_pass)
     made, findings = plan_measured(
-        request, execution, device, threads, address, price, probe_seconds, runs_per_gpu or 1
+        request, execution, device, threads, address, price, probe_seconds, runs_per_gpu
     )
     kept = keep(storage, made, {"command": names, **findings}) if made.runs else ""
     _show(request, made, budget, as_json, kept)

@@ -28,13 +28,16 @@ from jobs.requests.options import (
     ThreadsOption,
     TrackingOption,
     WorkersOption,
-    check_tracking,
     manifest_named,
-    tracking_of,
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import check_precision, resolve_resources, runs_of
+from jobs.requests.requested_runs import (
+    check_precision,
+    execution_of,
+    resolve_resources,
+    runs_of,
+)
 from jobs.tracking.best_effort import complete_published, on_interrupt, warn_if_unpublished
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
@@ -84,26 +87,24 @@ def train(
     """
     experiment = experiment_named(experiment_name, settings, iterations)
     # Mistakes in names and numbers are refused before anything is written or started.
-    fewest, most = workers_of(workers)
+    fewest, _ = workers_of(workers)
     check_precision([experiment], on_cpus=device is Device.CPU)
     if dry_run:
         return show_resolved([experiment], [seed], data, storage_uri, tracking, workers)
 
     # From here on something is written: storage, then the dataset if it is not prepared yet.
     storage = writable(storage_uri)
-    execution = Execution(
-        storage=storage.uri,
-        tracking=tracking_of(tracking, storage),
-        workers=fewest,
-        most_workers=most,
+    execution = execution_of(
+        storage,
+        tracking,
+        workers,
+        require_tracking,
         gpus=gpus,
         checkpoint_seconds=checkpoint_seconds,
         one_pass=one_pass,
         allow_drift=allow_drift,
         deterministic=not any_kernels,
     )
-    if require_tracking:
-        check_tracking(execution.tracking, storage)
     (run,) = runs_of(storage, [experiment], manifest_named(storage, data), [seed], fewest)
 
     # The run's folder alone decides whether there is something left to train.

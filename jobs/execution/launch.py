@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from jobs.execution.cluster import RAY_TRAIN_ENVIRONMENT, cpus_that_fit, nodes
-from jobs.execution.packs import Member, Outcome, next_groups
+from jobs.execution.packs import Outcome, PackedRun, next_groups
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import newest_checkpoint, newest_iteration
 from pipeline.runs.execution import Execution
@@ -84,7 +84,7 @@ def pack_on_ray(
     storage = Storage(execution.storage)
     with ExitStack() as leases:
 
-        def take(run: Run) -> Member | Outcome:
+        def take(run: Run) -> PackedRun | Outcome:
             try:
                 return _taken(storage, run, execution, leases, on_lease_acquired)
             except Exception as error:  # this run's alone: the others go on
@@ -93,8 +93,8 @@ def pack_on_ray(
         # Together, since a lease that somebody has left behind is watched for a while.
         with ThreadPoolExecutor(len(runs)) as threads:
             taken = dict(zip(runs, threads.map(take, runs), strict=True))
-        outcomes = {run: each for run, each in taken.items() if not isinstance(each, Member)}
-        groups = _of_one_kind([each for each in taken.values() if isinstance(each, Member)])
+        outcomes = {run: each for run, each in taken.items() if not isinstance(each, PackedRun)}
+        groups = _of_one_kind([each for each in taken.values() if isinstance(each, PackedRun)])
         while groups:
             group, *later = groups
             again = start_group(group, execution, storage, was_interrupted)
@@ -109,7 +109,7 @@ def _taken(
     execution: Execution,
     leases: ExitStack,
     on_lease_acquired: Callable[[Run], None],
-) -> Member | dict[str, Any]:
+) -> PackedRun | dict[str, Any]:
     """A run that this driver holds from now on, or how it has ended already.
 
     Raises:
@@ -125,23 +125,23 @@ def _taken(
     lease = leases.enter_context(Lease(storage, run, say))
     on_lease_acquired(run)
     threads = start_run(storage, run, execution.threads)
-    return Member(run, lease, threads, newest_iteration(storage, run))
+    return PackedRun(run, lease, threads, newest_iteration(storage, run))
 
 
-def _of_one_kind(members: list[Member]) -> list[list[Member]]:
+def _of_one_kind(members: list[PackedRun]) -> list[list[PackedRun]]:
     """Members by the threads of their first starts: a process has one number of them."""
-    kinds: dict[int, list[Member]] = {}
+    kinds: dict[int, list[PackedRun]] = {}
     for member in members:
         kinds.setdefault(member.threads, []).append(member)
     return list(kinds.values())
 
 
 def start_group(
-    group: list[Member],
+    group: list[PackedRun],
     execution: Execution,
     storage: Storage,
     was_interrupted: Callable[[], bool] = bool,
-) -> list[list[Member]]:
+) -> list[list[PackedRun]]:
     """Train members in one worker group; which groups to start next of those that have not ended.
 
     Raises:
@@ -184,7 +184,7 @@ def _without_frames(error: Exception) -> Exception:
     return error
 
 
-def _trainer(group: list[Member], execution: Execution, name: str, storage: Storage) -> Any:
+def _trainer(group: list[PackedRun], execution: Execution, name: str, storage: Storage) -> Any:
     """A Ray Train trainer for one worker group."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 

@@ -51,7 +51,7 @@ def packs_of(
 
 
 @dataclass
-class Member:
+class PackedRun:
     """A run that this driver holds, one of a pack or alone."""
 
     run: Run
@@ -120,7 +120,7 @@ class Member:
             self.outcome = error
 
 
-def next_groups(group: list[Member], all_failed: bool) -> list[list[Member]]:
+def next_groups(group: list[PackedRun], all_failed: bool) -> list[list[PackedRun]]:
     """Which of a group's members to start next, and with whom.
 
     After a failure of the whole group without progress it is started in halves: in the end the one

@@ -15,7 +15,7 @@ from jobs.planning.plan_request import PlanRequest
 from jobs.planning.rates import Rate, earlier, probed, rates
 from jobs.planning.workload import BACKWARD, Amount, iteration_flops
 from jobs.requests.options import Device
-from jobs.requests.requested_runs import resolve_resources
+from jobs.requests.requested_runs import resolve_resources, tried_at_once
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run
@@ -29,11 +29,12 @@ def plan_measured(
     address: str | None,
     price: float | None,
     limit: float,
-    runs_per_gpu: int = 1,
+    runs_per_gpu: int | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """A plan for the cluster at `address`, measured for about `limit` seconds; and what was found.
 
-    Runs are timed alone on a GPU; what `runs_per_gpu` at once gain is in proportion. Raises:
+    Runs are timed alone on a GPU. What several at once gain is tried, as `grid` would, or for
+    `runs_per_gpu` of them taken from other cards, in proportion. Raises:
         InputError: there is no cluster, or it cannot be measured.
     """
     left, began = request.left, monotonic()
@@ -49,6 +50,7 @@ def plan_measured(
         )
         most = max_concurrent_runs(nodes, execution, head_memory())
         at_once = min(len(left), most)
+        packed, gained = _at_once(request, execution, at_once, runs_per_gpu)
         measured = probe(
             request.storage,
             _timing_requests(left),
@@ -63,8 +65,7 @@ def plan_measured(
     known = probed(measured.timings, execution.workers)
     known |= earlier(request.storage, list(request.amounts), execution, hardware)
     by_fingerprint = rates(request.experiments, known)
-    packed = runs_per_gpu if execution.use_gpu else 1
-    by_fingerprint = {name: _packed(rate, packed) for name, rate in by_fingerprint.items()}
+    by_fingerprint = {name: _slower(rate, packed / gained) for name, rate in by_fingerprint.items()}
 
     kind = "GPU" if execution.use_gpu else "CPU"
     # What a run takes of the cluster, in the unit that is paid for.
@@ -91,12 +92,26 @@ def plan_measured(
     return Plan(cluster, longest_first(estimates), FIXED_SECONDS + joining), findings
 
 
-def _packed(rate: Rate, at_once: int) -> Rate:
-    """The rate of each of several runs at once on a GPU, by that of one alone."""
-    if at_once == 1:
+def _at_once(
+    request: PlanRequest, execution: Execution, places: int, runs_per_gpu: int | None
+) -> tuple[int, float]:
+    """How many runs a GPU trains at once, and how many times the rate of one they make."""
+    if not execution.use_gpu or request.data.photographs:
+        return 1, 1.0
+    if runs_per_gpu is not None:
+        return runs_per_gpu, gain(runs_per_gpu)
+    found = tried_at_once(request.left, execution, places, request.data.side)
+    if found is None:
+        return 1, 1.0
+    rates, best = found[1].rates, found[1].best
+    return best, rates[best] / rates[1]
+
+
+def _slower(rate: Rate, factor: float) -> Rate:
+    """The rate of one of several runs at once on a GPU, by that of one alone."""
+    if factor == 1:
         return rate
-    slower = at_once / gain(at_once)
-    return Rate(rate.step * slower, rate.image * slower, "in proportion")
+    return Rate(rate.step * factor, rate.image * factor, "in proportion")
 
 
 def _timing_requests(left: dict[Run, Amount]) -> list[TimingRequest]:

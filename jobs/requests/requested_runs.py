@@ -6,10 +6,11 @@ from math import ceil
 from typing import Any
 
 from jobs.execution.cluster import Node, check_fits, nodes, places, threads_per_worker
+from jobs.execution.experiment_timing import RunsAtOnce
 from jobs.execution.launch import check_workers
 from jobs.execution.packs import packs_of
 from jobs.execution.probe import probe_runs_at_once
-from jobs.requests.options import Device
+from jobs.requests.options import Device, check_tracking, tracking_of, workers_of
 from pipeline.data.datasets import dataset_key
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
@@ -47,6 +48,23 @@ def runs_of(
         check_ours(storage, run)
         check_holdout(run.experiment, manifest["train_images"])
     return runs
+
+
+def execution_of(
+    storage: Storage, tracking: str | None, workers: str, require_tracking: bool, **choices: Any
+) -> Execution:
+    """How runs are carried out, of a command's options; `choices` are fields of `Execution`.
+
+    Raises:
+        InputError: no number of workers, or a tracking store that cannot be used.
+    """
+    fewest, most = workers_of(workers)
+    uri = tracking_of(tracking, storage)
+    if require_tracking:
+        check_tracking(uri, storage)
+    return Execution(
+        storage=storage.uri, tracking=uri, workers=fewest, most_workers=most, **choices
+    )
 
 
 def check_holdout(experiment: Experiment, train_images: int) -> None:
@@ -126,6 +144,8 @@ def resolve_resources(
 
 MOST_RUNS_PER_GPU = 16
 """More at once were never faster (`docs/benchmarks.md`)."""
+EVALUATION_BYTES = 10**9
+"""Memory that a test batch of 2,500 may take on its way through a network of CIFAR's width."""
 
 
 def check_runs_per_gpu(runs_per_gpu: int | None, workers: int) -> None:
@@ -154,27 +174,39 @@ def shared_out(
     """
     if runs_per_gpu is not None:
         return packs_of(runs, execution, places, lambda _: runs_per_gpu)
-    # A run of several workers has GPUs of its own; where a fraction was asked for, Ray shares them.
-    whole = execution.gpus == 1 and execution.workers == (execution.most_workers or 1) == 1
-    share = min(MOST_RUNS_PER_GPU, ceil(len(runs) / places))
-    small = [run.experiment for run in runs if run.experiment.family != "imagenet"]
-    if not (execution.use_gpu and whole and share > 1 and small):
+    found = tried_at_once(runs, execution, places, manifest["row"]["side"])
+    if found is None:
         return [[run] for run in runs]
-
-    # The smallest network is tried, since it takes the least time: kernels are as large in deeper
-    # ones, which only have more of them, and more memory.
-    smallest = min(small, key=lambda experiment: layout(experiment).multiply_adds)
-    side = manifest["row"]["side"]
-    found = probe_runs_at_once(smallest, side, execution, share)
-    rates = ", ".join(f"{count}: {rate:,.0f}" for count, rate in found.rates.items())
+    smallest, at_once = found
+    rates = ", ".join(f"{count}: {rate:,.0f}" for count, rate in at_once.rates.items())
     print(
         f"images/s of {smallest.name} by the number of runs at once on a GPU: {rates}", flush=True
     )
     # Images lie on the device as bytes: to train on, and once more to evaluate.
-    image_bytes = 3 * side * side * (2 * manifest["train_images"] + manifest["test_images"])
+    images = 2 * manifest["train_images"] + manifest["test_images"]
+    more_bytes = 3 * manifest["row"]["side"] ** 2 * images + EVALUATION_BYTES
 
     def most(experiment: Experiment) -> int:
         larger = layout(experiment).multiply_adds / layout(smallest).multiply_adds
-        return found.fitting(larger, image_bytes)
+        return at_once.fitting(larger, more_bytes)
 
     return packs_of(runs, execution, places, most)
+
+
+def tried_at_once(
+    runs: Iterable[Run], execution: Execution, places: int, side: int
+) -> tuple[Experiment, RunsAtOnce] | None:
+    """What a GPU makes of several runs at once, and of which row; None where they cannot share one.
+
+    The smallest network is tried, since it takes the least time: kernels are as large in deeper
+    ones, which only have more of them, and more memory.
+    """
+    # A run of several workers has GPUs of its own; where a fraction was asked for, Ray shares them.
+    whole = execution.gpus == 1 and execution.workers == (execution.most_workers or 1) == 1
+    experiments = [run.experiment for run in runs]
+    share = min(MOST_RUNS_PER_GPU, ceil(len(experiments) / places))
+    small = [experiment for experiment in experiments if experiment.family != "imagenet"]
+    if not (execution.use_gpu and whole and share > 1 and small):
+        return None
+    smallest = min(small, key=lambda experiment: layout(experiment).multiply_adds)
+    return smallest, probe_runs_at_once(smallest, side, execution, share)

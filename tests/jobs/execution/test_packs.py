@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobs.execution.experiment_timing import RunsAtOnce, time_at_once
-from jobs.execution.packs import Member, next_groups, packs_of
+from jobs.execution.packs import PackedRun, next_groups, packs_of
 from jobs.requests import requested_runs
 from jobs.requests.requested_runs import check_runs_per_gpu, shared_out
 from pipeline.errors import InputError, StorageLostError
@@ -61,21 +61,21 @@ def test_runs_that_want_other_kernels_never_share_a_process() -> None:
 
 
 @pytest.fixture
-def members(storage: Storage) -> list[Member]:
-    return [Member(small_run(n), Lease(storage, small_run(n)), 1, 0) for n in range(4)]
+def members(storage: Storage) -> list[PackedRun]:
+    return [PackedRun(small_run(n), Lease(storage, small_run(n)), 1, 0) for n in range(4)]
 
 
-def failed(members: list[Member], *progressed: bool) -> list[Member]:
+def failed(members: list[PackedRun], *progressed: bool) -> list[PackedRun]:
     for member, moved in zip(members, progressed, strict=True):
         member.progressed = moved
     return members
 
 
-def test_a_pack_that_fails_with_progress_goes_on_together(members: list[Member]) -> None:
+def test_a_pack_that_fails_with_progress_goes_on_together(members: list[PackedRun]) -> None:
     assert next_groups(failed(members, True, True, True, True), all_failed=True) == [members]
 
 
-def test_a_pack_that_fails_without_is_started_in_halves(members: list[Member]) -> None:
+def test_a_pack_that_fails_without_is_started_in_halves(members: list[PackedRun]) -> None:
     groups = next_groups(failed(members, True, True, False, True), all_failed=True)
     assert groups == [members[:2], members[2:]]
     # Whatever has ended meanwhile is started no more.
@@ -83,7 +83,7 @@ def test_a_pack_that_fails_without_is_started_in_halves(members: list[Member]) -
     assert next_groups(members, all_failed=True) == [members[1:3], members[3:]]
 
 
-def test_one_that_failed_while_the_others_went_on_is_tried_alone(members: list[Member]) -> None:
+def test_one_that_failed_while_the_others_went_on_is_tried_alone(members: list[PackedRun]) -> None:
     members[1].failed_itself = True
     members[0].outcome = {"status": "finished"}
     # The others have been preempted, say.
@@ -96,7 +96,7 @@ def test_one_that_failed_while_the_others_went_on_is_tried_alone(members: list[M
 def test_only_failures_alone_are_held_against_a_run(storage: Storage) -> None:
     run, error = small_run(), RuntimeError("it broke")
     with Lease(storage, run) as lease:
-        member = Member(run, lease, 1, 0)
+        member = PackedRun(run, lease, 1, 0)
         for _ in range(4):
             member.judge(storage, None, error, alone=False)
         assert member.outcome is None and member.without_progress == 0
@@ -105,7 +105,7 @@ def test_only_failures_alone_are_held_against_a_run(storage: Storage) -> None:
             member.judge(storage, None, error, alone=True)
         assert member.outcome is error
         # Ten restarts are the most in any case.
-        member = Member(run, lease, 1, 0)
+        member = PackedRun(run, lease, 1, 0)
         for _ in range(10):
             member.judge(storage, None, error, alone=False)
         assert member.outcome is None
@@ -124,7 +124,7 @@ def test_only_failures_alone_are_held_against_a_run(storage: Storage) -> None:
 def test_what_a_worker_answers_is_what_the_driver_says(
     storage: Storage, answer: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
-    member = Member(small_run(), Lease(storage, small_run()), 1, 0)
+    member = PackedRun(small_run(), Lease(storage, small_run()), 1, 0)
     member.judge(storage, answer, None, alone=False)
     assert isinstance(member.outcome, kind) and words in str(member.outcome)
 
@@ -133,7 +133,7 @@ def test_a_run_that_another_command_has_taken_over_goes_on_there(storage: Storag
     run = small_run()
     with Lease(storage, run) as lease:
         storage.write(f"{run.folder}/lease.json", b'{"holder": "another"}')
-        member = Member(run, lease, 1, 0)
+        member = PackedRun(run, lease, 1, 0)
         member.judge(storage, {"status": "failed", "reason": "LostRunError"}, None, alone=False)
         assert "another command has taken it over" in str(member.outcome)
         assert isinstance(member.outcome, InputError)
@@ -165,7 +165,7 @@ def test_on_gpus_a_grid_finds_out_how_many_runs_fill_one(
     def probe(*asked: Any) -> RunsAtOnce:
         tried.append(asked)
         rates = {1: 10_000.0, 2: 19_000.0, 4: 30_000.0, 8: 31_000.0}
-        return RunsAtOnce(rates, bytes_each=10**9, bytes_free=64 * 10**9)
+        return RunsAtOnce(rates, bytes_each=10**9, bytes_free=80 * 10**9)
 
     monkeypatch.setattr(requested_runs, "probe_runs_at_once", probe)
     runs = seeds("resnet1202", 2) + seeds("resnet20", 6)
@@ -192,7 +192,7 @@ def test_on_gpus_a_grid_finds_out_how_many_runs_fill_one(
 )
 def test_nothing_is_tried_where_runs_cannot_share_a_gpu(execution: Execution, places: int) -> None:
     runs = seeds("resnet20", 4)
-    assert sizes(shared_out(runs, execution, places, None, {})) == [1] * 4
+    assert sizes(shared_out(runs, execution, places, None, {"row": {"side": 32}})) == [1] * 4
 
 
 def test_packs_of_runs_that_have_several_workers_each_are_refused() -> None:
