@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis.measured.frames import Frames, each, load, parquet_files
 from analysis.studies.studies import Study
+from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 from pipeline.storage import checksum
 
@@ -67,6 +68,7 @@ def with_manifest(files: Files, frames: Frames) -> Files:
     files = files | {f"{DATA}/{name}": content for name, content in parquet_files(frames).items()}
     about = {
         "format": FORMAT,
+        "rules": RULES_VERSION,
         "made_with": made_with(),
         "files": {name: checksum(files[name]) for name in sorted(files)},
     }

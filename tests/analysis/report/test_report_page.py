@@ -179,7 +179,7 @@ def test_tables_hold_raw_numbers(paper, tmp_path):
     assert table.loc["resnet110", "difference"] == pytest.approx(6.6 - 6.61, abs=1e-12)
     assert pd.isna(table.loc["resnet20", "mean"])
     verdicts = pd.read_csv(tmp_path / "claims.csv").set_index("id").verdict
-    assert verdicts[["C1", "C2", "C7"]].tolist() == ["reproduced", "not run", "reproduced"]
+    assert verdicts[["C1", "C2", "C7"]].tolist() == ["suggestive", "not run", "undecided"]
 
 
 def test_several_studies_are_kept_apart(paper, digits, tmp_path):
@@ -226,9 +226,9 @@ def test_failed_runs_are_listed_with_their_reason_and_escaped(paper, tmp_path):
     assert "<script" not in html
     assert "loss is NaN <script>alert(1)</script> | at 312" in page.text
     assert "finished without a finite final test error" in page.text
-    assert "7 measured, 1 no final error, 1 failed" in page.text
+    assert "7 measured, 1 no final error, 1 diverged" in page.text
     assert "0123456789 + uncommitted changes (1 run)" in page.text
-    assert "1 failed, 1 finished without a final error" in page.text
+    assert "1 diverged, 1 finished without a final error" in page.text
 
 
 @pytest.mark.parametrize("status", [None, "RUNNING", "FAILED"])

@@ -109,11 +109,12 @@ def test_only_finished_runs_with_a_final_error_are_averaged():
     ]
     row = row_of(frames_of(rows, measured), "resnet20")
     assert (row.n, row["mean"]) == (2, 8.5)
-    assert (row.failed, row.unfinished, row.no_final_error) == (2, 1, 1)
+    assert (row.diverged, row.failed, row.unfinished, row.no_final_error) == (1, 1, 1, 1)
+    assert row.verdict == "undecided" and "1 failed, 1 unfinished, 1 finished without" in row.why
     (study,) = split_studies(check(*frames_of(rows, measured)))
     shown = table_6.printed(table_6.table_6(study)).query("method == 'ResNet'").iloc[0]
     assert shown["error (%)"] == "8.50 ± 0.71 (2)"
-    assert shown.remarks == "2 failed, 1 unfinished, 1 finished without a final error"
+    assert shown.remarks == ("1 diverged, 1 failed, 1 unfinished, 1 finished without a final error")
 
 
 @pytest.mark.parametrize(
