@@ -49,6 +49,7 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
     per_row = runs.groupby("experiment").seed.nunique()
     low, high = int(per_row.min()), int(per_row.max())
     seeds = f"{low if low == high else f'{low} to {high}'} seed{'s' * (high > 1)} each"
+    seeds += f" ({', '.join(map(str, sorted(set(runs.seed))))})" if high > 1 else ""
     counts = {name: sum(judgement.verdict is name for judgement in judgements) for name in Verdict}
     # Words of circumstances that are not this study's would only distract.
     verdicts = {

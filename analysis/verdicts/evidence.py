@@ -5,7 +5,7 @@ An outcome is `holds`, `opposite`, `open`, `missing` or `not judged`. Which part
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from math import inf, isfinite, nan
 from typing import Literal
@@ -178,6 +178,10 @@ def both_ways(
         return alone
     chance = chance_error(run_metrics, quantity)
     both = test({name: [*row, *[chance] * diverged[name]] for name, row in values.items()})
+    # Errors of which some are chance are nothing like normal: of an ordering the permutation test
+    # alone is asked there, and Welch's where it means something.
+    if both.exact == both.exact:
+        both = replace(both, p=both.exact, p_against=both.exact_against)
     named = ", ".join(f"{count} of {name}" for name, count in diverged.items() if count)
     return Finding(
         p=max(alone.p, both.p),
