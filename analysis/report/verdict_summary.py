@@ -46,7 +46,7 @@ def summary(judgements: list[Judgement]) -> pd.DataFrame:
         [
             {
                 "claim": one.id,
-                "verdict": one.words,
+                "verdict": _word(one),
                 "p": _p(one, one.p, one.p_against),
                 "adjusted p": _p(one, one.p_adjusted, one.p_against_adjusted),
                 "effect (interval)": _effect(one),
@@ -56,6 +56,12 @@ def summary(judgements: list[Judgement]) -> pd.DataFrame:
             for one in judged
         ]
     )
+
+
+def _word(judgement: Judgement) -> str:
+    """The verdict with the parts it is about; what holds of the whole study is said once above."""
+    own = [words for words in judgement.qualifiers if words.endswith("parts")]
+    return ", ".join([judgement.verdict.value, *own])
 
 
 def _p(judgement: Judgement, support: float, against: float) -> str:

@@ -89,12 +89,14 @@ def judge_parts(
         parts = [_as_seen(part, level) for part in parts]
     parts, p_against = _opposites(parts, level)
     judged = [part for part in parts if part.outcome not in ("missing", "not judged")]
-    tested = [part.p for part in judged if part.p == part.p]
+    # Without a test of every part that was run there is no p of the whole.
+    untested = any(part.outcome == "open" and part.p != part.p for part in judged)
+    tested = [] if untested else [part.p for part in judged if part.p == part.p]
     verdict = _verdict(parts, judged, shortened)
     # A claim is as certain as its least certain part, and contradicted by the most certain one.
     against = verdict in AGAINST
     ranked = sorted(
-        (part for part in judged if part.effect == part.effect),
+        (part for part in judged if part.effect == part.effect and (against or not untested)),
         key=lambda part: part.p_against if against else -part.p,
     )
     return Judgement(

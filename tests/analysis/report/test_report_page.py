@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.report.report import write_report
+from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 
 ONE_STUDY = {
@@ -170,6 +171,35 @@ def test_a_run_has_a_page_of_its_own(paper, digits, tmp_path):
         "plain20-seed-0.html",
         "plain56-seed-0.html",
     }
+
+
+def test_claims_have_a_table_and_sentences_on_how_often_they_err(paper, tmp_path):
+    text = Page(written(*paper, out=tmp_path)).text
+    for words in (
+        "claim verdict p adjusted p effect (interval) n 80 % power",
+        "C1 suggestive 0.050",
+        "at most 5.6 % err, as simulated",
+        "would be expected to hold by chance",
+        "Adding seeds by hand after a look, and looking again, errs more often than stated",
+        "p = 0.050 by permutation, < 0.001 by Welch",
+    ):
+        assert words in text, words
+    assert "Rows with interim analyses" not in text
+    assert loads((tmp_path / "report.json").read_text())["rules"] == RULES_VERSION
+    table = pd.read_csv(tmp_path / "claims.csv").set_index("id")
+    assert table.p["C1"] == 0.05 and table.n["C1"] == 3 and table.low["C1"] < table.effect["C1"]
+
+
+def test_a_shortened_schedule_is_said_at_the_head(build, tmp_path):
+    frames = build(
+        {"plain20": [9.6, 9.7, 9.8], "plain56": [13.0, 13.2, 13.4]},
+        train={"plain20": [1.2, 1.3, 1.4], "plain56": [5.7, 5.8, 5.9]},
+        overrides={"iterations": 600, "lr_drops": [300, 450]},
+        iterations=600,
+    )
+    text = Page(written(*frames, out=tmp_path)).text
+    assert "→ seen here shortened schedule" in text and "whose schedule is shortened" in text
+    assert "✓ reproduced 0" in text
 
 
 def test_tables_hold_raw_numbers(paper, tmp_path):

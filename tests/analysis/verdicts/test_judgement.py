@@ -188,6 +188,12 @@ def test_crashed_and_unfinished_runs_leave_a_claim_open(state: str) -> None:
     assert one.verdict is Verdict.UNDECIDED and "a: 1" in one.reason
 
 
+def test_a_claim_with_a_part_that_could_not_be_tested_has_no_p() -> None:
+    rows = metrics({"a": spread(9.0), "b": spread(8.0), "c": spread(7.0)}, c=["failed"])
+    one = judged(CHAIN[:2], rows)
+    assert one.verdict is Verdict.UNDECIDED and one.p != one.p and one.deciding is None
+
+
 def test_naming_the_seeds_leaves_the_others_out(build) -> None:
     runs, frames = build({"plain20": spread(9.7, 6)})
     runs.loc[5, "status"] = "FAILED"
@@ -254,7 +260,8 @@ def test_p_is_adjusted_for_the_study_and_decides_nothing() -> None:
 
 
 def test_every_judged_claim_has_p_effect_interval_seeds_and_power(build) -> None:
-    frames = build({"plain20": spread(9.7), "plain56": spread(13.2)})
+    errors = {"plain20": spread(9.7), "plain56": spread(13.2)}
+    frames = build(errors, train={"plain20": spread(1.3), "plain56": spread(5.8)})
     (study,) = split_studies(check(*frames))
     judgements = claims.judge_claims(study)
     table = summary(judgements).set_index("claim")
