@@ -269,5 +269,5 @@ def test_every_judged_claim_has_p_effect_interval_seeds_and_power(build) -> None
         "verdict", "p", "adjusted p", "effect (interval)", "n", "80 % power",
     ]  # fmt: skip
     row = table.loc["C1"]
-    assert row.n == "5" and row["effect (interval)"] == "3.50 (3.31 to 3.69)"
+    assert row.n == "5" and row["effect (interval)"] == "4.50 (4.31 to 4.69)"
     assert row["80 % power"] == "0.28"
