@@ -7,8 +7,9 @@ the parts. `docs/verdicts.md` explains them, with their error rates.
 """
 
 RULES_VERSION = 2
-"""Of the rules by which verdicts follow from numbers; reports record it.
+"""The version of the rules by which cells and claims are judged; a report says which it had.
 
+It is raised with each change that can change a verdict: an audit knows then why a report differs.
 1 knew no diverged runs, took the paper's single run for the truth, and tested orderings by
 permutation alone.
 """
