@@ -11,7 +11,7 @@ from math import comb, inf, isfinite, sqrt
 import numpy as np
 from scipy.special import chdtri, nctdtrinc, ndtr
 
-from analysis.stats import ENOUGH_SEEDS, LEVEL, Estimate, of_difference, quantile, summarise
+from analysis.stats import ENOUGH_SEEDS, LEVEL, StudentEstimate, of_difference, quantile, summarise
 
 POWER = 0.8
 """The power that is asked for: of studies of a true effect, the share that find it."""
@@ -32,7 +32,7 @@ MORE_SEEDS = (1.01, 1.01)
 _QUANTILES = (np.arange(200) + 0.5) / 200
 
 
-def detectable(estimate: Estimate, level: Fraction = LEVEL) -> float:
+def detectable(estimate: StudentEstimate, level: Fraction = LEVEL) -> float:
     """How far the truth has to lie beyond a bound for a t-test at `level` to see it so often."""
     error, freedom = float(estimate.error), float(estimate.freedom)
     if error == 0:
@@ -70,7 +70,7 @@ def seeds_for_ordering(
     a, b = summarise(first), summarise(second)
     spread = sqrt(a.std**2 + b.std**2)
     for seeds in range(max(a.n, b.n, ENOUGH_SEEDS - 1) + 1, MANY_SEEDS + 1):
-        estimate = Estimate(0.0, spread / sqrt(seeds), _freedom(a.std, b.std, seeds))
+        estimate = StudentEstimate(0.0, spread / sqrt(seeds), _freedom(a.std, b.std, seeds))
         needed = _both_tests(seeds, level) * detectable(estimate, level)
         if abs(a.mean - b.mean) >= needed and a.mean != b.mean:
             return seeds

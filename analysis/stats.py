@@ -69,7 +69,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StudentEstimate:
     """An estimate, its standard error and degrees of freedom: floats, or arrays of one shape.
 
     Without any spread (`error` 0) it is taken for the truth: p is 0 or 1, its interval a point.
@@ -91,7 +91,7 @@ class Estimate:
 
     def p_below(self, bound: float) -> Any:
         """One-sided p of "the truth is below `bound`"."""
-        return Estimate(-np.asarray(self.value), self.error, self.freedom).p_above(-bound)
+        return StudentEstimate(-np.asarray(self.value), self.error, self.freedom).p_above(-bound)
 
     def interval(self, level: Fraction = LEVEL) -> tuple[Any, Any]:
         """The two-sided interval each of whose ends is a one-sided test at `level`."""
@@ -113,13 +113,15 @@ def quantile(level: Fraction, freedom: Any) -> Any:
     return stdtrit(freedom, 1 - float(level))
 
 
-def of_mean(values: ArrayLike) -> Estimate:
+def of_mean(values: ArrayLike) -> StudentEstimate:
     """The mean of the values as an estimate; one value has no error and no interval."""
     mean, variance, n = _moments(values)
-    return Estimate(mean, np.sqrt(variance / n), n - 1 if n > 1 else nan)
+    return StudentEstimate(mean, np.sqrt(variance / n), n - 1 if n > 1 else nan)
 
 
-def of_difference(first: ArrayLike, second: ArrayLike, reference_runs: float = inf) -> Estimate:
+def of_difference(
+    first: ArrayLike, second: ArrayLike, reference_runs: float = inf
+) -> StudentEstimate:
     """Welch's estimate of mean(first) - mean(second): spreads and sizes need not be equal.
 
     With `reference_runs`, of how far that difference lies from one that was taken between means of
@@ -128,12 +130,12 @@ def of_difference(first: ArrayLike, second: ArrayLike, reference_runs: float = i
     (mean_a, variance_a, n_a), (mean_b, variance_b, n_b) = _moments(first), _moments(second)
     a = variance_a * (1 / n_a + 1 / reference_runs)
     b = variance_b * (1 / n_b + 1 / reference_runs)
-    return Estimate(mean_a - mean_b, np.sqrt(a + b), _welch(a, n_a, b, n_b))
+    return StudentEstimate(mean_a - mean_b, np.sqrt(a + b), _welch(a, n_a, b, n_b))
 
 
 def of_distance(
     values: ArrayLike, reference: Any, reference_runs: float = 1, reference_std: Any = nan
-) -> Estimate:
+) -> StudentEstimate:
     """How far the mean lies from the mean of other runs, of which `reference` is what was printed.
 
     `reference` is the mean of `reference_runs` runs, in most of the paper's cells of one. They are
@@ -142,12 +144,12 @@ def of_distance(
     mean, variance, n = _moments(values)
     if np.isnan(reference_std).any():
         error = np.sqrt(variance * (1 / n + 1 / reference_runs))
-        return Estimate(mean - reference, error, n - 1 if n > 1 else nan)
+        return StudentEstimate(mean - reference, error, n - 1 if n > 1 else nan)
     a, b = variance / n, np.square(reference_std) / reference_runs
-    return Estimate(mean - reference, np.sqrt(a + b), _welch(a, n, b, reference_runs))
+    return StudentEstimate(mean - reference, np.sqrt(a + b), _welch(a, n, b, reference_runs))
 
 
-def of_paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+def of_paired_difference(first: ArrayLike, second: ArrayLike) -> StudentEstimate:
     """The mean of first - second, run by run: the same runs measured twice."""
     return of_mean(np.asarray(first, dtype="float64") - np.asarray(second, dtype="float64"))
 
@@ -304,7 +306,7 @@ def p_ordering(first: Floats, second: Floats) -> OrderingP:
     )
 
 
-def p_within(estimate: Estimate, bounds: tuple[float, float]) -> tuple[Any, Any]:
+def p_within(estimate: StudentEstimate, bounds: tuple[float, float]) -> tuple[Any, Any]:
     """p of "the truth lies within the bounds", by two one-sided tests, and of "it lies outside"."""
     above, below = bounds
     finite = [side for side, bound in (("above", above), ("below", below)) if abs(bound) < inf]

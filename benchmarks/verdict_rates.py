@@ -18,8 +18,8 @@ from analysis.power import POWER, detectable_ordering, power_of_cell
 from analysis.stats import (
     INTERIM_SEEDS,
     LEVEL,
-    Estimate,
     Floats,
+    StudentEstimate,
     of_distance,
     of_mean,
     p_ordering,
@@ -96,7 +96,7 @@ def cell_rates(
     printed = theirs.mean(1)
     if not widened:
         mean = of_mean(ours)
-        estimate = Estimate(mean.value - printed, mean.error, mean.freedom)
+        estimate = StudentEstimate(mean.value - printed, mean.error, mean.freedom)
     elif runs > 1:
         estimate = of_distance(ours, printed, runs, theirs.std(1, ddof=1))
     else:

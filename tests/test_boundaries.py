@@ -45,6 +45,7 @@ ROOMS = {
     ],
     "analysis": [
         "stats",
+        "power",
         "measured",
         "paper",
         "studies",

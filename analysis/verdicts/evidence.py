@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import power, stats
 from analysis.measured.frames import each
-from analysis.stats import LEVEL, Estimate
+from analysis.stats import LEVEL, StudentEstimate
 from analysis.studies.run_metrics import DIVERGED_RUN, MEASURED, lost_runs
 
 Outcome = Literal["holds", "opposite", "open", "missing", "not judged"]
@@ -81,7 +81,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Tested:
     """What the tests of a part give, before anything is concluded; the fields are `Evidence`'s."""
 
     p: float = nan
@@ -167,8 +167,8 @@ def diverged_runs(run_metrics: pd.DataFrame, experiments: tuple[str, ...]) -> di
 
 
 def both_ways(
-    test: Callable[[Values], Finding], run_metrics: pd.DataFrame, quantity: str, values: Values
-) -> Finding:
+    test: Callable[[Values], Tested], run_metrics: pd.DataFrame, quantity: str, values: Values
+) -> Tested:
     """A test with diverged runs left out, and with them at chance error: both have to hold.
 
     So a network that fails to train helps no claim, and hides behind none of its finished runs.
@@ -184,7 +184,7 @@ def both_ways(
     if both.exact == both.exact:
         both = replace(both, p=both.exact, p_against=both.exact_against)
     named = ", ".join(f"{count} of {name}" for name, count in diverged.items() if count)
-    return Finding(
+    return Tested(
         p=max(alone.p, both.p),
         p_against=max(alone.p_against, both.p_against),
         exact=max(alone.exact, both.exact),
@@ -203,7 +203,7 @@ def chance_error(run_metrics: pd.DataFrame, quantity: str) -> float:
     return 100 * (1 - guesses / int(run_metrics.classes.iloc[0]))
 
 
-def judge_ordering(first: list[float], second: list[float], level: Fraction) -> Finding:
+def judge_ordering(first: list[float], second: list[float], level: Fraction) -> Tested:
     """Whether the mean of `first` is higher, by a permutation test and Welch's test besides.
 
     The permutation test alone is not exact where rows scatter unequally, Welch's not where they
@@ -229,12 +229,12 @@ def judge_ordering(first: list[float], second: list[float], level: Fraction) -> 
             else "so few seeds cannot show it"
         )
         why += f"; {could}; {seeds}"
-    return Finding(p, p_against, exact, exact_against, float(estimate.value), low, high, seen, why)
+    return Tested(p, p_against, exact, exact_against, float(estimate.value), low, high, seen, why)
 
 
 def judge_bounds(
-    estimate: Estimate, bounds: tuple[float, float], level: Fraction, of: str = ""
-) -> Finding:
+    estimate: StudentEstimate, bounds: tuple[float, float], level: Fraction, of: str = ""
+) -> Tested:
     """Whether the truth lies within two bounds (an equivalence test), with the words for it.
 
     An interval wholly within them is two one-sided tests, each at the level (TOST); one wholly
@@ -244,7 +244,7 @@ def judge_bounds(
     low, high = estimate.interval(level)
     share = stats.percent(stats.confidence(level))
     seen = power.detectable(estimate, level)
-    return Finding(
+    return Tested(
         p=float(p),
         p_against=float(p_against),
         effect=float(estimate.value),
@@ -261,13 +261,13 @@ def evidence_of(
     values: Values,
     outcome: Outcome,
     why: str,
-    finding: Finding | None = None,
+    finding: Tested | None = None,
 ) -> Evidence:
     """The evidence of a part's values and its test; the first two rows are those compared."""
     first = stats.summarise(values[experiments[0]])
     against = experiments[1] if len(experiments) > 1 else ""
     second = stats.summarise(values.get(against, []))
-    tested = finding or Finding()
+    tested = finding or Tested()
     return Evidence(
         comparison=comparison,
         experiment=experiments[0],
@@ -294,7 +294,7 @@ def found(
     comparison: str,
     experiments: tuple[str, ...],
     values: Values,
-    finding: Finding,
+    finding: Tested,
     level: Fraction = LEVEL,
 ) -> Evidence:
     """The evidence of a finding, with the outcome that its p have at the level."""

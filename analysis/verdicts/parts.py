@@ -18,8 +18,8 @@ from analysis.studies.run_metrics import MEASURED
 from analysis.verdicts.cells import margin_of
 from analysis.verdicts.evidence import (
     Evidence,
-    Finding,
     Outcome,
+    Tested,
     Values,
     both_ways,
     evidence_of,
@@ -85,7 +85,7 @@ class Higher:
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
 
-        def test(rows: Values) -> Finding:
+        def test(rows: Values) -> Tested:
             return judge_ordering(rows[self.first], rows[self.second], level)
 
         finding = both_ways(test, run_metrics, self.quantity, values)
@@ -118,7 +118,7 @@ class LowerBy:
         p, p_against = estimate.p_above(0), estimate.p_below(0)
         low, high = estimate.interval(level)
         means = f"{sum(second) / len(second):.2f} against {sum(first) / len(first):.2f} %"
-        finding = Finding(
+        finding = Tested(
             p=p,
             p_against=p_against,
             effect=float(estimate.value),
@@ -149,7 +149,7 @@ class Within:
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
 
-        def test(rows: Values) -> Finding:
+        def test(rows: Values) -> Tested:
             mean = stats.of_mean(rows[self.experiment])
             return judge_bounds(mean, (self.above, self.below), level)
 
@@ -177,7 +177,7 @@ class NearPaper:
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
 
-        def test(rows: Values) -> Finding:
+        def test(rows: Values) -> Tested:
             row = rows[self.experiment]
             distance = stats.of_distance(row, self.number, self.runs, self.std)
             return judge_bounds(distance, (-margin, margin), level, "difference, ")
@@ -207,7 +207,7 @@ class Equivalent:
 
         # An ordering that is not significant would be no evidence of similarity: with few seeds
         # hardly anything is. The interval of the difference has to lie within the margin.
-        def test(rows: Values) -> Finding:
+        def test(rows: Values) -> Tested:
             difference = stats.of_difference(rows[self.first], rows[self.second])
             return judge_bounds(difference, (-self.margin, self.margin), level, "difference, ")
 
@@ -241,7 +241,7 @@ class Gap:
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
 
-        def test(rows: Values) -> Finding:
+        def test(rows: Values) -> Tested:
             difference = stats.of_difference(rows[self.first], rows[self.second], self.paper_runs)
             return judge_bounds(difference, (self.above, self.below), level, "difference, ")
 
