@@ -26,6 +26,7 @@ from analysis.stats import (
     p_within,
 )
 from analysis.verdicts.words import Qualifier, Verdict
+from pipeline.errors import InputError
 
 DRAWS = 20_000
 SIZES = ((3, 3), (3, 5), (3, 10), (5, 5), (5, 10), (10, 10))
@@ -238,13 +239,17 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def with_tables(text: str, made: dict[str, str]) -> str:
-    """A document with the tables between its marks `<!-- table: NAME -->` and `<!-- end -->`."""
+    """A document with the tables between its marks `<!-- table: NAME -->` and `<!-- end -->`.
+
+    Raises:
+        InputError: a mark is missing.
+    """
     for name, table in made.items():
         start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
         before, found, rest = text.partition(start)
         _, ended, after = rest.partition(end)
         if not found or not ended:
-            raise ValueError(f"no place for the table {name}")
+            raise InputError(f"no place for the table {name}: expected {start.strip()} and {end}")
         text = f"{before}{start}\n{table}\n{end}{after}"
     return text
 
@@ -256,7 +261,10 @@ def bench(document: Path | None, draws: int) -> None:
         for name, table in made.items():
             print(f"{name}\n\n{table}")
         return
-    document.write_text(with_tables(document.read_text(), made))
+    try:
+        document.write_text(with_tables(document.read_text(), made))
+    except OSError as error:
+        raise InputError(f"--document {document}: {error.strerror or error}") from error
     print(f"{document}: {len(made)} tables, of {draws:,} studies each")
 
 

@@ -9,8 +9,10 @@ from time import monotonic, sleep
 
 import pytest
 
+from benchmarks import verdict_rates
 from benchmarks.contestants import OwnProcesses
 from benchmarks.profile import BETWEEN, OTHER
+from pipeline.errors import InputError
 from tests.conftest import Cli
 
 
@@ -128,3 +130,17 @@ def test_bench_report_makes_the_same_bytes_twice(cli: Cli) -> None:
 
 def number(text: str) -> float:
     return float(text.replace(",", ""))
+
+
+def test_bench_verdicts_puts_its_tables_into_a_document(tmp_path: Path) -> None:
+    names = ("words", "qualifiers", "orderings", "ordering power", "cells", "margins")
+    document = tmp_path / "page.md"
+    document.write_text("".join(f"<!-- table: {name} -->\n<!-- end -->\n" for name in names))
+    verdict_rates.bench(document, draws=200)
+    once = document.read_text()
+    assert all(once.partition(f"<!-- table: {name} -->\n\n| ")[1] for name in names)
+    verdict_rates.bench(document, draws=200)
+    assert document.read_text() == once
+    document.write_text("nothing to fill in")
+    with pytest.raises(InputError, match=r"no place for the table words"):
+        verdict_rates.bench(document, draws=200)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.paper import reported
+from analysis.tables import table_6, tables_2_to_5
 from analysis.verdicts.cells import PaperNumber, RowRuns, judge_cell, margin_of
 from analysis.verdicts.words import Verdict
 from benchmarks.verdict_rates import admissible
@@ -114,11 +115,20 @@ def test_every_number_of_the_paper_has_a_margin_with_a_reason():
     margins = pd.read_csv(reported.PAPER / "margins.csv").set_index(["experiment", "metric"])
     assert margins.reason.str.len().gt(20).all() and not margins.index.has_duplicates
     metrics = {"10crop": "test_ten_crop", "multiscale": "test_multi_scale"}
-    for row in reported.cells().itertuples():
+    own = reported.cells().query("experiment != ''")  # the ensemble is of no row
+    for row in own.itertuples():
         protocol, measure = row.metric.split("/")
         assert (row.experiment, f"{metrics.get(protocol, protocol)}/{measure}") in margins.index
     plain = {name for name, _ in margins.index if name.startswith("plain")}
     assert plain >= {"plain20", "plain32", "plain44", "plain56"}
+
+
+def test_the_notes_under_tables_state_the_margins_of_the_file():
+    margins = pd.read_csv(reported.PAPER / "margins.csv")
+    of_table_6 = margins[margins.metric == "test/top1_err"].margin
+    assert all(f"±{margin:g}" in table_6.CELL_RULE for margin in of_table_6.unique())
+    protocols = margins[margins.metric.str.startswith("test_")].margin
+    assert all(f"±{margin:g}" in tables_2_to_5.CELL_RULE for margin in protocols.unique())
 
 
 def test_margins_are_the_tightest_that_ten_seeds_can_show():
