@@ -199,7 +199,7 @@ def test_a_shortened_schedule_is_said_at_the_head(build, tmp_path):
     )
     text = Page(written(*frames, out=tmp_path)).text
     assert "→ seen here shortened schedule" in text and "whose schedule is shortened" in text
-    assert "✓ reproduced 0" in text
+    assert "✓ reproduced 0" in text and "that test alone orders up to a quarter" in text
 
 
 def test_tables_hold_raw_numbers(paper, tmp_path):

@@ -50,7 +50,8 @@ def test_equal_rows_are_ordered_no_more_often_than_stated(sizes, spreads) -> Non
 
 
 def test_the_permutation_test_alone_errs_far_more_often_where_spreads_differ() -> None:
-    assert ordering_rates((3, 10), (100, 1), draws=DRAWS).permutation > 0.2
+    worst = ordering_rates((3, 10), (100, 1), draws=DRAWS).permutation
+    assert worst > 0.2 and at_most(worst, 0.25, DRAWS)  # what pages say of "seen here"
     assert ordering_rates((3, 3), (100, 1), draws=DRAWS).permutation > 0.1
 
 
