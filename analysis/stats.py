@@ -1,36 +1,42 @@
-"""Statistics of a few seeds: mean and spread, the exact test of an ordering, and t-intervals.
+"""Statistics of a few seeds: mean and spread, estimates with one-sided p, and permutation tests.
 
-The paper gives mean ± std for one row of Table 6 and no test; the tests are ours, chosen to be
-exact with three seeds. Pure functions of floats: no frames, no names of experiments, no verdicts.
+The paper gives mean ± std for one row of Table 6 and no test; the tests are ours. Pure functions of
+numbers: no frames, no names of experiments, no verdicts. Seeds lie along the last axis, so that the
+code that judges one study also judges the thousands of a simulation.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import combinations
 from math import comb, fsum, inf, nan, sqrt
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 # Levels are fractions, not floats: 1 of 20 splits has to reach 5 % exactly, not by rounding.
 LEVEL = Fraction(1, 20)
-"""Significance level of each test; three seeds wholly apart from three reach it exactly."""
+"""Significance level of each test."""
 
 MIN_SEEDS = 3
-"""The fewest runs per row that can decide anything at `LEVEL`: 1 / comb(6, 3) is 5 %."""
+"""The fewest runs per row that are judged: 1 / comb(6, 3) is 5 %, so they can suggest a verdict."""
 
-INTERIM_SEEDS = (3, 5, 10)
+ENOUGH_SEEDS = 5
+"""The fewest runs per row that can reproduce or contradict: 1 / comb(10, 5) is 1/252."""
+
+INTERIM_SEEDS = (5, 10)
 """Seeds at which a grid that runs until it is decided has its interim analyses.
 
 Each analysis tests at its share of `LEVEL` (Bonferroni), so that the chance of a wrong verdict at
-any of them, the family-wise error, stays below `LEVEL`.
+any of them, the family-wise error, stays below `LEVEL`. Three against three could never reach it.
 """
-
-MANY_SEEDS = 100
-"""Where no more than this many seeds would decide, nobody is told how many."""
 
 MOST_SPLITS = 20_000
 """Splits enumerated at most; above it, as many are drawn at random (seeded)."""
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,154 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(n, mean, std, min(values), max(values))
 
 
+# Estimates: a number, how far it may be off, and what follows from that.
+
+
+@dataclass(frozen=True)
+class StudentEstimate:
+    """An estimate, its standard error and degrees of freedom: floats, or arrays of one shape.
+
+    Without any spread (`error` 0) it is taken for the truth: p is 0 or 1, its interval a point.
+    """
+
+    value: Any
+    error: Any
+    freedom: Any
+
+    def p_above(self, bound: float) -> Any:
+        """One-sided p of "the truth is above `bound`", by Student's t."""
+        distance = np.asarray(self.value, dtype="float64") - bound
+        # Without spread, what is not clearly above the bound is not above it.
+        certain = np.where(distance > 0, 0.0, 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # Here, as a command that trains would wait in vain for it to load.
+            from scipy.special import stdtr
+
+            tested = stdtr(self.freedom, -distance / self.error)
+        p = np.where(np.asarray(self.error) == 0, certain, tested)
+        return float(p) if p.ndim == 0 else p
+
+    def p_below(self, bound: float) -> Any:
+        """One-sided p of "the truth is below `bound`"."""
+        return StudentEstimate(-np.asarray(self.value), self.error, self.freedom).p_above(-bound)
+
+    def interval(self, level: Fraction = LEVEL) -> tuple[Any, Any]:
+        """The two-sided interval each of whose ends is a one-sided test at `level`."""
+        half = self.half_width(level)
+        return self.value - half, self.value + half
+
+    def half_width(self, level: Fraction = LEVEL) -> Any:
+        """Half the length of that interval; infinite without degrees of freedom."""
+        with np.errstate(invalid="ignore"):
+            half = quantile(level, self.freedom) * np.asarray(self.error, dtype="float64")
+        half = np.where(np.asarray(self.error) == 0, 0.0, half)
+        half = np.where(np.isnan(half), inf, half)
+        return float(half) if half.ndim == 0 else half
+
+
+def quantile(level: Fraction, freedom: Any) -> Any:
+    """Student's t that leaves `level` above it."""
+    # From `scipy.special`, which loads in a fifth of the time of `scipy.stats`.
+    from scipy.special import stdtrit
+
+    return stdtrit(freedom, 1 - float(level))
+
+
+def of_mean(values: ArrayLike) -> StudentEstimate:
+    """The mean of the values as an estimate; one value has no error and no interval."""
+    mean, variance, n = _moments(values)
+    return StudentEstimate(mean, np.sqrt(variance / n), n - 1 if n > 1 else nan)
+
+
+def of_difference(
+    first: ArrayLike, second: ArrayLike, reference_runs: float = inf
+) -> StudentEstimate:
+    """Welch's estimate of mean(first) - mean(second): spreads and sizes need not be equal.
+
+    With `reference_runs`, of how far that difference lies from one that was taken between means of
+    so many runs each, if those scatter as ours do.
+    """
+    (mean_a, variance_a, n_a), (mean_b, variance_b, n_b) = _moments(first), _moments(second)
+    a = variance_a * (1 / n_a + 1 / reference_runs)
+    b = variance_b * (1 / n_b + 1 / reference_runs)
+    return StudentEstimate(mean_a - mean_b, np.sqrt(a + b), _welch(a, n_a, b, n_b))
+
+
+def of_distance(
+    values: ArrayLike, reference: Any, reference_runs: float = 1, reference_std: Any = nan
+) -> StudentEstimate:
+    """How far the mean lies from the mean of other runs, of which `reference` is what was printed.
+
+    `reference` is the mean of `reference_runs` runs, in most of the paper's cells of one. They are
+    taken to scatter as ours do, unless their own deviation `reference_std` was printed too.
+    """
+    mean, variance, n = _moments(values)
+    if np.isnan(reference_std).any():
+        error = np.sqrt(variance * (1 / n + 1 / reference_runs))
+        return StudentEstimate(mean - reference, error, n - 1 if n > 1 else nan)
+    a, b = variance / n, np.square(reference_std) / reference_runs
+    return StudentEstimate(mean - reference, np.sqrt(a + b), _welch(a, n, b, reference_runs))
+
+
+def of_paired_difference(first: ArrayLike, second: ArrayLike) -> StudentEstimate:
+    """The mean of first - second, run by run: the same runs measured twice."""
+    return of_mean(np.asarray(first, dtype="float64") - np.asarray(second, dtype="float64"))
+
+
+def _moments(values: ArrayLike) -> tuple[Any, Any, int]:
+    """Mean, variance (n - 1) and number of the values along the last axis."""
+    array = np.asarray(values, dtype="float64")
+    n = array.shape[-1]
+    if array.ndim == 1:
+        # Of one study exactly, whatever order its seeds came in.
+        one = summarise(array.tolist())
+        return one.mean, np.float64(one.std**2), n
+    return array.mean(-1), array.var(-1, ddof=1), n
+
+
+def _welch(a: Any, n_a: float, b: Any, n_b: float) -> Any:
+    """Welch and Satterthwaite's degrees of freedom of two squared errors."""
+    if min(n_a, n_b) < 2:
+        return nan
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Without any spread they would be 0 / 0; the error is 0 then, and they are not asked for.
+        return (a + b) ** 2 / (a**2 / (n_a - 1) + b**2 / (n_b - 1))
+
+
+def mean_interval(values: Sequence[float], level: Fraction = LEVEL) -> tuple[float, float]:
+    """Two-sided t-interval of the mean; infinite on both sides for fewer than two values.
+
+    A one-sided test at 5 % reads one end of the 90 % interval.
+    """
+    if len(values) < 2:
+        return -inf, inf
+    low, high = of_mean(values).interval(level)
+    return float(low), float(high)
+
+
+def difference_interval(
+    first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL
+) -> tuple[float, float]:
+    """Welch's two-sided t-interval of mean(first) - mean(second)."""
+    if min(len(first), len(second)) < 2:
+        return -inf, inf
+    low, high = of_difference(first, second).interval(level)
+    return float(low), float(high)
+
+
+def confidence(level: Fraction = LEVEL) -> float:
+    """Of the two-sided interval each of whose ends is a one-sided test at `level`: 0.9 for 5 %."""
+    return float(1 - 2 * level)
+
+
+def percent(share: float) -> str:
+    """`90 %`, or `96.7 %` where a whole number will not do."""
+    return f"{100 * share:.3g} %"
+
+
+# Permutation tests.
+
+
 @dataclass(frozen=True)
 class PermutationTest:
     """The outcome of a permutation test, as two counts whose ratio is p.
@@ -73,143 +227,116 @@ class PermutationTest:
     def p(self) -> float:
         return self.as_extreme / self.splits
 
-    def significant(self, level: Fraction = LEVEL) -> bool:
-        # In integers: as a float, 1/20 could fall on the wrong side of 0.05.
-        return Fraction(self.as_extreme, self.splits) <= level
-
 
 def permutation_test(first: Sequence[float], second: Sequence[float]) -> PermutationTest:
     """One-sided permutation test of mean(first) > mean(second).
 
-    A permutation test and no t-test, since it needs no assumption about how errors scatter and is
-    exact for three values. With fixed sizes the difference of means rises with the sum of the first
-    group, so that sum is compared. Sums equal up to rounding count as equal: ties never make a
-    result more significant.
+    It is exact for the hypothesis that both rows are the same, in spread too, whatever the shape.
+    Of rows that scatter unequally it alone errs more often than its level, so that a verdict asks
+    for Welch's test besides.
 
     Raises:
         ValueError: an empty group, or a value that is not finite.
     """
-    pooled = [*first, *second]
-    if not first or not second or not np.isfinite(pooled).all():
+    if not len(first) or not len(second) or not np.isfinite([*first, *second]).all():
         raise ValueError("an ordering needs finite values on both sides")
+    count, splits = permutation_counts(np.asarray([first], "float64"), np.asarray([second]))
+    return PermutationTest(int(count[0]), splits)
 
+
+def permutation_counts(first: Floats, second: Floats) -> tuple[NDArray[np.int64], int]:
+    """How many splits are as extreme as the observed one, study by study, and of how many.
+
+    With fixed sizes the difference of means rises with the sum of the first group, so that sum is
+    compared. Sums equal up to rounding count as equal: ties never make a result more significant.
+    """
+    pooled = np.concatenate([first, second], axis=1)
+    groups = _groups(pooled.shape[1], first.shape[1])
     # A sum that is smaller by rounding alone counts as reaching the observed one.
-    tolerance = 1e-9 * max(1.0, fsum(map(abs, pooled)))
-    threshold = fsum(first) - tolerance
-
-    exact = comb(len(pooled), len(first)) <= MOST_SPLITS
-    sums = _every_sum(pooled, len(first)) if exact else _drawn_sums(pooled, len(first))
-    reached = [total >= threshold for total in sums]
+    tolerance = 1e-9 * np.maximum(1.0, np.abs(pooled).sum(1))
+    threshold = first.sum(1) - tolerance
+    # In portions of studies: all sums of all studies at once would not fit in memory.
+    portions = max(1, len(pooled) * len(groups) // 10_000_000)
+    reached = np.concatenate(
+        [
+            (pooled[part] @ groups.T >= threshold[part, None]).sum(1)
+            for part in np.array_split(np.arange(len(pooled)), portions)
+        ]
+    )
     # The observed split is one of the enumerated ones, and has to be added to the drawn ones:
     # without it p could be 0, and the test would err more often than its level says.
-    return PermutationTest(sum(reached) + (not exact), len(reached) + (not exact))
+    drawn = comb(pooled.shape[1], first.shape[1]) > MOST_SPLITS
+    return reached + drawn, len(groups) + drawn
 
 
-def _every_sum(pooled: Sequence[float], size: int) -> Iterable[float]:
-    return (fsum(group) for group in combinations(pooled, size))
+@lru_cache(maxsize=16)
+def _groups(n: int, size: int) -> Floats:
+    """Splits of `n` values, a row each with 1 where a value is in the first group of `size`."""
+    if comb(n, size) > MOST_SPLITS:
+        ranks = np.random.default_rng(0).random((MOST_SPLITS, n)).argsort(1)
+        return (ranks < size).astype("float64")
+    chosen = np.array(list(combinations(range(n), size)))
+    groups = np.zeros((len(chosen), n))
+    np.put_along_axis(groups, chosen, 1.0, axis=1)
+    return groups
 
 
-def _drawn_sums(pooled: Sequence[float], size: int) -> Iterable[float]:
-    draws = np.random.default_rng(0)
-    values = np.asarray(pooled)
-    return (fsum(draws.permutation(values)[:size]) for _ in range(MOST_SPLITS))
+@dataclass(frozen=True)
+class OrderingP:
+    """p of "the first mean is higher" and of the reverse, by two tests; floats, or arrays."""
+
+    exact: Any
+    exact_against: Any
+    welch: Any
+    welch_against: Any
+
+    @property
+    def both(self) -> Any:
+        """The larger of the two tests' p: an ordering has to be significant by both."""
+        return np.maximum(self.exact, self.welch)
+
+    @property
+    def both_against(self) -> Any:
+        return np.maximum(self.exact_against, self.welch_against)
 
 
-def _quantile(level: float, freedom: float) -> float:
-    """Student's t that leaves (1 - level) / 2 above it."""
-    # From `scipy.special`, which loads in a fifth of the time of `scipy.stats`; and only here, as
-    # a command that trains would wait for it in vain.
-    from scipy.special import stdtrit
+def p_ordering(first: Floats, second: Floats) -> OrderingP:
+    """Both tests of an ordering, study by study; arrays of studies × seeds."""
+    claimed, splits = permutation_counts(first, second)
+    reverse, _ = permutation_counts(second, first)
+    difference = of_difference(first, second)
+    return OrderingP(
+        claimed / splits, reverse / splits, difference.p_above(0), difference.p_below(0)
+    )
 
-    return float(stdtrit(freedom, (1 + level) / 2))
+
+def p_within(estimate: StudentEstimate, bounds: tuple[float, float]) -> tuple[Any, Any]:
+    """p of "the truth lies within the bounds", by two one-sided tests, and of "it lies outside"."""
+    above, below = bounds
+    finite = [side for side, bound in (("above", above), ("below", below)) if abs(bound) < inf]
+    within = {"above": estimate.p_above(above), "below": estimate.p_below(below)}
+    beyond = {"above": estimate.p_below(above), "below": estimate.p_above(below)}
+    p = np.max([within[side] for side in finite], axis=0)
+    p_against = np.min([beyond[side] for side in finite], axis=0)
+    return p, p_against
 
 
-def mean_interval(values: Sequence[float], level: float = 0.9) -> tuple[float, float]:
-    """Two-sided t-interval of the mean; infinite on both sides for fewer than two values.
+# Several tests at once.
 
-    A one-sided test at 5 % reads one end of the 90 % interval.
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p of a family of tests; NaN stands for no test and stays NaN.
+
+    Who rejects where it is at most the level errs anywhere in the family at most that often.
     """
-    summary = summarise(values)
-    if summary.n < 2:
-        return -inf, inf
-    half = _half(summary.std, summary.n, level)
-    return summary.mean - half, summary.mean + half
+    tested = sorted((value, index) for index, value in enumerate(p) if value == value)
+    adjusted, largest = [nan] * len(p), 0.0
+    for rank, (value, index) in enumerate(tested):
+        largest = max(largest, min(1.0, value * (len(tested) - rank)))
+        adjusted[index] = largest
+    return adjusted
 
 
-def confidence(level: Fraction = LEVEL) -> float:
-    """Of the two-sided interval each of whose ends is a one-sided test at `level`: 0.9 for 5 %."""
-    return float(1 - 2 * level)
-
-
-def percent(share: float) -> str:
-    """`90 %`, or `96.7 %` where a whole number will not do."""
-    return f"{100 * share:.3g} %"
-
-
-def half_width(std: float, n: int, level: Fraction = LEVEL) -> float:
-    """Half the length of the interval of a mean of `n` values; infinite for fewer than two."""
-    return _half(std, n, confidence(level)) if n > 1 else inf
-
-
-def _half(std: float, n: int, level: float) -> float:
-    return _quantile(level, n - 1) * std / sqrt(n)
-
-
-def seeds_for_equivalence(
-    mean: float, std: float, n: int, above: float, below: float, level: Fraction = LEVEL
-) -> int | None:
-    """How many seeds would tell whether a mean lies between two bounds.
-
-    That is, if mean and deviation stay as they are with `n`. None where more than `MANY_SEEDS`
-    would be needed.
-    """
-    for seeds in range(max(n, MIN_SEEDS) + 1, MANY_SEEDS + 1):
-        half = half_width(std, seeds, level)
-        low, high = mean - half, mean + half
-        # Decided is either way: the interval lies wholly within the bounds, or wholly outside.
-        if (above < low and high < below) or high <= above or low >= below:
-            return seeds
-    return None
-
-
-def detectable_difference(
-    first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL
-) -> float:
-    """The smallest difference of two means that so many values, so scattered, could have shown."""
-    low, high = difference_interval(first, second, confidence(level))
-    return (high - low) / 2
-
-
-def seeds_for_ordering(
-    first: Sequence[float], second: Sequence[float], level: Fraction = LEVEL
-) -> int | None:
-    """How many seeds in each of two rows would order them, if means and deviations stay.
-
-    None where more than `MANY_SEEDS` would be needed.
-    """
-    a, b = summarise(first), summarise(second)
-    spread = sqrt(a.std**2 + b.std**2)
-    for seeds in range(max(a.n, b.n, MIN_SEEDS) + 1, MANY_SEEDS + 1):
-        # The permutation test has no formula for its power; the t-test's stands in for it.
-        half = _quantile(confidence(level), 2 * seeds - 2) * spread / sqrt(seeds)
-        if abs(a.mean - b.mean) > half:
-            return seeds
-    return None
-
-
-def difference_interval(
-    first: Sequence[float], second: Sequence[float], level: float = 0.9
-) -> tuple[float, float]:
-    """Welch's two-sided t-interval of mean(first) - mean(second): spreads need not be equal."""
-    a, b = summarise(first), summarise(second)
-    if min(a.n, b.n) < 2:
-        return -inf, inf
-    va, vb = a.std**2 / a.n, b.std**2 / b.n
-    difference = a.mean - b.mean
-    # Without any spread the degrees of freedom would be 0 / 0.
-    if va + vb == 0:
-        return difference, difference
-    # Welch and Satterthwaite's degrees of freedom.
-    freedom = (va + vb) ** 2 / (va**2 / (a.n - 1) + vb**2 / (b.n - 1))
-    half = _quantile(level, freedom) * sqrt(va + vb)
-    return difference - half, difference + half
+def at_most(p: float, level: Fraction) -> bool:
+    """Whether a p reaches the level; 1 of 20 splits reaches 5 %, whatever floats make of it."""
+    return p <= float(level) + 1e-12

@@ -1,4 +1,4 @@
-"""`resnet-repro bench`: speed as ratios against named references."""
+"""`resnet-repro bench`: speed as ratios against named references, and the rates of verdicts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,10 @@ RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medi
 RunIterationsOption = Annotated[int, typer.Option(min=20, help="Iterations of each run.")]
 PrecisionOption = Annotated[str, typer.Option(help="fp32 or bf16.")]
 
-app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios against named references.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure speed against named references, and the error rates of verdicts.",
+)
 
 
 @app.command("loop")
@@ -126,6 +129,22 @@ def bench_report(
     from benchmarks.report_time import bench
 
     bench(runs, points, rounds)
+
+
+@app.command("verdicts")
+def bench_verdicts(
+    document: Annotated[
+        Path | None, typer.Option(help="A document whose tables are replaced; default: print.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=100, help="Simulated studies of each kind.")] = 20_000,
+) -> None:
+    """How often verdicts are wrong, and what they find: the tables of docs/verdicts.md, simulated.
+
+    Example: `resnet-repro bench verdicts --draws 2000`
+    """
+    from benchmarks.verdict_rates import bench
+
+    bench(document, draws)
 
 
 @app.command("profile")

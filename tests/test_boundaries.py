@@ -46,6 +46,7 @@ ROOMS = {
     ],
     "analysis": [
         "stats",
+        "power",
         "measured",
         "paper",
         "studies",

@@ -176,6 +176,11 @@ class Frames(NamedTuple):
         evaluations = self.evaluations[same_dataset].reset_index(drop=True)
         return Frames(runs, metrics, layers, swept, evaluations)
 
+    def of_seeds(self, seeds: Collection[int]) -> "Frames":
+        """The frames of runs of these seeds alone, in all sweeps."""
+        chosen = self.runs[self.runs.seed.isin(seeds)].run_id
+        return self.of(set(chosen), set(self.sweeps.sweep))
+
 
 def parquet_files(frames: Frames) -> dict[str, bytes]:
     """The frames as the files that `load` reads, by name."""

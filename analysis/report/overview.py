@@ -16,8 +16,17 @@ from analysis.paper import reported
 from analysis.studies.run_metrics import MEASURED, NO_RESULT, STATES, measure
 from analysis.studies.studies import Study
 from analysis.tables.study_tables import CountedCell
-from analysis.verdicts.cells import VERDICTS
-from analysis.verdicts.claims import Judgement
+from analysis.verdicts.judgement import Judgement
+from analysis.verdicts.words import Verdict
+
+ALWAYS_SHOWN = (
+    Verdict.REPRODUCED,
+    Verdict.SUGGESTIVE,
+    Verdict.UNDECIDED,
+    Verdict.CONTRADICTED,
+    Verdict.NOT_RUN,
+)
+"""The verdicts that a study's head counts, also where there is none of them."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,11 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
     per_row = runs.groupby("experiment").seed.nunique()
     low, high = int(per_row.min()), int(per_row.max())
     seeds = f"{low if low == high else f'{low} to {high}'} seed{'s' * (high > 1)} each"
-    verdicts: dict[str, int] = {
-        name: sum(judgement.verdict == name for judgement in judgements) for name in VERDICTS
+    seeds += f" ({', '.join(map(str, sorted(set(runs.seed))))})" if high > 1 else ""
+    counts = {name: sum(judgement.verdict is name for judgement in judgements) for name in Verdict}
+    # Words of circumstances that are not this study's would only distract.
+    verdicts = {
+        name.value: count for name, count in counts.items() if count or name in ALWAYS_SHOWN
     }
     return Overview(
         states={state: int((measure(study).state == state).sum()) for state in STATES},
@@ -62,7 +74,7 @@ def coverage(cells: list[CountedCell], judgements: list[Judgement]) -> str:
     by_number = {(cell.experiment, cell.metric): cell for cell in cells}
     cells_run = [cell for number, cell in by_number.items() if number in printed and cell.run]
     cells_reproduced = [cell for cell in cells_run if cell.verdict == "reproduced"]
-    verdicts = [judgement.verdict for judgement in judgements if judgement.verdict != "not run"]
+    verdicts = [str(one.verdict) for one in judgements if one.verdict is not Verdict.NOT_RUN]
     return (
         f"{len(cells_reproduced)} cells reproduced of {len(cells_run)} run, "
         f"of {len(printed)} errors that Tables 2 to 6 print of the paper's own networks; "

@@ -5,11 +5,22 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analysis.verdicts.words import Verdict
+
 INDEX = "index.html"
 """The page that a folder of a report opens with."""
 
 TEMPLATES = Path(__file__).parent / "templates"
-SYMBOLS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not run": "–"}
+SYMBOLS = {
+    Verdict.REPRODUCED.value: "✓",
+    Verdict.SUGGESTIVE.value: "(✓)",
+    Verdict.SEEN_HERE.value: "→",
+    Verdict.UNDECIDED.value: "?",
+    Verdict.CONTRADICTED.value: "✗",
+    Verdict.SUGGESTIVE_AGAINST.value: "(✗)",
+    Verdict.OPPOSITE_SEEN_HERE.value: "←",
+    Verdict.NOT_RUN.value: "–",
+}
 
 
 def render(template: str, **content: object) -> bytes:

@@ -16,12 +16,13 @@ from analysis.report.artifact_provenance import artifact_provenance
 from analysis.report.overview import coverage, overview, run_list, troubled
 from analysis.report.pages import INDEX, SYMBOLS, render
 from analysis.report.run_pages import page_of, run_pages
-from analysis.stats import INTERIM_SEEDS, LEVEL, confidence, percent
+from analysis.report.verdict_summary import family_sentence, level_sentence, summary
+from analysis.stats import INTERIM_SEEDS, LEVEL, percent
 from analysis.studies.studies import Study
 from analysis.tables.study_tables import StudyTable, study_tables
 from analysis.tables.table_text import to_markdown
 from analysis.verdicts import claims, evidence
-from analysis.verdicts.claims import Judgement
+from analysis.verdicts.judgement import Judgement
 from pipeline.recipe.experiments import EXPERIMENTS
 
 StudyFigure = tuple[str, Callable[[Study], Figure], Callable[[Study], str]]
@@ -118,9 +119,11 @@ def _study_page(
         overview=overview(study, judgements),
         coverage=coverage([cell for table in tables for cell in table.cells()], judgements),
         # The claims, and how they were judged.
-        level=percent(float(study.level)),
-        interval=percent(confidence(study.level)),
-        interim_seeds=", ".join(map(str, INTERIM_SEEDS)) if study.level != LEVEL else "",
+        level=level_sentence(),
+        look_level=percent(float(LEVEL / len(INTERIM_SEEDS))),
+        interim_seeds=" and ".join(map(str, INTERIM_SEEDS)) if study.runs.looks.any() else "",
+        family=family_sentence(judgements),
+        summary=summary(judgements),
         judgements=[(judgement, evidence.printed(judgement.numbers)) for judgement in judgements],
         others=_others(study),
         # The tables and figures.
@@ -168,8 +171,7 @@ def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
         claim = judgement.statement
         symbol = SYMBOLS[judgement.verdict]
         blocks.append(
-            f"## {judgement.id}: {symbol} {judgement.verdict}\n\n{claim.statement} "
-            f"({claim.source})\n"
+            f"## {judgement.id}: {symbol} {judgement.words}\n\n{claim.statement} ({claim.source})\n"
         )
         note = f"- {claim.note}\n" if claim.note else ""
         blocks.append(f"- Paper: {claim.paper_values}\n- Here: {judgement.reason}\n{note}")

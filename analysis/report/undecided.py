@@ -6,6 +6,7 @@ from analysis.measured.frames import Frames, each
 from analysis.studies.studies import split_studies
 from analysis.tables.study_tables import study_tables
 from analysis.verdicts.claims import judge_claims
+from analysis.verdicts.words import Verdict
 
 
 def named(row: Any) -> str:
@@ -26,10 +27,10 @@ def undecided(frames: Frames) -> list[str]:
         questions += [
             f"{judgement.id}: {judgement.reason}"
             for judgement in judge_claims(study)
-            if judgement.verdict == "undecided"
+            if judgement.verdict is Verdict.UNDECIDED
         ]
         for table in study_tables(study):
             if "verdict" in table.raw:
-                rows = table.raw[table.raw.verdict == "undecided"]
+                rows = table.raw[table.raw.verdict == Verdict.UNDECIDED.value]
                 questions += [f"{table.title}, {named(row)}: {row.why}" for row in each(rows)]
     return questions

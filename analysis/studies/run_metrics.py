@@ -10,9 +10,10 @@ from math import nan
 
 import pandas as pd
 
-from analysis.measured.frames import FAILED, FINISHED, each
+from analysis.measured.frames import DIVERGED, FAILED, FINISHED, each
 from analysis.paper.reported import PAPER_ITERATIONS
 from analysis.studies.studies import Study
+from pipeline.data.catalogue.table import DATASETS
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import (
     CONVOLUTION_VARIANCE,
@@ -31,9 +32,10 @@ LATE_SHARE = 50_000 / PAPER_ITERATIONS
 They scatter from point to point, so the last one alone would be luck.
 """
 
-MEASURED, NO_RESULT, FAILED_RUN, UNFINISHED_RUN = STATES = (
+MEASURED, NO_RESULT, DIVERGED_RUN, FAILED_RUN, UNFINISHED_RUN = STATES = (
     "measured",
     "no final error",
+    "diverged",
     "failed",
     "unfinished",
 )
@@ -70,13 +72,14 @@ def measure(study: Study) -> pd.DataFrame:
     """One row per run of the study, NaN where a number was not measured.
 
     Columns beside those of the run: `state` (`measured`: finished with a final test error; `no
-    final error`: finished without, never averaged; `failed`; `unfinished`), `test`, `train_clean`
-    and `train_running` (final errors), `train_first` and `train_plateau` (mean running error before
-    the first learning rate drop, and between the last two), `early_5` and `early_10` (test error
-    early in training), `ten_crop_1`, ... (`FINAL_TESTS`), `response` (mean over layers of the final
-    standard deviation of their responses), `forward` and `backward` (the weakest signal in any
-    layer, at the start, at drops and at the end: variance before batch norm, and gradient norm
-    relative to the last layer's).
+    final error`: finished without, never averaged; `diverged`: a result, and at no finite loss;
+    `failed`; `unfinished`), `classes` of the dataset, `test`, `train_clean` and `train_running`
+    (final errors), `train_first` and `train_plateau` (mean running error before the first learning
+    rate drop, and between the last two), `early_5` and `early_10` (test error early in training),
+    `ten_crop_1`, ... (`FINAL_TESTS`), `response` (mean over layers of the final standard deviation
+    of their responses), `forward` and `backward` (the weakest signal in any layer, at the start, at
+    drops and at the end: variance before batch norm, and gradient norm relative to the last
+    layer's).
 
     Computed once per study: treat it as read-only.
     """
@@ -116,10 +119,30 @@ def measure(study: Study) -> pd.DataFrame:
     measured["state"] = [
         _state(status, test) for status, test in zip(measured.status, measured.test, strict=True)
     ]
+    measured["classes"] = _classes(study)
     # As floats, like every other number: what is missing is NaN.
     for name in NOTED:
         measured[name] = measured[name].astype("float64")
     return measured
+
+
+def lost_runs(run_metrics: pd.DataFrame, experiment: str) -> str:
+    """The runs of a row that gave no result, in words: `2 failed, 1 unfinished`, or nothing.
+
+    A diverged run is a result and not among them.
+    """
+    states = run_metrics.loc[run_metrics.experiment == experiment, "state"].value_counts()
+    lost = (FAILED_RUN, UNFINISHED_RUN, NO_RESULT)
+    words = {NO_RESULT: "finished without a final error"}
+    return ", ".join(
+        f"{states[state]} {words.get(state, state)}" for state in lost if state in states
+    )
+
+
+def _classes(study: Study) -> int:
+    """How many classes the dataset has: that of its name, or of the paper's kind of data."""
+    known = DATASETS.get(study.dataset) or DATASETS[study.papers_dataset.lower().replace("-", "")]
+    return known.spec.classes
 
 
 def _weakest(study: Study, quantity: str, relative: bool = False) -> pd.Series:
@@ -147,6 +170,8 @@ def _moments(study: Study, quantity: str) -> pd.Series:
 def _state(status: str, test: float) -> str:
     if status == FINISHED:
         return MEASURED if pd.notna(test) else NO_RESULT
+    if status == DIVERGED:
+        return DIVERGED_RUN
     return FAILED_RUN if status in FAILED else UNFINISHED_RUN
 
 

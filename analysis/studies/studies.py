@@ -7,6 +7,7 @@ what deviates; it averages nothing.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
@@ -35,13 +36,23 @@ class Study:
     evaluations: pd.DataFrame
     """Of ensembles of its runs, and of peers on its dataset."""
 
-    @property
-    def level(self) -> Fraction:
-        """The level of each test: with interim analyses, each of them has its share (Bonferroni).
+    def level_of(self, experiments: Collection[str]) -> Fraction:
+        """The level of a test of these rows.
 
-        The family-wise error over all of them stays below `LEVEL`.
+        With interim analyses of any of them each analysis has its share (Bonferroni), and the
+        family-wise error over all of them stays below `LEVEL`. Other rows keep theirs.
         """
-        return LEVEL / len(INTERIM_SEEDS) if self.runs.looks.any() else LEVEL
+        looked_at = self.runs.looks & self.runs.experiment.isin(experiments)
+        return LEVEL / len(INTERIM_SEEDS) if looked_at.any() else LEVEL
+
+    @property
+    def shortened(self) -> bool:
+        """Whether any run has fewer iterations than the paper's row of its name."""
+        return any(
+            run.experiment in EXPERIMENTS
+            and run.iterations < EXPERIMENTS[run.experiment].iterations
+            for run in each(self.runs[["experiment", "iterations"]].drop_duplicates())
+        )
 
     @property
     def comparable(self) -> bool:

@@ -13,12 +13,19 @@ import pandas as pd
 
 from analysis.measured.frames import each
 from analysis.paper import reported
-from analysis.paper.reported import MARGIN
-from analysis.stats import confidence, percent
-from analysis.studies.run_metrics import FAILED_RUN, MEASURED, NO_RESULT, UNFINISHED_RUN, measure
+from analysis.studies.run_metrics import (
+    DIVERGED_RUN,
+    FAILED_RUN,
+    MEASURED,
+    NO_RESULT,
+    UNFINISHED_RUN,
+    lost_runs,
+    measure,
+)
 from analysis.studies.studies import Study
 from analysis.tables.table_text import MISSING, difference, mean_std_n
-from analysis.verdicts.cells import judge_cell, margin_of
+from analysis.verdicts.cells import PaperNumber, RowRuns, judge_cell, margin_of
+from analysis.verdicts.evidence import chance_error
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import TEST_ERR
 
@@ -26,6 +33,15 @@ from pipeline.recipe.metrics import TEST_ERR
 PLAIN = ("plain20", "plain32", "plain44", "plain56", "plain110")
 DIGITISED = "digitised from Figure 6, ±0.05 points"
 PLAIN_110 = "the paper gives no number, only > 60 %"
+
+CELL_RULE = (
+    "A cell is reproduced where the interval of (our mean − the paper's), widened by the noise of "
+    "the runs that the paper's number is of, lies within the row's margin, with five seeds or "
+    "more (three or four: suggestive); contradicted where it lies outside. A diverged run blocks "
+    "reproduced. Margins: ±0.55 points; ±0.6 for plain networks, whose numbers are digitised; "
+    "±0.3 for ResNet-110, of which the paper had five runs."
+)
+"""How a cell is judged, in words; a test holds the numbers against `paper/margins.csv`."""
 
 NUMERIC = ("layers", "params", "error (%)", "95 % interval", "min–max", "paper (%)", "difference")
 """The columns of the printed table that are set flush right."""
@@ -42,6 +58,13 @@ class Reference:
     number: float
     printed: str
     note: str
+    runs: int = 1
+    std: float = nan
+
+    @property
+    def name(self) -> str:
+        """`ResNet-20`."""
+        return f"{self.method}-{self.layers}"
 
 
 def table_6(study: Study) -> pd.DataFrame:
@@ -68,6 +91,8 @@ def references() -> list[Reference]:
             number=row.reference,
             printed=row.printed,
             note=row.note,
+            runs=row.runs,
+            std=row.std,
         )
         for row in reported.table_6()
     ]
@@ -88,10 +113,20 @@ def _row(reference: Reference, study: Study, run_metrics: pd.DataFrame) -> dict[
     states = runs.state.value_counts()
     reason = _reason(reference, study, len(measured))
     cell = judge_cell(
-        measured.test.tolist(),
-        reference.number,
-        margin_of(reference.experiment, TEST_ERR),
-        level=study.level,
+        RowRuns(
+            measured.test.tolist(),
+            int(states.get(DIVERGED_RUN, 0)),
+            lost_runs(run_metrics, reference.experiment),
+            chance_error(run_metrics, "test"),
+        ),
+        PaperNumber(
+            reference.number,
+            margin_of(reference.experiment, TEST_ERR),
+            reference.runs,
+            reference.std,
+            _neighbours(reference),
+        ),
+        level=study.level_of([reference.experiment]),
         not_comparable="" if study.comparable else study.why_not_comparable,
     )
     return {
@@ -107,6 +142,7 @@ def _row(reference: Reference, study: Study, run_metrics: pd.DataFrame) -> dict[
         "high95": cell.high95,
         "best": cell.best,
         "worst": cell.worst,
+        "diverged": cell.diverged,
         "failed": int(states.get(FAILED_RUN, 0)),
         "unfinished": int(states.get(UNFINISHED_RUN, 0)),
         "no_final_error": int(states.get(NO_RESULT, 0)),
@@ -119,10 +155,25 @@ def _row(reference: Reference, study: Study, run_metrics: pd.DataFrame) -> dict[
         "low": cell.low,
         "high": cell.high,
         "margin": cell.margin,
-        "verdict": cell.verdict,
+        "p": cell.p,
+        "p_against": cell.p_against,
+        "power": cell.power,
+        "not_excluded": ", ".join(cell.not_excluded),
+        "verdict": cell.verdict.value,
         "why": cell.why if reference.experiment else reason,
         "comparable": bool(reference.experiment) and study.comparable,
         "reason": reason,
+    }
+
+
+def _neighbours(reference: Reference) -> dict[str, float]:
+    """The numbers of the paper's other networks of the same kind, plain or residual."""
+    return {
+        other.name: other.number
+        for other in references()
+        if other.experiment
+        and other.method == reference.method
+        and other.experiment != reference.experiment
     }
 
 
@@ -175,6 +226,7 @@ def _remarks(row: Any) -> str:
     if not row.experiment:
         return "quoted by the paper"
     counts = {
+        "diverged": row.diverged,
         "failed": row.failed,
         "unfinished": row.unfinished,
         "finished without a final error": row.no_final_error,
@@ -189,8 +241,8 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
     lines = [
         "Test error of the final iterate in percent: mean ± standard deviation over seeds (number "
         "of finished runs), the "
-        "95 % interval of the mean, and the lowest and highest seed. Failed and unfinished runs "
-        "are counted, not averaged.",
+        "95 % interval of the mean, and the lowest and highest seed. Diverged, failed and "
+        "unfinished runs are counted, not averaged.",
         "The paper's column is Table 6 as printed; ResNet-110 there is the best of five runs "
         "(mean±std), and the "
         "difference is taken to its mean, elsewhere to the single number.",
@@ -198,15 +250,13 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
         "plain-110 it says > 60 %.",
     ]
     if study.comparable:
-        lines.append(
-            f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our "
-            "mean − the paper's number) lies within "
-            f"±{MARGIN:g} points (plain networks: the digitising error is added), contradicted "
-            "where it lies outside."
-        )
-        # A verdict other than reproduced gets its interval in words.
-        for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
-            lines.append(f"{row.method}-{row.layers} is {row.verdict}: {row.why}.")
+        lines.append(CELL_RULE)
+        # A verdict other than a plain "reproduced" gets its interval in words.
+        lines += [
+            f"{row.method}-{row.layers} is {row.verdict}: {row.why}."
+            for row in each(table[table.n + table.diverged > 0])
+            if row.verdict not in ("not run", "reproduced") or row.not_excluded
+        ]
     else:
         lines.append(f"Not comparable with the paper: {study.why_not_comparable}.")
     return lines

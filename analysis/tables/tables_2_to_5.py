@@ -13,12 +13,12 @@ import pandas as pd
 
 from analysis.measured.frames import each
 from analysis.paper import reported
-from analysis.paper.reported import MARGIN
-from analysis.stats import confidence, percent
-from analysis.studies.run_metrics import MEASURED, measure
+from analysis.studies.run_metrics import DIVERGED_RUN, MEASURED, lost_runs, measure
 from analysis.studies.studies import Study
 from analysis.tables.table_text import MISSING, difference, mean_std_n
-from analysis.verdicts.cells import Cell, judge_cell, margin_of
+from analysis.verdicts.cells import Cell, PaperNumber, RowRuns, judge_cell, margin_of
+from analysis.verdicts.evidence import chance_error
+from analysis.verdicts.words import Verdict
 from pipeline.recipe.metrics import protocol_err
 
 NUMERIC = (
@@ -33,6 +33,13 @@ NUMERIC = (
 
 # The two measures of every ImageNet table: an image is wrong if its label is not among the first k.
 TOP_K = (1, 5)
+CELL_RULE = (
+    "A cell is reproduced where the interval of (our mean − the paper's), widened by the noise of "
+    "the paper's single run, lies within ±0.55 points, with five seeds or more (three or four: "
+    "suggestive); contradicted where it lies outside. A diverged run blocks reproduced."
+)
+"""How a cell is judged, in words; a test holds the number against `paper/margins.csv`."""
+
 PEER = "a peer: weights made elsewhere by another recipe, evaluated here; no reproduction"
 
 
@@ -61,14 +68,9 @@ def protocol_table(study: Study, spec: TableSpec) -> pd.DataFrame:
     rows = []
     # In the paper's order, quoted methods between its own, as it prints them.
     for method in each(paper_table):
-        runs = run_metrics[
-            (run_metrics.experiment == method.experiment) & (run_metrics.state == MEASURED)
-        ]
         for k in printed_k:
-            # A method that the paper only quotes has no experiment, and so no runs.
-            values = runs[f"{spec.protocol}_{k}"].dropna().tolist() if method.experiment else []
             paper = float(getattr(method, f"top{k}"))
-            cell = _cell(study, spec, method.experiment, k, values, paper)
+            cell = _cell(study, spec, run_metrics, method, k)
             rows.append(
                 {
                     "method": method.method,
@@ -81,8 +83,15 @@ def protocol_table(study: Study, spec: TableSpec) -> pd.DataFrame:
                     "high95": cell.high95,
                     "paper": paper,
                     "difference": cell.difference if study.comparable else nan,
+                    "diverged": cell.diverged,
+                    "low": cell.low,
+                    "high": cell.high,
                     "margin": cell.margin,
-                    "verdict": cell.verdict,
+                    "p": cell.p,
+                    "p_against": cell.p_against,
+                    "power": cell.power,
+                    "not_excluded": ", ".join(cell.not_excluded),
+                    "verdict": cell.verdict.value,
                     "why": cell.why if method.experiment else "quoted by the paper, not run here",
                     "comparable": bool(method.experiment) and study.comparable,
                     "paper_note": method.note,
@@ -105,7 +114,9 @@ def _peers(study: Study, spec: TableSpec) -> list[dict[str, Any]]:
             "mean": getattr(peer, f"top{k}_err"),
             "paper": nan,
             "difference": nan,
-            "verdict": "not run",
+            "diverged": 0,
+            "not_excluded": "",
+            "verdict": Verdict.NOT_RUN.value,
             "why": PEER,
             "comparable": False,
             "paper_note": "",
@@ -116,13 +127,31 @@ def _peers(study: Study, spec: TableSpec) -> list[dict[str, Any]]:
     ]
 
 
-def _cell(
-    study: Study, spec: TableSpec, experiment: str, k: int, values: list[float], paper: float
-) -> Cell:
-    reason = "" if study.comparable else study.why_not_comparable
-    # Half a point, unless `paper/margins.csv` has another for this row and metric.
-    margin = margin_of(experiment, protocol_err(spec.protocol, k))
-    return judge_cell(values, paper, margin, level=study.level, not_comparable=reason)
+def _cell(study: Study, spec: TableSpec, run_metrics: pd.DataFrame, method: Any, k: int) -> Cell:
+    # A method that the paper only quotes has no experiment, and so no runs.
+    runs = run_metrics[run_metrics.experiment == method.experiment]
+    tested = runs[runs.state == MEASURED][f"{spec.protocol}_{k}"]
+    # A finished run without this test cannot be left out: the others would be a selection.
+    untested = f"{tested.isna().sum()} finished without this test" if tested.isna().any() else ""
+    lost = [lost_runs(run_metrics, method.experiment), untested]
+    table = reported.protocol_table(spec.number)
+    others = table[(table.experiment != "") & (table.experiment != method.experiment)]
+    numbers = zip(others.method, others[f"top{k}"], strict=True)
+    return judge_cell(
+        RowRuns(
+            tested.dropna().tolist(),
+            int((runs.state == DIVERGED_RUN).sum()),
+            ", ".join(words for words in lost if words),
+            chance_error(run_metrics, f"{spec.protocol}_{k}"),
+        ),
+        PaperNumber(
+            float(getattr(method, f"top{k}")),
+            margin_of(method.experiment, protocol_err(spec.protocol, k)),
+            neighbours={str(name): float(number) for name, number in numbers if isfinite(number)},
+        ),
+        level=study.level_of([method.experiment]),
+        not_comparable="" if study.comparable else study.why_not_comparable,
+    )
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
@@ -157,16 +186,12 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
     # Without a comparison there is no verdict to explain either.
     if not study.comparable:
         return [*lines, f"Not comparable with the paper: {study.why_not_comparable}."]
-    lines.append(
-        f"A cell is reproduced where the {percent(confidence(study.level))} interval of (our mean "
-        "− the paper's number) lies "
-        f"within ±{MARGIN:g} points, contradicted where it lies outside. The paper had one run of "
-        "each."
-    )
-    for row in each(table[table.verdict.isin(["contradicted", "undecided"])]):
-        lines.append(
-            f"{row.method}, top-{row.measure.removeprefix('top')}, is {row.verdict}: {row.why}."
-        )
+    lines.append(CELL_RULE)
+    lines += [
+        f"{row.method}, top-{row.measure.removeprefix('top')}, is {row.verdict}: {row.why}."
+        for row in each(table[table.n + table.diverged > 0])
+        if row.verdict not in ("not run", "reproduced") or row.not_excluded
+    ]
     return lines
 
 

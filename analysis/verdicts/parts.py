@@ -1,31 +1,37 @@
 """The kinds of parts that claims are made of, each a class that knows its rows and its test.
 
-An ordering of two rows (permutation test), a mean within bounds (t-interval), two means that are
-equivalent (Welch interval), a bound that every run keeps, and ResNet-110's slow start (footnote 5).
+An ordering of two rows (permutation and Welch's test), of the same runs under two protocols (paired
+t-test), a mean or a difference within bounds (t-intervals), a number of the paper (as its cell), a
+bound that every run keeps, and ResNet-110's slow start (footnote 5).
 """
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import hypot, inf, isfinite
+from math import inf, isfinite, nan
 from typing import Protocol
 
 import pandas as pd
 
-from analysis import stats
+from analysis import power, stats
 from analysis.stats import LEVEL
 from analysis.studies.run_metrics import MEASURED
-from analysis.verdicts.cells import would_decide
+from analysis.verdicts.cells import margin_of
 from analysis.verdicts.evidence import (
     Evidence,
     Outcome,
+    Tested,
+    Values,
+    both_ways,
     evidence_of,
     format_p,
-    judge_interval,
+    found,
+    judge_bounds,
     judge_ordering,
     number_text,
     values_of,
 )
 from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.schedule import CONVERGING_RULE
 
 TRAINING_IMAGES = 50_000
@@ -43,7 +49,10 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as its parts; `absolute` ones are about numbers on the paper's own data alone."""
+    """A claim as its parts; `absolute` ones are about numbers on the paper's own data alone.
+
+    A part may be absolute by itself: the size of a gap, beside its direction.
+    """
 
     parts: tuple[Part, ...]
     absolute: bool = False
@@ -52,6 +61,10 @@ class Claim:
     def experiments(self) -> tuple[str, ...]:
         """The rows it needs, each once."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.experiments))
+
+    def is_absolute(self, part: Part) -> bool:
+        """Whether a part is about numbers on the paper's own data alone."""
+        return self.absolute or bool(getattr(part, "absolute", False))
 
 
 @dataclass(frozen=True)
@@ -68,21 +81,53 @@ class Higher:
 
     def judge(self, run_metrics: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         words, values, problem = values_of(run_metrics, self.quantity, self.experiments)
-        first, second = values[self.first], values[self.second]
         text = f"{words}: {self.first} > {self.second}"
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
 
-        outcome, p, reverse = judge_ordering(first, second, level)
-        why = f"p = {format_p(p)}"
-        if outcome == "opposite":
-            why += f", the reverse {format_p(reverse)}"
-        # "Not significant" alone says nothing: what these seeds could have shown goes with it.
-        if outcome == "open":
-            difference = number_text(stats.detectable_difference(first, second, level))
-            seeds = stats.seeds_for_ordering(first, second, level)
-            why += f"; could have seen a difference of {difference}, {would_decide(seeds)}"
-        return evidence_of(text, self.experiments, values, outcome, why, p=p)
+        def test(rows: Values) -> Tested:
+            return judge_ordering(rows[self.first], rows[self.second], level)
+
+        finding = both_ways(test, run_metrics, self.quantity, values)
+        return found(text, self.experiments, values, finding, level)
+
+
+@dataclass(frozen=True)
+class LowerBy:
+    """One row has a lower error by one protocol than by another: the same runs, tested twice."""
+
+    better: str
+    worse: str
+    experiment: str
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return (self.experiment,)
+
+    def judge(self, run_metrics: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
+        better_words, better, better_problem = values_of(run_metrics, self.better, self.experiments)
+        worse_words, worse, worse_problem = values_of(run_metrics, self.worse, self.experiments)
+        text = f"{self.experiment}: {worse_words} > {better_words}"
+        if problem := better_problem or worse_problem:
+            return evidence_of(text, self.experiments, worse, *problem)
+
+        # Pairs: a run that is better by one protocol is better by the other, which two separate
+        # rows would not be. A diverged run has chance error by both, and no say.
+        first, second = worse[self.experiment], better[self.experiment]
+        estimate = stats.of_paired_difference(first, second)
+        p, p_against = estimate.p_above(0), estimate.p_below(0)
+        low, high = estimate.interval(level)
+        means = f"{sum(second) / len(second):.2f} against {sum(first) / len(first):.2f} %"
+        finding = Tested(
+            p=p,
+            p_against=p_against,
+            effect=float(estimate.value),
+            low=low,
+            high=high,
+            seen=power.detectable(estimate, level),
+            why=f"p = {format_p(p)} by a paired t-test; {means}",
+        )
+        return found(text, self.experiments, worse, finding, level)
 
 
 @dataclass(frozen=True)
@@ -100,25 +145,45 @@ class Within:
 
     def judge(self, run_metrics: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
         words, values, problem = values_of(run_metrics, self.quantity, self.experiments)
-        bounds = [
-            f"{sign} {number_text(bound)}"
-            for sign, bound in ((">", self.above), ("<", self.below))
-            if isfinite(bound)
-        ]
-        text = f"{words}: {self.experiment} {' and '.join(bounds)}"
+        text = f"{words}: {self.experiment} {bounds_text(self.above, self.below)}"
         if problem:
             return evidence_of(text, self.experiments, values, *problem)
 
-        # Both ends are one-sided tests at the level, so the interval's confidence is 1 - 2 level.
-        summary = stats.summarise(values[self.experiment])
-        interval = stats.mean_interval(values[self.experiment], stats.confidence(level))
-        outcome, why = judge_interval(interval, self.above, self.below, level)
-        if outcome == "open":
-            seeds = stats.seeds_for_equivalence(
-                summary.mean, summary.std, summary.n, self.above, self.below, level
-            )
-            why += f"; {would_decide(seeds)}"
-        return evidence_of(text, self.experiments, values, outcome, why, interval=interval)
+        def test(rows: Values) -> Tested:
+            mean = stats.of_mean(rows[self.experiment])
+            return judge_bounds(mean, (self.above, self.below), level)
+
+        finding = both_ways(test, run_metrics, self.quantity, values)
+        return found(text, self.experiments, values, finding, level)
+
+
+@dataclass(frozen=True)
+class NearPaper:
+    """The mean test error of a row is the paper's, judged as its cell is: within that margin."""
+
+    experiment: str
+    number: float
+    runs: int = 1
+    std: float = nan
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return (self.experiment,)
+
+    def judge(self, run_metrics: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
+        words, values, problem = values_of(run_metrics, "test", self.experiments)
+        margin = margin_of(self.experiment, TEST_ERR)
+        text = f"{words}: {self.experiment} within {margin:g} points of {self.number:g}"
+        if problem:
+            return evidence_of(text, self.experiments, values, *problem)
+
+        def test(rows: Values) -> Tested:
+            row = rows[self.experiment]
+            distance = stats.of_distance(row, self.number, self.runs, self.std)
+            return judge_bounds(distance, (-margin, margin), level, "difference, ")
+
+        finding = both_ways(test, run_metrics, "test", values)
+        return found(text, self.experiments, values, finding, level)
 
 
 @dataclass(frozen=True)
@@ -142,19 +207,52 @@ class Equivalent:
 
         # An ordering that is not significant would be no evidence of similarity: with few seeds
         # hardly anything is. The interval of the difference has to lie within the margin.
-        first, second = stats.summarise(values[self.first]), stats.summarise(values[self.second])
-        interval = stats.difference_interval(
-            values[self.first], values[self.second], stats.confidence(level)
-        )
-        outcome, why = judge_interval(interval, -self.margin, self.margin, level, "difference, ")
-        if outcome == "open":
-            spread, fewest = hypot(first.std, second.std), min(first.n, second.n)
-            difference = first.mean - second.mean
-            seeds = stats.seeds_for_equivalence(
-                difference, spread, fewest, -self.margin, self.margin, level
-            )
-            why += f"; {would_decide(seeds)}"
-        return evidence_of(text, self.experiments, values, outcome, why, interval=interval)
+        def test(rows: Values) -> Tested:
+            difference = stats.of_difference(rows[self.first], rows[self.second])
+            return judge_bounds(difference, (-self.margin, self.margin), level, "difference, ")
+
+        finding = both_ways(test, run_metrics, self.quantity, values)
+        return found(text, self.experiments, values, finding, level)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The size of a gap: `quantity` is higher in `first` than in `second` by so many points.
+
+    It is about the paper's own data alone. Where the size is a difference of single runs of the
+    paper, `paper_runs` widens the interval by their noise.
+    """
+
+    quantity: str
+    first: str
+    second: str
+    above: float
+    below: float = inf
+    paper_runs: float = inf
+    absolute: bool = True
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        return self.first, self.second
+
+    def judge(self, run_metrics: pd.DataFrame, level: Fraction = LEVEL) -> Evidence:
+        words, values, problem = values_of(run_metrics, self.quantity, self.experiments)
+        text = f"{words}: {self.first} − {self.second} {bounds_text(self.above, self.below)} points"
+        if problem:
+            return evidence_of(text, self.experiments, values, *problem)
+
+        def test(rows: Values) -> Tested:
+            difference = stats.of_difference(rows[self.first], rows[self.second], self.paper_runs)
+            return judge_bounds(difference, (self.above, self.below), level, "difference, ")
+
+        finding = both_ways(test, run_metrics, self.quantity, values)
+        return found(text, self.experiments, values, finding, level)
+
+
+def bounds_text(above: float, below: float) -> str:
+    """`> 0.10 and < 0.50`, of the bounds that are finite."""
+    bounds = ((">", above), ("<", below))
+    return " and ".join(f"{sign} {number_text(bound)}" for sign, bound in bounds if isfinite(bound))
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def grid(
     ] = None,
     until_decided: Annotated[
         bool,
-        typer.Option("--until-decided", help="3, 5 and then 10 seeds, until every verdict is in."),
+        typer.Option("--until-decided", help="5 and then 10 seeds, until every verdict is in."),
     ] = False,
     data: DataOption = "digits",
     workers: WorkersOption = "1",

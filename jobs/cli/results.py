@@ -27,6 +27,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; default: STORAGE/report.")
     ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Judge these seeds alone, such as 0-4; name them beforehand.")
+    ] = None,
 ) -> None:
     """Regenerate the paper's tables, figures and claims from what was measured.
 
@@ -37,19 +40,32 @@ def report(
     * `resnet-repro report --from results/demo/export --out report`: offline, from the exported
       parquet alone
     """
+    chosen = _seeds(seeds) if seeds is not None else None
     # Offline: neither storage nor MLflow is touched, the frames carry all that a report needs.
     if source is not None:
         from analysis.measured.frames import load
         from analysis.report.report import INDEX, write_report
 
         out = out or Path("report")
-        write_report(load(source), out)
+        frames = load(source)
+        write_report(frames if chosen is None else frames.of_seeds(chosen), out)
         print(f"report: {out / INDEX}")
         return
     from jobs.tracking.storage_report import report_on
 
     storage = Storage(storage_uri)
-    report_on(tracking_of(tracking, storage), storage, out)
+    report_on(tracking_of(tracking, storage), storage, out, seeds=chosen)
+
+
+def _seeds(text: str) -> list[int]:
+    """`0-4` or `0,2,5` as numbers."""
+    named: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise InputError(f"--seeds {text}: expected numbers such as 0-4 or 0,1,2")
+        named += range(int(first), int(last or first) + 1)
+    return named
 
 
 def audit(

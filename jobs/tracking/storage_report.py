@@ -23,11 +23,12 @@ def report_on(
     out: Path | None = None,
     runs: list[Run] | None = None,
     sweeps: Collection[str] = (),
+    seeds: Collection[int] | None = None,
 ) -> None:
     """Export, write the report, keep it in MLflow, and say where it is.
 
     With `runs`, it is about these runs and the sweeps of these ids alone; else also about what was
-    imported into the storage.
+    imported into the storage. With `seeds`, it is about runs of these alone.
     """
     # What is in a bucket is reported on here, as a browser opens files of this machine.
     base = storage.local or Path("results")
@@ -41,6 +42,8 @@ def report_on(
     frames = merged(parts)
     if runs is not None:
         frames = frames.of({run.key for run in runs}, sweeps)
+    if seeds is not None:
+        frames = frames.of_seeds(seeds)
     # Written first: the copy in MLflow is for others, and may fail.
     files = write_report(frames, out)
     warn_on_tracking_error(lambda: log_report(tracking, storage, out, files), tracking)

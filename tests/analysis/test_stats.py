@@ -2,16 +2,22 @@
 
 from math import inf, isnan
 
+import numpy as np
 import pytest
 
 from analysis.stats import (
-    detectable_difference,
+    LEVEL,
+    at_most,
     difference_interval,
-    half_width,
+    holm,
     mean_interval,
+    of_difference,
+    of_distance,
+    of_mean,
+    of_paired_difference,
+    p_ordering,
+    p_within,
     permutation_test,
-    seeds_for_equivalence,
-    seeds_for_ordering,
     summarise,
 )
 
@@ -46,8 +52,8 @@ def test_every_split_is_counted(first, second, as_extreme, splits):
 
 
 def test_three_against_three_separated_is_just_significant():
-    assert permutation_test([8.75, 8.8, 8.7], [7.5, 7.6, 8.69]).significant()
-    assert not permutation_test([8.75, 8.8, 8.7], [7.5, 7.6, 8.71]).significant()
+    assert at_most(permutation_test([8.75, 8.8, 8.7], [7.5, 7.6, 8.69]).p, LEVEL)
+    assert not at_most(permutation_test([8.75, 8.8, 8.7], [7.5, 7.6, 8.71]).p, LEVEL)
 
 
 def test_sums_that_differ_by_rounding_are_ties():
@@ -68,8 +74,8 @@ def test_too_many_splits_are_drawn_with_a_fixed_seed():
     outcome = permutation_test(first, second)
     assert outcome == permutation_test(first, second)
     assert outcome.splits == 20_001
-    assert outcome.significant()
-    assert not permutation_test(second, first).significant()
+    assert at_most(outcome.p, LEVEL)
+    assert not at_most(permutation_test(second, first).p, LEVEL)
 
 
 @pytest.mark.parametrize("first", [[], [float("nan"), 1.0, 2.0], [inf]])
@@ -94,17 +100,51 @@ def test_interval_of_a_difference_from_the_t_table():
     assert difference_interval([1.0], [1.0, 2.0]) == (-inf, inf)
 
 
-def test_the_seeds_that_would_decide_by_hand():
-    # A mean 0.1 from its number with std 0.3: at n = 5 the half width is 2.132 * 0.3 / sqrt(5) =
-    # 0.286 <= 0.4; at 4 it is 0.353.
-    assert half_width(0.3, 5) == pytest.approx(0.286, abs=5e-4)
-    assert seeds_for_equivalence(0.1, 0.3, 3, -0.5, 0.5) == 4
-    assert seeds_for_equivalence(0.2, 0.3, 3, -0.5, 0.5) == 5
-    assert seeds_for_equivalence(0.5, 0.3, 3, -0.5, 0.5) is None
-    assert (
-        seeds_for_ordering([3.0, 4.0, 5.0], [3.5, 4.5, 5.5]) == 23
-    )  # 0.5 > t(44) * sqrt(2) / sqrt(23) = 1.680 * 0.2949
-    assert seeds_for_ordering([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) is None
-    assert detectable_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(
-        2.132 * (2 / 3) ** 0.5, abs=1e-3
+def test_one_sided_p_from_the_t_table():
+    # t(2) = 2.919986 leaves 5 % above it: 1 / (2.919986 / sqrt(3)) is the distance for a std of 1.
+    mean = of_mean([1.0, 2.0, 3.0])
+    assert mean.p_above(2 - 2.919986 / 3**0.5) == pytest.approx(0.05, abs=1e-6)
+    assert mean.p_below(2 + 2.919986 / 3**0.5) == pytest.approx(0.05, abs=1e-6)
+    assert mean.p_above(2) == mean.p_below(2) == 0.5
+
+
+def test_without_any_spread_an_estimate_is_the_truth():
+    mean = of_mean([90.0, 90.0, 90.0])
+    assert (mean.p_above(60), mean.p_below(60)) == (0, 1)
+    assert (mean.p_above(90), mean.p_below(90)) == (1, 1)
+    tests = p_ordering(np.array([[5.0] * 3]), np.array([[4.0] * 3]))
+    assert (tests.exact[0], tests.welch[0], tests.both[0]) == (0.05, 0, 0.05)
+
+
+def test_a_single_run_of_the_paper_widens_the_interval():
+    # std 0.1, n = 3: half of it is t(2) * 0.1 * sqrt(1/3 + 1) = 2.919986 * 0.11547.
+    assert of_distance([8.7, 8.8, 8.9], 8.75).half_width() == pytest.approx(0.33717, abs=1e-4)
+    # With five runs of a known deviation it is Welch's: sqrt(0.01/3 + 0.0256/5) with 5.8 degrees.
+    known = of_distance([8.7, 8.8, 8.9], 8.75, 5, 0.16)
+    assert known.error == pytest.approx((0.01 / 3 + 0.0256 / 5) ** 0.5)
+    assert known.freedom == pytest.approx(
+        (0.01 / 3 + 0.0256 / 5) ** 2 / ((0.01 / 3) ** 2 / 2 + (0.0256 / 5) ** 2 / 4)
     )
+    wide = of_difference([1.0, 2.0, 3.0], [0.0, 1.0, 2.0], reference_runs=1)
+    assert wide.error == pytest.approx((2 * (1 / 3 + 1)) ** 0.5)
+
+
+def test_the_same_runs_are_compared_pair_by_pair():
+    # Differences 1.0, 1.1, 0.9 of runs that scatter by 10: apart they would show nothing.
+    first, second = [10.0, 20.0, 30.0], [9.0, 18.9, 29.1]
+    assert of_paired_difference(first, second).p_above(0) == pytest.approx(0.0017, abs=1e-4)
+    assert of_difference(first, second).p_above(0) > 0.4
+
+
+def test_equivalence_is_the_larger_of_two_tests():
+    mean = of_mean([1.0, 2.0, 3.0])
+    p, p_against = p_within(mean, (0.0, 10.0))
+    assert (p, p_against) == (mean.p_above(0), mean.p_below(0))
+    assert p_within(mean, (-inf, 10.0))[0] == mean.p_below(10)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.02, float("nan")])[0] == 0.02
+    assert isnan(holm([0.02, float("nan")])[1])
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []

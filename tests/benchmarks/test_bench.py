@@ -10,9 +10,11 @@ from time import monotonic, sleep
 
 import pytest
 
+from benchmarks import verdict_rates
 from benchmarks.contestants import OwnProcesses
 from benchmarks.profile import BETWEEN, OTHER
 from benchmarks.startup import STAGES
+from pipeline.errors import InputError
 from tests.conftest import Cli
 
 
@@ -164,3 +166,17 @@ def test_bench_packs_says_what_it_needs(cli: Cli, tmp_path: Path) -> None:
     ):
         done = cli("bench", "packs", "--storage", tmp_path, "--device", "cpu", *words)
         assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_bench_verdicts_puts_its_tables_into_a_document(tmp_path: Path) -> None:
+    names = ("words", "qualifiers", "orderings", "ordering power", "cells", "margins")
+    document = tmp_path / "page.md"
+    document.write_text("".join(f"<!-- table: {name} -->\n<!-- end -->\n" for name in names))
+    verdict_rates.bench(document, draws=200)
+    once = document.read_text()
+    assert all(once.partition(f"<!-- table: {name} -->\n\n| ")[1] for name in names)
+    verdict_rates.bench(document, draws=200)
+    assert document.read_text() == once
+    document.write_text("nothing to fill in")
+    with pytest.raises(InputError, match=r"no place for the table words"):
+        verdict_rates.bench(document, draws=200)

@@ -61,9 +61,10 @@ def test_a_curve_is_the_mean_over_seeds_and_the_bottom_panel_is_sorted(build):
 
 
 def test_claims_follow_the_means_over_layers(build):
-    assert verdicts(study_of(build, AS_THE_PAPER)) == {"C12": "reproduced", "C13": "reproduced"}
+    assert verdicts(study_of(build, AS_THE_PAPER)) == {"C12": "suggestive", "C13": "suggestive"}
     against = AS_THE_PAPER | {"resnet20": [2.5, 2.5], "resnet110": [2.0, 2.0]}
-    assert verdicts(study_of(build, against)) == {"C12": "contradicted", "C13": "contradicted"}
+    # Three seeds: one opposite of two parts is 2/20, corrected for their number.
+    assert verdicts(study_of(build, against)) == {"C12": "undecided", "C13": "undecided"}
 
 
 def test_without_the_layers_nothing_is_decided(build):

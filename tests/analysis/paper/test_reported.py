@@ -7,7 +7,7 @@ import pytest
 
 from analysis.paper import reported
 from analysis.verdicts import claims
-from analysis.verdicts.parts import Within
+from analysis.verdicts.parts import Gap, NearPaper, Within
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout
 
@@ -133,10 +133,24 @@ def test_bounds_of_claim_7_are_the_numbers_of_table_6():
     highway = next(
         row.params for row in reported.table_6() if (row.method, row.layers) == ("Highway", 19)
     )
-    assert isinstance(error, Within)
+    assert isinstance(error, NearPaper)
     assert isinstance(params, Within)
-    assert (error.above, error.below) == pytest.approx((mean - 0.5, mean + 0.5))
+    of_table = RESNETS["resnet110"]
+    assert (error.number, error.runs, error.std) == (mean, of_table.runs, of_table.std)
     assert params.below == float(highway.removesuffix("M")) * 1e6
+
+
+def test_sizes_of_gaps_are_those_that_the_statements_give():
+    margins = reported.margins()
+    for name, size in (("I5", 2.8), ("I7", 3.5)):
+        _, gap = claims.BY_FAMILY["imagenet"][name].parts
+        assert isinstance(gap, Gap)
+        assert (gap.below + gap.above) / 2 == pytest.approx(size)
+        assert (gap.below - gap.above) / 2 == pytest.approx(margins[name, "difference"])
+        assert f"about {size}" in reported.claims()[name].statement
+        assert f"{margins[name, 'difference']:g} points of it" in reported.claims()[name].note
+    _, gap = claims.BY_FAMILY["imagenet"]["I6"].parts
+    assert isinstance(gap, Gap) and gap.above == pytest.approx((29.9 - 25.0) / 2)
 
 
 def test_every_error_of_the_papers_own_networks_is_there_once():

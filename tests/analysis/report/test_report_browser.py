@@ -40,7 +40,7 @@ def test_a_cell_leads_to_its_run(build, tmp_path: Path, page: Page) -> None:
         .get_by_role("row")
         .filter(has_text="8.80 ± 0.10 (3)")
     )
-    expect(row).to_contain_text("reproduced")
+    expect(row).to_contain_text("suggestive")
     row.get_by_role("link").click()
     runs = page.get_by_role("region", name="Runs", exact=True)
     first = runs.get_by_role("row").filter(has_text="resnet20").first

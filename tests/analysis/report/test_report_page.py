@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.report.report import write_report
+from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 
 ONE_STUDY = {
@@ -172,6 +173,35 @@ def test_a_run_has_a_page_of_its_own(paper, digits, tmp_path):
     }
 
 
+def test_claims_have_a_table_and_sentences_on_how_often_they_err(paper, tmp_path):
+    text = Page(written(*paper, out=tmp_path)).text
+    for words in (
+        "claim verdict p adjusted p effect (interval) n 80 % power",
+        "C1 suggestive 0.050",
+        "at most 5.6 % err, as simulated",
+        "would be expected to hold by chance",
+        "Adding seeds by hand after a look, and looking again, errs more often than stated",
+        "p = 0.050 by permutation, < 0.001 by Welch",
+    ):
+        assert words in text, words
+    assert "Rows with interim analyses" not in text
+    assert loads((tmp_path / "report.json").read_text())["rules"] == RULES_VERSION
+    table = pd.read_csv(tmp_path / "claims.csv").set_index("id")
+    assert table.p["C1"] == 0.05 and table.n["C1"] == 3 and table.low["C1"] < table.effect["C1"]
+
+
+def test_a_shortened_schedule_is_said_at_the_head(build, tmp_path):
+    frames = build(
+        {"plain20": [9.6, 9.7, 9.8], "plain56": [13.0, 13.2, 13.4]},
+        train={"plain20": [1.2, 1.3, 1.4], "plain56": [5.7, 5.8, 5.9]},
+        overrides={"iterations": 600, "lr_drops": [300, 450]},
+        iterations=600,
+    )
+    text = Page(written(*frames, out=tmp_path)).text
+    assert "→ seen here shortened schedule" in text and "whose schedule is shortened" in text
+    assert "✓ reproduced 0" in text and "that test alone orders up to a quarter" in text
+
+
 def test_tables_hold_raw_numbers(paper, tmp_path):
     write_report(paper, tmp_path)
     table = pd.read_csv(tmp_path / "table_6.csv").set_index("experiment")
@@ -179,7 +209,7 @@ def test_tables_hold_raw_numbers(paper, tmp_path):
     assert table.loc["resnet110", "difference"] == pytest.approx(6.6 - 6.61, abs=1e-12)
     assert pd.isna(table.loc["resnet20", "mean"])
     verdicts = pd.read_csv(tmp_path / "claims.csv").set_index("id").verdict
-    assert verdicts[["C1", "C2", "C7"]].tolist() == ["reproduced", "not run", "reproduced"]
+    assert verdicts[["C1", "C2", "C7"]].tolist() == ["suggestive", "not run", "undecided"]
 
 
 def test_several_studies_are_kept_apart(paper, digits, tmp_path):
@@ -226,9 +256,9 @@ def test_failed_runs_are_listed_with_their_reason_and_escaped(paper, tmp_path):
     assert "<script" not in html
     assert "loss is NaN <script>alert(1)</script> | at 312" in page.text
     assert "finished without a finite final test error" in page.text
-    assert "7 measured, 1 no final error, 1 failed" in page.text
+    assert "7 measured, 1 no final error, 1 diverged" in page.text
     assert "0123456789 + uncommitted changes (1 run)" in page.text
-    assert "1 failed, 1 finished without a final error" in page.text
+    assert "1 diverged, 1 finished without a final error" in page.text
 
 
 @pytest.mark.parametrize("status", [None, "RUNNING", "FAILED"])

@@ -138,7 +138,7 @@ def test_finished_without_a_final_error_is_no_zero_and_no_earlier_value(last):
     [
         ("FAILED", "failed"),
         ("KILLED", "failed"),
-        ("DIVERGED", "failed"),
+        ("DIVERGED", "diverged"),
         ("RUNNING", "unfinished"),
         ("SCHEDULED", "unfinished"),
     ],

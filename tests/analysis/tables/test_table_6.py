@@ -77,6 +77,19 @@ def test_a_cell_by_hand(build):
     assert row.reason == ""
 
 
+def test_a_reproduced_cell_names_the_neighbours_that_it_does_not_exclude(build):
+    errors = [7.0, 7.2, 7.1, 7.3, 7.1]
+    frames = build({"resnet44": errors, "resnet110": [6.6, 6.5, 6.7, 6.55, 6.65]})
+    row = row_of(frames, "resnet44")
+    assert (row.verdict, row.not_excluded) == ("reproduced", "ResNet-56 (6.97)")
+    (study,) = split_studies(check(*frames))
+    notes = table_6.notes(study, table_6.table_6(study))
+    assert any("ResNet-44 is reproduced" in note and "ResNet-56 (6.97)" in note for note in notes)
+    # Of five runs the paper's mean is known well enough to tell 110 layers from 56.
+    assert row_of(frames, "resnet110").verdict == "reproduced"
+    assert row_of(frames, "resnet110").not_excluded == ""
+
+
 def test_one_run_has_no_spread(build):
     row = row_of(build({"resnet20": [8.5]}), "resnet20")
     assert (row.n, row["mean"], row.best) == (1, 8.5, 8.5)
@@ -109,11 +122,12 @@ def test_only_finished_runs_with_a_final_error_are_averaged():
     ]
     row = row_of(frames_of(rows, measured), "resnet20")
     assert (row.n, row["mean"]) == (2, 8.5)
-    assert (row.failed, row.unfinished, row.no_final_error) == (2, 1, 1)
+    assert (row.diverged, row.failed, row.unfinished, row.no_final_error) == (1, 1, 1, 1)
+    assert row.verdict == "undecided" and "1 failed, 1 unfinished, 1 finished without" in row.why
     (study,) = split_studies(check(*frames_of(rows, measured)))
     shown = table_6.printed(table_6.table_6(study)).query("method == 'ResNet'").iloc[0]
     assert shown["error (%)"] == "8.50 ± 0.71 (2)"
-    assert shown.remarks == "2 failed, 1 unfinished, 1 finished without a final error"
+    assert shown.remarks == ("1 diverged, 1 failed, 1 unfinished, 1 finished without a final error")
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ SHORT = ("--iterations", "8", "--set", "eval_every=8")
         (("data", "prepare", "mnist"), "unknown dataset mnist"),
         (("data", "verify", "digits"), "not prepared"),
         (("report",), "holds no runs yet"),
+        (("report", "--seeds", "0-x"), "expected numbers such as 0-4"),
         (("ui",), "does not exist"),
     ],
 )
