@@ -25,6 +25,7 @@ from benchmarks.standard_input import Drawn, InputSetting, StandardInput
 from jobs.console.console import console, progress
 from jobs.execution.processors import usable_cpus
 from pipeline.data import sampling
+from pipeline.data.decoders import Decoders
 from pipeline.data.photo_decoding import colour_shift
 from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading, finish, ingest_part
 from pipeline.data.photo_shards import Photos, open_photos
@@ -113,7 +114,7 @@ def _feed(experiment: Experiment, photos: Photos) -> PhotoFeed:
         0,
         partial(_batch_of, photos),
         1 << 40,
-        threads=usable_cpus(),
+        Decoders(usable_cpus()),
     )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.data.decoders import StoredPhoto
 from pipeline.data.sampling import bounded
-from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.experiments import Experiment, Protocol
 
 FORMATS = ["JPEG", "PNG"]
 MEAN_SIDE = 224
@@ -132,6 +133,66 @@ def training_view(content: bytes, words: NDArray[np.uint64], experiment: Experim
     )
     view = Window(width, height, x, y, experiment.crop).of(image)
     return view[:, ::-1] if _pick(drawn[3], 2) else view
+
+
+# What decoders are given to do: values that can be sent to another process.
+
+
+@dataclass(frozen=True)
+class TrainingViews:
+    """What training sees of stored photographs, each with its random words."""
+
+    experiment: Experiment
+
+    def __call__(self, item: tuple[StoredPhoto, NDArray[np.uint64]]) -> Pixels:
+        """The pixels [crop, crop, 3]."""
+        photo, words = item
+        return training_view(photo.read(), words, self.experiment)
+
+
+@dataclass(frozen=True)
+class ProtocolViews:
+    """What a protocol looks at of stored photographs, at an experiment's sizes (Sec. 3.4)."""
+
+    protocol: Protocol
+    crop: int
+    test_side: int
+    test_sides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, protocol: Protocol, experiment: Experiment) -> "ProtocolViews":
+        """Those of an experiment; of equal ones, the views are the same."""
+        return cls(protocol, experiment.crop, experiment.test_side, experiment.test_sides)
+
+    def __call__(self, photo: StoredPhoto) -> list[Pixels]:
+        """A photograph's views [height, width, 3]: crops, or all of it at each scale."""
+        # No JPEG is decoded at a reduced size here, whatever the row's `decoding` is.
+        return self.of_image(decode(photo.read()))
+
+    def of_image(self, image: Image.Image) -> list[Pixels]:
+        """The views of one that is decoded; each is cut from it and resized in one step."""
+        match self.protocol:
+            case "center_crop":
+                return [centre(image.size, self.test_side, self.crop).of(image)]
+            case "ten_crop":
+                windows = ten_windows(image.size, self.test_side, self.crop)
+                views = [window.of(image) for window in windows]
+                # The mirror images of the four corners and the centre are the other five.
+                return views + [view[:, ::-1] for view in views]
+            case "multi_scale":
+                return [whole(image, side) for side in self.test_sides]
+
+
+@dataclass(frozen=True)
+class ViewsOfEach:
+    """The views of several protocols, cut from a photograph that is decoded once."""
+
+    protocols: tuple[ProtocolViews, ...]
+
+    def __call__(self, photo: StoredPhoto) -> list[list[Pixels]]:
+        """Each protocol's views, in their order."""
+        image = decode(photo.read())
+        return [protocol.of_image(image) for protocol in self.protocols]
 
 
 def _pick(word: int, bound: int) -> int:

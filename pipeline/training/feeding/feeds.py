@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from pipeline.data.datasets import Dataset
+from pipeline.data.decoders import Decoders
 from pipeline.data.photo_shards import Photos
 from pipeline.data.sampling import Batch, batch_at
 from pipeline.recipe import metrics
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import Run
+from pipeline.training.feeding.central_views import CentralViews
 from pipeline.training.feeding.device_batches import DeviceBatches
 from pipeline.training.feeding.image_batches import (
     TrainImages,
@@ -22,7 +24,7 @@ from pipeline.training.feeding.image_batches import (
     single_views,
     training_split,
 )
-from pipeline.training.feeding.photo_batches import CentralViews, PhotoFeed
+from pipeline.training.feeding.photo_batches import PhotoFeed
 from pipeline.training.feeding.views import Views
 from pipeline.training.step.iteration import Batches
 from pipeline.training.step.process_group import ProcessGroup
@@ -46,7 +48,10 @@ class Feed(Batches, Protocol):
 
 
 def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, threads: int) -> Feed:
-    """This worker's share of every iteration's batch; photographs are decoded in `threads`."""
+    """This worker's share of every iteration's batch.
+
+    `threads` decode photographs, or as many processes (`pipeline.data.decoders`).
+    """
     # The global batch in equal, consecutive shares by rank. Shares hold whole batch-norm groups, so
     # ranks in order are groups in order: what the tree of sums needs to be exact.
     experiment = run.experiment
@@ -68,7 +73,7 @@ def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, th
             run.seed,
             batch_of,
             experiment.iterations,
-            threads,
+            Decoders(threads),
         )
     images = TrainImages(experiment, dataset, process_group.device)
     return DeviceBatches(images, run.seed, size, first, share)

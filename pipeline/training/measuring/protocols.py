@@ -13,18 +13,18 @@ counts of errors are exchanged.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.photo_decoding import centre, decode, ten_windows, whole
+from pipeline.data.photo_decoding import ProtocolViews, ViewsOfEach, decode
 from pipeline.data.photo_shards import Photos
 from pipeline.recipe.experiments import Experiment, Protocol
 from pipeline.recipe.layers import layout
-from pipeline.training.feeding.photo_batches import Normaliser, decoded_ahead
+from pipeline.training.feeding.central_views import decoded_ahead
+from pipeline.training.feeding.normaliser import Normaliser, stacked
 from pipeline.training.step.networks import ResNet
 from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup
@@ -50,9 +50,9 @@ class Scorer:
     def __init__(
         self, protocol: Protocol, experiment: Experiment, photos: Photos, device: torch.device
     ) -> None:
-        self.protocol, self.experiment = protocol, experiment
-        self.view_key = (experiment.crop, experiment.test_side, experiment.test_sides)
-        """What the views depend on besides the photograph: scorers of one key can share them."""
+        self.experiment, self.device = experiment, device
+        self.looks_at = ProtocolViews.of(protocol, experiment)
+        """What makes a photograph's views; scorers of equal ones share them."""
         # Views of multi-scale have any size, so their mean image is the average over all places.
         self.normalise = Normaliser.of(
             experiment, photos, device, 1 if protocol == "multi_scale" else experiment.crop
@@ -61,25 +61,8 @@ class Scorer:
         """Side of the last map for a crop, in places: what the global average pool sees."""
 
     def views(self, content: bytes) -> list[NDArray[np.uint8]]:
-        """A photograph's views [height, width, 3]: crops, or all of it at each scale.
-
-        `content` is the encoded photograph. Threads call this, so nothing is written to `self`.
-        """
-        # Decoded in full size once; each view is cut from it and resized in one step.
-        image = decode(content)
-        experiment = self.experiment
-        match self.protocol:
-            case "center_crop":
-                return [centre(image.size, experiment.test_side, experiment.crop).of(image)]
-            case "ten_crop":
-                views = [
-                    window.of(image)
-                    for window in ten_windows(image.size, experiment.test_side, experiment.crop)
-                ]
-                # The mirror images of the four corners and the centre are the other five.
-                return views + [view[:, ::-1] for view in views]
-            case "multi_scale":
-                return [whole(image, side) for side in experiment.test_sides]
+        """The views [height, width, 3] of an encoded photograph: crops, or all of it at scales."""
+        return self.looks_at.of_image(decode(content))
 
     def scores(self, network: ResNet, views: list[list[NDArray[np.uint8]]]) -> Tensor:
         """Mean softmax scores [n, classes] float64 of n photographs, each given by its views."""
@@ -87,7 +70,7 @@ class Scorer:
         flat = [view for photo_views in views for view in photo_views]
         view_scores: dict[int, Tensor] = {}
         for numbers in _same_shape_batches(flat):
-            x = self.normalise(np.stack([flat[number] for number in numbers]))
+            x = self.normalise(stacked([flat[number] for number in numbers], self.device))
             with autocast(self.experiment.precision, x.device):
                 logits = network.dense(x, self.places)
             # Softmax at each place, then the mean over places; a crop has a single place.
@@ -127,8 +110,8 @@ def errors_of(
     """A network's errors on the test split under a protocol; all ranks take part.
 
     Of several networks (an ensemble, Table 5) the scores are averaged; `experiments` are theirs, in
-    the same order, and `threads` decode. Batches of fixed borders go to the ranks in turn, and what
-    is counted is added up: exact on any number of workers.
+    the same order; `threads`, or as many processes, decode. Batches of fixed borders go to the
+    ranks in turn, and what is counted is added up: exact on any number of workers.
     """
     for network in networks:
         network.eval()
@@ -139,19 +122,16 @@ def errors_of(
     # A row of [not first, not among five] for each batch; this rank fills its own.
     wrong = torch.zeros(batches, 2, dtype=torch.float64, device=process_group.device)
 
-    # In a thread: decode a photograph once, however many networks of an ensemble look at it.
-    def view(sample: int) -> Any:
-        content, views_by_key = split.encoded(sample), dict[Any, Any]()
-        for scorer in scorers:
-            if scorer.view_key not in views_by_key:
-                views_by_key[scorer.view_key] = scorer.views(content)
-        return views_by_key
+    # Decode a photograph once, however many networks of an ensemble look at it.
+    kinds = tuple(dict.fromkeys(scorer.looks_at for scorer in scorers))
 
     # Score this rank's batches while the next one is decoded.
     own_batches = range(process_group.rank, batches, process_group.world_size)
-    for number, ids, views in decoded_ahead(own_batches, range(len(split)), BATCH, view, threads):
+    for number, ids, views in decoded_ahead(
+        own_batches, range(len(split)), BATCH, split, ViewsOfEach(kinds), threads
+    ):
         parts = [
-            scorer.scores(network, [views_by_key[scorer.view_key] for views_by_key in views])
+            scorer.scores(network, [of_each[kinds.index(scorer.looks_at)] for of_each in views])
             for scorer, network in zip(scorers, networks, strict=True)
         ]
         # An ensemble's score is the mean of its networks' softmax scores.
