@@ -41,9 +41,9 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     import torch
 
     from jobs.execution.determinism import set_kernels
+    from pipeline.memory import keep_freed_memory
     from pipeline.runs.provenance import hardware
     from pipeline.training.feeding.constant_batch import ConstantBatch
-    from pipeline.training.memory import keep_freed_memory
     from pipeline.training.step.iteration import Iteration
     from pipeline.training.step.networks import build_network
     from pipeline.training.step.precision import autocast

@@ -38,9 +38,9 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     import torch
 
     from jobs.execution.determinism import set_kernels
+    from pipeline.memory import keep_freed_memory
     from pipeline.storage import Storage
     from pipeline.training.loop import train
-    from pipeline.training.memory import keep_freed_memory
     from pipeline.training.step.process_group import leave_group
 
     task = config["task"]
