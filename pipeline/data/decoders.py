@@ -30,6 +30,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from pipeline.memory import keep_freed_memory
+
 THREADS_SUFFICE = 2
 """Up to so many decoders are threads: two of them hardly wait for each other, and start at once."""
 LIVES = 3
@@ -215,6 +217,7 @@ def serve(connection: int, memory: int) -> None:
     """What a decoder process does until its worker is gone; both are file descriptors."""
     # Ctrl-C reaches every process of a terminal: the worker decides what becomes of its decoders.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     worker, shared = Connection(connection), mmap.mmap(memory, 0)
     while True:
         try:

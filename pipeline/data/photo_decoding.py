@@ -20,6 +20,7 @@ FORMATS = ["JPEG", "PNG"]
 MEAN_SIDE = 224
 Pixels = NDArray[np.uint8]
 FILTER = Image.Resampling.BILINEAR
+MIRRORED = Image.Transpose.FLIP_LEFT_RIGHT
 
 EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 EIGENVECTORS = np.array(
@@ -69,8 +70,8 @@ class Window:
     y: int
     side: int
 
-    def of(self, image: Image.Image) -> Pixels:
-        """Its pixels [side, side, 3]."""
+    def of(self, image: Image.Image, mirrored: bool = False) -> Pixels:
+        """Its pixels [side, side, 3], or those of its mirror image."""
         # The box may lie between pixels, and is not rounded: that would shift the picture.
         across, down = image.width / self.width, image.height / self.height
         box = (
@@ -79,7 +80,9 @@ class Window:
             (self.x + self.side) * across,
             (self.y + self.side) * down,
         )
-        return np.asarray(image.resize((self.side, self.side), FILTER, box))
+        square = image.resize((self.side, self.side), FILTER, box)
+        # Pillow mirrors faster than whoever would copy an array that runs backwards.
+        return np.asarray(square.transpose(MIRRORED) if mirrored else square)
 
 
 def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
@@ -131,8 +134,7 @@ def training_view(content: bytes, words: NDArray[np.uint64], experiment: Experim
         _pick(drawn[1], width - experiment.crop + 1),
         _pick(drawn[2], height - experiment.crop + 1),
     )
-    view = Window(width, height, x, y, experiment.crop).of(image)
-    return view[:, ::-1] if _pick(drawn[3], 2) else view
+    return Window(width, height, x, y, experiment.crop).of(image, bool(_pick(drawn[3], 2)))
 
 
 # What decoders are given to do: values that can be sent to another process.
