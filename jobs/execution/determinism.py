@@ -5,6 +5,9 @@ default cost 0.4 % of ResNet-20's rate (`docs/benchmarks.md`).
 """
 
 import os
+import shutil
+
+COMPILERS = ("c++", "g++", "clang++", "cc", "gcc", "clang")
 
 
 def set_kernels(deterministic: bool) -> None:
@@ -27,3 +30,13 @@ def set_kernels(deterministic: bool) -> None:
         # Everything that is read is written first: filling new memory would only cost kernels.
         # (A property that type checkers do not see.)
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+
+
+def compiler_missing(compiled: bool) -> str:
+    """Why this node cannot fuse kernels where that is asked for; empty where nothing is missing."""
+    if not compiled or any(map(shutil.which, COMPILERS)):
+        return ""
+    return (
+        f"--compile: torch's compiler needs a C++ compiler, and {os.uname().nodename} has none; "
+        "install g++ there, or train without --compile"
+    )

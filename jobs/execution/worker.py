@@ -37,7 +37,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     """Train the run of `config["task"]` as one of its workers; returns the run's result."""
     import torch
 
-    from jobs.execution.determinism import set_kernels
+    from jobs.execution.determinism import compiler_missing, set_kernels
     from pipeline.memory import keep_freed_memory
     from pipeline.storage import Storage
     from pipeline.training.loop import train
@@ -60,6 +60,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     dataset, refused = None, ""
     if rank < world_size:
         dataset, refused = staged(execution.dataset_storage, run.dataset_id)
+        refused = refused or compiler_missing(execution.compiled)
     process_group = join_group(rank, world_size, device)
     if process_group is None:
         host = os.uname().nodename
@@ -136,7 +137,7 @@ def usable_workers(workers: int, groups: int) -> int:
 
 
 def decoders(workers_here: int) -> int:
-    """Threads that decode photographs for a worker: its share of the node's processors."""
+    """How many decode photographs for a worker: its share of the node's processors."""
     return max(1, len(os.sched_getaffinity(0)) // workers_here)
 
 

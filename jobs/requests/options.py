@@ -156,6 +156,13 @@ OnePassOption = Annotated[
         ),
     ),
 ]
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Fuse kernels with torch's compiler: for ImageNet on GPUs, not byte-exact.",
+    ),
+]
 DryRunOption = Annotated[
     bool,
     typer.Option(

@@ -52,7 +52,9 @@ def train(
     # Build the network with the row's initialisation, its optimizer, and what feeds and saves it.
     experiment, classes = run.experiment, dataset.spec.classes
     network = build_network(experiment, run.seed, classes)
-    train_state = TrainState(experiment, network, process_group.device, execution.one_pass)
+    train_state = TrainState(
+        experiment, network, process_group.device, execution.one_pass, execution.compiled
+    )
     run_writer = RunWriter(
         storage, run, classes, process_group, execution.checkpoint_seconds, attempt.holder
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.execution.determinism import compiler_missing
 from jobs.execution.worker import cache_folder, usable_workers
 from jobs.requests.options import workers_of
 from pipeline.errors import InputError
@@ -95,3 +96,13 @@ def test_fp32_is_fp32_and_kernels_are_deterministic_where_they_are_told_to() -> 
         "True True False",
         "False :4096:8",
     ]
+
+
+def test_a_node_without_a_compiler_refuses_to_compile_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert compiler_missing(True) == ""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert compiler_missing(False) == ""
+    assert "needs a C++ compiler" in compiler_missing(True)
+    assert "\n" not in compiler_missing(True)
