@@ -36,6 +36,7 @@ from jobs.requests.options import (
     NamesArgument,
     OnePassOption,
     RequireTrackingOption,
+    RunsPerGpuOption,
     SetOption,
     StorageOption,
     ThreadsOption,
@@ -47,7 +48,12 @@ from jobs.requests.options import (
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import resolve_resources, runs_of
+from jobs.requests.requested_runs import (
+    check_runs_per_gpu,
+    resolve_resources,
+    runs_of,
+    shared_out,
+)
 from jobs.tracking.best_effort import (
     complete_published,
     on_interrupt,
@@ -75,6 +81,7 @@ def grid(
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
     gpus: GpusOption = 1.0,
+    runs_per_gpu: RunsPerGpuOption = None,
     one_pass: OnePassOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
@@ -110,6 +117,7 @@ def grid(
     # Names, settings and sweeps are refused before anything is written. A ledger's holdout is in
     # proportion to the dataset, whose size is known only once it is prepared: CIFAR-10's till then.
     fewest, most = workers_of(workers)
+    check_runs_per_gpu(runs_per_gpu, most)
     images = sweeps.CIFAR_TRAINING_IMAGES
     if dry_run:
         images = dataset_summary(Storage(storage_uri), data).train_images
@@ -147,6 +155,7 @@ def grid(
         threads,
         address,
         until_decided,
+        runs_per_gpu,
     )
     left = request.carry_out(looks)
     # A plan was about one number of seeds, so it says nothing of a grid that looks in between.
@@ -188,6 +197,7 @@ class GridRequest:
     threads: int | None
     address: str | None
     until_decided: bool
+    runs_per_gpu: int | None
 
     def carry_out(self, looks: tuple[int, ...]) -> list[Run]:
         """Train, look, train more seeds while something is open; then report, and exit accordingly.
@@ -233,12 +243,13 @@ class GridRequest:
                 self.execution, self.device, self.threads, runs=len(left)
             )
             at_once = min(len(left), max_concurrent_runs(nodes, execution, head_memory()))
+            packs = shared_out(left, execution, at_once, self.runs_per_gpu, self.manifest)
             outcomes = follow(
                 " ".join(self.names),
                 self.storage,
                 list(tags),
-                at_once,
-                lambda: run_grid(left, execution, at_once, tags),
+                sum(map(len, packs[:at_once])),
+                lambda: run_grid(packs, execution, at_once, tags),
                 # The drivers are Tune's trials in other processes: nobody here waits for the event.
                 on_interrupt(execution.tracking, self.storage, left, Event()),
             )

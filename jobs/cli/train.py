@@ -41,7 +41,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import REFUSED, Run, read_result
+from pipeline.runs.run import FAILED, REFUSED, Run, read_result
 from pipeline.storage import Storage
 
 RELEASE_SECONDS = 10.0
@@ -115,7 +115,7 @@ def train(
         outcome = _train(run, storage, execution, device, threads, address)
         if outcome["status"] == REFUSED:
             raise InputError(outcome["reason"])
-        if outcome["status"] == "failed":
+        if outcome["status"] == FAILED:
             why = f"{run} failed: {outcome['reason']}"
             raise failed(f"{why}; give the same command again to continue")
         warn_if_unpublished([outcome["published"]], execution.tracking)
@@ -147,7 +147,7 @@ def _train(
 
     def job() -> dict[str, Any]:
         try:
-            return drive(run, execution, ASKED_ALONE, stop.is_set)
+            return drive({run: ASKED_ALONE}, execution, stop.is_set)[run]
         finally:
             ended.set()
 

@@ -1,46 +1,61 @@
-"""A run's driver: starts its worker group, publishes what it measures, and says how it ended.
+"""The driver of a run or of a pack: starts its worker group, publishes what it measures, and says
+how each run ended.
 
 Imports no torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jobs.execution.launch import run_on_ray
+from jobs.execution.launch import pack_on_ray
+from jobs.execution.packs import Outcome
 from jobs.tracking.run_publisher import Publisher, outcome_of, remember_tags
 from pipeline.errors import InputError, reason_of
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import REFUSED, Run
+from pipeline.runs.run import FAILED, REFUSED, Run
 from pipeline.storage import Storage
 
 
 def drive(
-    run: Run, execution: Execution, tags: dict[str, str], was_interrupted: Callable[[], bool] = bool
-) -> dict[str, Any]:
-    """Train and publish a run, and say how that ended.
+    tags: Mapping[Run, dict[str, str]],
+    execution: Execution,
+    was_interrupted: Callable[[], bool] = bool,
+) -> dict[Run, dict[str, Any]]:
+    """Train and publish runs, all at once in one worker, and say how each ended.
 
-    Whoever takes Ray away from under the run answers yes to `was_interrupted`, and says so in
-    MLflow instead.
+    `tags` are what MLflow is told of each. Whoever takes Ray away from under them answers yes to
+    `was_interrupted`, and says so in MLflow instead.
 
-    Returns `status` (finished, diverged, failed, or refused for what the user has to mend),
-    `reason` where it is not finished, and `published`, whether MLflow has it all.
+    Returns for each run `status` (finished, diverged, failed, or refused for what the user has to
+    mend), `reason` where it is not finished, and `published`, whether MLflow has it all.
     """
     storage = Storage(execution.storage)
-    publisher = Publisher(execution.tracking, storage, run, tags)
+    publishers = {run: Publisher(execution.tracking, storage, run, tags[run]) for run in tags}
 
-    def on_lease_acquired() -> None:
-        remember_tags(storage, run, tags)
-        publisher.start()
+    def on_lease_acquired(run: Run) -> None:
+        remember_tags(storage, run, tags[run])
+        publishers[run].start()
 
     try:
-        result = run_on_ray(run, execution, on_lease_acquired, was_interrupted)
+        outcomes = pack_on_ray(list(tags), execution, on_lease_acquired, was_interrupted)
     except Exception as error:
         if was_interrupted():
             raise
-        status, reason = (REFUSED if isinstance(error, InputError) else "failed"), reason_of(error)
-        if not publisher.started:  # another's run, or none: nothing is to be said of it
-            return {"status": status, "reason": reason, "published": True}
-        return {"status": status, "reason": reason, "published": publisher.stop("FAILED", reason)}
-    reason = result.get("reason", "")
-    published = publisher.stop(outcome_of(result), reason)
-    return {"status": result["status"], "reason": reason, "published": published}
+        outcomes = dict.fromkeys(tags, error)
+    # At once: where the server is away, each waits for it as long as the others.
+    with ThreadPoolExecutor(len(publishers)) as threads:
+        ended = threads.map(_conclude, publishers.values(), [outcomes[run] for run in tags])
+        return dict(zip(tags, ended, strict=True))
+
+
+def _conclude(publisher: Publisher, outcome: Outcome) -> dict[str, Any]:
+    """Publish how a run ended, and say it."""
+    if not isinstance(outcome, Exception):
+        reason = outcome.get("reason", "")
+        published = publisher.stop(outcome_of(outcome), reason)
+        return {"status": outcome["status"], "reason": reason, "published": published}
+    status, reason = (REFUSED if isinstance(outcome, InputError) else FAILED), reason_of(outcome)
+    # Another's run, or none: nothing is to be said of it.
+    published = not publisher.started or publisher.stop("FAILED", reason)
+    return {"status": status, "reason": reason, "published": published}

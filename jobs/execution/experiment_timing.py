@@ -1,4 +1,6 @@
-"""Seconds of an experiment's iterations on a worker, timed with random images."""
+"""Seconds of an experiment's iterations on a worker, alone and several runs at once, timed with
+random images.
+"""
 
 from dataclasses import dataclass
 from statistics import median
@@ -13,6 +15,13 @@ STEPS = 12
 """At most this many iterations are timed, and"""
 SECONDS = 4.0
 """for at most this long, but two in any case."""
+
+RUNS_AT_ONCE = (1, 2, 4, 8, 16)
+"""How many runs are tried at once on a GPU, as long as"""
+WORTHWHILE = 1.05
+"""the next number makes so many times the rate of the one before."""
+MEMORY = 0.8
+"""The share of a GPU's free memory that runs may take."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,32 @@ class Timing:
         return median(self.steps)
 
 
+@dataclass(frozen=True)
+class RunsAtOnce:
+    """What a GPU makes of several runs at once."""
+
+    rates: dict[int, float]
+    """Images a second of all together, by their number."""
+    bytes_each: int
+    """Memory that a run takes on the device."""
+    bytes_free: int
+    """Memory that was free for all of them."""
+
+    @property
+    def best(self) -> int:
+        """The fewest runs with which the GPU is as good as full."""
+        best = 1
+        for count in self.rates:
+            if self.rates[count] >= WORTHWHILE * self.rates[best]:
+                best = count
+        return best
+
+    def fitting(self, times_larger: float, more_bytes: int) -> int:
+        """How many runs fit of a network so many times larger, each with so many bytes more."""
+        each = self.bytes_each * times_larger + more_bytes
+        return max(1, min(self.best, int(MEMORY * self.bytes_free / max(each, 1))))
+
+
 def time_experiment(experiment: Experiment, side: int, execution: Execution) -> Timing:
     """Set an experiment up on this worker and time a worker's share of its iterations.
 
@@ -40,32 +75,14 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     # Loading torch is a part of the setup that is timed.
     import torch
 
-    from jobs.execution.determinism import set_kernels
-    from pipeline.memory import keep_freed_memory
     from pipeline.runs.provenance import hardware
-    from pipeline.training.feeding.constant_batch import ConstantBatch
-    from pipeline.training.step.iteration import Iteration
-    from pipeline.training.step.networks import build_network
     from pipeline.training.step.precision import autocast
-    from pipeline.training.step.process_group import single_process
-    from pipeline.training.step.train_state import TrainState
 
-    # As a run's worker does it: the same allocator, threads and precision.
-    keep_freed_memory()
-    torch.set_num_threads(execution.threads)
-    set_kernels(execution.deterministic_kernels)
-    device = torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
-    process_group = single_process(device)
-    # Photographs are of ImageNet's 1,000 classes; the last layer's size matters little for ten.
-    network = build_network(experiment, 0, 1000 if side == 0 else 10)
-    train_state = TrainState(experiment, network, device, execution.one_pass)
-    window = torch.zeros(WINDOW, 2, device=device)
-    count, size = experiment.global_batch_size // execution.workers, side or experiment.crop
-    images = torch.randn(count, 3, size, size, device=device)
-    labels = torch.randint(0, 10, (count,), device=device)
+    device = _prepared(execution)
+    run = _run_on_one_batch(experiment, side, execution, device)
+    iteration, train_state, (images, _) = run.iteration, run.train_state, run.batch
 
     # The first iteration is setup: it lays out memory and, on a GPU, chooses kernels and captures.
-    iteration = Iteration(train_state, ConstantBatch(images, labels), process_group, window, 0)
     iteration.run(0, experiment.lr)
     _wait(device)
     setup, steps = perf_counter() - began, list[float]()
@@ -83,10 +100,100 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
         with torch.no_grad(), autocast(experiment.precision, device):
             train_state.network(images)
         _wait(device)
-        image = (perf_counter() - now) / count
+        image = (perf_counter() - now) / len(images)
     # Named as a run's attempts are, so that earlier runs on the same hardware are found.
     kind = torch.cuda.get_device_name(device) if execution.use_gpu else "cpu"
     return Timing(tuple(steps), image, setup, f"{kind}, {hardware()}")
+
+
+def time_at_once(experiment: Experiment, side: int, execution: Execution, most: int) -> RunsAtOnce:
+    """Train more and more runs at once on this worker's GPU, until it is full or they are `most`.
+
+    Each has a stream and, captured, its iteration, as in a pack (`pipeline.training.packs`).
+    """
+    import torch
+
+    device = _prepared(execution)
+    free = _free_bytes(device)
+    runs, rates = list[Any](), dict[int, float]()
+    for count in RUNS_AT_ONCE:
+        used = free - _free_bytes(device)
+        if count > most or (runs and used / len(runs) * count > MEMORY * free):
+            break
+        while len(runs) < count:
+            stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+            with torch.cuda.stream(stream):
+                runs.append((stream, _run_on_one_batch(experiment, side, execution, device)))
+        images = count * experiment.global_batch_size
+        rates[count] = max(images / _seconds_of_all(runs, device) for _ in range(3))
+        if count > 1 and rates[count] < WORTHWHILE * rates[count // 2]:
+            break
+    return RunsAtOnce(rates, (free - _free_bytes(device)) // len(runs), free)
+
+
+def _seconds_of_all(runs: list[Any], device: Any) -> float:
+    """Seconds of an iteration of each run, all launched in turn."""
+    import torch
+
+    number = WINDOW if device.type == "cuda" else 1
+    began = perf_counter()
+    for _ in range(number):
+        for stream, run in runs:
+            with torch.cuda.stream(stream):
+                run.iteration.run(0, 0.1)
+    _wait(device)
+    return (perf_counter() - began) / number
+
+
+def _free_bytes(device: Any) -> int:
+    """Memory of the device that nobody has taken, in bytes; on a CPU nothing is counted."""
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+
+
+def _prepared(execution: Execution) -> Any:
+    """Set this process as a run's worker is set: allocator, threads and kernels; its device."""
+    import torch
+
+    from jobs.execution.determinism import set_kernels
+    from pipeline.memory import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(execution.threads)
+    set_kernels(execution.deterministic_kernels)
+    return torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class _TimedRun:
+    train_state: Any
+    batch: tuple[Any, Any]
+    iteration: Any
+
+
+def _run_on_one_batch(
+    experiment: Experiment, side: int, execution: Execution, device: Any
+) -> _TimedRun:
+    """A worker's share of a run that gets one batch of random images again and again."""
+    import torch
+
+    from pipeline.training.feeding.constant_batch import ConstantBatch
+    from pipeline.training.step.iteration import Iteration
+    from pipeline.training.step.networks import build_network
+    from pipeline.training.step.process_group import single_process
+    from pipeline.training.step.train_state import TrainState
+
+    # Photographs are of ImageNet's 1,000 classes; the last layer's size matters little for ten.
+    network = build_network(experiment, 0, 1000 if side == 0 else 10)
+    train_state = TrainState(experiment, network, device, execution.one_pass)
+    window = torch.zeros(WINDOW, 2, device=device)
+    count, size = experiment.global_batch_size // execution.workers, side or experiment.crop
+    images = torch.randn(count, 3, size, size, device=device)
+    labels = torch.randint(0, 10, (count,), device=device)
+    batches = ConstantBatch(images, labels)
+    iteration = Iteration(train_state, batches, single_process(device), window, 0)
+    return _TimedRun(train_state, (images, labels), iteration)
 
 
 def _wait(device: Any) -> None:

@@ -1,13 +1,14 @@
-"""A run as a Ray Train worker group: the one place where Ray Train is configured.
+"""A run, or a pack of runs, as a Ray Train worker group: the one place that configures Ray Train.
 
-The run's folder in storage decides where it continues; each start gets a fresh Ray name and none of
+A run's folder in storage decides where it continues; each start gets a fresh Ray name and none of
 Ray's checkpoints.
 """
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from time import sleep
@@ -15,20 +16,14 @@ from typing import Any
 from uuid import uuid4
 
 from jobs.execution.cluster import cpus_that_fit, nodes
-from pipeline.errors import InputError, StorageLostError
-from pipeline.runs import run as run_status
+from jobs.execution.packs import Member, Outcome, next_groups
+from pipeline.errors import InputError
 from pipeline.runs.checkpoint import newest_checkpoint, newest_iteration
 from pipeline.runs.execution import Execution
 from pipeline.runs.lease import Lease
 from pipeline.runs.provenance import source_commit
-from pipeline.runs.run import PREEMPTED, Run, read_result, start_run
+from pipeline.runs.run import Run, read_result, start_run
 from pipeline.storage import Storage
-
-MAX_RESTARTS = 10
-"""The retry budget of a command: failures of a run's workers; preemptions do not count."""
-
-MAX_FAILURES_WITHOUT_PROGRESS = 3
-"""Failures in a row without a new checkpoint after which a retry would only repeat them."""
 
 RAY_TRAIN_ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
 """For Ray Train's controllers: workers that did not start in time are requested again, as many as
@@ -56,20 +51,10 @@ def check_workers(run: Run, workers: int) -> None:
         )
 
 
-def run_on_ray(
-    run: Run,
-    execution: Execution,
-    on_lease_acquired: Callable[[], None] = lambda: None,
-    was_interrupted: Callable[[], bool] = bool,
-) -> dict[str, Any]:
+def run_on_ray(run: Run, execution: Execution) -> dict[str, Any]:
     """Train a run to its end, from wherever its folder stands, and return its `result.json`.
 
     Where `execution.until` comes before the end, the result is {"status": "stopped"}.
-
-    Everything that a restart can cure is restarted: workers and nodes that die or are preempted,
-    and failures while a worker group starts. Each start continues from the newest checkpoint, under
-    one lease (`pipeline.runs.lease`); `on_lease_acquired` is called once it is held. Whoever takes
-    Ray away answers yes to `was_interrupted` first: then nothing is restarted.
 
     Raises:
         InputError: the run's folder holds something that is not ours, another driver holds the run,
@@ -77,96 +62,145 @@ def run_on_ray(
         StorageLostError: the run could not be saved any more.
         ray.train.TrainingFailedError: the retry budget is used up.
     """
+    outcome = pack_on_ray([run], execution)[run]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def pack_on_ray(
+    runs: Sequence[Run],
+    execution: Execution,
+    on_lease_acquired: Callable[[Run], None] = lambda _: None,
+    was_interrupted: Callable[[], bool] = bool,
+) -> dict[Run, Outcome]:
+    """Train runs to their ends, all at once in one worker; how each ended, as `run_on_ray` has it.
+
+    Everything that a restart can cure is restarted: workers and nodes that die or are preempted,
+    and failures while a worker group starts. Each start continues from the newest checkpoints,
+    under one lease a run (`pipeline.runs.lease`); `on_lease_acquired` is called once it is held.
+    A run that is held elsewhere, refused, or ends, leaves the others alone; of a pack that fails
+    without progress each half is started by itself, until only what is to blame fails.
+    Whoever takes Ray away answers yes to `was_interrupted` first: then nothing is restarted.
+
+    Raises:
+        ray.train.TrainingFailedError: Ray was taken away.
+    """
     storage = Storage(execution.storage)
+    with ExitStack() as leases:
+
+        def take(run: Run) -> Member | Outcome:
+            try:
+                return _taken(storage, run, execution, leases, on_lease_acquired)
+            except Exception as error:  # this run's alone: the others go on
+                return error
+
+        # Together, since a lease that somebody has left behind is watched for a while.
+        with ThreadPoolExecutor(len(runs)) as threads:
+            taken = dict(zip(runs, threads.map(take, runs), strict=True))
+        outcomes = {run: each for run, each in taken.items() if not isinstance(each, Member)}
+        groups = _of_one_kind([each for each in taken.values() if isinstance(each, Member)])
+        while groups:
+            group, *later = groups
+            again = start_group(group, execution, storage, was_interrupted)
+            outcomes |= {each.run: each.outcome for each in group if each.outcome is not None}
+            groups = again + later
+    return {run: outcomes[run] for run in runs}
+
+
+def _taken(
+    storage: Storage,
+    run: Run,
+    execution: Execution,
+    leases: ExitStack,
+    on_lease_acquired: Callable[[Run], None],
+) -> Member | dict[str, Any]:
+    """A run that this driver holds from now on, or how it has ended already.
+
+    Raises:
+        InputError: the run's folder holds something that is not ours, or another holds the run.
+    """
     result = read_result(storage, run)
     if result is not None:
         return result
-
     # Refuses what is not ours, and speaks of damage here, where a user can hear it.
     say = partial(print, file=sys.stderr, flush=True)
     newest_checkpoint(storage, run, say)
-
     # One lease over all restarts: no other command gets in between two worker groups.
-    with Lease(storage, run, say) as lease:
-        on_lease_acquired()
-        threads = start_run(storage, run, execution.threads)
-        execution = replace(execution, storage=storage.uri, threads=threads)
-        answer = _run_until_done(run, execution, lease, storage, was_interrupted)
-
-    # A worker that was refused or lost its storage returned normally, so that Ray did not retry it.
-    match answer.get("status"):
-        case run_status.REFUSED:
-            raise InputError(answer["reason"])
-        case run_status.LOST:
-            raise StorageLostError(answer["reason"])
-        case run_status.STOPPED:
-            return answer
-    finished = read_result(storage, run)
-    if finished is None:
-        raise RuntimeError(
-            f"{run}: its workers ended without writing result.json to {storage.path(run.folder)}"
-        )
-    return finished
+    lease = leases.enter_context(Lease(storage, run, say))
+    on_lease_acquired(run)
+    threads = start_run(storage, run, execution.threads)
+    return Member(run, lease, threads, newest_iteration(storage, run))
 
 
-def _run_until_done(
-    run: Run,
+def _of_one_kind(members: list[Member]) -> list[list[Member]]:
+    """Members by the threads of their first starts: a process has one number of them."""
+    kinds: dict[int, list[Member]] = {}
+    for member in members:
+        kinds.setdefault(member.threads, []).append(member)
+    return list(kinds.values())
+
+
+def start_group(
+    group: list[Member],
     execution: Execution,
-    lease: Lease,
     storage: Storage,
-    was_interrupted: Callable[[], bool],
-) -> dict[str, Any]:
-    """Start worker groups until one ends by itself; what its rank 0 returned."""
+    was_interrupted: Callable[[], bool] = bool,
+) -> list[list[Member]]:
+    """Train members in one worker group; which groups to start next of those that have not ended.
+
+    Raises:
+        ray.train.TrainingFailedError: Ray was taken away.
+    """
     from ray.train import TrainingFailedError
 
-    failures, without_progress, reached = 0, 0, newest_iteration(storage, run)
-    while True:
-        # A fresh name for each start: Ray Train would otherwise restore its own snapshot.
-        name = f"{run.experiment.name}-{run.seed}-{uuid4().hex[:8]}"
-        try:
-            trainer = _trainer(run, execution, name, lease.holder, storage)
-            answer = trainer.fit().return_value or {}
-            if answer.get("status") != PREEMPTED:
-                return dict(answer)
-        except TrainingFailedError:
-            if was_interrupted():
-                raise
-            if not lease.held():
-                raise InputError(
-                    f"{run}: another command has taken it over; it goes on there"
-                ) from None
-            # A new checkpoint is progress: then the next failure is another one, not the same.
-            before, reached = reached, newest_iteration(storage, run)
-            failures += 1
-            without_progress = 0 if reached > before else without_progress + 1
-            if without_progress == MAX_FAILURES_WITHOUT_PROGRESS or failures > MAX_RESTARTS:
-                raise
-            if without_progress:
-                sleep(2**without_progress)
-        finally:
-            with suppress(OSError):
-                storage.delete(f"ray/{name}")
+    # A run that failed alone without progress is not hammered at.
+    if pause := max(member.without_progress for member in group):
+        sleep(2**pause)
+    # A fresh name for each start: Ray Train would otherwise restore its own snapshot.
+    first = group[0].run
+    name = f"{first.experiment.name}-{first.seed}-{uuid4().hex[:8]}"
+    answers: dict[str, dict[str, Any]] = {}
+    failure: Exception | None = None
+    try:
+        execution = replace(execution, storage=storage.uri, threads=group[0].threads)
+        trainer = _trainer(group, execution, name, storage)
+        answers = trainer.fit().return_value or {}
+    except TrainingFailedError as error:
+        if was_interrupted():
+            raise
+        failure = error
+    finally:
+        with suppress(OSError):
+            storage.delete(f"ray/{name}")
+    for member in group:
+        member.judge(storage, answers.get(member.run.key), failure, alone=len(group) == 1)
+    return next_groups(group, failure is not None)
 
 
-def _trainer(run: Run, execution: Execution, name: str, holder: str, storage: Storage) -> Any:
-    """A Ray Train trainer for one worker group of the run."""
+def _trainer(group: list[Member], execution: Execution, name: str, storage: Storage) -> Any:
+    """A Ray Train trainer for one worker group."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from jobs.execution.worker import WorkerTask, train_on_worker
 
     resources, fewest = execution.each_worker, execution.workers
-    most = max(fewest, min(execution.most_workers or fewest, run.experiment.groups))
+    groups = min(member.run.experiment.groups for member in group)
+    most = max(fewest, min(execution.most_workers or fewest, groups))
     if not execution.use_gpu:
         # A resumed run keeps its threads on a smaller machine too: it then shares the CPUs instead
         # of waiting for more.
         resources["CPU"] = cpus_that_fit(nodes(), fewest, execution.threads)
     provenance = {**source_commit(), "driver": os.uname().nodename}
+    if len(group) > 1:
+        provenance["runs_at_once"] = len(group)
     for variable, value in RAY_TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+    holders = {member.run: member.lease.holder for member in group}
     return DataParallelTrainer(
         train_on_worker,
-        train_loop_config={"task": WorkerTask(run, execution, holder, provenance)},
+        train_loop_config={"task": WorkerTask(holders, execution, provenance)},
         scaling_config=ScalingConfig(
             num_workers=(fewest, most) if most > fewest else fewest,
             use_gpu=execution.use_gpu,

@@ -19,7 +19,7 @@ from uuid import uuid4
 import ray
 
 from jobs.execution.cluster import places
-from jobs.execution.experiment_timing import Timing, time_experiment
+from jobs.execution.experiment_timing import RunsAtOnce, Timing, time_at_once, time_experiment
 from jobs.execution.launch import run_on_ray
 from pipeline.data.catalogue.digits import digits
 from pipeline.data.stored import write_dataset
@@ -88,6 +88,18 @@ def probe(
             f"plan: the cluster cannot be measured ({last_line(str(error))})"
         ) from error
     return Probe(start, timings, monotonic() - began)
+
+
+def probe_runs_at_once(
+    experiment: Experiment, side: int, execution: Execution, most: int
+) -> RunsAtOnce:
+    """What a GPU of the connected cluster makes of up to `most` runs of an experiment at once."""
+    each = execution.each_worker
+    task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)(
+        time_at_once
+    )
+    found: RunsAtOnce = ray.get(task.remote(experiment, side, execution, most))
+    return found
 
 
 def _wait_for_nodes(execution: Execution, at_once: int) -> None:

@@ -1,4 +1,4 @@
-"""The grid: runs as Ray Tune trials, each a driver that starts a Ray Train run.
+"""The grid: runs, or packs of them, as Ray Tune trials, each a driver that starts a worker group.
 
 The only user of `ray.tune`. Every grid command builds a fresh Tuner over the unfinished runs: what
 is finished is read from the runs' folders. A driver takes no CPU and imports no torch, so that
@@ -15,7 +15,7 @@ from jobs.execution.drive import drive
 from pipeline.errors import last_line
 from pipeline.recipe.layers import layout
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import Run, read_result
+from pipeline.runs.run import FAILED, Run, read_result
 from pipeline.storage import Storage
 
 DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
@@ -24,7 +24,7 @@ DRIVER_MEMORY = 0.8e9
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GridOutcome:
     """How a run of a grid ended: `status` is finished, diverged or failed."""
 
     run: Run
@@ -57,22 +57,25 @@ def max_concurrent_runs(nodes: list[Node], execution: Execution, head_memory: fl
 
 
 def run_grid(
-    runs: list[Run], execution: Execution, at_once: int, tags: dict[Run, dict[str, str]]
-) -> list[Outcome]:
-    """Train the runs, `at_once` at a time; a run that fails does not stop the others."""
+    packs: list[list[Run]], execution: Execution, at_once: int, tags: dict[Run, dict[str, str]]
+) -> list[GridOutcome]:
+    """Train packs of runs, `at_once` of them at a time; a run that fails does not stop the others.
+
+    A pack's runs train at once in one worker (`jobs.execution.packs`).
+    """
     from ray import tune
 
     # Tune gets a fresh name each time, and its snapshots are deleted: the runs' folders are the
-    # only memory of a grid. Trials are told the number of their run, as Tune makes names and
+    # only memory of a grid. Trials are told the number of their pack, as Tune makes names and
     # file names of what it is given.
     storage = Storage(execution.storage)
     name = f"grid-{uuid4().hex[:8]}"
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trial, runs=runs, execution=execution, tags=tags), DRIVER
+            tune.with_parameters(_trial, packs=packs, execution=execution, tags=tags), DRIVER
         ),
-        # Not a Tuner over hyper-parameters: a list of runs, of which each is a trial.
-        param_space={"run": tune.grid_search(list(range(len(runs))))},
+        # Not a Tuner over hyper-parameters: a list of packs, of which each is a trial.
+        param_space={"pack": tune.grid_search(list(range(len(packs))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(
             name=name,
@@ -85,21 +88,29 @@ def run_grid(
     # Ray writes snapshots here even where a trial fails; nobody ever reads them.
     finally:
         storage.delete(f"ray/{name}")
-    return [_outcome(storage, run, result) for run, result in zip(runs, results, strict=True)]
+    return [
+        _outcome(storage, run, result)
+        for pack, result in zip(packs, results, strict=True)
+        for run in pack
+    ]
 
 
 def _trial(
-    config: dict[str, int], runs: list[Run], execution: Execution, tags: dict[Run, dict[str, str]]
+    config: dict[str, int],
+    packs: list[list[Run]],
+    execution: Execution,
+    tags: dict[Run, dict[str, str]],
 ) -> dict[str, Any]:
-    run = runs[config["run"]]
-    return drive(run, execution, tags[run])
+    ended = drive({run: tags[run] for run in packs[config["pack"]]}, execution)
+    return {"ended": {run.key: how for run, how in ended.items()}}
 
 
-def _outcome(storage: Storage, run: Run, result: Any) -> Outcome:
-    """How a trial's run ended: the run's folder decides, the trial only says why it did not."""
-    reported, ended = result.metrics or {}, read_result(storage, run)
+def _outcome(storage: Storage, run: Run, result: Any) -> GridOutcome:
+    """How a run of a trial ended: its folder decides, the trial only says why it did not."""
+    reported = (result.metrics or {}).get("ended", {}).get(run.key, {})
+    ended = read_result(storage, run)
     published = bool(reported.get("published"))
     if ended is not None:
-        return Outcome(run, ended["status"], ended.get("reason", ""), published)
+        return GridOutcome(run, ended["status"], ended.get("reason", ""), published)
     reason = reported.get("reason") or last_line(str(result.error or "")) or "its driver ended"
-    return Outcome(run, "failed", reason, published)
+    return GridOutcome(run, FAILED, reason, published)

@@ -1,6 +1,7 @@
 """What each Ray Train worker runs: load the dataset, join the others, train.
 
-Imports torch only inside the worker. What it trains with is `pipeline.training.loop.train`.
+Imports torch only inside the worker. What it trains with is `pipeline.training.loop.train`, or
+`pipeline.training.packs` where it is given several runs.
 """
 
 import logging
@@ -8,15 +9,16 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
-from pipeline.errors import InputError, StorageLostError
+from pipeline.errors import InputError
 from pipeline.runs.execution import Attempt, Execution
-from pipeline.runs.run import IDLE, LOST, REFUSED, Run
+from pipeline.runs.run import IDLE, Run
 
 logger = logging.getLogger(__name__)
 
@@ -25,26 +27,27 @@ logger = logging.getLogger(__name__)
 class WorkerTask:
     """Everything a worker is told, small enough to travel as an argument."""
 
-    run: Run
+    holders: dict[Run, str]
+    """The runs, one or a pack of the same dataset, and their driver's lease on each."""
     execution: Execution
-    holder: str
-    """The driver's lease, under which rank 0 writes."""
     provenance: dict[str, Any]
     """What the driver knows of this attempt: commit, and where it runs."""
 
 
-def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
-    """Train the run of `config["task"]` as one of its workers; returns the run's result."""
+def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
+    """Train the runs of `config["task"]` as one of their workers.
+
+    Returns how each attempt ended, by the run's key: its `result.json`, or a status of
+    `pipeline.runs.run` with a reason. Nothing where this worker has no place.
+    """
     import torch
 
     from jobs.execution.determinism import compiler_missing, set_kernels
     from pipeline.memory import keep_freed_memory
-    from pipeline.storage import Storage
-    from pipeline.training.loop import train
     from pipeline.training.step.process_group import leave_group
 
     task = config["task"]
-    run, execution = task.run, task.execution
+    execution, runs = task.execution, list(task.holders)
 
     # Process-wide settings come before anything that computes.
     keep_freed_memory()
@@ -52,14 +55,14 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
     set_kernels(execution.deterministic_kernels)
     context = ray.train.get_context()
     rank, started = context.get_world_rank(), context.get_world_size()
-    world_size = usable_workers(started, run.experiment.groups)
+    world_size = usable_workers(started, min(run.experiment.groups for run in runs))
     device = device_of(execution.use_gpu)
 
     # Before the group is formed: a node may copy for hours, and whoever waits in an exchange gives
     # up after minutes.
     dataset, refused = None, ""
     if rank < world_size:
-        dataset, refused = staged(execution.dataset_storage, run.dataset_id)
+        dataset, refused = staged(execution.dataset_storage, runs[0].dataset_id)
         refused = refused or compiler_missing(execution.compiled)
     process_group = join_group(rank, world_size, device)
     if process_group is None:
@@ -67,25 +70,47 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, Any]:
         logger.warning(
             "rank %d of %d idles on %s: %d workers train", rank, started, host, world_size
         )
-        return {"status": IDLE}
-    attempt = Attempt(
-        holder=task.holder,
-        provenance=task.provenance | _made_with(execution, device, started, world_size),
-        decoders=decoders(context.get_local_world_size()),
-        preempted=_preempted,
-    )
+        return {run.key: {"status": IDLE} for run in runs}
+    made_with = task.provenance | _made_with(execution, device, started, world_size)
+    attempts = {
+        run: Attempt(
+            holder=holder,
+            provenance=made_with,
+            decoders=decoders(context.get_local_world_size()),
+            preempted=_preempted,
+        )
+        for run, holder in task.holders.items()
+    }
     try:
-        raise_on_all_ranks(process_group, refused)
-        assert dataset is not None
-        storage = Storage(execution.storage)
-        return train(run, dataset, storage, process_group, execution, attempt)
-    # A retry would not help, so neither of these may look like a worker's failure to Ray.
-    except InputError as error:
-        return {"status": REFUSED, "reason": str(error)}
-    except StorageLostError as error:
-        return {"status": LOST, "reason": str(error)}
+        answers = _train(attempts, dataset, refused, process_group, execution)
     finally:
         leave_group()
+    return {run.key: answer for run, answer in answers.items()}
+
+
+def _train(
+    attempts: dict[Run, Attempt],
+    dataset: Any,
+    refused: str,
+    process_group: Any,
+    execution: Execution,
+) -> dict[Run, dict[str, Any]]:
+    """Train one run with the others of the group, or a pack alone; `refused` says why not."""
+    from pipeline.storage import Storage
+    from pipeline.training.loop import train
+    from pipeline.training.packs import answer_of, train_pack
+
+    storage = Storage(execution.storage)
+    if len(attempts) > 1 and not refused:
+        return train_pack(attempts, dataset, storage, process_group.device, execution)
+
+    # What is refused or has lost its storage is answered, not raised: Ray must not take it for a
+    # worker's failure, and start the group anew.
+    def one(run: Run, attempt: Attempt) -> dict[str, Any]:
+        raise_on_all_ranks(process_group, refused)
+        return train(run, dataset, storage, process_group, execution, attempt)
+
+    return {run: answer_of(partial(one, run, attempt)) for run, attempt in attempts.items()}
 
 
 def _made_with(execution: Execution, device: Any, started: int, world_size: int) -> dict[str, Any]:

@@ -146,6 +146,17 @@ GpusOption = Annotated[
     float,
     typer.Option(help="GPUs of each worker; a fraction lets several runs share one.", min=0.01),
 ]
+RunsPerGpuOption = Annotated[
+    int | None,
+    typer.Option(
+        "--runs-per-gpu",
+        min=1,
+        help=(
+            "Runs that a worker trains at once, each with the bytes that it has alone; default: "
+            "as many as fill the GPU, found by a short probe. On a CPU: 1."
+        ),
+    ),
+]
 OnePassOption = Annotated[
     bool,
     typer.Option(

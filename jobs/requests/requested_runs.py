@@ -2,15 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from jobs.execution.cluster import Node, check_fits, nodes, places, threads_per_worker
 from jobs.execution.launch import check_workers
+from jobs.execution.packs import packs_of
+from jobs.execution.probe import probe_runs_at_once
 from jobs.requests.options import Device
 from pipeline.data.datasets import dataset_key
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.layers import layout
 from pipeline.runs.checkpoint import check_ours
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run, check_run
@@ -98,3 +102,59 @@ def resolve_resources(
     # Ray would wait for resources that no node has, without a word and for ever.
     check_fits(cluster, execution.workers, execution.each_worker)
     return execution, cluster
+
+
+MOST_RUNS_PER_GPU = 16
+"""More at once were never faster (`docs/benchmarks.md`)."""
+
+
+def check_runs_per_gpu(runs_per_gpu: int | None, workers: int) -> None:
+    """Refuse packs of runs that have several workers each: a pack is trained by one.
+
+    Raises:
+        InputError: says so.
+    """
+    if runs_per_gpu is not None and runs_per_gpu > 1 and workers > 1:
+        raise InputError(
+            f"--runs-per-gpu {runs_per_gpu}: runs with --workers {workers} take whole GPUs; leave "
+            "one of the two out"
+        )
+
+
+def shared_out(
+    runs: list[Run],
+    execution: Execution,
+    places: int,
+    runs_per_gpu: int | None,
+    manifest: dict[str, Any],
+) -> list[list[Run]]:
+    """The runs as packs that a worker trains at once: as many as were asked for, or fill a GPU.
+
+    Needs to be connected: without a number, one GPU of the cluster is tried for some seconds.
+    """
+    if runs_per_gpu is not None:
+        return packs_of(runs, places, lambda _: runs_per_gpu)
+    # A run of several workers has GPUs of its own; where a fraction was asked for, Ray shares them.
+    whole = execution.gpus == 1 and execution.workers == (execution.most_workers or 1) == 1
+    share = min(MOST_RUNS_PER_GPU, ceil(len(runs) / places))
+    small = [run.experiment for run in runs if run.experiment.family != "imagenet"]
+    if not (execution.use_gpu and whole and share > 1 and small):
+        return [[run] for run in runs]
+
+    # The smallest network is tried, since it takes the least time: kernels are as large in deeper
+    # ones, which only have more of them, and more memory.
+    smallest = min(small, key=lambda experiment: layout(experiment).multiply_adds)
+    side = manifest["row"]["side"]
+    found = probe_runs_at_once(smallest, side, execution, share)
+    rates = ", ".join(f"{count}: {rate:,.0f}" for count, rate in found.rates.items())
+    print(
+        f"images/s of {smallest.name} by the number of runs at once on a GPU: {rates}", flush=True
+    )
+    # Images lie on the device as bytes: to train on, and once more to evaluate.
+    image_bytes = 3 * side * side * (2 * manifest["train_images"] + manifest["test_images"])
+
+    def most(experiment: Experiment) -> int:
+        larger = layout(experiment).multiply_adds / layout(smallest).multiply_adds
+        return found.fitting(larger, image_bytes)
+
+    return packs_of(runs, places, most)

@@ -89,7 +89,8 @@ class Publisher:
         """The one thread that talks to the server, from the first look to the end."""
         self._try(self.publish)
         while not self._stop.wait(POLL_SECONDS):
-            self._try(self.publish)
+            if not self._complete:
+                self._try(self._publish_to_the_end)
         if self._ending is None:
             return
         # Training has ended. What is left is tried until it is through or the patience is over.
@@ -103,6 +104,14 @@ class Publisher:
                 return
             if not self._complete:
                 sleep(POLL_SECONDS)
+
+    def _publish_to_the_end(self) -> None:
+        """Publish, and how the run ended if it has: a pack's others may go on for hours."""
+        result = read_result(self.storage, self.run)
+        if result is None:
+            return self.publish()
+        self.finish(outcome_of(result), result.get("reason"))
+        self._complete = True
 
     def _try(self, action: Callable[[], None]) -> bool:
         try:

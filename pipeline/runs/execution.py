@@ -9,6 +9,7 @@ and those fields are recorded with the attempt: device, `threads`, `one_pass`, `
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,3 +76,5 @@ class Attempt:
     """Threads, or processes where they are many, that decode photographs for this worker."""
     preempted: Callable[[], bool] = bool
     """Whether the cluster is about to take this worker away; by default no (`bool()` is False)."""
+    setting_up: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered to set up: with several runs in one process, one at a time (a `StartLine`)."""

@@ -26,6 +26,8 @@ STOPPED = "stopped"
 """An attempt that was asked for a part of a run only, and has saved its end."""
 IDLE = "idle"
 """What a worker returns that the run has no room for: it did not train."""
+FAILED = "failed"
+"""An attempt that an error ended, which may be another one's the next time."""
 LOST = "lost"
 """An attempt that could not save any more: its storage is away, or another has the run."""
 

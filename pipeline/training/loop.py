@@ -5,6 +5,7 @@ from and who reads the results is none of its business: `ProcessGroup` and `Stor
 knows of the world.
 """
 
+from contextlib import ExitStack, closing
 from typing import Any
 
 import torch
@@ -49,65 +50,65 @@ def train(
     if result is not None:
         return result
 
-    # Build the network with the row's initialisation, its optimizer, and what feeds and saves it.
     experiment, classes = run.experiment, dataset.spec.classes
-    network = build_network(experiment, run.seed, classes)
-    train_state = TrainState(
-        experiment, network, process_group.device, execution.one_pass, execution.compiled
-    )
-    run_writer = RunWriter(
-        storage, run, classes, process_group, execution.checkpoint_seconds, attempt.holder
-    )
-    feed = training_feed(run, dataset, process_group, attempt.decoders)
-    try:
-        # Continue where the newest checkpoint stands. A position in the data needs no replay.
-        history = run_writer.restore(train_state)
-        record_attempt(run, history, process_group, execution, attempt)
-        window = torch.tensor(history.window, device=process_group.device)
-        # Capturing takes seconds, so it comes before the clock starts; nothing left, nothing to do.
-        left = history.iteration < experiment.iterations
-        iteration = Iteration(
-            train_state, feed, process_group, window, history.iteration, capture=left
-        )
+    with ExitStack() as opened:
+        with attempt.setting_up():
+            # The network with the row's initialisation, its optimizer, and what feeds and saves it.
+            network = build_network(experiment, run.seed, classes)
+            one_pass, compiled = execution.one_pass, execution.compiled
+            train_state = TrainState(experiment, network, process_group.device, one_pass, compiled)
+            seconds, holder = execution.checkpoint_seconds, attempt.holder
+            run_writer = RunWriter(storage, run, classes, process_group, seconds, holder)
+            opened.enter_context(closing(run_writer))
+            feed = training_feed(run, dataset, process_group, attempt.decoders)
+            opened.enter_context(closing(feed))
+
+            # Continue where the newest checkpoint stands. A position in the data needs no replay.
+            history = run_writer.restore(train_state)
+            record_attempt(run, history, process_group, execution, attempt)
+            window = torch.tensor(history.window, device=process_group.device)
+            # Capturing takes seconds, so it comes before the clock starts.
+            left = history.iteration < experiment.iterations
+            iteration = Iteration(
+                train_state, feed, process_group, window, history.iteration, capture=left
+            )
         measurements = Measurements(
             train_state, dataset, feed, process_group, attempt.decoders, history.iteration
         )
+        try:
+            while history.iteration < experiment.iterations:
+                # At the start and at drops: the layers' signals on the batch that comes next.
+                measurements.before_step(history)
 
-        while history.iteration < experiment.iterations:
-            # At the start and at drops: the layers' signals on the batch that comes next.
-            measurements.before_step(history)
+                # One iteration on this rank's share of the batch, a function of (seed, iteration)
+                # alone. Loss and wrong predictions stay on the device, in a ring of 25.
+                lr = lr_at(experiment, history.iteration, history.warmup_end)
+                iteration.run(history.iteration, lr)
+                history.iteration += 1
 
-            # One iteration on this rank's share of the batch, a function of (seed, iteration)
-            # alone. Loss and wrong predictions stay on the device, in a ring of 25.
-            lr = lr_at(experiment, history.iteration, history.warmup_end)
-            iteration.run(history.iteration, lr)
-            history.iteration += 1
+                # Every 25 iterations: the end of warm-up, divergence. All ranks see the same.
+                if history.iteration % WINDOW == 0:
+                    check_window(experiment, history, window, classes)
 
-            # Every 25 iterations: the end of warm-up, divergence. All ranks see the same numbers.
-            if history.iteration % WINDOW == 0:
-                check_window(experiment, history, window, classes)
+                # Once in a while: evaluate and record a point of every curve (all ranks take part).
+                if evaluates_after(experiment, history.iteration):
+                    measurements.record_point(history, window, lr)
 
-            # Once in a while: evaluate and record a point of every curve (all ranks take part).
-            if evaluates_after(experiment, history.iteration):
-                measurements.record_point(history, window, lr)
+                # Rank 0 says how far the run is.
+                run_writer.beat(history, measurements.clock)
 
-            # Rank 0 says how far the run is.
-            run_writer.beat(history, measurements.clock)
-
-            # Save: at milestones, when it is time, and before the workers have to leave. Ranks ask
-            # together, every 25 iterations, or one would leave while another waits for it.
-            stops = history.iteration == execution.until
-            if history.iteration % WINDOW == 0:
-                stops |= process_group.any(attempt.preempted())
-            if run_writer.due(history) or stops:
-                with measurements.clock_stopped(history):
-                    run_writer.save(train_state, history, window)
-            if stops and history.iteration < experiment.iterations:
-                run_writer.wait()
-                return {"status": STOPPED if history.iteration == execution.until else PREEMPTED}
-        return run_writer.finish(history)
-    except DivergedError as error:
-        return run_writer.finish(history, "diverged", reason=str(error))
-    finally:
-        feed.close()
-        run_writer.close()
+                # Save: at milestones, when it is time, and before the workers have to leave. Ranks
+                # ask together, every 25 iterations, or one would leave while another waits for it.
+                stops = history.iteration == execution.until
+                if history.iteration % WINDOW == 0:
+                    stops |= process_group.any(attempt.preempted())
+                if run_writer.due(history) or stops:
+                    with measurements.clock_stopped(history):
+                        run_writer.save(train_state, history, window)
+                if stops and history.iteration < experiment.iterations:
+                    run_writer.wait()
+                    asked = history.iteration == execution.until
+                    return {"status": STOPPED if asked else PREEMPTED}
+            return run_writer.finish(history)
+        except DivergedError as error:
+            return run_writer.finish(history, "diverged", reason=str(error))

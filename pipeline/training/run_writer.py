@@ -182,7 +182,7 @@ class RunWriter:
         # A synchronisation point with the GPU: the clones are complete when the thread reads them,
         # and the stall that is measured is all that training waits for.
         if train_state.momentum.is_cuda:
-            torch.cuda.synchronize(train_state.momentum.device)
+            torch.cuda.current_stream(train_state.momentum.device).synchronize()
         self.last_save = perf_counter()
         self.stalls.append(self.last_save - started)
 

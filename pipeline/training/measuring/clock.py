@@ -31,7 +31,7 @@ class Clock:
         # When a step returns, its kernels are only queued on a GPU: without the wait, their time
         # would count as evaluation's.
         if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            torch.cuda.current_stream(device).synchronize()
         passed = self._now() - self._started
         self._spent += passed
         return passed

@@ -14,22 +14,20 @@ from pipeline.errors import InputError
 from pipeline.recipe.metrics import (
     FORWARD_VARIANCE,
     GRADIENT_NORM,
-    IMAGES_PER_SECOND,
     RESPONSE_STD,
     TEST_ERR,
     TRAIN_CLEAN_ERR,
     TRAIN_LOSS,
     VAL_ERR,
 )
-from pipeline.runs.checkpoint import folder, iterations, newest_checkpoint
+from pipeline.runs.checkpoint import folder, iterations
 from pipeline.runs.execution import Attempt, Execution
-from pipeline.runs.history import History
-from pipeline.runs.run import Run, read_result
+from pipeline.runs.run import read_result
 from pipeline.storage import Storage
 from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from tests.pipeline.training.several_workers import several_groups, trained_by
-from tests.pipeline.training.small_runs import digits_once, small_run
+from tests.pipeline.training.small_runs import digits_once, small_run, state
 
 EVERY_STEP = Execution(checkpoint_seconds=0)
 NEVER = Execution(checkpoint_seconds=1e9)
@@ -50,19 +48,6 @@ class DyingStorage(Storage):
         if self.at in path:
             raise Killed
         super().write(path, content)
-
-
-def state(storage: Storage, run: Run) -> tuple[bytes, bytes, list]:
-    """All that a run's end holds, without what depends on the hour or the machine."""
-    end = newest_checkpoint(storage, run)
-    assert end is not None
-    assert end.iteration == run.experiment.iterations
-    history = History.from_json(end.files["history.json"])
-    measured: list = [
-        (p.iteration, p.metric, p.value) for p in history.points if p.metric != IMAGES_PER_SECOND
-    ]
-    measured += [(v.iteration, v.quantity, v.values) for v in history.layers]
-    return end.files["weights.safetensors"], end.files["momentum.safetensors"], measured
 
 
 @pytest.fixture(scope="module")

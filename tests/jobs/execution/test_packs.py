@@ -1,0 +1,195 @@
+"""Which runs train beside which, and who is found to blame where a pack fails."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jobs.execution.experiment_timing import RunsAtOnce, time_at_once
+from jobs.execution.packs import Member, next_groups, packs_of
+from jobs.requests import requested_runs
+from jobs.requests.requested_runs import check_runs_per_gpu, shared_out
+from pipeline.errors import InputError, StorageLostError
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.runs.execution import Execution
+from pipeline.runs.lease import Lease
+from pipeline.runs.run import Run
+from pipeline.storage import Storage
+from tests.pipeline.training.small_runs import small_run
+
+ONE_GPU = Execution(use_gpu=True)
+
+
+def seeds(name: str, count: int) -> list[Run]:
+    """Runs of a row of the paper."""
+    return [Run(EXPERIMENTS[name], "d" * 64, "cifar10-dddddddd", seed) for seed in range(count)]
+
+
+def sizes(packs: list[list[Run]]) -> list[int]:
+    return [len(pack) for pack in packs]
+
+
+def test_packs_are_as_large_as_asked_for_and_leave_no_place_idle() -> None:
+    runs = seeds("resnet56", 5) + seeds("resnet20", 5)
+    packs = packs_of(runs, 1, lambda _: 8)
+    assert sizes(packs) == [8, 2]
+    assert [run for pack in packs for run in pack] == runs
+    # Four GPUs: four packs rather than one that is full.
+    assert sizes(packs_of(runs, 4, lambda _: 8)) == [3, 3, 3, 1]
+    assert sizes(packs_of(runs, 16, lambda _: 8)) == [1] * 10
+
+
+def test_a_network_that_fills_a_gpu_trains_alone_and_large_ones_in_small_packs() -> None:
+    runs = seeds("resnet18", 2) + seeds("resnet1202", 5) + seeds("resnet20", 4)
+    packs = packs_of(runs, 1, lambda experiment: 2 if experiment.depth == 1202 else 8)
+    assert sizes(packs) == [1, 1, 2, 2, 1, 4]
+    assert all(len({run.experiment for run in pack}) == 1 for pack in packs)
+
+
+def test_runs_of_different_datasets_never_share_a_pack() -> None:
+    here = seeds("resnet20", 2)
+    there = [replace(run, dataset_id="e" * 64) for run in here]
+    packs = packs_of([here[0], there[0], here[1], there[1]], 1, lambda _: 8)
+    assert packs == [here, there]
+
+
+@pytest.fixture
+def members(storage: Storage) -> list[Member]:
+    return [Member(small_run(n), Lease(storage, small_run(n)), 1, 0) for n in range(4)]
+
+
+def failed(members: list[Member], *progressed: bool) -> list[Member]:
+    for member, moved in zip(members, progressed, strict=True):
+        member.progressed = moved
+    return members
+
+
+def test_a_pack_that_fails_with_progress_goes_on_together(members: list[Member]) -> None:
+    assert next_groups(failed(members, True, True, True, True), all_failed=True) == [members]
+
+
+def test_a_pack_that_fails_without_is_started_in_halves(members: list[Member]) -> None:
+    groups = next_groups(failed(members, True, True, False, True), all_failed=True)
+    assert groups == [members[:2], members[2:]]
+    # Whatever has ended meanwhile is started no more.
+    members[0].outcome = {"status": "finished"}
+    assert next_groups(members, all_failed=True) == [members[1:3], members[3:]]
+
+
+def test_one_that_failed_while_the_others_went_on_is_tried_alone(members: list[Member]) -> None:
+    members[1].failed_itself = True
+    members[0].outcome = {"status": "finished"}
+    # The others have been preempted, say.
+    assert next_groups(members, all_failed=False) == [members[2:], [members[1]]]
+    for member in members:
+        member.outcome = {"status": "finished"}
+    assert next_groups(members, all_failed=False) == []
+
+
+def test_only_failures_alone_are_held_against_a_run(storage: Storage) -> None:
+    run, error = small_run(), RuntimeError("it broke")
+    with Lease(storage, run) as lease:
+        member = Member(run, lease, 1, 0)
+        for _ in range(4):
+            member.judge(storage, None, error, alone=False)
+        assert member.outcome is None and member.without_progress == 0
+        for _ in range(3):
+            assert member.outcome is None
+            member.judge(storage, None, error, alone=True)
+        assert member.outcome is error
+        # Ten restarts are the most in any case.
+        member = Member(run, lease, 1, 0)
+        for _ in range(10):
+            member.judge(storage, None, error, alone=False)
+        assert member.outcome is None
+        member.judge(storage, None, error, alone=False)
+        assert member.outcome is error
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        ({"status": "refused", "reason": "not yours"}, InputError, "not yours"),
+        ({"status": "lost", "reason": "storage is away"}, StorageLostError, "storage is away"),
+        ({"status": "finished"}, RuntimeError, "without writing result.json"),
+    ],
+)
+def test_what_a_worker_answers_is_what_the_driver_says(
+    storage: Storage, answer: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    member = Member(small_run(), Lease(storage, small_run()), 1, 0)
+    member.judge(storage, answer, None, alone=False)
+    assert isinstance(member.outcome, kind) and words in str(member.outcome)
+
+
+def test_a_run_that_another_command_has_taken_over_goes_on_there(storage: Storage) -> None:
+    run = small_run()
+    with Lease(storage, run) as lease:
+        storage.write(f"{run.folder}/lease.json", b'{"holder": "another"}')
+        member = Member(run, lease, 1, 0)
+        member.judge(storage, {"status": "failed", "reason": "LostRunError"}, None, alone=False)
+        assert "another command has taken it over" in str(member.outcome)
+        assert isinstance(member.outcome, InputError)
+
+
+def test_as_many_runs_at_once_as_make_the_gpu_faster_and_fit_into_it() -> None:
+    # What one H200 made of ResNet-20 (docs/benchmarks.md).
+    rates = {1: 38_696.0, 2: 60_410.0, 4: 86_163.0, 8: 101_077.0, 16: 102_824.0}
+    found = RunsAtOnce(rates, bytes_each=10**9, bytes_free=100 * 10**9)
+    assert found.best == 8
+    assert found.fitting(1, 0) == 8
+    # 0.8 of 100 GB for networks of 20 GB and 1 GB of images.
+    assert found.fitting(20, 10**9) == 3
+    assert found.fitting(1000, 0) == 1
+
+
+def test_trying_runs_at_once_is_the_same_on_a_cpu() -> None:
+    experiment = small_run().experiment
+    found = time_at_once(experiment, 8, Execution(), most=2)
+    assert list(found.rates) == [1, 2] and all(rate > 0 for rate in found.rates.values())
+    assert list(time_at_once(experiment, 8, Execution(), most=1).rates) == [1]
+
+
+def test_on_gpus_a_grid_finds_out_how_many_runs_fill_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = []
+
+    def probe(*asked: Any) -> RunsAtOnce:
+        tried.append(asked)
+        rates = {1: 10_000.0, 2: 19_000.0, 4: 30_000.0, 8: 31_000.0}
+        return RunsAtOnce(rates, bytes_each=10**9, bytes_free=64 * 10**9)
+
+    monkeypatch.setattr(requested_runs, "probe_runs_at_once", probe)
+    runs = seeds("resnet1202", 2) + seeds("resnet20", 6)
+    manifest = {"row": {"side": 32}, "train_images": 50_000, "test_images": 10_000}
+    # 1,202 layers take 60 times the memory of 20, more than there is.
+    assert sizes(shared_out(runs, ONE_GPU, 1, None, manifest)) == [1, 1, 4, 2]
+    assert tried == [(EXPERIMENTS["resnet20"], 32, ONE_GPU, 8)]
+    said = capsys.readouterr().out
+    assert said == (
+        "images/s of resnet20 by the number of runs at once on a GPU: "
+        "1: 10,000, 2: 19,000, 4: 30,000, 8: 31,000\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("execution", "places"),
+    [
+        (Execution(), 1),
+        (replace(ONE_GPU, gpus=0.25), 1),
+        (replace(ONE_GPU, workers=2), 1),
+        (replace(ONE_GPU, most_workers=2), 1),
+        (ONE_GPU, 4),
+    ],
+)
+def test_nothing_is_tried_where_runs_cannot_share_a_gpu(execution: Execution, places: int) -> None:
+    runs = seeds("resnet20", 4)
+    assert sizes(shared_out(runs, execution, places, None, {})) == [1] * 4
+
+
+def test_packs_of_runs_that_have_several_workers_each_are_refused() -> None:
+    with pytest.raises(InputError, match="--runs-per-gpu 4: runs with --workers 2 take whole"):
+        check_runs_per_gpu(4, 2)
+    check_runs_per_gpu(4, 1)
+    check_runs_per_gpu(None, 2)
