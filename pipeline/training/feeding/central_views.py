@@ -15,7 +15,7 @@ from pipeline.data.decoders import Decoders, StoredPhoto
 from pipeline.data.photo_decoding import ProtocolViews
 from pipeline.data.photo_shards import Photos, PhotoSplit
 from pipeline.recipe.experiments import Experiment
-from pipeline.training.feeding.normaliser import Normaliser, stacked
+from pipeline.training.feeding.normaliser import InFlight, Normaliser, stacked
 
 AT_ONCE = 4
 """Photographs that a decoder is given at a time."""
@@ -44,12 +44,15 @@ class CentralViews:
 
     def batches(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Number, views [n, 3, crop, crop] and labels [n] of batches; the next is being decoded."""
+        in_flight = InFlight(self.device)
         for number, ids, views in decoded_ahead(
             numbers, self.ids, self.batch_size, self.split, self.views, self.decoders
         ):
             labels = torch.from_numpy(self.split.labels[ids].astype(np.int64)).to(self.device)
             squares = stacked([square for (square,) in views], self.device)
+            in_flight.wait()
             yield number, self.normalise(squares), labels
+            in_flight.add()
 
 
 def decoded_ahead(

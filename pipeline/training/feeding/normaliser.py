@@ -4,6 +4,7 @@
 thread does it while the square is in its cache.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor
 from pipeline.data.photo_shards import Photos
 from pipeline.recipe.experiments import Experiment
 from pipeline.training.feeding.image_batches import TORCHVISION_MEAN, TORCHVISION_STD
+
+IN_FLIGHT = 2
+"""Batches that are on their way through a GPU at a time."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +111,27 @@ def stacked(squares: list[NDArray[np.uint8]], device: torch.device) -> Tensor:
     batch = host_pixels((len(squares), *squares[0].shape), device)
     np.stack(squares, out=batch.numpy())
     return batch
+
+
+class InFlight:
+    """Bounds how far ahead of a GPU the host launches: two batches; a CPU needs no bound.
+
+    Without one, decoders that are faster than the network would have memory pinned for everything
+    that they decode.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.is_gpu = device.type == "cuda"
+        self.launched: deque[torch.cuda.Event] = deque()
+        """The ends of what was launched last, oldest first."""
+
+    def add(self) -> None:
+        """Remember everything that was launched until now as one batch."""
+        if self.is_gpu:
+            self.launched.append(torch.cuda.Event())
+            self.launched[-1].record()
+
+    def wait(self) -> None:
+        """Wait until there is room for another batch."""
+        while len(self.launched) >= IN_FLIGHT:
+            self.launched.popleft().synchronize()

@@ -22,7 +22,7 @@ from pipeline.data.photo_decoding import Pixels, TrainingViews, colour_shift
 from pipeline.data.photo_shards import Photos
 from pipeline.data.sampling import Batch, random_words_of
 from pipeline.recipe.experiments import Experiment
-from pipeline.training.feeding.normaliser import Normaliser, host_pixels
+from pipeline.training.feeding.normaliser import InFlight, Normaliser, host_pixels
 
 AHEAD = 3
 """Batches after the present one that are decoded before training asks for them."""
@@ -71,6 +71,7 @@ class PhotoFeed:
         self.waited = 0.0
         """Seconds that training stood still for pixels."""
         self._prepared: tuple[Tensor, Tensor] | None = None
+        self.in_flight = InFlight(device)
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Views [n, 3, crop, crop] and labels [n] of an iteration; those after it are begun.
@@ -105,6 +106,7 @@ class PhotoFeed:
 
     def prepare(self, iteration: int) -> None:
         """Have the iteration's batch where `assemble` finds it: on a GPU, in memory that stays."""
+        self.in_flight.wait()
         batch = self.batch(iteration)
         if not batch[0].is_cuda:
             self._prepared = batch
@@ -113,6 +115,7 @@ class PhotoFeed:
             self._prepared = (torch.empty_like(batch[0]), torch.empty_like(batch[1]))
         for fixed, made in zip(self._prepared, batch, strict=True):
             fixed.copy_(made, non_blocking=True)
+        self.in_flight.add()
 
     def assemble(self, iteration: Tensor) -> tuple[Tensor, Tensor]:
         """The batch that was prepared last, as `batch`."""

@@ -12,7 +12,8 @@ counts of errors are exchanged.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -24,14 +25,15 @@ from pipeline.data.photo_shards import Photos
 from pipeline.recipe.experiments import Experiment, Protocol
 from pipeline.recipe.layers import layout
 from pipeline.training.feeding.central_views import decoded_ahead
-from pipeline.training.feeding.normaliser import Normaliser, stacked
+from pipeline.training.feeding.normaliser import InFlight, Normaliser, stacked
 from pipeline.training.step.networks import ResNet
 from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup
 
-BATCH = 50
-"""Photographs that are decoded, and handed to a worker, together."""
-PIXELS = 64 * 224 * 224
+BATCH, GPU_BATCH = 50, 200
+"""Photographs that are decoded, and handed to a worker, together. More on a GPU: their views at a
+scale have many shapes, and only those of one shape go through the network together."""
+PIXELS, GPU_PIXELS = 64 * 224 * 224, 256 * 224 * 224
 """Pixels that go through the network at once, unless a single view has more: bounds its memory."""
 
 
@@ -42,6 +44,8 @@ class Errors:
     top1_err: float
     top5_err: float
     count: int
+    photographs_per_second: float = field(default=0.0, compare=False)
+    """Over all ranks, decoding included."""
 
 
 class Scorer:
@@ -68,32 +72,30 @@ class Scorer:
         """Mean softmax scores [n, classes] float64 of n photographs, each given by its views."""
         # Score views of one shape together, whichever photograph they are of.
         flat = [view for photo_views in views for view in photo_views]
-        view_scores: dict[int, Tensor] = {}
-        for numbers in _same_shape_batches(flat):
+        classes, device = network.fc.out_features, self.device
+        scores = torch.empty(len(flat), classes, dtype=torch.float64, device=device)
+        pixels = GPU_PIXELS if device.type == "cuda" else PIXELS
+        for numbers in _same_shape_batches(flat, pixels):
             x = self.normalise(stacked([flat[number] for number in numbers], self.device))
             with autocast(self.experiment.precision, x.device):
                 logits = network.dense(x, self.places)
             # Softmax at each place, then the mean over places; a crop has a single place.
             mean = logits.float().softmax(1).double().mean((2, 3))
-            view_scores |= dict(zip(numbers, mean, strict=True))
+            # Back in the order of the views.
+            scores.index_copy_(0, torch.tensor(numbers, device=device), mean)
 
-        # Put views back in order and take each photograph's mean. All have equally many views.
-        views_each = len(views[0])
-        return (
-            torch.stack([view_scores[number] for number in range(len(flat))])
-            .unflatten(0, (-1, views_each))
-            .mean(1)
-        )
+        # Each photograph's mean; all have equally many views.
+        return scores.unflatten(0, (-1, len(views[0]))).mean(1)
 
 
-def _same_shape_batches(views: list[NDArray[np.uint8]]) -> Iterator[list[int]]:
-    """Numbers of views of one shape, at most `PIXELS` of them at a time (or a single view)."""
+def _same_shape_batches(views: list[NDArray[np.uint8]], pixels: int) -> Iterator[list[int]]:
+    """Numbers of views of one shape, at most so many pixels at a time (or a single view)."""
     # In order of first appearance, which depends on the batch of photographs alone.
     shapes: dict[tuple[int, ...], list[int]] = {}
     for number, view in enumerate(views):
         shapes.setdefault(view.shape, []).append(number)
     for shape, numbers in shapes.items():
-        size = max(1, PIXELS // (shape[0] * shape[1]))
+        size = max(1, pixels // (shape[0] * shape[1]))
         for start in range(0, len(numbers), size):
             yield numbers[start : start + size]
 
@@ -115,21 +117,24 @@ def errors_of(
     """
     for network in networks:
         network.eval()
-    scorers = [
-        Scorer(protocol, experiment, photos, process_group.device) for experiment in experiments
-    ]
-    split, batches = photos.test, -(-len(photos.test) // BATCH)
+    device = process_group.device
+    scorers = [Scorer(protocol, experiment, photos, device) for experiment in experiments]
+    began = perf_counter()
+    size = GPU_BATCH if device.type == "cuda" else BATCH
+    split, batches = photos.test, -(-len(photos.test) // size)
     # A row of [not first, not among five] for each batch; this rank fills its own.
-    wrong = torch.zeros(batches, 2, dtype=torch.float64, device=process_group.device)
+    wrong = torch.zeros(batches, 2, dtype=torch.float64, device=device)
 
     # Decode a photograph once, however many networks of an ensemble look at it.
     kinds = tuple(dict.fromkeys(scorer.looks_at for scorer in scorers))
 
     # Score this rank's batches while the next one is decoded.
     own_batches = range(process_group.rank, batches, process_group.world_size)
+    in_flight = InFlight(device)
     for number, ids, views in decoded_ahead(
-        own_batches, range(len(split)), BATCH, split, ViewsOfEach(kinds), threads
+        own_batches, range(len(split)), size, split, ViewsOfEach(kinds), threads
     ):
+        in_flight.wait()
         parts = [
             scorer.scores(network, [of_each[kinds.index(scorer.looks_at)] for of_each in views])
             for scorer, network in zip(scorers, networks, strict=True)
@@ -138,10 +143,13 @@ def errors_of(
         scores = torch.stack(parts).mean(0)
         labels = torch.from_numpy(split.labels[ids].astype(np.int64)).to(scores.device)
         wrong[number] = misses(scores, labels)
+        in_flight.add()
 
     # Add all ranks' counts up: integers in float64, so exact. A synchronisation point.
     top1_misses, top5_misses = process_group.sum_disjoint(wrong).sum(0).tolist()
-    return Errors(100 * top1_misses / len(split), 100 * top5_misses / len(split), len(split))
+    count = len(split)
+    rate = count / (perf_counter() - began)
+    return Errors(100 * top1_misses / count, 100 * top5_misses / count, count, rate)
 
 
 def misses(scores: Tensor, labels: Tensor) -> Tensor:

@@ -219,3 +219,21 @@ def test_batches_from_processes_are_those_from_threads_to_the_byte(photos: Photo
                 views, labels = other.batch(iteration)
                 assert torch.equal(views, expected[iteration][0])
                 assert torch.equal(labels, expected[iteration][1])
+
+
+def test_two_batches_at_most_are_on_their_way_to_a_gpu(photos: Photos) -> None:
+    class Copied:
+        waited_for = False
+
+        def synchronize(self) -> None:
+            self.waited_for = True
+
+    with closing(training_feed(run_on(photos), photos, single_process(), threads=2)) as feed:
+        assert isinstance(feed, PhotoFeed)
+        oldest, newer = Copied(), Copied()
+        feed.in_flight.launched.append(oldest)  # type: ignore[arg-type]
+        feed.prepare(0)
+        assert not oldest.waited_for
+        feed.in_flight.launched.append(newer)  # type: ignore[arg-type]
+        feed.prepare(1)
+        assert oldest.waited_for and not newer.waited_for
