@@ -30,6 +30,7 @@ ROOMS = {
         "attempts",
         "run_writer",
         "loop",
+        "packs",
         "verify",
     ],
     "jobs": [
