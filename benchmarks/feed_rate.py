@@ -68,29 +68,25 @@ def feed_rates(
                     rate = sum(task.result() for task in tasks)
                 else:
                     decoders = Decoders(count, processes=kind == KINDS[1])
-                    rate = _fed(experiment, photos, device, decoders, seconds)
+                    feed = PhotoFeed(
+                        experiment, photos, device, 0, partial(batch_of, photos), 1 << 40, decoders
+                    )
+                    rate = fed(feed, seconds)
                 # The first round starts processes and fills caches.
                 if number:
                     rates[count, kind].append(rate)
     return rates
 
 
-def _fed(
-    experiment: Experiment,
-    photos: Photos,
-    device: torch.device,
-    decoders: Decoders,
-    seconds: float,
-) -> float:
-    """Views a second of a feed that is asked for one batch after the other."""
-    feed = PhotoFeed(experiment, photos, device, 0, partial(batch_of, photos), 1 << 40, decoders)
+def fed(feed: PhotoFeed, seconds: float) -> float:
+    """Views a second of a feed that is asked for one batch of 64 after the other; it is closed."""
     with closing(feed):
         # Until everything runs, and what was ready before is used up.
         for number in range(AHEAD + 1):
-            feed.batch(number)
+            feed.prepare(number)
         number, began = AHEAD + 1, perf_counter()
         while perf_counter() - began < seconds:
-            feed.batch(number)
+            feed.prepare(number)
             number += 1
         return (number - AHEAD - 1) * BATCH / (perf_counter() - began)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import measure
-from benchmarks.feed_rate import Rates, batch_of, counts_here, feed_rates
+from benchmarks.feed_rate import Rates, batch_of, counts_here, fed, feed_rates
 from benchmarks.feed_rate import print_rates as print_feed_rates
 from benchmarks.one_gpu.contestants import (
     GpuContestant,
@@ -43,6 +43,7 @@ from pipeline.recipe.experiments import EXPERIMENTS, Decoding, Experiment
 from pipeline.recipe.metrics import WINDOW
 from pipeline.storage import Storage
 from pipeline.training.feeding.constant_batch import ConstantBatch
+from pipeline.training.feeding.device_decoding import DeviceDecodedFeed, check_decoder
 from pipeline.training.feeding.photo_batches import PhotoFeed
 from pipeline.training.step.iteration import Batches, Iteration
 from pipeline.training.step.networks import build_network
@@ -244,7 +245,27 @@ def _feeds(
         )
         print_feed_rates(rates, f"decoding={decoding}: views a second (medians)")
         found[decoding] = {f"{count} {kind}": values for (count, kind), values in rates.items()}
+    found["gpu"] = {"views a second": _decoded_on_device(experiment, storage, dataset_id, asked)}
     return found
+
+
+def _decoded_on_device(
+    experiment: Experiment, storage: Storage, dataset_id: str, asked: ImagenetBench
+) -> list[float]:
+    """Views a second where the device decodes, a value a round; none where it cannot."""
+    try:
+        check_decoder(asked.device)
+    except InputError as error:
+        print(error, flush=True)
+        return []
+    photos, rates = open_photos(storage, dataset_id, None), []
+    experiment = replace(experiment, decoding="gpu")
+    for _ in range(asked.rounds):
+        batches, decoders = partial(batch_of, photos), Decoders(usable_cpus())
+        feed = DeviceDecodedFeed(experiment, photos, asked.device, 0, batches, 1 << 40, decoders)
+        rates.append(fed(feed, min(FEED_SECONDS, 0.5 * asked.steps)))
+    print(f"decoding=gpu: {median(rates):,.0f} views a second (median)", flush=True)
+    return rates
 
 
 def _trained(asked: ImagenetBench, experiment: Experiment, photos: Photos) -> dict[str, float]:

@@ -122,19 +122,76 @@ def training_view(content: bytes, words: NDArray[np.uint64], experiment: Experim
 
     They draw the scale, the two coordinates of the crop, and whether it is mirrored.
     """
-    drawn = bounded(words, 1 << 32)
-    low, high = experiment.scale
-    # A word for each draw, whether it is used or not: a row without scales draws the same crops.
-    shorter = low + _pick(drawn[0], high - low + 1)
-    image = decode(content, None if experiment.decoding == "exact" else (shorter, shorter))
+    shorter = _shorter(words, experiment)
+    # `gpu` is decoded in full by whoever cannot be decoded there.
+    scaled = experiment.decoding == "dct_scaled"
+    image = decode(content, (shorter, shorter) if scaled else None)
+    window, mirrored = training_window(image.size, words, experiment)
+    return window.of(image, mirrored)
+
+
+def training_window(
+    size: tuple[int, int], words: NDArray[np.uint64], experiment: Experiment
+) -> tuple[Window, bool]:
+    """Which part of a photograph of `size` training sees, and whether mirrored, by its words."""
     if experiment.augmentation == "none":
-        return centre(image.size, experiment.test_side, experiment.crop).of(image)
-    width, height = resized(image.size, shorter)
+        return centre(size, experiment.test_side, experiment.crop), False
+    drawn = bounded(words, 1 << 32)
+    width, height = resized(size, _shorter(words, experiment))
     x, y = (
         _pick(drawn[1], width - experiment.crop + 1),
         _pick(drawn[2], height - experiment.crop + 1),
     )
-    return Window(width, height, x, y, experiment.crop).of(image, bool(_pick(drawn[3], 2)))
+    return Window(width, height, x, y, experiment.crop), bool(_pick(drawn[3], 2))
+
+
+def _shorter(words: NDArray[np.uint64], experiment: Experiment) -> int:
+    """The shorter side that is drawn for a photograph."""
+    low, high = experiment.scale
+    # A word for each draw, whether it is used or not: a row without scales draws the same crops.
+    return low + _pick(bounded(words[:1], 1 << 32)[0], high - low + 1)
+
+
+def only_pillow_decodes(content: bytes) -> bool:
+    """Whether an image is left to Pillow where a GPU decodes: all but baseline JPEG in colour.
+
+    Those are PNG, and grey, CMYK and progressive JPEG, and JPEG whose three components are no
+    YCbCr; and whatever is damaged before its first scan.
+    """
+    if content[:2] != b"\xff\xd8":
+        return True
+    at = 2
+    while at + 10 <= len(content) and content[at] == 0xFF:
+        kind, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
+        # Adobe's segment with transform 0 says that the components are RGB, or CMYK.
+        if (
+            kind == 0xEE
+            and content[at + 4 : at + 9] == b"Adobe"
+            and content[at + 15 : at + 16]
+            in (
+                b"",
+                b"\0",
+            )
+        ):
+            return True
+        # A frame: baseline is C0; all others up to CF are, but for tables (C4, C8, CC), too.
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            precision, components = content[at + 4], content[at + 9]
+            return kind != 0xC0 or precision != 8 or components != 3
+        at += 2 + length
+    return True
+
+
+@dataclass(frozen=True)
+class GpuShares:
+    """A stored photograph as far as the host takes it where a GPU decodes."""
+
+    def __call__(self, photo: StoredPhoto) -> Pixels:
+        """Encoded bytes [n], or pixels [height, width, 3] where only Pillow decodes it."""
+        content = photo.read()
+        if only_pillow_decodes(content):
+            return np.asarray(decode(content))
+        return np.frombuffer(content, dtype=np.uint8)
 
 
 # What decoders are given to do: values that can be sent to another process.

@@ -85,4 +85,5 @@ def test_every_contestant_the_feed_and_a_training_are_measured(
     ]
     assert all(rates[0] > 0 for rates in kept["images_per_second"]["resnet18"].values())
     assert kept["feed"]["exact"]["1 processes"][0] > 0
+    assert kept["feed"]["gpu"]["views a second"][0] > 0
     assert 0 <= kept["training"]["resnet18"]["waited_percent"] <= 100

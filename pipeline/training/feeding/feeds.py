@@ -18,6 +18,7 @@ from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import Run
 from pipeline.training.feeding.central_views import CentralViews
 from pipeline.training.feeding.device_batches import DeviceBatches
+from pipeline.training.feeding.device_decoding import DeviceDecodedFeed, require_gpu
 from pipeline.training.feeding.image_batches import (
     TrainImages,
     held_out,
@@ -66,7 +67,11 @@ def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, th
         def batch_of(iteration: int) -> Batch:
             return batch_at(run.seed, count, iteration, size, first, share)
 
-        return PhotoFeed(
+        kind = PhotoFeed
+        if experiment.decoding == "gpu":
+            require_gpu(process_group.device)
+            kind = DeviceDecodedFeed
+        return kind(
             experiment,
             dataset,
             process_group.device,

@@ -8,9 +8,10 @@ task writes its own part of a batch, and training reads a batch once all its tas
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,8 @@ class PendingBatch:
     shift: NDArray[np.float32] | None
     views: Tensor
     tasks: list[Future[None]]
+    parts: dict[int, Pixels] = field(default_factory=dict)
+    """What a feed keeps of each photograph instead of views, by its position."""
 
 
 class PhotoFeed:
@@ -62,7 +65,8 @@ class PhotoFeed:
         decoders: Decoders,
     ) -> None:
         self.experiment, self.split, self.seed, self.last = experiment, photos.train, seed, last
-        self.batch_of, self.view = batch_of, TrainingViews(experiment)
+        self.batch_of = batch_of
+        self.view: Callable[[Any], Pixels] = TrainingViews(experiment)
         self.normalise = Normaliser.of(experiment, photos, device, experiment.crop)
         self.normalise_on_cpu = device.type == "cpu"
         self.decoders = decoders
@@ -101,7 +105,7 @@ class PhotoFeed:
         labels = torch.from_numpy(self.split.labels[pending_batch.batch.ids].astype(np.int64))
         if self.normalise_on_cpu:
             return pending_batch.views.permute(0, 3, 1, 2), labels
-        views = self.normalise(pending_batch.views, pending_batch.shift)
+        views = self.normalise(self._pixels(pending_batch), pending_batch.shift)
         return views, labels.to(self.normalise.offset.device)
 
     def prepare(self, iteration: int) -> None:
@@ -131,15 +135,8 @@ class PhotoFeed:
                 random_words_of(self.seed, batch.epochs, "colour", batch.ids),
                 self.experiment.colour,
             )
-        shape = (size, side, side, 3)
-        if self.normalise_on_cpu:
-            views = torch.empty(shape)
-        else:
-            views = host_pixels(shape, self.normalise.offset.device)
-        items = [
-            (self.split.stored(sample), words)
-            for sample, words in zip(batch.ids, batch.random_words, strict=True)
-        ]
+        views = self._memory((size, side, side, 3))
+        items = self._items(batch)
         # Small enough that each decoder has two tasks within the batches that are ahead.
         stride = max(1, min(STRIDE, AHEAD * size // (2 * self.decoders.count)))
         pending = PendingBatch(batch, shift, views, [])
@@ -149,6 +146,23 @@ class PhotoFeed:
             task = self.decoders.submit(self.view, items[start : start + stride], receive)
             pending.tasks.append(task)
         return pending
+
+    def _memory(self, shape: tuple[int, ...]) -> Tensor:
+        """Memory for what the decoders make of a batch."""
+        if self.normalise_on_cpu:
+            return torch.empty(shape)
+        return host_pixels(shape, self.normalise.offset.device)
+
+    def _items(self, batch: Batch) -> list[Any]:
+        """What `view` is given of each sample."""
+        return [
+            (self.split.stored(sample), words)
+            for sample, words in zip(batch.ids, batch.random_words, strict=True)
+        ]
+
+    def _pixels(self, pending: PendingBatch) -> Tensor:
+        """A batch's squares [n, crop, crop, 3] in uint8, once its tasks are done."""
+        return pending.views
 
     def _receive(self, pending: PendingBatch, start: int, squares: Iterable[Pixels]) -> None:
         """In a thread: lay squares down in a batch from position `start` on."""
