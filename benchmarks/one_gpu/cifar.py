@@ -23,7 +23,7 @@ from benchmarks.one_gpu.contestants import (
     device_named,
     keep,
     print_rates,
-    taken,
+    taken_on_gpu,
     torch_defaults,
     wait,
 )
@@ -115,7 +115,7 @@ def bench(
     device = device_named(device_name, "bench gpu")
     # Before anything computes: cuBLAS reads its workspace's setting once in a process.
     set_kernels(True)
-    kept: dict[str, Any] = {"taken": taken(device), "bytes": {}, "images_per_second": {}}
+    kept: dict[str, Any] = {"taken": taken_on_gpu(device), "bytes": {}, "images_per_second": {}}
     print(json.dumps(kept["taken"]), flush=True)
     if check:
         kept["bytes"] = check_bytes(dataset, precisions, device)

@@ -86,7 +86,7 @@ def print_rates(title: str, found: dict[str, list[float]], usual: str, against: 
     print(flush=True)
 
 
-def taken(device: torch.device) -> dict[str, Any]:
+def taken_on_gpu(device: torch.device) -> dict[str, Any]:
     """What a measurement was taken on, with what, and when."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
     return {

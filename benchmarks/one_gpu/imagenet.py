@@ -29,7 +29,7 @@ from benchmarks.one_gpu.contestants import (
     GpuContestant,
     keep,
     print_rates,
-    taken,
+    taken_on_gpu,
     torch_defaults,
     wait,
 )
@@ -108,7 +108,7 @@ def bench(asked: ImagenetBench, storage: Storage, dataset_id: str, out: Path) ->
     # Before anything computes: cuBLAS reads its workspace's setting once in a process.
     keep_freed_memory()
     set_kernels(True)
-    kept: dict[str, Any] = {"taken": taken(asked.device), "images_per_second": {}, "training": {}}
+    kept: dict[str, Any] = {"taken": taken_on_gpu(asked.device), "images_per_second": {}, "training": {}}
     print(json.dumps(kept["taken"]), flush=True)
     for name in asked.names:
         found = kept["images_per_second"].setdefault(name, {})
