@@ -11,7 +11,6 @@ from itertools import combinations
 from math import comb, fsum, inf, nan, sqrt
 
 import numpy as np
-from scipy.special import stdtrit
 
 # Levels are fractions, not floats: 1 of 20 splits has to reach 5 % exactly, not by rounding.
 LEVEL = Fraction(1, 20)
@@ -118,7 +117,10 @@ def _drawn_sums(pooled: Sequence[float], size: int) -> Iterable[float]:
 
 def _quantile(level: float, freedom: float) -> float:
     """Student's t that leaves (1 - level) / 2 above it."""
-    # From `scipy.special`, which loads in a fifth of the time of `scipy.stats`.
+    # From `scipy.special`, which loads in a fifth of the time of `scipy.stats`; and only here, as
+    # a command that trains would wait for it in vain.
+    from scipy.special import stdtrit
+
     return float(stdtrit(freedom, (1 + level) / 2))
 
 

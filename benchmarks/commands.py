@@ -5,12 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.measure import checked_precision
+from benchmarks.measure import GPU_PRECISIONS, PRECISIONS, checked_precision
 from jobs.execution.submission import DASHBOARD
 from jobs.requests.options import (
     DashboardOption,
     DataOption,
+    Device,
     ExperimentArgument,
+    SetOption,
     StorageOption,
     manifest_named,
     writable,
@@ -156,6 +158,20 @@ def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 
     bench(dashboard, rounds)
 
 
+@app.command("startup")
+def bench_startup(
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu, as of `train`.")] = "auto",
+    rounds: RoundsOption = 3,
+) -> None:
+    """Where the seconds of a `train` go before its first iteration and after its last.
+
+    Example: `resnet-repro bench startup --device cpu --rounds 3`
+    """
+    from benchmarks.startup import bench
+
+    bench(device, rounds)
+
+
 @app.command("gpu")
 def bench_gpu(
     data: DataOption = "digits",
@@ -163,7 +179,9 @@ def bench_gpu(
     experiments: Annotated[
         str, typer.Option(help="Rows of CIFAR, with commas between.")
     ] = "resnet20,resnet56,resnet110",
-    precision: Annotated[str, typer.Option(help="fp32 and bf16, with commas.")] = "fp32,bf16",
+    precision: Annotated[
+        str, typer.Option(help="fp32, tf32 and bf16, with commas; default: all that there are.")
+    ] = "",
     rounds: RoundsOption = 3,
     steps: Annotated[int, typer.Option(min=2, help="Iterations a round.")] = 200,
     out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
@@ -183,7 +201,9 @@ def bench_gpu(
 
     storage = writable(storage_uri)
     dataset = read_dataset(storage, manifest_named(storage, data)["id"])
-    chosen = tuple(map(checked_precision, precision.split(",")))
+    known = PRECISIONS if device == "cpu" else GPU_PRECISIONS
+    named = precision.split(",") if precision else known
+    chosen = tuple(checked_precision(name, known) for name in named)
     bench(dataset, experiments.split(","), chosen, rounds, steps, out, device, check)
 
 
@@ -238,3 +258,36 @@ def photographs_named(storage: Storage, data: str, command: str) -> dict[str, An
             f"--data {data}: is of small images; `{command}` wants photographs, such as imagenet"
         )
     return manifest
+
+
+@app.command("packs")
+def bench_packs(
+    data: DataOption = "digits",
+    storage_uri: StorageOption = "results",
+    experiment: Annotated[str, typer.Option(help="A row of CIFAR.")] = "resnet20",
+    settings: SetOption = ["precision=bf16"],  # noqa: B006  (Typer reads it, nobody writes it)
+    runs: Annotated[str, typer.Option(help="How many train at once, with commas between.")] = "1,8",
+    until: Annotated[int, typer.Option(min=2, help="The row's first iterations.")] = 8000,
+    out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
+        "bench-packs.json"
+    ),
+    device: Annotated[Device, typer.Option(help="gpu, or cpu to try the command.")] = Device.GPU,
+) -> None:
+    """Packs through `grid`'s own way, evaluations included, against the loop people write.
+
+    Example: `resnet-repro bench packs --data cifar10 --runs 1,8 --until 8000`
+    """
+    from benchmarks.one_gpu.cifar import DEPTHS
+    from benchmarks.packs import bench
+    from pipeline.data.stored import read_dataset
+    from pipeline.recipe.overrides import experiment_named
+
+    counts = [int(count) for count in runs.split(",") if count.isdecimal() and int(count)]
+    if experiment not in DEPTHS:
+        raise InputError(f"--experiment {experiment}: expected one of {', '.join(DEPTHS)}")
+    if len(counts) != runs.count(",") + 1:
+        raise InputError(f"--runs {runs}: expected numbers such as 1,8")
+    row = experiment_named(experiment, settings, None)
+    storage = writable(storage_uri)
+    dataset = read_dataset(storage, manifest_named(storage, data)["id"])
+    bench(row, dataset, counts, until, device, out)

@@ -16,17 +16,21 @@ from pipeline.runs.provenance import hardware, native_bf16, versions
 Item = TypeVar("Item")
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+"""Of a CPU, and"""
+GPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+"""of a GPU."""
 
 
-def checked_precision(precision: str) -> Precision:
-    """The precision of that name.
+def checked_precision(precision: str, known: tuple[Precision, ...] = PRECISIONS) -> Precision:
+    """The precision of that name, among those that are known.
 
     Raises:
         InputError: there is none.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: fp32 or bf16 is needed")
-    return precision
+    for name in known:
+        if name == precision:
+            return name
+    raise InputError(f"--precision {precision}: {' or '.join(known)} is needed")
 
 
 def precisions(precision: str) -> tuple[Precision, ...]:

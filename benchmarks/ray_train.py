@@ -156,7 +156,7 @@ def _run_on_ray(storage: Storage, run: Run, threads: int) -> float:
     try:
         # Ray's own processes take CPU while they start and while they end: both are waited for,
         # outside of what is timed.
-        with connected(None):
+        with connected(None, trains=True):
             sleep(SETTLE_SECONDS)
             run_on_ray(run, Execution(storage=storage.uri, threads=threads))
     finally:

@@ -13,6 +13,7 @@ from jobs.console.console import console, progress
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout, response_layers
 from pipeline.recipe.metrics import RESPONSE_STD, TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
+from pipeline.recipe.schedule import CONVERGING_RULE
 
 EXPECTED_SECONDS = 20.0
 ROWS = [
@@ -124,6 +125,7 @@ def _run(run_id: str, name: str, seed: int, params: int) -> dict[str, object]:
         "params": params,
         "warmup_end": 400,
         "converging_from": 1000,
+        "converging_rule": CONVERGING_RULE,
         "world_size": 1,
         "threads": 1,
         "started_ms": 0,

@@ -56,6 +56,7 @@ RUNS: dict[str, Column] = {
     "params": _INTEGER,
     "warmup_end": Column("integer", nullable=True),
     "converging_from": Column("integer", nullable=True),
+    "converging_rule": Column("integer", nullable=True, added_later=True),
     "world_size": _INTEGER,
     "threads": _INTEGER,
     "device": _TEXT,
@@ -75,7 +76,8 @@ RUNS: dict[str, Column] = {
 `overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none. `alone`
 is false for a run that was only ever asked for as a change within a sweep. `looks` is true for a
 run of a grid with interim analyses, which runs until it is decided. `converging_from` is null for
-one that never did better than guessing. `drift` says what changed under a run that was continued
+one that never did better than guessing; `converging_rule` is the version of the rule that says so,
+null for the first. `drift` says what changed under a run that was continued
 with `--allow-drift`. `mlflow_url` is its page where a server is known.
 """
 

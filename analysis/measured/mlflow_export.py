@@ -116,7 +116,7 @@ def _row(run: Run) -> dict[str, Any]:
         "reason": tags.get("reason"),
         **{
             key: int(tags[key]) if key in tags else None
-            for key in ("warmup_end", "converging_from")
+            for key in ("warmup_end", "converging_from", "converging_rule")
         },
         **{key: int(tags.get(key, 1)) for key in ("world_size", "threads")},
         **{key: tags.get(key, "unknown") for key in ("device", "commit", "hardware")},

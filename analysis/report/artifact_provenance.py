@@ -2,11 +2,13 @@
 
 Its runs, their dataset, commits, versions and hardware.
 
-A report carries the frames that it was made of (`data/`) and the checksum of each of its files
-(`report.json`). An audit makes it again from those frames and compares every byte.
+A report carries the frames that it was made of (`data/`), the checksum of each of its files and the
+version of the rules that judged it (`report.json`). An audit makes it again from those frames and
+compares every byte.
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.metadata import version
 from json import dumps, loads
@@ -18,6 +20,7 @@ import pandas as pd
 
 from analysis.measured.frames import Frames, each, load, parquet_files
 from analysis.studies.studies import Study
+from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 from pipeline.storage import checksum
 
@@ -67,6 +70,7 @@ def with_manifest(files: Files, frames: Frames) -> Files:
     files = files | {f"{DATA}/{name}": content for name, content in parquet_files(frames).items()}
     about = {
         "format": FORMAT,
+        "rules": RULES_VERSION,
         "made_with": made_with(),
         "files": {name: checksum(files[name]) for name in sorted(files)},
     }
@@ -108,10 +112,25 @@ def made_with() -> dict[str, str]:
     }
 
 
-def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
-    """What is wrong with the report in `folder`, a line each; `make` gives a report's files.
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found: files that are `wrong`, and files that another version makes otherwise.
 
-    An audit shows that a report follows from the data it carries, not that the data is true.
+    Both are by name, with what is the matter. `versions` says in words what made the report and has
+    another version here, the rules of verdicts first.
+    """
+
+    wrong: dict[str, str]
+    otherwise: dict[str, str]
+    versions: list[str]
+
+
+def audit(folder: Path, make: Callable[[Frames], Files]) -> Audit:
+    """Compare the report in `folder` with its list, and with what `make` gives of its data.
+
+    An audit shows that a report follows from the data it carries, not that the data is true. Where
+    other rules or other code made the report, it shows that nothing was changed since; whether it
+    follows from its data, only that version can show.
 
     Raises:
         InputError: it is no report of ours, or its data cannot be read.
@@ -131,28 +150,39 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> list[str]:
         for name, content in stored.items()
         if content is not None and checksum(content) != sums[name]
     }
+    versions = _other_versions(about)
     # From changed data another report would follow, and every difference would be reported twice.
     if any(name.startswith(f"{DATA}/") for name in wrong):
-        return [f"{name} {what}" for name, what in sorted(wrong.items())]
+        return Audit(wrong, {}, versions)
 
-    # Then, from data that is as it was, the same report again. Other versions may draw the same
-    # numbers otherwise, so they are named beside a difference.
+    # Then, from data that is as it was, the same report again. Another version of what makes
+    # reports gives other bytes of the same data: then a difference is no sign of a change.
     remade = make(load(folder / DATA))
-    versions = made_with()
-    other_versions = [
-        f"{name} {was}"
-        for name, was in about.get("made_with", {}).items()
-        if versions.get(name) != was
-    ]
-    but = f" (it was made with {', '.join(other_versions)})" if other_versions else ""
+    differing: dict[str, str] = {}
     for name in sorted(remade.keys() | {name for name in sums if not name.startswith(f"{DATA}/")}):
         if name not in sums:
-            wrong[name] = "is not in the report, but its data gives it"
+            differing[name] = "is not in the report, but its data gives it"
         elif name not in remade:
-            wrong[name] = "is in the report, but its data does not give it"
+            differing[name] = "is in the report, but its data does not give it"
         elif name not in wrong and remade[name] != stored[name]:
-            wrong[name] = f"is not what the report's data gives{but}"
-    return [f"{name} {what}" for name, what in sorted(wrong.items())]
+            differing[name] = "is not what the report's data gives"
+    if versions:
+        return Audit(wrong, differing, versions)
+    return Audit(wrong | differing, {}, versions)
+
+
+def _other_versions(about: dict[str, Any]) -> list[str]:
+    """What made a report and has another version here, in words."""
+    # Reports made before the rules had a version are of the first.
+    rules = about.get("rules", 1)
+    words = [f"rules {rules}, here {RULES_VERSION}"] if rules != RULES_VERSION else []
+    now = made_with()
+    for name, made in about.get("made_with", {}).items():
+        if now.get(name) != made:
+            # A digest of code says nothing to people.
+            other_code = "other code of tables and figures"
+            words.append(other_code if name == "analysis" else f"{name} {made}")
+    return words
 
 
 def _own_digest() -> str:

@@ -57,8 +57,10 @@ def overview(study: Study, judgements: list[Judgement]) -> Overview:
 def coverage(cells: list[CountedCell], judgements: list[Judgement]) -> str:
     """How much of what the paper prints was run and reproduced, by cells and by claims."""
     # Of all that the paper prints, not of what was planned: a small reproduction looks small.
-    printed = reported.cells()
-    cells_run = [cell for cell in cells if cell.run]
+    printed = {(cell.experiment, cell.metric) for cell in each(reported.cells())}
+    # Tables 2 and 3 share two numbers, and the plain networks below Table 6 stand in no table.
+    by_number = {(cell.experiment, cell.metric): cell for cell in cells}
+    cells_run = [cell for number, cell in by_number.items() if number in printed and cell.run]
     cells_reproduced = [cell for cell in cells_run if cell.verdict == "reproduced"]
     verdicts = [judgement.verdict for judgement in judgements if judgement.verdict != "not run"]
     return (

@@ -15,7 +15,7 @@ from analysis.paper.reported import PAPER_ITERATIONS
 from analysis.studies.studies import Study
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import (
-    FORWARD_VARIANCE,
+    CONVOLUTION_VARIANCE,
     GRADIENT_NORM,
     PROTOCOLS,
     RESPONSE_STD,
@@ -48,10 +48,14 @@ FINAL_TESTS = {
 }
 """What finished ImageNet networks are tested by: `ten_crop_1` is the top-1 error of ten crops."""
 
+NOTED = ["warmup_end", "converging_from", "converging_rule"]
+"""What a run notes of itself while it trains, as whole numbers."""
+
 COLUMNS = [
     "test",
     "train_clean",
     "train_running",
+    "train_first",
     "train_plateau",
     *EARLY_SHARES,
     *FINAL_TESTS,
@@ -67,11 +71,12 @@ def measure(study: Study) -> pd.DataFrame:
 
     Columns beside those of the run: `state` (`measured`: finished with a final test error; `no
     final error`: finished without, never averaged; `failed`; `unfinished`), `test`, `train_clean`
-    and `train_running` (final errors), `train_plateau` (mean running error before the last learning
-    rate drop), `early_5` and `early_10` (test error early in training), `ten_crop_1`, ...
-    (`FINAL_TESTS`), `response` (mean over layers of the final standard deviation of their
-    responses), `forward` and `backward` (the weakest signal in any layer, at the start, at drops
-    and at the end: variance, and gradient norm relative to the last layer's).
+    and `train_running` (final errors), `train_first` and `train_plateau` (mean running error before
+    the first learning rate drop, and between the last two), `early_5` and `early_10` (test error
+    early in training), `ten_crop_1`, ... (`FINAL_TESTS`), `response` (mean over layers of the final
+    standard deviation of their responses), `forward` and `backward` (the weakest signal in any
+    layer, at the start, at drops and at the end: variance before batch norm, and gradient norm
+    relative to the last layer's).
 
     Computed once per study: treat it as read-only.
     """
@@ -79,7 +84,7 @@ def measure(study: Study) -> pd.DataFrame:
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
     identity = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
-    kept = study.runs[[*identity, "warmup_end", "converging_from"]]
+    kept = study.runs[[*identity, *NOTED]]
 
     # What was measured in layers becomes one number a run: a mean (C12, C13), or the weakest (I4).
     deviations = (
@@ -88,7 +93,7 @@ def measure(study: Study) -> pd.DataFrame:
         .value.mean()
     )
     forward, backward = (
-        _weakest(study, FORWARD_VARIANCE),
+        _weakest(study, CONVOLUTION_VARIANCE),
         _weakest(study, GRADIENT_NORM, relative=True),
     )
     # One dictionary a run, all with the same keys, in the order of the study's runs.
@@ -112,7 +117,7 @@ def measure(study: Study) -> pd.DataFrame:
         _state(status, test) for status, test in zip(measured.status, measured.test, strict=True)
     ]
     # As floats, like every other number: what is missing is NaN.
-    for name in ("warmup_end", "converging_from"):
+    for name in NOTED:
         measured[name] = measured[name].astype("float64")
     return measured
 
@@ -126,7 +131,17 @@ def _weakest(study: Study, quantity: str, relative: bool = False) -> pd.Series:
     last = layers.groupby(["run_id", "iteration"]).value.transform("last")
     # An overflow carries no signal, so it counts as the weakest one there is.
     values = layers.value / last if relative else layers.value
-    return values.where(values < float("inf"), 0.0).groupby(layers.run_id).min()
+    weakest = values.where(values < float("inf"), 0.0).groupby(layers.run_id).min()
+    # A run that an earlier version began has its first moments without a quantity added since: what
+    # is left of it is not "at the start, at drops and at the end".
+    moments, expected = _moments(study, quantity), _moments(study, GRADIENT_NORM)
+    return weakest[moments == expected.reindex(moments.index)]
+
+
+def _moments(study: Study, quantity: str) -> pd.Series:
+    """By run, how often a quantity was taken."""
+    layers = study.layers[study.layers.quantity == quantity]
+    return layers.groupby("run_id").iteration.nunique()
 
 
 def _state(status: str, test: float) -> str:
@@ -135,15 +150,16 @@ def _state(status: str, test: float) -> str:
     return FAILED_RUN if status in FAILED else UNFINISHED_RUN
 
 
-def _numbers_of(run: str, end: int, drops: tuple[int, int], history: History) -> dict[str, float]:
+def _numbers_of(run: str, end: int, drops: list[int], history: History) -> dict[str, float]:
     running, test = _points(history, run, TRAIN_ERR), _points(history, run, TEST_ERR)
+    # With fewer than two drops the missing ends are the start of training.
+    start, last = [0, 0, *drops][-2:]
     return {
         "test": _value_at(test, end),
         "train_clean": _value_at(_points(history, run, TRAIN_CLEAN_ERR), end),
         "train_running": float(running[running.index >= LATE_SHARE * end].mean()),
-        "train_plateau": float(
-            running[(running.index > drops[0]) & (running.index <= drops[1])].mean()
-        ),
+        "train_first": float(running[running.index <= min(drops, default=0)].mean()),
+        "train_plateau": float(running[(running.index > start) & (running.index <= last)].mean()),
         **{name: _first_value_from(test, share * end) for name, share in EARLY_SHARES.items()},
         **{
             name: _value_at(_points(history, run, metric), end)
@@ -172,10 +188,7 @@ def _first_value_from(points: pd.Series, iteration: float) -> float:
     return float(later.iloc[0]) if len(later) else nan
 
 
-def _drops(study: Study, experiment_name: str) -> tuple[int, int]:
-    """The iterations between the last two learning rate drops; no iteration if there is no drop."""
+def _drops(study: Study, experiment_name: str) -> list[int]:
+    """The iterations at which the learning rate drops, in order."""
     experiment = EXPERIMENTS.get(experiment_name)
-    drops = study.overrides.get("lr_drops", experiment.lr_drops if experiment else ())
-    # Without drops, or with one, the missing ends are the start of training.
-    start, end = [0, 0, *drops][-2:]
-    return start, end
+    return [*study.overrides.get("lr_drops", experiment.lr_drops if experiment else ())]

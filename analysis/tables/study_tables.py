@@ -13,10 +13,19 @@ from analysis.tables.table_text import to_latex, to_markdown
 
 
 class CountedCell(NamedTuple):
-    """An error that the paper prints of its own networks: was it run here, and the verdict."""
+    """An error that a table shows of a row: was it run here, and the verdict.
 
+    `metric` is what the paper's tables call it (`reported.cells`).
+    """
+
+    experiment: str
+    metric: str
     run: bool
     verdict: str
+
+
+METRICS = {"table_2": "10crop", "table_3": "10crop", "table_4": "multiscale", "table_6": "test"}
+"""What stands before the slash in the metrics of a table of the paper."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +67,11 @@ class StudyTable:
         """The cells that `overview.coverage` counts."""
         # Table 5 has no verdicts; what the paper quotes of others is no cell of ours.
         if "verdict" in self.raw:
-            for row in each(self.raw[(self.raw.experiment != "") & self.raw.paper.notna()]):
-                yield CountedCell(row.n > 0, row.verdict)
+            for row in each(self.raw[self.raw.experiment != ""]):
+                # Table 6 has one measure, and no column for it.
+                measure = getattr(row, "measure", "top1")
+                metric = f"{METRICS[self.name]}/{measure}_err"
+                yield CountedCell(row.experiment, metric, row.n > 0, row.verdict)
 
 
 def study_tables(study: Study) -> list[StudyTable]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -28,8 +29,7 @@ from benchmarks.one_gpu.contestants import (
     wait,
 )
 from benchmarks.standard_loop import CifarResNet, PILImages, StandardLoop, train_transform
-from jobs.execution.determinism import set_kernels
-from jobs.execution.processors import usable_cpus
+from jobs.execution.processors import KernelSettings, set_kernels, usable_cpus
 from pipeline.data.datasets import Dataset
 from pipeline.data.sampling import batch_at
 from pipeline.errors import InputError
@@ -114,7 +114,7 @@ def bench(
             raise InputError(f"--experiments {name}: expected some of {', '.join(DEPTHS)}")
     device = device_named(device_name, "bench gpu")
     # Before anything computes: cuBLAS reads its workspace's setting once in a process.
-    set_kernels(True)
+    set_kernels(KernelSettings(deterministic=True, tf32=False))
     kept: dict[str, Any] = {"taken": taken_on_gpu(device), "bytes": {}, "images_per_second": {}}
     print(json.dumps(kept["taken"]), flush=True)
     if check:
@@ -159,9 +159,10 @@ def _contestants(
     """Ours in each way, and the stock network."""
     size, classes = experiment.global_batch_size, dataset.spec.classes
     images = TrainImages(experiment, dataset, device)
+    tf32 = experiment.precision == "tf32"
 
     def ours(name: str, deterministic: bool, **how: bool) -> GpuContestant:
-        set_kernels(deterministic)
+        set_kernels(KernelSettings(deterministic, tf32))
         run = OurRun(experiment, classes, images, **how)
         # Kernels are chosen by the first launches, under the settings of this contestant.
         for _ in range(2):
@@ -174,7 +175,7 @@ def _contestants(
     yield ours("captured, fed, any kernels", False)
     yield ours("launched one by one, fed, deterministic", True, capture=False)
     yield _stock(experiment, dataset, device)
-    set_kernels(True)
+    set_kernels(KernelSettings(True, tf32))
     # The largest pack's runs are those of the smaller ones too.
     runs = [OurRun(experiment, classes, images, seed=seed) for seed in range(max(PACKS))]
     for count in PACKS:
@@ -193,7 +194,7 @@ def _pack(runs: list[OurRun]) -> GpuContestant:
 
 
 def _stock(experiment: Experiment, dataset: Dataset, device: torch.device) -> GpuContestant:
-    """A stock network on one batch: torch's defaults in fp32, channels last in bf16."""
+    """A stock network on one batch: torch's defaults unless bf16, channels last in that."""
     side, classes = dataset.spec.side, dataset.spec.classes
     network = CifarResNet(DEPTHS[experiment.name], classes).to(device)
     size, bf16 = experiment.global_batch_size, experiment.precision == "bf16"
@@ -235,6 +236,17 @@ def _best_workers(images: PILImages, classes: int, device: torch.device, steps: 
     return max(rates, key=lambda workers: rates[workers])
 
 
+def best_usual(dataset: Dataset, experiment: Experiment, device: torch.device) -> float:
+    """Images a second of the usual loop on a row of `DEPTHS`, at its best number of workers."""
+    images, depth = _pil_images(dataset), DEPTHS[experiment.name]
+    steps = 200 if device.type == "cuda" else 1
+    workers = _best_workers(images, dataset.spec.classes, device, steps)
+    usual = _usual(images, depth, dataset.spec.classes, workers, device)
+    for _ in range(3):
+        usual.measure(4 * steps, device)
+    return median(usual.rates)
+
+
 def _usual(
     images: PILImages, depth: int, classes: int, workers: int, device: torch.device
 ) -> GpuContestant:
@@ -261,7 +273,7 @@ def check_bytes(
     classes = dataset.spec.classes
     for precision in precisions:
         experiment = replace(small, precision=precision)
-        set_kernels(True)
+        set_kernels(KernelSettings(deterministic=True, tf32=precision == "tf32"))
         ended = {}
         for name, capture in (("captured", True), ("again", True), ("uncaptured", False)):
             run = OurRun(experiment, classes, images, capture=capture, warmup_end=steps // 2)

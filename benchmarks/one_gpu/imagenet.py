@@ -33,8 +33,7 @@ from benchmarks.one_gpu.contestants import (
     torch_defaults,
     wait,
 )
-from jobs.execution.determinism import compiler_missing, set_kernels
-from jobs.execution.processors import usable_cpus
+from jobs.execution.processors import KernelSettings, compiler_missing, set_kernels, usable_cpus
 from pipeline.data.decoders import Decoders
 from pipeline.data.photo_shards import Photos, open_photos
 from pipeline.errors import InputError
@@ -107,8 +106,12 @@ def bench(asked: ImagenetBench, storage: Storage, dataset_id: str, out: Path) ->
         raise InputError(f"--batch {asked.batch}: there are {len(photos.train)} photographs only")
     # Before anything computes: cuBLAS reads its workspace's setting once in a process.
     keep_freed_memory()
-    set_kernels(True)
-    kept: dict[str, Any] = {"taken": taken_on_gpu(asked.device), "images_per_second": {}, "training": {}}
+    set_kernels(KernelSettings(deterministic=True, tf32=False))
+    kept: dict[str, Any] = {
+        "taken": taken_on_gpu(asked.device),
+        "images_per_second": {},
+        "training": {},
+    }
     print(json.dumps(kept["taken"]), flush=True)
     for name in asked.names:
         found = kept["images_per_second"].setdefault(name, {})

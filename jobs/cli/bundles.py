@@ -2,16 +2,19 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analysis.measured.frames import FINISHED, Frames
 from jobs.requests.options import StorageOption, TrackingOption, tracking_of, writable
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import read_result, stored_runs
 from pipeline.storage import Storage
+
+# Frames load pandas, which commands that have none to read need not wait for.
+if TYPE_CHECKING:
+    from analysis.measured.frames import Frames
 
 app = typer.Typer(
     no_args_is_help=True, help="Pack results into one file, and take in those of others."
@@ -83,7 +86,7 @@ def import_results(
     )
 
 
-def _own(storage: Storage, tracking: str | None) -> list[tuple[str, Frames]]:
+def _own(storage: Storage, tracking: str | None) -> "list[tuple[str, Frames]]":
     """What the storage's own tracking store has, if there is one."""
     from analysis.measured.mlflow_export import NoRunsError, export
 
@@ -106,8 +109,10 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _final_weights(storage: Storage, frames: Frames) -> dict[str, bytes]:
+def _final_weights(storage: Storage, frames: "Frames") -> dict[str, bytes]:
     """The final weights of the finished runs that the storage has, by run id."""
+    from analysis.measured.frames import FINISHED
+
     finished = set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"])
     weights: dict[str, bytes] = {}
     for run in stored_runs(storage):

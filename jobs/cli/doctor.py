@@ -42,8 +42,8 @@ def doctor(
     """Examine a cluster in under a minute, before anything is billed; exit code 1 for a problem.
 
     Versions, storage from every node, data, MLflow with the name it is called by, disks, clocks,
-    the network between nodes, and whether the workers asked for can ever be had. Each finding says
-    what to do. Example:
+    the network between nodes, and whether the workers asked for can ever be had. Each GPU computes
+    a product, at once and from a captured graph. Each finding says what to do. Example:
 
     * `resnet-repro doctor --address auto --storage /mnt/shared/resnet --tracking
       http://10.0.0.5:5000 --data cifar10 --workers 8`

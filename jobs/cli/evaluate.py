@@ -34,10 +34,11 @@ from jobs.requests.options import (
     tracking_of,
     writable,
 )
-from jobs.requests.requested_runs import check_suits, resolve_resources
+from jobs.requests.requested_runs import check_precision, check_suits, resolve_resources
 from jobs.requests.stored_runs import model_named
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
+from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.metrics import PROTOCOLS
 from pipeline.recipe.overrides import changes_text
 from pipeline.runs.provenance import source_commit
@@ -118,7 +119,8 @@ def evaluate(
     # A group is what is scored together: all of them, or each model by itself.
     groups = [chosen] if ensemble else [[model] for model in chosen]
     rows = []
-    with _scorer(storage, manifest["id"], device, workers, address) as score:
+    experiments = [model.experiment for model in chosen]
+    with _scorer(storage, manifest["id"], experiments, device, workers, address) as score:
         for group, name in product(groups, protocols):
             errors = score(group, name)
             about: dict[str, Any] = {"models": [model.name for model in group]}
@@ -211,13 +213,21 @@ def _protocols(protocol: str | None, photographs: bool) -> list[str]:
 
 @contextmanager
 def _scorer(
-    storage: Storage, dataset_id: str, device: Device, workers: int, address: str | None
+    storage: Storage,
+    dataset_id: str,
+    experiments: list[Experiment],
+    device: Device,
+    workers: int,
+    address: str | None,
 ) -> Iterator[Callable[[list[Model], str], dict[str, float]]]:
     """What scores models by a protocol: this process, or workers where a cluster is asked for."""
     # Starting Ray takes longer than scoring small images, so a single worker is this process.
     task = ScoringTask([], "", storage.uri, dataset_id, use_gpu=False, threads=usable_cpus())
     if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
-        use_gpu = device is Device.GPU or (device is Device.AUTO and usable_gpus() > 0)
+        use_gpu = device is not Device.CPU and usable_gpus() > 0
+        if device is Device.GPU and not use_gpu:
+            raise InputError("--device gpu: torch finds no GPU here; leave it out, or use another")
+        check_precision(experiments, on_cpus=not use_gpu)
         yield lambda models, protocol: score_here(
             replace(task, models=models, protocol=protocol, use_gpu=use_gpu)
         )
@@ -225,9 +235,13 @@ def _scorer(
     from jobs.execution.cluster import connected
     from pipeline.runs.execution import Execution
 
-    with connected(address):
+    with connected(address, trains=True):
         execution, _ = resolve_resources(
-            Execution(storage=storage.uri, workers=workers), device, None, runs=1
+            Execution(storage=storage.uri, workers=workers),
+            device,
+            threads=None,
+            runs=1,
+            experiments=experiments,
         )
         task = replace(task, use_gpu=execution.use_gpu, threads=execution.threads)
         each = execution.each_worker

@@ -49,6 +49,7 @@ from jobs.requests.options import (
     writable,
 )
 from jobs.requests.requested_runs import (
+    check_precision,
     check_runs_per_gpu,
     resolve_resources,
     runs_of,
@@ -122,6 +123,7 @@ def grid(
     if dry_run:
         images = dataset_summary(Storage(storage_uri), data).train_images
     experiments, swept = sweeps.asked_for(names, settings, iterations, images)
+    check_precision(experiments, on_cpus=device is Device.CPU)
     if until_decided and swept:
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
     if dry_run:
@@ -238,9 +240,13 @@ class GridRequest:
         from jobs.execution.cluster import connected, head_memory
         from jobs.execution.tune import max_concurrent_runs, run_grid
 
-        with connected(self.address):
+        with connected(self.address, trains=True):
             execution, nodes = resolve_resources(
-                self.execution, self.device, self.threads, runs=len(left)
+                self.execution,
+                self.device,
+                self.threads,
+                runs=len(left),
+                experiments=self.experiments,
             )
             at_once = min(len(left), max_concurrent_runs(nodes, execution, head_memory()))
             packs = shared_out(left, execution, at_once, self.runs_per_gpu, self.manifest)

@@ -43,6 +43,12 @@ def plan(
     gpus: Annotated[
         str, typer.Option(help="As of `grid`; or a cluster described, such as 8xA100.")
     ] = "1",
+    runs_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Runs that a GPU trains at once; default: 1, and of 8xA100 the best."
+        ),
+    ] = None,
     price: Annotated[
         float | None,
         typer.Option(min=0, help="Of a GPU for an hour (of a CPU where none is used)."),
@@ -87,14 +93,14 @@ def plan(
 
     # A described cluster is planned from data sheets: nothing is measured and nothing written.
     if described:
-        made = plan_described(request, int(described[1]), described[2], price)
+        made = plan_described(request, int(described[1]), described[2], price, runs_per_gpu)
         return _show(request, made, budget, as_json, "")
 
     gpus_each = _gpus_of(gpus)  # refused before anything is written
     storage = writable(storage_uri)
     execution = Execution(storage=storage.uri, workers=fewest, gpus=gpus_each, one_pass=one_pass)
     made, findings = plan_measured(
-        request, execution, device, threads, address, price, probe_seconds
+        request, execution, device, threads, address, price, probe_seconds, runs_per_gpu or 1
     )
     kept = keep(storage, made, {"command": names, **findings}) if made.runs else ""
     _show(request, made, budget, as_json, kept)

@@ -14,6 +14,9 @@ from jobs.requests.options import StorageOption, TrackingOption, check_tracking,
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.storage import Storage
 
+OTHER_VERSION = 3
+"""Exit code of `audit` for a report that only the version that made it can make again."""
+
 
 def report(
     storage_uri: StorageOption = "results",
@@ -54,22 +57,30 @@ def audit(
 ) -> None:
     """Make a report again from the data that it carries, offline, and name every file that differs.
 
+    Exit code 1: a file was changed. Exit code 3: none was, but the report is of another version,
+    which makes files otherwise of the same data.
+
     Example: `resnet-repro audit results/demo/report`
     """
     # Named apart from this command, which only prints what the comparison finds.
-    from analysis.report.artifact_provenance import audit as differences
+    from analysis.report.artifact_provenance import audit as compare
     from analysis.report.report import report_files
 
-    wrong = differences(folder, report_files)
-    for line in wrong:
-        print(line)
-    print(
-        f"{len(wrong)} files are not as they should be"
-        if wrong
-        else "every file is what the report's data gives"
-    )
-    if wrong:
+    found = compare(folder, report_files)
+    for name, what in sorted(found.wrong.items()):
+        print(f"{name} {what}")
+    for name, what in sorted(found.otherwise.items()):
+        print(f"{name} {what} here")
+    if found.wrong:
+        print(f"{len(found.wrong)} files are not as they should be")
         raise SystemExit(1)
+    if found.otherwise:
+        print(
+            f"{len(found.otherwise)} files are made otherwise here, and none was changed: the "
+            f"report was made by another version ({', '.join(found.versions)})"
+        )
+        raise SystemExit(OTHER_VERSION)
+    print("every file is what the report's data gives")
 
 
 def sync(storage_uri: StorageOption = "results", tracking: TrackingOption = None) -> None:

@@ -35,7 +35,7 @@ from jobs.requests.options import (
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import resolve_resources, runs_of
+from jobs.requests.requested_runs import check_precision, resolve_resources, runs_of
 from jobs.tracking.best_effort import complete_published, on_interrupt, warn_if_unpublished
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
@@ -87,6 +87,7 @@ def train(
     experiment = experiment_named(experiment_name, settings, iterations)
     # Mistakes in names and numbers are refused before anything is written or started.
     fewest, most = workers_of(workers)
+    check_precision([experiment], on_cpus=device is Device.CPU)
     if dry_run:
         return show_resolved([experiment], [seed], data, storage_uri, tracking, workers)
 
@@ -139,21 +140,24 @@ def _train(
 ) -> dict[str, Any]:
     """Drive the run in this process, on the cluster at `address`; returns what `drive` does."""
     from jobs.execution.cluster import connected
-    from jobs.execution.drive import drive
 
     # `stop` tells the driver that Ray is taken away from under it; `ended` says that it has
     # noticed.
     stop, ended = Event(), Event()
 
     def job() -> dict[str, Any]:
+        from jobs.execution.drive import drive
+
         try:
             return drive({run: ASKED_ALONE}, execution, stop.is_set)[run]
         finally:
             ended.set()
 
     try:
-        with connected(address):
-            execution, _ = resolve_resources(execution, device, threads, runs=1)
+        with connected(address, trains=True):
+            execution, _ = resolve_resources(
+                execution, device, threads, runs=1, experiments=[run.experiment]
+            )
             interrupted = on_interrupt(execution.tracking, storage, [run], stop)
             outcome: dict[str, Any] = follow(str(run), storage, [run], 1, job, interrupted)
     finally:

@@ -165,8 +165,10 @@ def _train_segment(
     """
 
     title = f"{run} again, {segment.start:,} to {segment.end:,}"
-    with connected(address):
-        execution, _ = resolve_resources(execution, device, threads=None, runs=1)
+    with connected(address, trains=True):
+        execution, _ = resolve_resources(
+            execution, device, threads=None, runs=1, experiments=[run.experiment]
+        )
         storage = Storage(execution.storage)
         try:
             answer = follow(title, storage, [run], 1, partial(run_on_ray, run, execution))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from time import time
 from uuid import uuid4
 
-from jobs.doctor.findings import Finding, judge, judge_link
+from jobs.doctor.findings import Finding, judge, judge_link, judge_sharing
 from jobs.execution.cluster import Node, check_fits, nodes
 from jobs.execution.node_facts import Facts, Question
 from jobs.execution.node_survey import RayNode, ask, link_speed, living_nodes, may_train
@@ -56,6 +56,7 @@ def examine_cluster(
     if not is_server(tracking):
         findings.append(_judge_database(tracking, storage))
     findings.append(_judge_resources(workers, each))
+    findings += judge_sharing(facts, each.get("GPU", 0.0))
     # A head that only drives exchanges no gradients.
     training = {answer.address for answer in facts if answer.trains}
     linked = [node for node in living if node["NodeManagerAddress"] in training and may_train(node)]

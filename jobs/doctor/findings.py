@@ -129,9 +129,13 @@ def _judge_hardware(facts: Sequence[Facts]) -> list[Finding]:
     remedy = "repair the driver, or start Ray there with --num-gpus of what works"
     findings = []
     for answer in facts:
-        if answer.gpus_seen < answer.gpus:
+        if answer.cards_trouble:
+            says = f"{_node(answer)}: they could not be tried ({answer.cards_trouble})"
+            findings.append(Finding("GPUs", "problem", says, remedy))
+        elif answer.gpus_seen < answer.gpus:
             says = f"{_node(answer)}: Ray counts {answer.gpus}, torch finds {answer.gpus_seen}"
             findings.append(Finding("GPUs", "problem", says, remedy))
+    findings += _judge_gpus(facts)
     # Only of nodes on which workers can be: a head of another kind computes nothing of a run.
     kinds = Counter(answer.hardware for answer in facts if answer.trains)
     if len(kinds) > 1:
@@ -142,6 +146,52 @@ def _judge_hardware(facts: Sequence[Facts]) -> list[Finding]:
         )
         findings.append(Finding("CPUs", "warning", says, remedy))
     return findings
+
+
+def _judge_gpus(facts: Sequence[Facts]) -> list[Finding]:
+    """A problem for each GPU that computes wrongly, and a line for each kind that does not."""
+    findings, good = [], Counter[str]()
+    least: dict[str, int] = {}
+    for answer in facts:
+        for number, card in enumerate(answer.cards):
+            kind = f"{card.name}, driver {card.driver}, CUDA {card.cuda}, cuDNN {card.cudnn}"
+            if card.trouble:
+                says = f"{_node(answer)}: GPU {number} ({kind}): {card.trouble}"
+                remedy = (
+                    "look at nvidia-smi there: another process may have its memory, or it fails"
+                )
+                findings.append(Finding("GPUs", "problem", says, remedy))
+                continue
+            good[kind] += 1
+            least[kind] = min(card.free, least.get(kind, card.free))
+    for kind, count in good.items():
+        says = f"{count} x {kind}: a kernel and a captured graph compute what a CPU does; "
+        says += f"at least {least[kind] / 1e9:,.0f} GB free"
+        findings.append(Finding("GPUs", "fine", says))
+    if len(good) > 1:
+        remedy = (
+            "a run that moves from one to another is refused without --allow-drift; use one kind"
+        )
+        findings.append(Finding("GPUs", "warning", f"{len(good)} kinds of them", remedy))
+    return findings
+
+
+def judge_sharing(facts: Sequence[Facts], gpus: float) -> list[Finding]:
+    """What fractions of a GPU are worth here, where workers take `gpus` each."""
+    having = [answer for answer in facts if answer.gpus]
+    without = [answer for answer in having if not answer.mps]
+    if not having:
+        return []
+    if not without:
+        signs = ", ".join(dict.fromkeys(answer.mps for answer in having))
+        says = f"runs on {len(having)} node(s) ({signs}): processes may share a GPU (--gpus 0.25)"
+        return [Finding("MPS", "fine", says)]
+    says = f"NVIDIA's MPS does not run on {len(without)} of {len(having)} node(s): processes that "
+    says += "share a GPU there (--gpus 0.25) take turns, which gains nothing"
+    if not 0 < gpus < 1:
+        return [Finding("MPS", "fine", says)]
+    remedy = "ask for whole GPUs, which `grid` gives several runs in one process; or start MPS"
+    return [Finding("MPS", "warning", says, remedy)]
 
 
 def _judge_storage(facts: Sequence[Facts], unseen: Mapping[str, str]) -> list[Finding]:

@@ -8,13 +8,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 
 import ray
 import yaml
 from ray._private import ray_constants
 
+from jobs.execution.processors import usable_cpus
 from pipeline.errors import InputError, first_line
 
 QUIET = {
@@ -31,6 +34,35 @@ QUIET = {
 is what a person sees. (ACCEL_ENV_VAR: a worker without a GPU must not see all of them.)
 """
 
+RAY_TRAIN_ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
+"""For Ray Train's controllers: workers that did not start in time are requested again, as many as
+there is room for by then.
+"""
+
+OWN_RAY = "RESNET_REPRO_OWN_RAY"
+"""Set in all processes of a Ray that a command started for itself, trials of a grid among them."""
+OWN = (
+    QUIET
+    | RAY_TRAIN_ENVIRONMENT
+    | {
+        OWN_RAY: "1",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+    }
+)
+"""The settings of such a Ray: all that Ray Train would give its processes, and the end of a run is
+noticed sooner.
+"""
+
+PRELOADED = "RAY_preload_python_modules"
+WITH_RAY_TRAIN = "ray.train.v2._internal.execution.controller"
+"""What takes long to import, and processes of such a Ray import as they start, a processor each."""
+WITH_TORCH = f"{WITH_RAY_TRAIN},jobs.execution.worker,pipeline.training.loop"
+"""And what only workers need, where enough processors import it at once, and not too many: each
+process holds it in memory.
+"""
+CPUS_WITH_TORCH = range(8, 33)
+
 KNOCK_SECONDS = 5.0
 TOKEN_REMEDY = (
     "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to what the cluster was "
@@ -39,23 +71,30 @@ TOKEN_REMEDY = (
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     """Ray for the time of a command: the cluster at `address` or RAY_ADDRESS, or a local one.
 
-    One that is started here listens on loopback alone, and ends with the command.
+    One that is started here listens on loopback alone, and ends with the command. Where it is to
+    train, what that takes is loaded meanwhile.
 
     Raises:
         InputError: there is no cluster at the address.
     """
-    # What the user has set in the environment stays.
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
+    # What the user has set in the environment stays.
+    os.environ.pop(OWN_RAY, None)
+    for name, value in (QUIET if named else own_environment(trains)).items():
+        os.environ.setdefault(name, value)
     # Without an address Ray would look for a cluster of this machine that somebody else started,
     # and take that one; `local` always starts one.
     options = {"address": named} if named else {"address": "local", "include_dashboard": False}
     if named:
         _check_reachable(named)
+
+    # Importing Ray Train and starting Ray take some seconds each: at once.
+    if trains:
+        Thread(target=import_module, args=("jobs.execution.trainer",), daemon=True).start()
 
     # What Ray's C++ prints while it joins a cluster is the only place that names a wrong token.
     printed = ""
@@ -86,6 +125,13 @@ def connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
         except Exception as error:
             print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
+
+
+def own_environment(trains: bool) -> dict[str, str]:
+    """The settings of a Ray that is started here, to train or for something shorter."""
+    if not trains:
+        return OWN
+    return OWN | {PRELOADED: WITH_TORCH if usable_cpus() in CPUS_WITH_TORCH else WITH_RAY_TRAIN}
 
 
 def wants_token(text: str) -> bool:

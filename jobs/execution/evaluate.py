@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from jobs.execution.processors import KernelSettings
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment, Protocol
 from pipeline.runs.run import Run
@@ -37,6 +38,22 @@ class ScoringTask:
     use_gpu: bool
     threads: int
     """Of torch, for each worker."""
+
+    @property
+    def kernels(self) -> KernelSettings:
+        """As the models were tested when they were trained, but always deterministic.
+
+        Raises:
+            InputError: no process can be set as all of them need it.
+        """
+        precisions = [model.experiment.precision for model in self.models]
+        tf32 = "tf32" in precisions
+        if tf32 and "fp32" in precisions:
+            raise InputError(
+                "networks of precision tf32 and fp32 cannot be scored together, as TF32 is a "
+                "setting of the whole process; leave those of one out"
+            )
+        return KernelSettings(deterministic=self.use_gpu, tf32=self.use_gpu and tf32)
 
 
 def score(task: ScoringTask, dataset: Any, process_group: Any, decoders: int) -> dict[str, float]:
@@ -85,11 +102,11 @@ def score_here(task: ScoringTask) -> dict[str, float]:
     """The same in this process, without Ray."""
     import torch
 
-    from jobs.execution.determinism import set_kernels
+    from jobs.execution.processors import set_kernels
     from jobs.execution.worker import decoders, raise_on_all_ranks, staged
     from pipeline.training.step.process_group import single_process
 
-    set_kernels(deterministic=task.use_gpu)
+    set_kernels(task.kernels)
     torch.set_num_threads(task.threads)
     process_group = single_process(torch.device("cuda" if task.use_gpu else "cpu"))
     dataset, refused = staged(task.storage, task.dataset_id, ("test",))
@@ -109,10 +126,12 @@ def score_on_ray(
     # into every worker's start.
     import ray
     from ray.train import RunConfig, ScalingConfig
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+    from jobs.execution.trainer import WorkerGroupTrainer
+
+    _ = task.kernels  # refused here, where no worker has been started for it
     storage, name = Storage(task.storage), f"evaluate-{uuid4().hex[:8]}"
-    trainer = DataParallelTrainer(
+    trainer = WorkerGroupTrainer(
         score_on_worker,
         train_loop_config={"task": ray.put(task)},
         scaling_config=ScalingConfig(
@@ -140,13 +159,13 @@ def score_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     import torch
 
-    from jobs.execution.determinism import set_kernels
+    from jobs.execution.processors import set_kernels
     from jobs.execution.worker import decoders, device_of, join_group, raise_on_all_ranks, staged
     from pipeline.training.step.process_group import leave_group
 
     task: ScoringTask = ray.get(config["task"])
     context = ray.train.get_context()
-    set_kernels(deterministic=task.use_gpu)
+    set_kernels(task.kernels)
     torch.set_num_threads(task.threads)
     # Before joining: a node may copy for hours, and the others would give up waiting. What a rank
     # was refused is raised on all of them, or those that were not would wait for it for ever.

@@ -78,7 +78,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
     from pipeline.runs.provenance import hardware
     from pipeline.training.step.precision import autocast
 
-    device = _prepared(execution)
+    device = _prepared(experiment, execution)
     run = _run_on_one_batch(experiment, side, execution, device)
     iteration, train_state, (images, _) = run.iteration, run.train_state, run.batch
 
@@ -113,7 +113,7 @@ def time_at_once(experiment: Experiment, side: int, execution: Execution, most: 
     """
     import torch
 
-    device = _prepared(execution)
+    device = _prepared(experiment, execution)
     free = _free_bytes(device)
     runs, rates = list[Any](), dict[int, float]()
     for count in RUNS_AT_ONCE:
@@ -152,16 +152,16 @@ def _free_bytes(device: Any) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
-def _prepared(execution: Execution) -> Any:
+def _prepared(experiment: Experiment, execution: Execution) -> Any:
     """Set this process as a run's worker is set: allocator, threads and kernels; its device."""
     import torch
 
-    from jobs.execution.determinism import set_kernels
+    from jobs.execution.processors import kernel_settings, set_kernels
     from pipeline.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    set_kernels(execution.deterministic_kernels)
+    set_kernels(kernel_settings(experiment, execution))
     return torch.device("cuda", 0) if execution.use_gpu else torch.device("cpu")
 
 

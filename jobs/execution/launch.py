@@ -15,7 +15,7 @@ from time import sleep
 from typing import Any
 from uuid import uuid4
 
-from jobs.execution.cluster import cpus_that_fit, nodes
+from jobs.execution.cluster import RAY_TRAIN_ENVIRONMENT, cpus_that_fit, nodes
 from jobs.execution.packs import Member, Outcome, next_groups
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import newest_checkpoint, newest_iteration
@@ -24,11 +24,6 @@ from pipeline.runs.lease import Lease
 from pipeline.runs.provenance import source_commit
 from pipeline.runs.run import Run, read_result, start_run
 from pipeline.storage import Storage
-
-RAY_TRAIN_ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
-"""For Ray Train's controllers: workers that did not start in time are requested again, as many as
-there is room for by then.
-"""
 
 
 def check_workers(run: Run, workers: int) -> None:
@@ -169,7 +164,7 @@ def start_group(
     except TrainingFailedError as error:
         if was_interrupted():
             raise
-        failure = error
+        failure = _without_frames(error)
     finally:
         with suppress(OSError):
             storage.delete(f"ray/{name}")
@@ -178,11 +173,22 @@ def start_group(
     return next_groups(group, failure is not None)
 
 
+def _without_frames(error: Exception) -> Exception:
+    """An error that keeps nothing alive: the frames that it came through hold Ray's controller, a
+    process of some hundred megabytes.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
+
+
 def _trainer(group: list[Member], execution: Execution, name: str, storage: Storage) -> Any:
     """A Ray Train trainer for one worker group."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+    from jobs.execution.trainer import WorkerGroupTrainer
     from jobs.execution.worker import WorkerTask, train_on_worker
 
     resources, fewest = execution.each_worker, execution.workers
@@ -198,7 +204,7 @@ def _trainer(group: list[Member], execution: Execution, name: str, storage: Stor
     for variable, value in RAY_TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     holders = {member.run: member.lease.holder for member in group}
-    return DataParallelTrainer(
+    return WorkerGroupTrainer(
         train_on_worker,
         train_loop_config={"task": WorkerTask(holders, execution, provenance)},
         scaling_config=ScalingConfig(

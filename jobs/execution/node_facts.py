@@ -12,7 +12,7 @@ from pathlib import Path
 from time import sleep, time
 from typing import Any
 
-from jobs.execution.processors import usable_gpus
+from jobs.execution.processors import GpuFacts, examine_gpus, mps_sign
 from jobs.execution.worker import cache_folder
 from jobs.tracking.server_check import tracking_trouble
 from pipeline.data.photo_shards import fits, holds_photographs
@@ -61,6 +61,12 @@ class Facts:
     """The path of what the node has written, for the asker to look for; empty if it could not."""
     free: dict[str, int] = field(default_factory=dict)
     """Bytes left where Ray keeps its session, and where copies of datasets go."""
+    cards: tuple[GpuFacts, ...] = ()
+    """The GPUs, where Ray counts any."""
+    cards_trouble: str = ""
+    """Why nothing is known of them."""
+    mps: str = ""
+    """By what NVIDIA's MPS is seen to run; empty where it does not."""
     shared_memory: int = 0
     tracking: str = ""
     data: str = ""
@@ -73,6 +79,7 @@ def examine(question: Question, name: str, trains: bool, gpus: int, head: bool) 
 
     began = time()
     writes, reads, mine = _try_storage(question, name)
+    cards, cards_trouble = _cards() if gpus else ((), "")  # torch is slow to load
     return Facts(
         host=os.uname().nodename,
         address=ray.util.get_node_ip_address(),
@@ -83,16 +90,27 @@ def examine(question: Question, name: str, trains: bool, gpus: int, head: bool) 
         hardware=hardware(),
         trains=trains,
         gpus=gpus,
-        gpus_seen=usable_gpus() if gpus else 0,  # torch is slow to load, and of no use without
+        gpus_seen=len(cards),
         writes=writes,
         reads=reads,
         mine=mine,
         free=_free_bytes(),
+        cards=cards,
+        cards_trouble=cards_trouble,
+        mps=mps_sign() if gpus else "",
         shared_memory=_bytes_left(Path("/dev/shm")) or 0,
         tracking=tracking_trouble(question.tracking),
         data=_data_trouble(question.storage, question.dataset_id) if question.dataset_id else "",
         seconds=time() - began,
     )
+
+
+def _cards() -> tuple[tuple[GpuFacts, ...], str]:
+    """The GPUs of this node, and why they could not be tried."""
+    try:
+        return tuple(examine_gpus()), ""
+    except (RuntimeError, OSError, ValueError) as error:
+        return (), first_line(error)
 
 
 def _try_storage(question: Question, name: str) -> tuple[str, str, str]:

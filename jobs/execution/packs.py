@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from jobs.execution.processors import kernel_settings
 from pipeline.errors import InputError, StorageLostError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.checkpoint import newest_iteration
+from pipeline.runs.execution import Execution
 from pipeline.runs.lease import Lease
 from pipeline.runs.run import FAILED, LOST, PREEMPTED, REFUSED, STOPPED, Run, read_result
 from pipeline.storage import Storage
@@ -26,7 +28,7 @@ MAX_FAILURES_WITHOUT_PROGRESS = 3
 
 
 def packs_of(
-    runs: Sequence[Run], places: int, most: Callable[[Experiment], int]
+    runs: Sequence[Run], execution: Execution, places: int, most: Callable[[Experiment], int]
 ) -> list[list[Run]]:
     """Share runs out as packs: at most `most` of an experiment at once, and no place left idle.
 
@@ -38,7 +40,7 @@ def packs_of(
         experiment = run.experiment
         size = 1 if experiment.family == "imagenet" else min(share, most(experiment))
         # The size is part of what packs have in common: a large network keeps its packs small.
-        kind = (run.dataset_id, experiment.precision == "tf32", size)
+        kind = (run.dataset_id, kernel_settings(experiment, execution), size)
         kin = packs.setdefault(kind, [])
         if not kin or len(kin[-1]) >= size:
             kin.append([])

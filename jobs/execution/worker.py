@@ -42,7 +42,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     """
     import torch
 
-    from jobs.execution.determinism import compiler_missing, set_kernels
+    from jobs.execution.processors import compiler_missing, kernel_settings, set_kernels
     from pipeline.memory import keep_freed_memory
     from pipeline.training.step.process_group import leave_group
 
@@ -52,7 +52,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     # Process-wide settings come before anything that computes.
     keep_freed_memory()
     torch.set_num_threads(execution.threads)
-    set_kernels(execution.deterministic_kernels)
+    set_kernels(kernel_settings(runs[0].experiment, execution))
     context = ray.train.get_context()
     rank, started = context.get_world_rank(), context.get_world_size()
     world_size = usable_workers(started, min(run.experiment.groups for run in runs))
@@ -117,9 +117,10 @@ def _made_with(execution: Execution, device: Any, started: int, world_size: int)
     """What this worker knows of an attempt's provenance."""
     import torch
 
-    from pipeline.runs.provenance import hardware, source_digest, versions
+    from jobs.execution.processors import gpu_versions
+    from pipeline.runs.provenance import gpu_driver, hardware, source_digest, versions
 
-    made_with = {
+    made_with: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if execution.use_gpu else "cpu",
         "hardware": hardware(),
         "versions": versions(),
@@ -127,6 +128,8 @@ def _made_with(execution: Execution, device: Any, started: int, world_size: int)
         "threads": execution.threads,
         "deterministic": execution.deterministic_kernels,
     }
+    if execution.use_gpu:
+        made_with |= {"gpu_driver": gpu_driver(), "versions": versions() | gpu_versions()}
     if world_size < started:
         idle = [f"rank {surplus} of {started}" for surplus in range(world_size, started)]
         made_with["idle"] = idle

@@ -1,8 +1,10 @@
-"""A plan for a cluster that is only described, such as 8xA100, by what is published of its GPUs."""
+"""A plan for a cluster that is only described, such as 8xA100, by what is known of its GPUs."""
+
+from dataclasses import replace
 
 from jobs.planning.estimate import FIXED_SECONDS, Cluster, Estimate, Plan, estimate, longest_first
+from jobs.planning.gpu_rates import CARDS, described
 from jobs.planning.plan_request import PlanRequest
-from jobs.planning.rates import CARDS, Card, published
 from jobs.planning.workload import Amount
 from pipeline.errors import InputError
 from pipeline.runs.run import Run
@@ -11,25 +13,32 @@ START_SECONDS = 20.0
 """Assumed: what a run takes besides computing."""
 WIDTHS = (1, 2, 4, 8)
 """Workers of ImageNet's runs, as tried, and"""
-SHARED = (1, 2, 4)
-"""how many of CIFAR's runs share a GPU: what ends first is taken."""
+PACKS = (1, 2, 4, 8, 16)
+"""how many of CIFAR's runs are trained at once on a GPU, in one process."""
 
 
-def plan_described(request: PlanRequest, count: int, kind: str, price: float | None) -> Plan:
-    """The best plan for `count` GPUs of a kind, over how wide runs are and how they share a GPU.
+def plan_described(
+    request: PlanRequest,
+    count: int,
+    kind: str,
+    price: float | None,
+    runs_per_gpu: int | None = None,
+) -> Plan:
+    """The best plan for `count` GPUs of a kind, over how wide runs are and how many share a GPU.
 
-    Raises:
+    With `runs_per_gpu` so many do. Raises:
         InputError: nothing is known of such a GPU.
     """
-    card = CARDS.get(kind.upper())
-    if card is None or count < 1:
+    card = kind.upper()
+    if card not in CARDS or count < 1:
         raise InputError(
             f"--gpus {count}x{kind}: known are {', '.join(CARDS)}; others are measured where they "
             "are"
         )
-    # Every combination is estimated; there are twelve at the most.
-    cluster = Cluster(count, kind.upper(), price)
-    choices = [(width, sharing) for width in WIDTHS if width <= count for sharing in SHARED]
+    # Every combination is estimated; there are twenty at the most.
+    cluster = Cluster(count, card, price)
+    packs = _packs(request.left, count, runs_per_gpu)
+    choices = [(width, sharing) for width in WIDTHS if width <= count for sharing in packs]
     ways = [_estimates(request.left, card, width, sharing) for width, sharing in choices]
 
     # No placement is shorter than the least work spread evenly, nor than the longest run at its
@@ -52,7 +61,18 @@ def plan_described(request: PlanRequest, count: int, kind: str, price: float | N
         for way, (width, sharing) in zip(ways, choices, strict=True)
     ]
     # By the wall time, as a cluster costs by the hour whether it works or idles.
-    return min(plans, key=lambda plan: plan.seconds)
+    best = min(plans, key=lambda plan: plan.seconds)
+    by_pack = dict[int, float]()
+    for plan, (_, sharing) in zip(plans, choices, strict=True):
+        by_pack[sharing] = min(plan.seconds, by_pack.get(sharing, plan.seconds))
+    return replace(best, by_pack=by_pack)
+
+
+def _packs(left: dict[Run, Amount], count: int, runs_per_gpu: int | None) -> list[int]:
+    """How many of CIFAR's runs to a GPU are tried: no more than there are for each."""
+    runs = sum(run.experiment.family == "cifar" for run in left)
+    most = max(1, -(-runs // count))
+    return [min(runs_per_gpu, most)] if runs_per_gpu else [n for n in PACKS if n <= most]
 
 
 def _options(request: PlanRequest, width: int, sharing: int) -> str:
@@ -62,11 +82,11 @@ def _options(request: PlanRequest, width: int, sharing: int) -> str:
     if "imagenet" in families:
         options.append(f"--workers {width} for ImageNet's rows")
     if "cifar" in families:
-        options.append(f"--gpus {1 / sharing:g} for CIFAR's rows")
+        options.append(f"--runs-per-gpu {sharing} for CIFAR's rows")
     return ", ".join(options)
 
 
-def _estimates(left: dict[Run, Amount], card: Card, width: int, sharing: int) -> list[Estimate]:
+def _estimates(left: dict[Run, Amount], card: str, width: int, sharing: int) -> list[Estimate]:
     """Each run: ImageNet's with up to `width` workers, CIFAR's `sharing` to a GPU."""
     estimates = list[Estimate]()
     for run, amount in left.items():
@@ -75,6 +95,6 @@ def _estimates(left: dict[Run, Amount], card: Card, width: int, sharing: int) ->
         # spread; they share instead.
         workers = min(width, experiment.groups) if experiment.family == "imagenet" else 1
         among = sharing if experiment.family == "cifar" else 1
-        rate = published(experiment, card, workers, among)
+        rate = described(experiment, card, workers, among)
         estimates.append(estimate(run, amount, rate, START_SECONDS, workers, workers / among))
     return estimates

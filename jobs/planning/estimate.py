@@ -1,7 +1,7 @@
 """Runs with their seconds, placed on a cluster: what a grid will take, with an interval."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from jobs.planning.placement import Placement, Trial, gap, lower_bound, place
@@ -75,6 +75,8 @@ class Plan:
     least_hours: float | None = None
     how: str = ""
     """Options of `grid` that carry the runs out so."""
+    by_pack: Mapping[int, float] = field(default_factory=dict)
+    """Wall time by how many runs a GPU trains at once, where that was a choice."""
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -115,12 +117,12 @@ class Plan:
         if not self.runs or self.seconds <= 1.005 * self.bound:
             return ""
         reasons = [gap(self.trials, self.cluster.units, self.placement)]
-        # Choosing wide runs is a reason as well: the bound assumes each at its least work.
+        # Choosing wide runs, or fewer to a GPU, is one too: the bound has each at its least work.
         if self.least_hours and self.hours > 1.005 * self.least_hours:
             more = self.hours / self.least_hours - 1
-            reasons.append(
-                f"wide runs end sooner and cost {more:.0%} more work, by what workers exchange"
-            )
+            wide = any(each.units > 1 for each in self.runs)
+            what = ("wide runs", "by what workers exchange") if wide else ("fewer at once", "alone")
+            reasons.append(f"{what[0]} end sooner and cost {more:.0%} more work, {what[1]}")
         return "; ".join(reason for reason in reasons if reason)
 
     @property

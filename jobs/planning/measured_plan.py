@@ -10,8 +10,9 @@ from jobs.execution.cluster import connected, head_memory
 from jobs.execution.probe import TimingRequest, probe
 from jobs.execution.tune import max_concurrent_runs
 from jobs.planning.estimate import FIXED_SECONDS, Cluster, Plan, estimate, longest_first
+from jobs.planning.gpu_rates import gain
 from jobs.planning.plan_request import PlanRequest
-from jobs.planning.rates import earlier, probed, rates
+from jobs.planning.rates import Rate, earlier, probed, rates
 from jobs.planning.workload import BACKWARD, Amount, iteration_flops
 from jobs.requests.options import Device
 from jobs.requests.requested_runs import resolve_resources
@@ -28,10 +29,11 @@ def plan_measured(
     address: str | None,
     price: float | None,
     limit: float,
+    runs_per_gpu: int = 1,
 ) -> tuple[Plan, dict[str, Any]]:
     """A plan for the cluster at `address`, measured for about `limit` seconds; and what was found.
 
-    Raises:
+    Runs are timed alone on a GPU; what `runs_per_gpu` at once gain is in proportion. Raises:
         InputError: there is no cluster, or it cannot be measured.
     """
     left, began = request.left, monotonic()
@@ -40,9 +42,11 @@ def plan_measured(
         return Plan(Cluster(0, "CPU", price), [], 0.0), {}
 
     # Measure with as many runs at once as the grid will have: neighbours share memory and caches.
-    with connected(address), console.status("measuring for about a minute"):
+    with connected(address, trains=True), console.status("measuring for about a minute"):
         joining = monotonic() - began
-        execution, nodes = resolve_resources(execution, device, threads, runs=len(left))
+        execution, nodes = resolve_resources(
+            execution, device, threads, runs=len(left), experiments=request.experiments
+        )
         most = max_concurrent_runs(nodes, execution, head_memory())
         at_once = min(len(left), most)
         measured = probe(
@@ -59,10 +63,12 @@ def plan_measured(
     known = probed(measured.timings, execution.workers)
     known |= earlier(request.storage, list(request.amounts), execution, hardware)
     by_fingerprint = rates(request.experiments, known)
+    packed = runs_per_gpu if execution.use_gpu else 1
+    by_fingerprint = {name: _packed(rate, packed) for name, rate in by_fingerprint.items()}
 
     kind = "GPU" if execution.use_gpu else "CPU"
     # What a run takes of the cluster, in the unit that is paid for.
-    units = execution.workers * execution.each_worker[kind]
+    units = execution.workers * execution.each_worker[kind] / packed
     estimates = [
         estimate(
             run,
@@ -74,14 +80,23 @@ def plan_measured(
         )
         for run, amount in left.items()
     ]
-    cluster = Cluster(most * units, kind, price, sum(node.get(kind, 0) for node in nodes))
+    cluster = Cluster(most * packed * units, kind, price, sum(node.get(kind, 0) for node in nodes))
     findings = {
         "at_once": at_once,
         "threads": execution.threads,
+        "runs_per_gpu": packed,
         "probe": asdict(measured),
         "joining": joining,
     }
     return Plan(cluster, longest_first(estimates), FIXED_SECONDS + joining), findings
+
+
+def _packed(rate: Rate, at_once: int) -> Rate:
+    """The rate of each of several runs at once on a GPU, by that of one alone."""
+    if at_once == 1:
+        return rate
+    slower = at_once / gain(at_once)
+    return Rate(rate.step * slower, rate.image * slower, "in proportion")
 
 
 def _timing_requests(left: dict[Run, Amount]) -> list[TimingRequest]:

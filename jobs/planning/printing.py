@@ -61,6 +61,9 @@ def show(made: Plan, bought: BudgetChoice | None) -> None:
     ]
     if made.how:
         lines.insert(1, ("with", made.how))
+    if len(made.by_pack) > 1:
+        ways = ", ".join(f"{count}: {_time(took)}" for count, took in made.by_pack.items())
+        lines.insert(3, ("runs a GPU", ways))
     if bought is not None:
         lines.append(("budget", _bought(bought, made)))
     for what, says in lines:
@@ -85,6 +88,7 @@ def facts(made: Plan, bought: BudgetChoice | None) -> dict[str, Any]:
         "lower_bound": made.bound,
         "gap": made.gap,
         "how": made.how,
+        "by_runs_per_gpu": {str(count): took for count, took in made.by_pack.items()},
         "order": [
             {"run": trial.name, "start": start, "seconds": trial.seconds, "units": trial.units}
             for start, trial in starts

@@ -1,4 +1,6 @@
-"""How fast rows train: as probed, as earlier runs went, in proportion to either, or as published.
+"""How fast rows train: as probed, as earlier runs went, or in proportion to either.
+
+Of GPUs that are only described `gpu_rates` says it.
 
 A row that nothing was measured of lies on the line through its measured neighbours in
 floating-point operations an iteration, of networks of its family.
@@ -11,7 +13,7 @@ from statistics import median
 from typing import Literal
 
 from jobs.execution.experiment_timing import Timing
-from jobs.planning.workload import BACKWARD, convolutions, iteration_flops
+from jobs.planning.workload import BACKWARD, iteration_flops
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.metrics import IMAGES_PER_SECOND
@@ -20,13 +22,23 @@ from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
-Source = Literal["probed", "one worker probed", "earlier runs", "in proportion", "published"]
+Source = Literal[
+    "probed",
+    "one worker probed",
+    "earlier runs",
+    "in proportion",
+    "measured on this card",
+    "modelled",
+    "published",
+]
 
 DOUBT: dict[Source, float] = {
     "probed": 0.2,
     "one worker probed": 0.35,
     "earlier runs": 0.2,
     "in proportion": 0.35,
+    "measured on this card": 0.2,
+    "modelled": 0.35,
     "published": 1.0,
 }
 """How far off an estimate may be, as a share of it: with 1, between its half and its double."""
@@ -41,37 +53,6 @@ class Rate:
     image: float
     """Seconds of an image that only goes forward, on one of them."""
     source: Source
-
-
-@dataclass(frozen=True)
-class Card:
-    """A GPU nobody has probed: peak FLOP/s by its vendor's data sheet, dense."""
-
-    fp32: float
-    bf16: float
-
-
-CARDS = {
-    "V100": Card(15.7e12, 125e12),
-    "T4": Card(8.1e12, 65e12),
-    "A10G": Card(31.2e12, 125e12),
-    "L4": Card(30.3e12, 121e12),
-    "A100": Card(19.5e12, 312e12),
-    "H100": Card(66.9e12, 989e12),
-    "H200": Card(66.9e12, 989e12),
-}
-SUSTAINED = {"fp32": 0.45, "bf16": 0.18}
-"""Share of a card's peak that training reaches; fp32 is assumed.
-
-bf16: NVIDIA's 2,470 images/s of ResNet-50 on an A100 (mixed precision, DeepLearningExamples).
-"""
-LAYER_SECONDS = 120e-6
-"""Assumed: the least that a convolution, its norm and ReLU take a GPU, forward and backward."""
-SCALING = 0.944
-"""Share of the rate that is left at each doubling of workers.
-
-NVIDIA's 16,621 images/s on 8 A100 are 0.84 of 8 times one: three doublings.
-"""
 
 
 def rates(experiments: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[str, Rate]:
@@ -186,17 +167,3 @@ def _is_alike(attempt: dict[str, object], execution: Execution, hardware: str) -
         execution.compiled,
         hardware,
     )
-
-
-def published(experiment: Experiment, card: Card, workers: int, sharing: int) -> Rate:
-    """What data sheets say: `sharing` runs share a GPU, or a run has `workers` of them."""
-    # Small images are bound by launching kernels, large ones by computing; whichever takes longer.
-    peak = card.bf16 if experiment.precision == "bf16" else card.fp32
-    computing = iteration_flops(experiment) / (peak * SUSTAINED[experiment.precision]) * sharing
-    # A group at a time, because each batch-norm group is computed by itself.
-    launching = convolutions(experiment) * experiment.groups * LAYER_SECONDS
-    # Each doubling of workers costs a share, as gradients take another exchange.
-    doublings = (workers - 1).bit_length()
-    step = max(computing, launching) / workers / SCALING**doublings
-    image = max(computing, launching) / experiment.global_batch_size / (1 + BACKWARD)
-    return Rate(step, image, "published")

@@ -144,7 +144,13 @@ ThreadsOption = Annotated[
 DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
 GpusOption = Annotated[
     float,
-    typer.Option(help="GPUs of each worker; a fraction lets several runs share one.", min=0.01),
+    typer.Option(
+        help=(
+            "GPUs of each worker. With a fraction several runs share one; without NVIDIA's MPS "
+            "they take turns, which gains nothing (see `doctor`)."
+        ),
+        min=0.01,
+    ),
 ]
 RunsPerGpuOption = Annotated[
     int | None,

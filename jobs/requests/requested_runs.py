@@ -77,6 +77,20 @@ def check_suits(experiment: Experiment, name: str, photographs: bool | None) -> 
         )
 
 
+def check_precision(experiments: Iterable[Experiment], on_cpus: bool) -> None:
+    """Refuse rows of a precision that CPUs do not compute in.
+
+    Raises:
+        InputError: such a row would be computed on CPUs.
+    """
+    named = next((row.name for row in experiments if row.precision == "tf32"), None)
+    if on_cpus and named:
+        raise InputError(
+            f"{named}: precision=tf32 is an arithmetic of NVIDIA's GPUs, and this would run on "
+            "CPUs; use fp32 or bf16, or --device gpu where there is one"
+        )
+
+
 def on_gpus(cluster: list[Node], execution: Execution, device: Device) -> bool:
     """Whether workers compute on GPUs: where told so, or where all of a run's workers can."""
     each = replace(execution, use_gpu=True).each_worker
@@ -85,17 +99,23 @@ def on_gpus(cluster: list[Node], execution: Execution, device: Device) -> bool:
 
 
 def resolve_resources(
-    execution: Execution, device: Device, threads: int | None, runs: int
+    execution: Execution,
+    device: Device,
+    threads: int | None,
+    runs: int,
+    experiments: Iterable[Experiment] = (),
 ) -> tuple[Execution, list[Node]]:
     """Execution with the device and threads that suit the cluster, and the cluster's nodes.
 
-    Needs to be connected: only the cluster knows what it has.
+    `runs` is how many there are, `experiments` their rows. Needs to be connected: only the cluster
+    knows what it has.
 
     Raises:
-        InputError: the cluster can never hold it.
+        InputError: the cluster can never hold it, or its device cannot compute the rows.
     """
     cluster = nodes()
     use_gpu = on_gpus(cluster, execution, device)
+    check_precision(experiments, on_cpus=not use_gpu)
     # On a GPU the CPU only launches kernels; on CPUs the threads are what computes.
     best = 1 if use_gpu else threads_per_worker(cluster, runs, execution.workers)
     execution = replace(execution, use_gpu=use_gpu, threads=threads or best)
@@ -133,7 +153,7 @@ def shared_out(
     Needs to be connected: without a number, one GPU of the cluster is tried for some seconds.
     """
     if runs_per_gpu is not None:
-        return packs_of(runs, places, lambda _: runs_per_gpu)
+        return packs_of(runs, execution, places, lambda _: runs_per_gpu)
     # A run of several workers has GPUs of its own; where a fraction was asked for, Ray shares them.
     whole = execution.gpus == 1 and execution.workers == (execution.most_workers or 1) == 1
     share = min(MOST_RUNS_PER_GPU, ceil(len(runs) / places))
@@ -157,4 +177,4 @@ def shared_out(
         larger = layout(experiment).multiply_adds / layout(smallest).multiply_adds
         return found.fitting(larger, image_bytes)
 
-    return packs_of(runs, places, most)
+    return packs_of(runs, execution, places, most)

@@ -229,7 +229,11 @@ class Publisher:
         drifts = dict.fromkeys(attempt["drift"] for attempt in attempts if "drift" in attempt)
         tags |= {"drift": "; ".join(drifts)[:500]} if drifts else {}
         tags["versions"] = dumps(attempts[-1].get("versions", {}), sort_keys=True)
-        noted = {"warmup_end": history.warmup_end, "converging_from": history.converging_from}
+        noted = {
+            "warmup_end": history.warmup_end,
+            "converging_from": history.converging_from,
+            "converging_rule": history.converging_rule,
+        }
         return tags | {key: str(value) for key, value in noted.items() if value is not None}
 
     def _send_files(self, result: dict[str, Any]) -> None:

@@ -52,6 +52,15 @@ FORWARD_VARIANCE = "forward_variance"
 `pipeline.training.measuring.signals` takes it.
 """
 
+CONVOLUTION_VARIANCE = "convolution_variance"
+"""Per layer: variance of its convolution's output on the same mini-batch, before batch norm.
+
+Over images and places, and the mean of that over channels. After batch norm the variance is what
+its weights say, whatever came in; before it a signal can vanish. Older runs have none recorded.
+
+`pipeline.training.measuring.signals` takes it.
+"""
+
 GRADIENT_NORM = "gradient_norm"
 """Per layer: Euclidean norm of the loss's gradient by its weights on the same mini-batch.
 

@@ -9,6 +9,7 @@ from json import dumps, loads
 from typing import Any
 
 from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
+from pipeline.recipe.schedule import CONVERGING_RULE
 
 
 @dataclass
@@ -21,7 +22,17 @@ class History:
     iteration: int = 0
     warmup_end: int | None = None
     converging_from: int | None = None
-    """The first check, every 25 iterations, at which the running error was clearly below chance."""
+    """The first of the checks, every 25 iterations, from which on the run did better than guessing.
+
+    `pipeline.recipe.schedule.converging_from` says how that is found.
+    """
+    converging_rule: int = CONVERGING_RULE
+    """The version of that rule. A run that began under an earlier one keeps it to its end."""
+    wrong_counts: list[int] = field(default_factory=list)
+    """Wrong predictions of each check from the first one on, from which the rule decides.
+
+    Those of the first `KEPT_LOOKS` checks, and more while the run does not converge.
+    """
     window: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0]] * WINDOW)
     seconds: float = 0.0
     """Time spent in SGD steps, over all attempts."""
@@ -49,7 +60,8 @@ class History:
     def from_json(cls, content: bytes) -> "History":
         """The inverse of `to_json`."""
         state = loads(content)
-        # Histories written before layers were measured have no such key.
+        # Histories of earlier versions have no layers, and the first rule of convergence.
         points = [Point(**point) for point in state.pop("points")]
         layers = [LayerValues(**values) for values in state.pop("layers", [])]
-        return cls(**state, points=points, layers=layers)
+        rule = state.pop("converging_rule", 1)
+        return cls(**state, converging_rule=rule, points=points, layers=layers)

@@ -4,6 +4,7 @@ Recorded beside a run's identity, never part of it: the same run on another mach
 """
 
 import platform
+import re
 import subprocess
 import sys
 from hashlib import blake2b
@@ -77,11 +78,19 @@ def drift(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, s
 
     By name, what it was and what it is.
 
-    That is commit, source, device, hardware (the CPU's model), torch's threads and
-    `--deterministic`, and the version of Python and of each package in `PACKAGES` but those that no
-    number passes through.
+    That is commit, source, device (a GPU's model) and its driver, hardware (the CPU's model),
+    torch's threads, whether kernels are deterministic, and the version of Python and of each
+    package in `PACKAGES` but those that no number passes through; on GPUs of CUDA and cuDNN too.
     """
-    fields = ("commit", "source", "device", "hardware", "threads", "deterministic")
+    fields = (
+        "commit",
+        "source",
+        "device",
+        "gpu_driver",
+        "hardware",
+        "threads",
+        "deterministic",
+    )
     # Only what both recorded is compared: what an older version did not record is no difference.
     compared = [
         (name, before.get(name), now.get(name)) for name in fields if name in before and name in now
@@ -129,6 +138,17 @@ def hardware() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def gpu_driver(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The version of NVIDIA's driver, as its kernel module says; 'unknown' where it does not."""
+    try:
+        first = file.read_text().partition("\n")[0]
+    except OSError:
+        return "unknown"
+    # "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build ..."
+    found = re.search(r"\s(\d+\.\d+(\.\d+)*)\s", first)
+    return found[1] if found else "unknown"
 
 
 def native_bf16() -> bool:

@@ -7,6 +7,9 @@ from pipeline.runs.provenance import drift, drift_text
 from pipeline.runs.run import Run
 from pipeline.training.step.process_group import ProcessGroup
 
+GATHERED = ("hardware", "device", "gpu_driver")
+"""What may differ between the nodes of one attempt."""
+
 
 def record_attempt(
     run: Run,
@@ -22,9 +25,10 @@ def record_attempt(
     """
     made_with = dict(attempt.provenance)
     # Workers may sit on different hardware: all of it is named, each kind once.
-    kinds = process_group.gather_text(str(made_with.get("hardware", "")))
-    if any(kinds):
-        made_with["hardware"] = " + ".join(dict.fromkeys(kinds))
+    for name in GATHERED:
+        kinds = process_group.gather_text(str(made_with.get(name, "")))
+        if any(kinds):
+            made_with[name] = " + ".join(dict.fromkeys(kinds))
 
     differing = drift(history.attempts[-1], made_with) if history.attempts else {}
     # What one rank is refused for must stop all, or the others would wait for it in an exchange.
@@ -45,3 +49,12 @@ def record_attempt(
     if everywhere:
         made_with["drift"] = everywhere[0]
     history.attempts.append(made_with)
+
+
+def record_capture(history: History, captured: bool) -> None:
+    """Note whether this attempt replays CUDA graphs; where there is none, nothing is noted.
+
+    An attempt is recorded, or refused, before its iteration is captured, which takes seconds.
+    """
+    if captured:
+        history.attempts[-1]["captured"] = True

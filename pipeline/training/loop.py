@@ -16,7 +16,7 @@ from pipeline.recipe.schedule import evaluates_after, lr_at
 from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.run import PREEMPTED, STOPPED, Run, read_result
 from pipeline.storage import Storage
-from pipeline.training.attempts import record_attempt
+from pipeline.training.attempts import record_attempt, record_capture
 from pipeline.training.feeding.feeds import AnyDataset, training_feed
 from pipeline.training.measuring.measurements import Measurements, check_window
 from pipeline.training.run_writer import RunWriter
@@ -72,6 +72,7 @@ def train(
             iteration = Iteration(
                 train_state, feed, process_group, window, history.iteration, capture=left
             )
+            record_capture(history, iteration.captured)
         measurements = Measurements(
             train_state, dataset, feed, process_group, attempt.decoders, history.iteration
         )

@@ -261,6 +261,8 @@ class RunWriter:
             "final": history.last(),
             "warmup_end": history.warmup_end,
             "converging_from": history.converging_from,
+            "converging_rule": history.converging_rule,
+            "wrong_counts": history.wrong_counts,
             "seconds": history.seconds,
             "layers": [asdict(values) for values in history.layers],
             "attempts": history.attempts,

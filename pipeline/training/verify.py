@@ -15,7 +15,7 @@ import torch
 
 from pipeline.data.staging import verify_stored
 from pipeline.errors import InputError, first_line
-from pipeline.recipe.metrics import SPEEDS
+from pipeline.recipe.metrics import CONVOLUTION_VARIANCE, SPEEDS
 from pipeline.recipe.schedule import expected_points, milestone
 from pipeline.runs.checkpoint import Checkpoint, folder, iterations, read_checkpoint
 from pipeline.runs.history import History
@@ -335,9 +335,19 @@ def first_difference(stored: Checkpoint, again: Checkpoint) -> str:
         return f"{len(stored_points)} points, again {len(points_again)}"
 
     # What the rest of the run depends on, and what Figure 7 shows; attempts may differ.
-    for name in ("layers", "warmup_end", "converging_from", "window"):
+    for name in ("warmup_end", "window"):
         if getattr(stored_history, name) != getattr(history_again, name):
             return f"{name} of the history"
+    # A run of an earlier version lacks what is measured since, which is no difference of the run.
+    if stored_history.converging_rule == history_again.converging_rule:
+        for name in ("converging_from", "wrong_counts"):
+            if getattr(stored_history, name) != getattr(history_again, name):
+                return f"{name} of the history"
+    layers_again = history_again.layers
+    if all(values.quantity != CONVOLUTION_VARIANCE for values in stored_history.layers):
+        layers_again = [v for v in layers_again if v.quantity != CONVOLUTION_VARIANCE]
+    if stored_history.layers != layers_again:
+        return "layers of the history"
     return ""
 
 

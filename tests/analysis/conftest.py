@@ -10,7 +10,7 @@ from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR
 from tests.analysis.measured_runs import Frames, frames_of, points, run_row
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build() -> Callable[..., Frames]:
     """`build({"plain20": [9.5, 9.6, 9.7]})`: finished runs with these final errors.
 

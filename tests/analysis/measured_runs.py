@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from pipeline.recipe.schedule import CONVERGING_RULE
+
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 
 
@@ -23,6 +25,7 @@ def run_row(experiment: str, seed: int, **changes: object) -> dict[str, object]:
         "params": 269_722,
         "warmup_end": None,
         "converging_from": 100,
+        "converging_rule": CONVERGING_RULE,
         "world_size": 2,
         "threads": 1,
         "device": "cpu",

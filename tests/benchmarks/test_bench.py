@@ -1,5 +1,6 @@
 """The benchmark measures what it says: each contestant in each round, and ratios of them."""
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks.contestants import OwnProcesses
 from benchmarks.profile import BETWEEN, OTHER
+from benchmarks.startup import STAGES
 from tests.conftest import Cli
 
 
@@ -126,5 +128,39 @@ def test_bench_report_makes_the_same_bytes_twice(cli: Cli) -> None:
     assert "12 runs of 8 points" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.ray
+def test_bench_startup_shares_out_the_whole_command(cli: Cli) -> None:
+    done = cli("bench", "startup", "--device", "cpu", "--rounds", "1", timeout=400)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if " to " in line]
+    since = [number(line[-1]) for line in lines if re.fullmatch(r"[\d.]+", line[-1])]
+    assert len(since) == len(STAGES) and since == sorted(since) and since[-1] > 3
+    assert "on --device cpu" in done.stdout
+
+
 def number(text: str) -> float:
     return float(text.replace(",", ""))
+
+
+@pytest.mark.slow
+def test_bench_packs_trains_alone_and_at_once_to_the_same_bytes(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "packs.json"
+    line = ["bench", "packs", "--storage", tmp_path, "--runs", "1,2", "--until", "40"]
+    line += ["--set", "eval_every=10", "--set", "depth=8", "--device", "cpu", "--out", out]
+    done = cli(*line, timeout=400)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads(out.read_text())
+    assert kept["same_bytes"] is True
+    assert [rate["runs"] for rate in kept["packs"]] == [1, 2]
+    assert all(rate["images_per_second"] > 0 for rate in kept["packs"])
+
+
+def test_bench_packs_says_what_it_needs(cli: Cli, tmp_path: Path) -> None:
+    for words, said in (
+        (["--until", "500"], "--until 500: a rate lies between two evaluations"),
+        (["--runs", "1,x"], "--runs 1,x: expected numbers such as 1,8"),
+        (["--experiment", "resnet18"], "--experiment resnet18: expected one of resnet20"),
+    ):
+        done = cli("bench", "packs", "--storage", tmp_path, "--device", "cpu", *words)
+        assert done.returncode == 2 and said in done.stderr, done.stderr

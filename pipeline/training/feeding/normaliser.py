@@ -22,14 +22,16 @@ IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class Normaliser:
-    """What a network sees of uint8 pixels: (pixel - offset) * scale + shift, on its device.
+    """What a network sees of uint8 pixels: (pixel + 255 shift - offset) * scale, on its device.
 
     `offset` [side, side, 3] is in pixel values (0 to 255) and `scale` [3] multiplies what remains;
-    with side 1 they fit photographs of any height and width.
+    with side 1 they fit photographs of any height and width. The colour's shift is added last, so
+    `shift_scale` [3] makes it the views': 255 times `scale`, which is 1 for the paper's rows.
     """
 
     offset: Tensor
     scale: Tensor
+    shift_scale: Tensor
 
     @classmethod
     def of(
@@ -60,6 +62,7 @@ class Normaliser:
         return cls(
             torch.tensor(offset, device=device),
             torch.tensor(scale, device=device, dtype=torch.float32),
+            torch.tensor(255 * scale, device=device, dtype=torch.float32),
         )
 
     def __call__(
@@ -67,15 +70,16 @@ class Normaliser:
     ) -> Tensor:
         """Pixels [n, height, width, 3] as views [n, 3, height, width] (channels last in memory).
 
-        `shift` [n, 3] is the colour augmentation's, on the scale of the views. Pixels in memory of
+        `shift` [n, 3] is the colour augmentation's, where white is 1. Pixels in memory of
         `host_pixels` cross to a GPU beside its work: no synchronisation point.
         """
-        # uint8 crosses the bus, a quarter of float32's bytes; the arithmetic is the device's.
         pixels = torch.as_tensor(pixels)
+        # uint8 crosses the bus, a quarter of float32's bytes; the arithmetic is the device's.
         views = pixels.to(self.offset.device, non_blocking=True).float()
         views.sub_(self.offset).mul_(self.scale)
         if shift is not None:
-            views.add_(torch.from_numpy(shift).to(views.device)[:, None, None, :])
+            scaled = torch.from_numpy(shift).to(views.device) * self.shift_scale
+            views.add_(scaled[:, None, None, :])
         return views.permute(0, 3, 1, 2)
 
     def into(
@@ -94,7 +98,7 @@ class Normaliser:
         lines = view.reshape(side, 3 * side)
         np.multiply(lines, np.tile(self.scale.numpy(), side), out=lines)
         if shift is not None:
-            np.add(lines, np.tile(shift, side), out=lines)
+            np.add(lines, np.tile(shift * self.shift_scale.numpy(), side), out=lines)
 
 
 def host_pixels(shape: tuple[int, ...], device: torch.device) -> Tensor:

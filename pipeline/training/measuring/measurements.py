@@ -16,7 +16,16 @@ from pipeline.errors import DivergedError
 from pipeline.recipe import metrics
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout, response_layers
-from pipeline.recipe.schedule import below_chance, measures_signals, milestone, warmup_ends
+from pipeline.recipe.metrics import WINDOW
+from pipeline.recipe.schedule import (
+    CONVERGING_RULE,
+    KEPT_LOOKS,
+    LOOKS_IN_A_ROW,
+    converging_from,
+    measures_signals,
+    milestone,
+    warmup_ends,
+)
 from pipeline.runs.history import History
 from pipeline.training.feeding.feeds import AnyDataset, Feed, evaluation_splits
 from pipeline.training.measuring.clock import Clock
@@ -159,8 +168,20 @@ def check_window(experiment: Experiment, history: History, window: Tensor, class
     wrong = int(sum(wrong_each))
     if history.warmup_end is None and warmup_ends(experiment, history.iteration, wrong):
         history.warmup_end = history.iteration
-    if history.converging_from is None and below_chance(experiment, wrong, classes):
-        history.converging_from = history.iteration
+    if history.converging_rule == CONVERGING_RULE:
+        _check_convergence(experiment, history, wrong, classes)
+
+
+def _check_convergence(experiment: Experiment, history: History, wrong: int, classes: int) -> None:
+    """Note one look's wrong predictions, and whether the run has begun to converge by them."""
+    if history.converging_from is None or len(history.wrong_counts) < KEPT_LOOKS:
+        # A new list: the one before may be on its way into a checkpoint.
+        history.wrong_counts = [*history.wrong_counts, wrong]
+    if history.converging_from is None:
+        # Only the last looks are asked: had those before them passed, it would be noted already.
+        last_looks = history.wrong_counts[-LOOKS_IN_A_ROW:]
+        if converging_from(experiment, last_looks, classes) is not None:
+            history.converging_from = history.iteration - WINDOW * (LOOKS_IN_A_ROW - 1)
 
 
 def running_values(experiment: Experiment, iteration: int, window: Tensor) -> dict[str, float]:
@@ -169,7 +190,7 @@ def running_values(experiment: Experiment, iteration: int, window: Tensor) -> di
     Raises:
         DivergedError: a loss is NaN or infinite.
     """
-    seen = min(iteration, metrics.WINDOW)
+    seen = min(iteration, WINDOW)
     losses, wrong_each = window[:seen].T.tolist()
     _check_finite(losses, iteration)
     error = 100 * sum(wrong_each) / (seen * experiment.global_batch_size)

@@ -1,6 +1,7 @@
 """The precision of forward and backward passes: the one place that knows autocast.
 
-Weights, momentum, statistics and sums are fp32 whatever the row's `precision` is.
+Weights, momentum, statistics and sums are fp32 whatever the row's `precision` is. TF32 is no
+autocast but a setting of the whole process, made before it uses its GPU.
 """
 
 import torch
@@ -9,7 +10,7 @@ from pipeline.recipe.experiments import Precision
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The context in which a network of this precision computes on `device`; fp32 changes nothing.
+    """The context in which a network of this precision computes on `device`; bf16 alone changes it.
 
     Leaving it drops the copies of weights rounded to bf16, so one context around all groups of an
     iteration rounds each weight once.

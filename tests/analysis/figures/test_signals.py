@@ -9,7 +9,7 @@ from analysis.measured.frames import check
 from analysis.report.report import report_files
 from analysis.studies.studies import Study, split_studies
 from analysis.verdicts import claims
-from pipeline.recipe.metrics import FORWARD_VARIANCE, GRADIENT_NORM
+from pipeline.recipe.metrics import CONVOLUTION_VARIANCE, FORWARD_VARIANCE, GRADIENT_NORM
 
 
 def layer_rows(
@@ -28,15 +28,28 @@ def layer_rows(
     ]
 
 
+BOTH = (0, 64_000)
+"""The start and the end of training."""
+
+
 def study_of(
-    build, forward: list[list[float]], backward: list[list[float]], **changes: object
+    build,
+    forward: list[list[float]],
+    backward: list[list[float]],
+    before_norm: tuple[int, ...] = BOTH,
+    **changes: object,
 ) -> Study:
-    """Runs of plain56 with these signals in three layers, the same at the start and at the end."""
+    """Runs of plain56 with these signals in three layers, the same at the start and at the end.
+
+    Variances are the same before batch norm, where they were taken at the moments `before_norm`.
+    """
     runs, metrics = build({"plain56": [13.0 + seed for seed in range(len(forward))]}, **changes)
     rows = []
     for run_id, variances, norms in zip(runs.run_id, forward, backward, strict=True):
-        for iteration in (0, 64_000):
+        for iteration in BOTH:
             rows += layer_rows(run_id, FORWARD_VARIANCE, iteration, variances)
+            if iteration in before_norm:
+                rows += layer_rows(run_id, CONVOLUTION_VARIANCE, iteration, variances)
             rows += layer_rows(run_id, GRADIENT_NORM, iteration, norms)
     (study,) = split_studies(check(runs, metrics, pd.DataFrame(rows)))
     return study
@@ -75,6 +88,18 @@ def test_claim_i4_is_about_the_weakest_layer_of_every_run(
     build, forward, backward, expected: str
 ) -> None:
     assert verdict(study_of(build, forward, backward)) == expected
+
+
+@pytest.mark.parametrize("before_norm", [(), (64_000,)])
+def test_claim_i4_is_undecided_where_variances_before_batch_norm_are_missing(
+    build, before_norm: tuple[int, ...]
+) -> None:
+    # Of an earlier version, or begun by one: after batch norm the variance is 1 whatever came in.
+    study = study_of(build, [HEALTHY] * 5, [HEALTHY] * 5, before_norm)
+    assert verdict(study) == "undecided"
+    (judged,) = (one for one in claims.judge_claims(study) if one.id == "I4")
+    assert judged.numbers.outcome.tolist() == ["open", "holds"]
+    assert "plain56 has a run without weakest variance before batch norm" in judged.reason
 
 
 def test_gradients_are_judged_relative_to_the_layer_nearest_to_the_loss(build) -> None:

@@ -1,22 +1,30 @@
 """Each artifact says which runs it rests on, and an audit names every file that differs."""
 
 import json
+from shutil import copytree
 
 import pandas as pd
 import pytest
 
-from analysis.report.artifact_provenance import MADE, audit, with_manifest
+from analysis.report.artifact_provenance import MADE, audit, files_in_report, with_manifest
 from analysis.report.report import report_files, write_report
+from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 from tests.conftest import Cli
 
 
+@pytest.fixture(scope="module")
+def made(build, tmp_path_factory):
+    """A report as it was made, which nobody changes."""
+    folder = tmp_path_factory.mktemp("made") / "report"
+    write_report(build({"plain20": [9.6, 9.7, 9.8], "plain56": [13.0, 13.2, 13.4]}), folder)
+    return folder
+
+
 @pytest.fixture
-def report(build, tmp_path):
-    write_report(
-        build({"plain20": [9.6, 9.7, 9.8], "plain56": [13.0, 13.2, 13.4]}), tmp_path / "report"
-    )
-    return tmp_path / "report"
+def report(made, tmp_path):
+    """A copy of it."""
+    return copytree(made, tmp_path / "report")
 
 
 def resealed(report, name):
@@ -48,8 +56,24 @@ def test_an_artifact_names_its_runs(report):
     assert json.loads((report / "figure_7.origin.json").read_bytes())["runs"] == about["runs"]
 
 
+def wrong(report) -> list[str]:
+    """What is wrong with a report that this version made, a line each."""
+    found = audit(report, report_files)
+    assert found.otherwise == {} and found.versions == []
+    return [f"{name} {what}" for name, what in sorted(found.wrong.items())]
+
+
+def said_to_be_of(report, **changes):
+    """Have a report say that something else made it; None takes the word away."""
+    about = json.loads((report / MADE).read_bytes())
+    about["made_with"] |= changes.pop("made_with", {})
+    about = {name: value for name, value in (about | changes).items() if value is not None}
+    (report / MADE).write_text(json.dumps(about))
+
+
 def test_a_report_as_it_was_made_passes(report):
-    assert audit(report, report_files) == []
+    assert wrong(report) == []
+    assert json.loads((report / MADE).read_bytes())["rules"] == RULES_VERSION == 2
 
 
 @pytest.mark.parametrize(
@@ -60,38 +84,59 @@ def test_a_changed_file_is_named_even_if_its_checksum_was_changed_too(report, na
     (report / name).write_bytes(
         content.replace(b"13", b"12", 1) if b"13" in content else content + b" "
     )
-    assert audit(report, report_files) == [f"{name} was changed after the report was made"]
+    assert wrong(report) == [f"{name} was changed after the report was made"]
     resealed(report, name)
-    assert audit(report, report_files) == [f"{name} is not what the report's data gives"]
+    assert wrong(report) == [f"{name} is not what the report's data gives"]
 
 
 def test_missing_files_and_changed_data_are_named(report):
     (report / "figure_6.png").unlink()
-    assert audit(report, report_files) == ["figure_6.png is missing"]
+    assert wrong(report) == ["figure_6.png is missing"]
     path = report / "data" / "metrics.parquet"
     frame = pd.read_parquet(path)
     frame.loc[frame.iteration == 64_000, "value"] -= 1.0
     frame.to_parquet(path, index=False)
-    assert "data/metrics.parquet was changed after the report was made" in audit(
-        report, report_files
-    )
+    assert "data/metrics.parquet was changed after the report was made" in wrong(report)
     resealed(report, "data/metrics.parquet")
     assert {
         "table_6.csv is not what the report's data gives",
         "index.html is not what the report's data gives",
-    } <= set(audit(report, report_files))
+    } <= set(wrong(report))
 
 
-def test_another_environment_is_said(report):
-    about = json.loads((report / MADE).read_bytes())
-    about["made_with"]["matplotlib"] = "1.0"
-    (report / MADE).write_text(json.dumps(about))
+@pytest.mark.parametrize(
+    ("changes", "versions"),
+    [
+        ({"rules": None}, ["rules 1, here 2"]),  # as all reports before the rules had a version
+        ({"rules": 3}, ["rules 3, here 2"]),
+        ({"made_with": {"matplotlib": "1.0"}}, ["matplotlib 1.0"]),
+        ({"made_with": {"analysis": "0" * 16}}, ["other code of tables and figures"]),
+        (
+            {"rules": 1, "made_with": {"pandas": "1.0"}},
+            ["rules 1, here 2", "pandas 1.0"],
+        ),
+    ],
+)
+def test_what_another_version_made_otherwise_is_not_called_changed(report, changes, versions):
+    said_to_be_of(report, **changes)
+    files = {name: (report / name).read_bytes() for name in files_in_report(report)}
+    again = {name: content for name, content in files.items() if not name.startswith("data/")}
+    # The same bytes: whoever made them, they are what the data gives.
+    same = audit(report, lambda _: again)
+    assert (same.wrong, same.otherwise, same.versions) == ({}, {}, versions)
     (report / "figure_1.svg").write_bytes(b"<svg/>")
     resealed(report, "figure_1.svg")
-    (line,) = audit(report, report_files)
-    assert (
-        line == "figure_1.svg is not what the report's data gives (it was made with matplotlib 1.0)"
-    )
+    found = audit(report, lambda _: again)
+    assert found.wrong == {} and found.versions == versions
+    assert found.otherwise == {"figure_1.svg": "is not what the report's data gives"}
+
+
+def test_a_change_shows_whatever_version_made_the_report(report):
+    said_to_be_of(report, rules=1)
+    (report / "figure_1.svg").write_bytes(b"<svg/>")
+    found = audit(report, report_files)
+    assert found.wrong == {"figure_1.svg": "was changed after the report was made"}
+    assert found.otherwise == {}
 
 
 def test_what_is_no_report_is_refused(tmp_path):
@@ -109,3 +154,16 @@ def test_the_command_exits_1_and_names_the_file(cli: Cli, report):
     bad = cli("audit", report)
     assert bad.returncode == 1 and "table_6.md was changed after the report was made" in bad.stdout
     assert cli("audit", report / "data").returncode == 2
+
+
+def test_the_command_exits_3_where_the_rules_have_another_version(cli: Cli, report):
+    said_to_be_of(report, rules=None)
+    (report / "claims.md").write_text("# judged by other rules\n")
+    resealed(report, "claims.md")
+    other = cli("audit", report)
+    assert other.returncode == 3
+    assert other.stdout == (
+        "claims.md is not what the report's data gives here\n"
+        "1 files are made otherwise here, and none was changed: the report was made by another "
+        "version (rules 1, here 2)\n"
+    )

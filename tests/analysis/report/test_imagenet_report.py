@@ -1,6 +1,7 @@
 """ImageNet's tables, figure and claims, on runs invented around the paper's numbers."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from json import dumps
 
@@ -16,6 +17,7 @@ from analysis.studies.studies import split_studies
 from analysis.tables import tables_2_to_5
 from analysis.tables.study_tables import study_tables
 from analysis.verdicts.claims import judge_claims
+from analysis.verdicts.imagenet_claims import IMAGENET_CLAIMS
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, TRAIN_ERR, protocol_err
@@ -72,7 +74,9 @@ def invented(
             )
             train = TRAIN.get(name, 24.0) + off
             measured += points(
-                row["run_id"], TRAIN_ERR, {200_000: train + 6, 580_000: train, end: train}
+                row["run_id"],
+                TRAIN_ERR,
+                {100_000: train + 25, 200_000: train + 6, 580_000: train, end: train},
             )
             measured += points(row["run_id"], TRAIN_CLEAN_ERR, {end: train})
     return frames_of(rows, measured)
@@ -156,6 +160,67 @@ def test_claims_on_the_papers_numbers() -> None:
         **dict.fromkeys(["I3", "I16"], "not run"),
         "I4": "undecided",  # signals were not measured
     }
+
+
+def outcomes(claim: str, frames) -> list[str]:
+    """Of each part of a claim, on the only study of these frames."""
+    (judged,) = (one for one in judge_claims(study_of(frames)) if one.id == claim)
+    return judged.numbers.outcome.tolist()
+
+
+def test_throughout_training_is_every_phase_of_constant_rate() -> None:
+    runs, metrics = invented()
+    assert outcomes("I2", (runs, metrics)) == ["holds"] * 3
+    # Before the first drop alone, then between the drops alone, the deeper network is ahead.
+    for part, iteration in enumerate((100_000, 200_000)):
+        ahead = metrics.copy()
+        early = (ahead.metric == TRAIN_ERR) & (ahead.iteration == iteration)
+        ahead.loc[early & ahead.run_id.str.startswith("plain34"), "value"] -= 5.0
+        expected = ["holds"] * 3
+        expected[part] = "opposite"
+        assert outcomes("I2", (runs, ahead)) == expected
+
+
+def with_footnotes(train: dict[str, float], test: dict[str, float]):
+    """Runs of footnotes 3 and 4 alone, with these errors in training and by ten crops."""
+    rows, measured = [], []
+    for name, error in train.items():
+        end = EXPERIMENTS[name].iterations
+        for seed, off in enumerate(SPREAD):
+            row = run_row(name, seed, **(IMAGENET | {"iterations": end}))
+            rows.append(row)
+            for metric, value in (
+                (TEST_ERR, test[name]),
+                (TRAIN_CLEAN_ERR, error),
+                (protocol_err("ten_crop", 1), test[name]),
+            ):
+                measured += points(row["run_id"], metric, {end: value + off})
+    return frames_of(rows, measured)
+
+
+@pytest.mark.parametrize(
+    ("claim", "shallow", "deep"),
+    [("I3", "plain18-3x", "plain34-3x"), ("I16", "plain50", "plain101")],
+)
+def test_degradation_is_a_higher_training_error_too(claim: str, shallow: str, deep: str) -> None:
+    worse = {shallow: 28.0, deep: 29.0}
+    assert outcomes(claim, with_footnotes(worse, worse)) == ["holds", "holds"]
+    # A network that fits its images better and tests worse overfits: it does not degrade.
+    overfits = with_footnotes({shallow: 28.0, deep: 20.0}, worse)
+    assert outcomes(claim, overfits) == ["opposite", "holds"]
+
+
+def test_footnote_4_compares_networks_that_differ_in_depth_alone() -> None:
+    shallow, deep = (EXPERIMENTS[name] for name in ("plain50", "plain101"))
+    assert {part.experiments for part in IMAGENET_CLAIMS["I16"].parts} == {("plain101", "plain50")}
+    assert replace(deep, name=shallow.name, depth=shallow.depth) == shallow
+    # As many parameters as ResNet-101 less its projections: 44,549,160 by the paper's layout.
+    projections = sum(
+        conv.params
+        for block in layout(EXPERIMENTS["resnet101"]).blocks
+        if (conv := block.projection) is not None
+    )
+    assert layout(deep).params == 44_549_160 - projections
 
 
 @pytest.mark.parametrize(
@@ -251,7 +316,7 @@ def test_the_report_of_imagenet_runs_is_whole() -> None:
     assert not any(name.startswith(("table_6", "figure_1.", "figure_6")) for name in files)
     page = files["index.html"].decode()
     text = unescape(re.sub("<[^>]*>", " ", page))
-    assert "ImageNet, the paper's recipe" in text and "28 cells reproduced of 28 run, of 34" in text
+    assert "ImageNet, the paper's recipe" in text and "26 cells reproduced of 26 run, of 33" in text
     assert "C1–C13 are not run: they are judged on pages of CIFAR-10" in " ".join(text.split())
     recipe = files["runs/resnet34-a-seed-1.html"].decode()
     assert "statistics_images" in recipe and "51,200" in recipe
@@ -308,7 +373,7 @@ def test_peers_stand_in_tables_3_and_4_and_ensembles_in_table_5() -> None:
         and "of other runs" not in tables["table_5"].index
     )
     assert (
-        "28 cells reproduced of 28 run" in report_files(frames)["index.html"].decode()
+        "26 cells reproduced of 26 run" in report_files(frames)["index.html"].decode()
     )  # a peer is no cell of the paper's
     again = unpack(pack(frames, {}), "here")[0]
     pd.testing.assert_frame_equal(again.evaluations, frames.evaluations)

@@ -171,10 +171,10 @@ def test_claim_7_mean_of_resnet_110(build, errors, expected):
             [1_500, 2_000, None],
             6.6,
             "reproduced",
-        ),  # an epoch is 391 iterations; one run never converged
+        ),  # two epochs are 781 iterations; one run never converged
         ([1_500, 2_000, 1_800], 9.9, "contradicted"),
-        ([100, 150, 375], 6.6, "contradicted"),
-        ([100, 150, 400], 6.6, "undecided"),
+        ([100, 150, 775], 6.6, "contradicted"),
+        ([100, 150, 800], 6.6, "undecided"),
     ],
 )
 def test_claim_8_slow_start_without_warm_up(build, starts, final, expected):
@@ -184,6 +184,18 @@ def test_claim_8_slow_start_without_warm_up(build, starts, final, expected):
     runs.loc[slow, "converging_from"] = pd.array(starts, dtype="Int64")
     judgement = verdict((runs, metrics), "C8")
     assert judgement.verdict == expected, judgement.reason
+
+
+@pytest.mark.parametrize("rule", [1, None])
+def test_claim_8_is_undecided_by_what_an_earlier_rule_recorded(build, rule):
+    runs, metrics = build({"resnet110": spread(6.5, 5), "resnet110-nowarmup": spread(6.6, 5)})
+    # Late enough by any rule, and early enough: neither says anything. Exports of then lack it.
+    for start in (2_000, 25):
+        earlier = runs.assign(converging_from=start, converging_rule=rule)
+        for recorded in (earlier, earlier.drop(columns="converging_rule")):
+            judgement = verdict((recorded, metrics), "C8")
+            assert judgement.verdict == "undecided"
+            assert "5 of 5 runs recorded by an earlier rule" in judgement.reason
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,25 @@ def test_one_line_and_exit_code_2(
     assert done.stderr.startswith("error: ") and says in done.stderr
 
 
+@pytest.mark.parametrize("command", ["train", "grid"])
+def test_tf32_on_cpus_is_refused_before_anything_is_written(
+    cli: Cli, tmp_path: Path, command: str
+) -> None:
+    line = ("resnet20", "--set", "precision=tf32", "--device", "cpu", "--storage", tmp_path / "s")
+    done = cli(command, *line)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "error: resnet20" in done.stderr and "precision=tf32" in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here it would be trained")
+def test_tf32_is_refused_where_the_cluster_turns_out_to_have_cpus(cli: Cli, tmp_path: Path) -> None:
+    done = cli("train", "resnet20", "--set", "precision=tf32", "--storage", tmp_path)
+    assert done.returncode == 2 and "this would run on CPUs" in done.stderr, done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_storage_that_cannot_be_written(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = cli("train", "resnet20", "--storage", str(tmp_path / "file" / "below"))
@@ -140,6 +159,17 @@ def test_weights_of_another_architecture(cli: Cli, tmp_path: Path) -> None:
         str(tmp_path / "s"),
     )
     assert done.returncode == 2 and "plain" in done.stderr and "option A" in done.stderr
+    done = cli(
+        "evaluate",
+        tmp_path / "w.safetensors",
+        *("--as", "plain20", "--device", "gpu", "--storage", tmp_path / "s"),
+    )
+    if not torch.cuda.is_available():
+        assert done.returncode == 2 and "--device gpu: torch finds no GPU here" in done.stderr
+    # Nor is a network of an arithmetic that CPUs do not have tested in another one.
+    line = ("evaluate", tmp_path / "w.safetensors", "--as", "plain20", "--set", "precision=tf32")
+    done = cli(*line, "--device", "cpu", "--storage", tmp_path / "s")
+    assert done.returncode == 2 and "plain20" in done.stderr and "precision=tf32" in done.stderr
 
 
 def test_a_pickle_is_refused(cli: Cli, tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import torch
 
-from jobs.doctor.findings import Finding, judge, judge_link
+from jobs.doctor.findings import Finding, judge, judge_link, judge_sharing
+from jobs.execution import processors
 from jobs.execution.node_facts import Facts, Question
+from jobs.execution.processors import GpuFacts
 from jobs.tracking.server_check import tracking_trouble
 from pipeline.data.stored import write_dataset
 from pipeline.runs.provenance import source_digest, versions
@@ -136,6 +139,71 @@ def test_what_is_wrong_with_a_node_is_one_line_with_its_remedy(
         and "\n" not in found.says
     )
     assert "node-b (10.0.0.2)" in found.says
+
+
+H200 = GpuFacts("NVIDIA H200", "580.65.06", "13.0", "91900", 138 * GB, 141 * GB, "")
+
+
+def test_gpus_are_told_by_their_kind_and_those_that_compute_wrongly_by_their_number() -> None:
+    good = node(gpus=2, gpus_seen=2, cards=(H200, replace(H200, free=90 * GB)), mps="process 7")
+    (fine,) = (one for one in judge([good], [], {}, HERE, ASKED) if one.subject == "GPUs")
+    assert fine.level == "fine" and "at least 90 GB free" in fine.says
+    assert fine.says.startswith("2 x NVIDIA H200, driver 580.65.06, CUDA 13.0, cuDNN 91900")
+    wrong = replace(H200, trouble="a matrix product is off by 3.1")
+    (found,) = judged(replace(good, cards=(H200, wrong)))
+    assert found.level == "problem" and "node-b (10.0.0.2): GPU 1 (NVIDIA H200" in found.says
+    assert "off by 3.1" in found.says and "nvidia-smi" in found.remedy
+    (kinds,) = judged(replace(good, cards=(H200, replace(H200, name="NVIDIA H100"))))
+    assert kinds.level == "warning" and "--allow-drift" in kinds.remedy
+    (lost,) = judged(replace(good, gpus_seen=0, cards=(), cards_trouble="no kernel ended"))
+    assert lost.level == "problem" and "could not be tried (no kernel ended)" in lost.says
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mps", "asked", "level", "says"),
+    [
+        (1, "", 0.25, "warning", "take turns, which gains nothing"),
+        (1, "", 1.0, "fine", "take turns, which gains nothing"),
+        (1, "process 7", 0.25, "fine", "processes may share a GPU"),
+    ],
+)
+def test_what_fractions_of_a_gpu_gain_is_said(
+    gpus: int, mps: str, asked: float, level: str, says: str
+) -> None:
+    (found,) = judge_sharing([node(gpus=gpus, mps=mps)], asked)
+    assert found.level == level and says in found.says
+
+
+def test_nothing_is_said_of_mps_without_gpus() -> None:
+    assert judge_sharing([node()], 0.0) == []
+
+
+def test_a_kernel_is_checked_against_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert processors.kernel_trouble(cpu) == ""
+    # fp32 rounds: with no tolerance at all it is off, as a GPU that computes wrongly would be.
+    monkeypatch.setattr(processors, "TOLERANCE", 0.0)
+    assert "a matrix product is off by" in processors.kernel_trouble(cpu)
+
+
+def test_gpus_are_examined_in_a_process_of_their_own() -> None:
+    # On CPUs there are none: it has loaded torch and looked.
+    assert len(processors.examine_gpus()) == processors.usable_gpus()
+
+
+def test_mps_is_seen_by_its_daemon_or_its_pipe(tmp_path: Path) -> None:
+    pipes, processes = tmp_path / "pipes", tmp_path / "proc"
+    for name, command in (("7", "python3"), ("8", "nvidia-cuda-mps")):
+        (processes / name).mkdir(parents=True)
+        (processes / name / "comm").write_text(f"{command}\n")
+    assert processors.mps_sign({}, pipes, processes) == "process 8"
+    (processes / "8" / "comm").unlink()
+    assert processors.mps_sign({}, pipes, processes) == ""
+    pipes.mkdir()
+    (pipes / "control").touch()
+    assert processors.mps_sign({}, pipes, processes) == str(pipes / "control")
+    elsewhere = {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path / "elsewhere")}
+    assert processors.mps_sign(elsewhere, pipes, processes) == ""
 
 
 def test_nodes_that_do_not_answer_or_write_elsewhere_are_named() -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +68,12 @@ def main(scenario: str, uri: str) -> None:
         return trainer(group, *rest)
 
     trainer, launch._trainer = launch._trainer, start
-    with connected(None):
+    # In a thread, as commands have it: in the main one Ray Train handles Ctrl-C itself.
+    with connected(None), ThreadPoolExecutor(1) as thread:
         execution = Execution(storage=uri, checkpoint_seconds=0)
-        if scenario == "mixed":
-            with Lease(Storage(uri), runs[-1]):
-                outcomes = launch.pack_on_ray(runs, execution)
-        else:
-            outcomes = launch.pack_on_ray(runs, execution)
+        held = Lease(Storage(uri), runs[-1]) if scenario == "mixed" else nullcontext()
+        with held:
+            outcomes = thread.submit(launch.pack_on_ray, runs, execution).result()
     said = {
         run.seed: reason_of(how) if isinstance(how, Exception) else how["status"]
         for run, how in outcomes.items()

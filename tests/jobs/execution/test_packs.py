@@ -31,17 +31,17 @@ def sizes(packs: list[list[Run]]) -> list[int]:
 
 def test_packs_are_as_large_as_asked_for_and_leave_no_place_idle() -> None:
     runs = seeds("resnet56", 5) + seeds("resnet20", 5)
-    packs = packs_of(runs, 1, lambda _: 8)
+    packs = packs_of(runs, ONE_GPU, 1, lambda _: 8)
     assert sizes(packs) == [8, 2]
     assert [run for pack in packs for run in pack] == runs
     # Four GPUs: four packs rather than one that is full.
-    assert sizes(packs_of(runs, 4, lambda _: 8)) == [3, 3, 3, 1]
-    assert sizes(packs_of(runs, 16, lambda _: 8)) == [1] * 10
+    assert sizes(packs_of(runs, ONE_GPU, 4, lambda _: 8)) == [3, 3, 3, 1]
+    assert sizes(packs_of(runs, ONE_GPU, 16, lambda _: 8)) == [1] * 10
 
 
 def test_a_network_that_fills_a_gpu_trains_alone_and_large_ones_in_small_packs() -> None:
     runs = seeds("resnet18", 2) + seeds("resnet1202", 5) + seeds("resnet20", 4)
-    packs = packs_of(runs, 1, lambda experiment: 2 if experiment.depth == 1202 else 8)
+    packs = packs_of(runs, ONE_GPU, 1, lambda experiment: 2 if experiment.depth == 1202 else 8)
     assert sizes(packs) == [1, 1, 2, 2, 1, 4]
     assert all(len({run.experiment for run in pack}) == 1 for pack in packs)
 
@@ -49,8 +49,15 @@ def test_a_network_that_fills_a_gpu_trains_alone_and_large_ones_in_small_packs()
 def test_runs_of_different_datasets_never_share_a_pack() -> None:
     here = seeds("resnet20", 2)
     there = [replace(run, dataset_id="e" * 64) for run in here]
-    packs = packs_of([here[0], there[0], here[1], there[1]], 1, lambda _: 8)
+    packs = packs_of([here[0], there[0], here[1], there[1]], ONE_GPU, 1, lambda _: 8)
     assert packs == [here, there]
+
+
+def test_runs_that_want_other_kernels_never_share_a_process() -> None:
+    runs = seeds("resnet20", 4)
+    runs[1] = replace(runs[1], experiment=replace(runs[1].experiment, precision="tf32"))
+    runs[3] = replace(runs[3], experiment=replace(runs[3].experiment, precision="bf16"))
+    assert packs_of(runs, ONE_GPU, 1, lambda _: 8) == [[runs[0], runs[2], runs[3]], [runs[1]]]
 
 
 @pytest.fixture

@@ -4,16 +4,19 @@ how torch is set.
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from jobs.cli.verify import _unprovable
-from jobs.execution.determinism import compiler_missing
+from jobs.execution.evaluate import Model, ScoringTask
+from jobs.execution.processors import KernelSettings, compiler_missing, kernel_settings
 from jobs.execution.worker import cache_folder, usable_workers
 from jobs.requests.options import workers_of
 from pipeline.errors import InputError
-from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.experiments import EXPERIMENTS, Precision
 from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.history import History
 from pipeline.runs.run import Run
@@ -80,16 +83,17 @@ def test_what_is_no_number_of_workers_is_refused(text: str) -> None:
 
 SETTINGS = """
 import os, torch
-from jobs.execution.determinism import set_kernels
+from jobs.execution.processors import KernelSettings, set_kernels
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-set_kernels(deterministic=False)
+set_kernels(KernelSettings(deterministic=False, tf32=False))
 print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
 print(torch.are_deterministic_algorithms_enabled())
 torch.backends.cudnn.benchmark = True
-set_kernels(deterministic=True)
+set_kernels(KernelSettings(deterministic=True, tf32=True))
 cudnn = torch.backends.cudnn
 print(torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark)
 print(torch.is_deterministic_algorithms_warn_only_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"])
+print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
 """
 
 
@@ -97,11 +101,12 @@ def test_fp32_is_fp32_and_kernels_are_deterministic_where_they_are_told_to() -> 
     done = subprocess.run(
         [sys.executable, "-c", SETTINGS], capture_output=True, text=True, timeout=120, check=True
     )
-    assert done.stdout.split("\n")[:4] == [
+    assert done.stdout.split("\n")[:5] == [
         "False False",
         "False",
         "True True False",
         "False :4096:8",
+        "True True",
     ]
 
 
@@ -123,3 +128,29 @@ def test_compiled_kernels_are_recorded_and_cannot_be_proved() -> None:
         assert history.attempts[-1].get("compiled", False) is compiled
         reason = "it was trained with compiled kernels" if compiled else ""
         assert _unprovable(history.attempts) == reason
+
+
+def test_networks_are_scored_with_the_kernels_they_were_tested_with() -> None:
+    def task(*precisions: Precision, use_gpu: bool = True) -> ScoringTask:
+        rows = [replace(EXPERIMENTS["resnet20"], precision=name) for name in precisions]
+        models = [Model(f"model {number}", row, b"") for number, row in enumerate(rows)]
+        return ScoringTask(models, "", "", "", use_gpu, threads=1)
+
+    assert task("fp32", "bf16").kernels == KernelSettings(deterministic=True, tf32=False)
+    assert task("tf32", "bf16").kernels == KernelSettings(deterministic=True, tf32=True)
+    assert task("bf16", use_gpu=False).kernels == KernelSettings(deterministic=False, tf32=False)
+    with pytest.raises(InputError, match="tf32 and fp32 cannot be scored together"):
+        _ = task("tf32", "fp32").kernels
+
+
+def test_runs_share_a_process_where_its_kernels_are_set_alike() -> None:
+    fp32 = EXPERIMENTS["resnet20"]
+    on_gpu, on_cpu = Execution(use_gpu=True), Execution()
+    settings = {
+        name: kernel_settings(replace(fp32, precision=name), on_gpu) for name in get_args(Precision)
+    }
+    assert settings["fp32"] == settings["bf16"] == KernelSettings(deterministic=True, tf32=False)
+    assert settings["tf32"] == KernelSettings(deterministic=True, tf32=True)
+    any_kernels = kernel_settings(fp32, replace(on_gpu, deterministic=False))
+    assert any_kernels == KernelSettings(deterministic=False, tf32=False)
+    assert kernel_settings(fp32, on_cpu) == KernelSettings(deterministic=False, tf32=False)

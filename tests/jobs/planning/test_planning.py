@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 from torch import Tensor
 
+from jobs.planning import gpu_rates
 from jobs.planning.budget import choose, coverage
 from jobs.planning.estimate import Cluster, Plan, estimate
+from jobs.planning.gpu_rates import CARDS, MeasuredRate, described, measured_rates
 from jobs.planning.placement import Trial, gap, lower_bound, place
-from jobs.planning.rates import CARDS, Rate, published, rates
+from jobs.planning.rates import Rate, rates
 from jobs.planning.workload import amount, convolutions, iteration_flops
 from pipeline.data.datasets import Dataset
 from pipeline.errors import InputError
@@ -146,21 +148,49 @@ def test_a_plan_adds_up() -> None:
 
 
 def test_a_described_gpu_is_slower_shared_and_faster_with_more_workers() -> None:
-    experiment, card = EXPERIMENTS["resnet50"], CARDS["A100"]
-    assert published(experiment, card, 8, 1).step < published(experiment, card, 4, 1).step / 1.8
-    bf16 = published(replace(experiment, precision="bf16"), card, 1, 1)
-    assert experiment.global_batch_size / bf16.step == pytest.approx(
-        2470, rel=0.05
-    )  # what NVIDIA publishes for an A100
-    eight = published(replace(experiment, precision="bf16"), card, 8, 1)
-    assert experiment.global_batch_size / eight.step == pytest.approx(16621, rel=0.05)
-    small = replace(
-        EXPERIMENTS["resnet20"], precision="bf16"
-    )  # launches bound it, so that sharing is free
-    assert published(small, card, 1, 4).step == published(small, card, 1, 1).step
-    assert published(experiment, card, 1, 2).step == pytest.approx(
-        2 * published(experiment, card, 1, 1).step
-    )
+    experiment = EXPERIMENTS["resnet50"]
+    alone = described(experiment, "A100", 1, 1)
+    assert described(experiment, "A100", 8, 1).step < described(experiment, "A100", 4, 1).step / 1.8
+    bf16 = replace(experiment, precision="bf16")
+    # What NVIDIA publishes for an A100, and for eight.
+    for workers, images in ((1, 2470), (8, 16621)):
+        step = described(bf16, "A100", workers, 1).step
+        assert experiment.global_batch_size / step == pytest.approx(images, rel=0.05)
+    assert described(experiment, "A100", 1, 2).step == pytest.approx(2 * alone.step)
+    assert alone.source == "published"
+
+
+@pytest.mark.parametrize(
+    "line", measured_rates(), ids=lambda line: f"{line.card}-{line.experiment}"
+)
+def test_what_was_measured_of_a_card_is_what_a_plan_goes_by(line: MeasuredRate) -> None:
+    experiment = replace(EXPERIMENTS[line.experiment], precision=line.precision)
+    rate = described(experiment, line.card, 1, line.runs_at_once)
+    total = line.runs_at_once * experiment.global_batch_size / rate.step
+    assert rate.source == "measured on this card"
+    assert total == pytest.approx(line.images_per_second)
+    # And the model, which speaks of everything else, is near to it.
+    modelled = gpu_rates._modelled_step(experiment, CARDS[line.card], line.runs_at_once)
+    near = 0.03 if line.runs_at_once == 1 else 0.08
+    assert modelled == pytest.approx(rate.step, rel=near)
+
+
+def test_what_was_not_measured_is_modelled_and_says_so() -> None:
+    resnet32 = replace(EXPERIMENTS["resnet32"], precision="bf16")
+    steps = [
+        described(replace(EXPERIMENTS[name], precision="bf16"), "H100", 1, 1).step
+        for name in ("resnet20", "resnet32", "resnet56")
+    ]
+    assert steps == sorted(steps) and described(resnet32, "H100", 1, 1).source == "modelled"
+    assert described(resnet32, "A100", 1, 1).source == "published"
+    # tf32 is not faster than fp32 for all that is known, and a plain network is as its twin.
+    tf32 = replace(EXPERIMENTS["resnet20"], precision="tf32")
+    assert described(tf32, "H100", 1, 1).step == pytest.approx(128 / 23451, rel=0.03)
+    plain = replace(EXPERIMENTS["plain20"], precision="bf16")
+    assert described(plain, "H200", 1, 8).source == "measured on this card"
+    # More at once is more in all, and less for each.
+    totals = [n / described(resnet32, "H100", 1, n).step for n in (1, 2, 4, 8, 16)]
+    assert totals == sorted(totals) and totals[-1] < 2.7 * totals[0]
 
 
 def test_a_budget_buys_whole_claims_first() -> None:

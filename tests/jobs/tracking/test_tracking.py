@@ -141,6 +141,8 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
     history = MlflowClient(store).get_metric_history(there.info.run_id, TEST_ERR)
     assert [point.step for point in history] == list(range(5, 61, 5))
     assert said == [f"{run}: killed", f"{run}: finished"]
+    # By which rule it counts as converging travels to the frames that claims are judged on.
+    assert export(store, Path(storage.uri) / "exported").runs.converging_rule.tolist() == [2]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ SIGNALS = [
 ]
 IMAGENET = [
     "plain18", "plain34", "resnet18", "resnet34-a", "resnet34-b", "resnet34-c", "resnet50",
-    "resnet101", "resnet152", "plain18-3x", "plain34-3x", "plain50",
+    "resnet101", "resnet152", "plain18-3x", "plain34-3x", "plain50", "plain101",
 ]  # fmt: skip
 RESNET20 = EXPERIMENTS["resnet20"]
 OTHER_VALUES: dict[str, Any] = dict(
@@ -34,7 +34,7 @@ OTHER_VALUES: dict[str, Any] = dict(
 )  # fmt: skip
 
 
-def test_the_24_configurations_of_the_paper_are_rows_and_ten_without_its_care() -> None:
+def test_the_25_configurations_of_the_paper_are_rows_and_ten_without_its_care() -> None:
     assert list(EXPERIMENTS) == CIFAR + SIGNALS + IMAGENET
     assert all(name == experiment.name for name, experiment in EXPERIMENTS.items())
 
@@ -90,7 +90,7 @@ def test_footnotes_three_to_five_are_rows() -> None:
     for experiment in EXPERIMENTS.values():
         cited[experiment.artifacts[0]].append(experiment.name)
     assert cited["footnote_3"] == ["plain18-3x", "plain34-3x"]
-    assert cited["footnote_4"] == ["plain50"]
+    assert cited["footnote_4"] == ["plain50", "plain101"]
     assert cited["footnote_5"] == ["resnet110-nowarmup"]
 
 
@@ -113,6 +113,24 @@ def test_golden_fingerprint() -> None:
         holdout=0, eval_every=1000, crop=224, scale=(256, 480), colour=0.1, decoding="exact",
         test_side=256, test_sides=(224, 256, 384, 480, 640), protocols=(), statistics_images=0,
     )  # fmt: skip
+
+
+def test_rows_whose_colour_was_too_weak_are_other_rows_and_all_others_the_same() -> None:
+    def fingerprint(name: str, **changes: Any) -> str:
+        return replace(EXPERIMENTS[name], **changes).fingerprint
+
+    assert fingerprint("resnet18") == "a9d3f1d5d54f1a3d"
+    assert fingerprint("resnet18", normalisation="none") == "b5d11b15062a6829"
+    # What they were, when the shift was not divided by the deviation.
+    assert fingerprint("resnet18", normalisation="channel_mean_std") != "ad1e7738eaa68c6a"
+    assert fingerprint("resnet18", normalisation="torchvision") != "a97555865e803a97"
+    # Without the augmentation, and for small images, there was no shift.
+    assert fingerprint("resnet18", normalisation="torchvision", colour=0.0) == "97c80baefbaf2b99"
+    assert (
+        fingerprint("resnet18", normalisation="torchvision", augmentation="none")
+        == "bdaf04fca30166c3"
+    )
+    assert fingerprint("resnet20", normalisation="channel_mean_std") == "7251ed18b765d822"
 
 
 def test_no_two_rows_share_a_fingerprint() -> None:

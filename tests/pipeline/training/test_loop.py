@@ -12,6 +12,7 @@ from safetensors.torch import load
 
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import (
+    CONVOLUTION_VARIANCE,
     FORWARD_VARIANCE,
     GRADIENT_NORM,
     RESPONSE_STD,
@@ -137,7 +138,7 @@ def test_what_is_measured_when(uninterrupted: Storage) -> None:
     run = small_run()
     taken = [(iteration, metric) for iteration, metric, _ in state(uninterrupted, run)[2]]
     assert [i for i, metric in taken if metric == RESPONSE_STD] == [30]
-    for quantity in (FORWARD_VARIANCE, GRADIENT_NORM):
+    for quantity in (FORWARD_VARIANCE, CONVOLUTION_VARIANCE, GRADIENT_NORM):
         assert [i for i, metric in taken if metric == quantity] == [0, 15, 23, 30]
     assert [i for i, metric in taken if metric == TEST_ERR] == [10, 15, 20, 23, 30]
     assert [i for i, metric in taken if metric == TRAIN_CLEAN_ERR] == [
@@ -146,6 +147,10 @@ def test_what_is_measured_when(uninterrupted: Storage) -> None:
         30,
     ]  # the drops and the end
     assert VAL_ERR not in {metric for _, metric in taken}
+    # One look at iteration 25, of 400 images, and the rule by which it counts.
+    result = read_result(uninterrupted, run)
+    assert result is not None and result["converging_rule"] == 2
+    assert len(result["wrong_counts"]) == 1 and 0 < result["wrong_counts"][0] <= 400
     assert iterations(uninterrupted, run) == [15, 23, 30]
 
 

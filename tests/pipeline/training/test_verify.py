@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load, save
 
 from pipeline.errors import InputError
+from pipeline.recipe.metrics import CONVOLUTION_VARIANCE
 from pipeline.recipe.schedule import expected_points
 from pipeline.runs.checkpoint import folder, read_checkpoint
 from pipeline.runs.execution import Attempt, Execution
@@ -205,6 +206,32 @@ def test_trained_again_it_is_the_same(finished: Storage, tmp_path: Path, start: 
             read_checkpoint(storage, RUN, iteration),
         )
         assert stored is not None and made is not None and first_difference(stored, made) == ""
+
+
+def as_an_earlier_version(content: bytes) -> bytes:
+    """A history without what is recorded since: the looks, their rule, one of the signals."""
+    state = loads(content)
+    del state["converging_rule"], state["wrong_counts"]
+    state["layers"] = [v for v in state["layers"] if v["quantity"] != CONVOLUTION_VARIANCE]
+    return dumps(state | {"converging_from": 25}).encode()
+
+
+def test_a_run_of_an_earlier_version_is_the_same_but_for_what_is_measured_since(
+    finished: Storage, tmp_path: Path
+) -> None:
+    change(finished, 30, "history.json", as_an_earlier_version)
+    _, storage = again(finished, tmp_path, 23)
+    stored, made = read_checkpoint(finished, RUN, 30), read_checkpoint(storage, RUN, 30)
+    assert stored is not None and made is not None and first_difference(stored, made) == ""
+
+    def weaker(content: bytes) -> bytes:
+        state = loads(content)
+        state["layers"][-1]["values"][0] *= 2
+        return dumps(state).encode()
+
+    change(finished, 30, "history.json", weaker)
+    stored = read_checkpoint(finished, RUN, 30)
+    assert stored is not None and first_difference(stored, made) == "layers of the history"
 
 
 def test_a_part_of_an_unfinished_run_is_trained_again_up_to_its_newest_checkpoint(

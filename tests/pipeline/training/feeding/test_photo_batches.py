@@ -194,6 +194,34 @@ def test_normalisations_are_values_of_the_row(photos: Photos) -> None:
     assert np.allclose(offset.numpy(), -photos.mean(224) / 255, atol=1e-6)  # per pixel
 
 
+@pytest.mark.parametrize("normalisation", ["torchvision", "channel_mean_std"])
+def test_colour_is_shifted_before_the_deviation_is_divided_by(
+    photos: Photos, normalisation: str
+) -> None:
+    # As fb.resnet.torch does: lighting on pixels in [0, 1], and then the mean and the deviation.
+    mean, std = {
+        "torchvision": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        "channel_mean_std": (photos.channel_mean / 255, photos.channel_std / 255),
+    }[normalisation]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    shift = np.array([[0.03, -0.01, 0.02], [-0.02, 0.04, 0.0]], dtype=np.float32)
+    expected = (pixels / 255 + shift[:, None, None, :] - np.array(mean)) / np.array(std)
+    normalise = Normaliser.of(replace(SMALL, normalisation=normalisation), photos, CPU, 32)
+    assert np.allclose(normalise(pixels, shift).permute(0, 2, 3, 1), expected, atol=1e-4)
+    one_by_one = np.empty((2, 32, 32, 3), dtype=np.float32)
+    for number in range(2):
+        normalise.into(one_by_one[number], pixels[number], shift[number])
+    assert np.array_equal(one_by_one, normalise(pixels, shift).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("normalisation", ["per_pixel_mean", "none"])
+def test_the_papers_views_are_shifted_by_the_draws_as_they_are(
+    photos: Photos, normalisation: str
+) -> None:
+    normalise = Normaliser.of(replace(SMALL, normalisation=normalisation), photos, CPU, 32)
+    assert normalise.shift_scale.tolist() == [1.0, 1.0, 1.0]  # to the bit: rows keep their bytes
+
+
 def test_a_photograph_that_went_bad_stops_training(photos: Photos) -> None:
     broken = replace(photos, train=replace(photos.train, offsets=photos.train.offsets + 10_000_000))
     with (
