@@ -278,7 +278,7 @@ def bench_packs(
     Example: `resnet-repro bench packs --data cifar10 --runs 1,8 --until 8000`
     """
     from benchmarks.one_gpu.cifar import DEPTHS
-    from benchmarks.packs import bench
+    from benchmarks.one_gpu.packs import bench
     from pipeline.data.stored import read_dataset
     from pipeline.recipe.overrides import experiment_named
 
