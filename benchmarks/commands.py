@@ -1,7 +1,7 @@
 """`resnet-repro bench`: speed as ratios against named references, and the rates of verdicts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,8 @@ from jobs.requests.options import (
     manifest_named,
     writable,
 )
+from pipeline.errors import InputError
+from pipeline.storage import Storage
 
 RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are reported.")]
 RunIterationsOption = Annotated[int, typer.Option(min=20, help="Iterations of each run.")]
@@ -65,18 +67,10 @@ def bench_data(
 
     Example: `resnet-repro bench data --data imagenet --rounds 3`
     """
-    from benchmarks.data_rate import bench
-    from pipeline.data.photo_shards import holds_photographs
-    from pipeline.data.stored import require_stored
-    from pipeline.errors import InputError
+    from benchmarks.photographs.data_rate import bench
 
     storage = writable(storage_uri)
-    manifest = require_stored(storage, data)
-    # The benchmark is about decoding, and small images are not encoded.
-    if not holds_photographs(manifest):
-        raise InputError(
-            f"--data {data}: is of small images; `bench data` wants photographs, such as imagenet"
-        )
+    manifest = photographs_named(storage, data, "bench data")
     bench(storage, manifest["id"], rounds, batches)
 
 
@@ -221,7 +215,7 @@ def bench_gpu(
 
     Example: `resnet-repro bench gpu --data cifar10 --rounds 3`
     """
-    from benchmarks.gpu import bench
+    from benchmarks.one_gpu.cifar import bench
     from pipeline.data.stored import read_dataset
 
     storage = writable(storage_uri)
@@ -230,6 +224,59 @@ def bench_gpu(
     named = precision.split(",") if precision else known
     chosen = tuple(checked_precision(name, known) for name in named)
     bench(dataset, experiments.split(","), chosen, rounds, steps, out, device, check)
+
+
+@app.command("gpu-imagenet")
+def bench_gpu_imagenet(
+    data: DataOption = "imagenet",
+    storage_uri: StorageOption = "results",
+    experiments: Annotated[
+        str, typer.Option(help="Rows of ImageNet, with commas between.")
+    ] = "resnet50,resnet18",
+    rounds: RoundsOption = 3,
+    steps: Annotated[int, typer.Option(min=2, help="Iterations a round.")] = 40,
+    batch: Annotated[int, typer.Option(min=32, help="Images of an iteration.")] = 256,
+    crop: Annotated[int, typer.Option(min=32, help="Side of the photographs, in pixels.")] = 224,
+    out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
+        "bench-gpu-imagenet.json"
+    ),
+    compiled: Annotated[
+        bool, typer.Option("--compiled/--no-compiled", help="Measure compiled kernels too.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="cuda, or cpu to try the command.")] = "cuda",
+) -> None:
+    """One GPU: our iteration on ImageNet's rows against torchvision's step, and what feeds it.
+
+    Example: `resnet-repro bench gpu-imagenet --data imagenet --rounds 3`
+    """
+    from benchmarks.one_gpu.contestants import device_named
+    from benchmarks.one_gpu.imagenet import ImagenetBench, bench
+
+    # Whether there is a GPU is known before a dataset is looked for.
+    chosen = device_named(device, "bench gpu-imagenet")
+    storage = writable(storage_uri)
+    manifest = photographs_named(storage, data, "bench gpu-imagenet")
+    names = experiments.split(",")
+    asked = ImagenetBench(names, batch, crop, rounds, steps, compiled, chosen)
+    bench(asked, storage, manifest["id"], out)
+
+
+def photographs_named(storage: Storage, data: str, command: str) -> dict[str, Any]:
+    """The manifest of a stored dataset of photographs.
+
+    Raises:
+        InputError: there is none of that name, or it is of small images.
+    """
+    from pipeline.data.photo_shards import holds_photographs
+    from pipeline.data.stored import require_stored
+
+    manifest = require_stored(storage, data)
+    # Small images are not encoded: there is nothing to decode.
+    if not holds_photographs(manifest):
+        raise InputError(
+            f"--data {data}: is of small images; `{command}` wants photographs, such as imagenet"
+        )
+    return manifest
 
 
 @app.command("packs")
@@ -249,10 +296,9 @@ def bench_packs(
 
     Example: `resnet-repro bench packs --data cifar10 --runs 1,8 --until 8000`
     """
-    from benchmarks.gpu import DEPTHS
-    from benchmarks.packs import bench
+    from benchmarks.one_gpu.cifar import DEPTHS
+    from benchmarks.one_gpu.packs import bench
     from pipeline.data.stored import read_dataset
-    from pipeline.errors import InputError
     from pipeline.recipe.overrides import experiment_named
 
     counts = [int(count) for count in runs.split(",") if count.isdecimal() and int(count)]

@@ -26,6 +26,7 @@ from benchmarks.standard_loop import CifarResNet, PILImages, Setting, StandardLo
 from jobs.execution.processors import usable_cpus
 from pipeline.data.datasets import Dataset
 from pipeline.data.stored import read_dataset
+from pipeline.memory import keep_freed_memory
 from pipeline.recipe.experiments import Experiment, Precision
 from pipeline.recipe.metrics import WINDOW
 from pipeline.recipe.schedule import lr_at
@@ -33,7 +34,6 @@ from pipeline.storage import Storage
 from pipeline.training.feeding.constant_batch import ConstantBatch
 from pipeline.training.feeding.device_batches import DeviceBatches
 from pipeline.training.feeding.image_batches import TrainImages
-from pipeline.training.memory import keep_freed_memory
 from pipeline.training.step.iteration import Batches, Iteration
 from pipeline.training.step.networks import build_network
 from pipeline.training.step.process_group import single_process

@@ -29,11 +29,11 @@ from jobs.requests.requested_runs import check_suits
 from pipeline.data.datasets import Dataset
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.data.stored import read_dataset, require_stored
+from pipeline.memory import keep_freed_memory
 from pipeline.recipe.experiments import Experiment, Precision
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.provenance import hardware
 from pipeline.storage import Storage
-from pipeline.training.memory import keep_freed_memory
 
 EXPECTED = {
     "(a)/(b) fp32": 0.95,

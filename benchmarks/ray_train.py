@@ -127,9 +127,9 @@ def bare(uri: str, run: Run, threads: int, checkpoint_seconds: float = 30.0) -> 
     """A run in this process, with nothing of Ray."""
     import torch
 
+    from pipeline.memory import keep_freed_memory
     from pipeline.runs.execution import Execution
     from pipeline.training.loop import train
-    from pipeline.training.memory import keep_freed_memory
     from pipeline.training.step.process_group import single_process
 
     keep_freed_memory()  # as a Ray Train worker does

@@ -256,8 +256,9 @@ def _say(names: list[str], protocol: str, errors: dict[str, float]) -> None:
     if protocol == SINGLE_VIEW:
         print(f"{top1} of {images} test images wrong ({errors['wrong']:,})")
         return
-    top5 = f"{errors['top5_err']:.2f} %"
+    top5, rate = f"{errors['top5_err']:.2f} %", f"{errors['photographs_per_second']:,.0f}"
     print(
-        f"{who}, {protocol}: {top1} top-1 and {top5} top-5 error on {images} photographs",
+        f"{who}, {protocol}: {top1} top-1 and {top5} top-5 error on {images} photographs "
+        f"({rate} a second)",
         flush=True,
     )

@@ -13,6 +13,7 @@ from jobs.requests.options import (
     AddressOption,
     AnyKernelsOption,
     CheckpointOption,
+    CompileOption,
     DataOption,
     Device,
     DeviceOption,
@@ -63,6 +64,7 @@ def train(
     device: DeviceOption = Device.AUTO,
     gpus: GpusOption = 1.0,
     one_pass: OnePassOption = False,
+    compiled: CompileOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage_uri: StorageOption = "results",
@@ -102,6 +104,7 @@ def train(
         gpus=gpus,
         checkpoint_seconds=checkpoint_seconds,
         one_pass=one_pass,
+        compiled=compiled,
         allow_drift=allow_drift,
         deterministic=not any_kernels,
     )

@@ -226,6 +226,8 @@ def _unprovable(attempts: Sequence[dict[str, Any]]) -> str:
         return (
             "it was made with and without --one-pass, or with several numbers of workers under it"
         )
+    if any(attempt.get("compiled") for attempt in attempts):
+        return "it was trained with compiled kernels"
     on_gpu = [attempt for attempt in attempts if attempt.get("device", "cpu") != "cpu"]
     if any(not attempt.get("deterministic") for attempt in on_gpu):
         return "it was trained on a GPU without deterministic kernels"

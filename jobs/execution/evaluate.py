@@ -90,7 +90,12 @@ def score(task: ScoringTask, dataset: Any, process_group: Any, decoders: int) ->
         }
     protocol: Protocol = task.protocol  # type: ignore[assignment]  # checked by the command
     errors = errors_of(networks, experiments, protocol, dataset, process_group, decoders)
-    return {"top1_err": errors.top1_err, "top5_err": errors.top5_err, "count": errors.count}
+    return {
+        "top1_err": errors.top1_err,
+        "top5_err": errors.top5_err,
+        "count": errors.count,
+        "photographs_per_second": errors.photographs_per_second,
+    }
 
 
 def score_here(task: ScoringTask) -> dict[str, float]:

@@ -157,7 +157,7 @@ def _prepared(experiment: Experiment, execution: Execution) -> Any:
     import torch
 
     from jobs.execution.processors import kernel_settings, set_kernels
-    from pipeline.training.memory import keep_freed_memory
+    from pipeline.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(execution.threads)

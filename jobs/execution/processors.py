@@ -4,6 +4,7 @@ the kernels that a GPU may choose.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pipeline.recipe.experiments import Experiment
 from pipeline.runs.execution import Execution
 from pipeline.runs.provenance import gpu_driver
 
+COMPILERS = ("c++", "g++", "clang++", "cc", "gcc", "clang")
 PRODUCT_SIDE = 256
 TOLERANCE = 1e-3
 """Of a product of two such matrices of normal numbers, whose elements are near 16, in fp32."""
@@ -209,3 +211,13 @@ def set_kernels(settings: KernelSettings) -> None:
         # Everything that is read is written first: filling new memory would only cost kernels.
         # (A property that type checkers do not see.)
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+
+
+def compiler_missing(compiled: bool) -> str:
+    """Why this node cannot fuse kernels where that is asked for; empty where nothing is missing."""
+    if not compiled or any(map(shutil.which, COMPILERS)):
+        return ""
+    return (
+        f"--compile: torch's compiler needs a C++ compiler, and {os.uname().nodename} has none; "
+        "install g++ there, or train without --compile"
+    )

@@ -42,8 +42,8 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     """
     import torch
 
-    from jobs.execution.processors import kernel_settings, set_kernels
-    from pipeline.training.memory import keep_freed_memory
+    from jobs.execution.processors import compiler_missing, kernel_settings, set_kernels
+    from pipeline.memory import keep_freed_memory
     from pipeline.training.step.process_group import leave_group
 
     task = config["task"]
@@ -63,6 +63,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     dataset, refused = None, ""
     if rank < world_size:
         dataset, refused = staged(execution.dataset_storage, runs[0].dataset_id)
+        refused = refused or compiler_missing(execution.compiled)
     process_group = join_group(rank, world_size, device)
     if process_group is None:
         host = os.uname().nodename
@@ -164,7 +165,7 @@ def usable_workers(workers: int, groups: int) -> int:
 
 
 def decoders(workers_here: int) -> int:
-    """Threads that decode photographs for a worker: its share of the node's processors."""
+    """How many decode photographs for a worker: its share of the node's processors."""
     return max(1, len(os.sched_getaffinity(0)) // workers_here)
 
 

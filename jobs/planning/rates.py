@@ -157,6 +157,13 @@ def _is_alike(attempt: dict[str, object], execution: Execution, hardware: str) -
         attempt.get("world_size"),
         attempt.get("threads"),
         bool(attempt.get("one_pass")),
+        bool(attempt.get("compiled")),
         f"{attempt.get('device')}, {attempt.get('hardware')}",
     )
-    return made_with == (execution.workers, execution.threads, execution.one_pass, hardware)
+    return made_with == (
+        execution.workers,
+        execution.threads,
+        execution.one_pass,
+        execution.compiled,
+        hardware,
+    )

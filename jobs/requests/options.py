@@ -173,6 +173,13 @@ OnePassOption = Annotated[
         ),
     ),
 ]
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Fuse kernels with torch's compiler: for ImageNet on GPUs, not byte-exact.",
+    ),
+]
 DryRunOption = Annotated[
     bool,
     typer.Option(

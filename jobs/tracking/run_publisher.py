@@ -224,7 +224,7 @@ class Publisher:
             tags[key] = " + ".join(
                 dict.fromkeys(str(attempt[key]) for attempt in attempts if key in attempt)
             )
-        for key in ("dirty", "one_pass"):
+        for key in ("dirty", "one_pass", "compiled"):
             tags[key] = str(any(attempt.get(key) for attempt in attempts))
         drifts = dict.fromkeys(attempt["drift"] for attempt in attempts if "drift" in attempt)
         tags |= {"drift": "; ".join(drifts)[:500]} if drifts else {}

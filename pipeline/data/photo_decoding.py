@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.data.decoders import StoredPhoto
 from pipeline.data.sampling import bounded
-from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.experiments import Experiment, Protocol
 
 FORMATS = ["JPEG", "PNG"]
 MEAN_SIDE = 224
 Pixels = NDArray[np.uint8]
 FILTER = Image.Resampling.BILINEAR
+MIRRORED = Image.Transpose.FLIP_LEFT_RIGHT
 
 EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 EIGENVECTORS = np.array(
@@ -68,8 +70,8 @@ class Window:
     y: int
     side: int
 
-    def of(self, image: Image.Image) -> Pixels:
-        """Its pixels [side, side, 3]."""
+    def of(self, image: Image.Image, mirrored: bool = False) -> Pixels:
+        """Its pixels [side, side, 3], or those of its mirror image."""
         # The box may lie between pixels, and is not rounded: that would shift the picture.
         across, down = image.width / self.width, image.height / self.height
         box = (
@@ -78,7 +80,9 @@ class Window:
             (self.x + self.side) * across,
             (self.y + self.side) * down,
         )
-        return np.asarray(image.resize((self.side, self.side), FILTER, box))
+        square = image.resize((self.side, self.side), FILTER, box)
+        # Pillow mirrors faster than whoever would copy an array that runs backwards.
+        return np.asarray(square.transpose(MIRRORED) if mirrored else square)
 
 
 def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
@@ -118,20 +122,136 @@ def training_view(content: bytes, words: NDArray[np.uint64], experiment: Experim
 
     They draw the scale, the two coordinates of the crop, and whether it is mirrored.
     """
-    drawn = bounded(words, 1 << 32)
-    low, high = experiment.scale
-    # A word for each draw, whether it is used or not: a row without scales draws the same crops.
-    shorter = low + _pick(drawn[0], high - low + 1)
-    image = decode(content, None if experiment.decoding == "exact" else (shorter, shorter))
+    shorter = _shorter(words, experiment)
+    # `gpu` is decoded in full by whoever cannot be decoded there.
+    scaled = experiment.decoding == "dct_scaled"
+    image = decode(content, (shorter, shorter) if scaled else None)
+    window, mirrored = training_window(image.size, words, experiment)
+    return window.of(image, mirrored)
+
+
+def training_window(
+    size: tuple[int, int], words: NDArray[np.uint64], experiment: Experiment
+) -> tuple[Window, bool]:
+    """Which part of a photograph of `size` training sees, and whether mirrored, by its words."""
     if experiment.augmentation == "none":
-        return centre(image.size, experiment.test_side, experiment.crop).of(image)
-    width, height = resized(image.size, shorter)
+        return centre(size, experiment.test_side, experiment.crop), False
+    drawn = bounded(words, 1 << 32)
+    width, height = resized(size, _shorter(words, experiment))
     x, y = (
         _pick(drawn[1], width - experiment.crop + 1),
         _pick(drawn[2], height - experiment.crop + 1),
     )
-    view = Window(width, height, x, y, experiment.crop).of(image)
-    return view[:, ::-1] if _pick(drawn[3], 2) else view
+    return Window(width, height, x, y, experiment.crop), bool(_pick(drawn[3], 2))
+
+
+def _shorter(words: NDArray[np.uint64], experiment: Experiment) -> int:
+    """The shorter side that is drawn for a photograph."""
+    low, high = experiment.scale
+    # A word for each draw, whether it is used or not: a row without scales draws the same crops.
+    return low + _pick(bounded(words[:1], 1 << 32)[0], high - low + 1)
+
+
+def only_pillow_decodes(content: bytes) -> bool:
+    """Whether an image is left to Pillow where a GPU decodes: all but baseline JPEG in colour.
+
+    Those are PNG, and grey, CMYK and progressive JPEG, and JPEG whose three components are no
+    YCbCr; and whatever is damaged before its first scan.
+    """
+    if content[:2] != b"\xff\xd8":
+        return True
+    at = 2
+    while at + 10 <= len(content) and content[at] == 0xFF:
+        kind, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
+        # Adobe's segment with transform 0 says that the components are RGB, or CMYK.
+        if (
+            kind == 0xEE
+            and content[at + 4 : at + 9] == b"Adobe"
+            and content[at + 15 : at + 16]
+            in (
+                b"",
+                b"\0",
+            )
+        ):
+            return True
+        # A frame: baseline is C0; all others up to CF are, but for tables (C4, C8, CC), too.
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            precision, components = content[at + 4], content[at + 9]
+            return kind != 0xC0 or precision != 8 or components != 3
+        at += 2 + length
+    return True
+
+
+@dataclass(frozen=True)
+class GpuShares:
+    """A stored photograph as far as the host takes it where a GPU decodes."""
+
+    def __call__(self, photo: StoredPhoto) -> Pixels:
+        """Encoded bytes [n], or pixels [height, width, 3] where only Pillow decodes it."""
+        content = photo.read()
+        if only_pillow_decodes(content):
+            return np.asarray(decode(content))
+        return np.frombuffer(content, dtype=np.uint8)
+
+
+# What decoders are given to do: values that can be sent to another process.
+
+
+@dataclass(frozen=True)
+class TrainingViews:
+    """What training sees of stored photographs, each with its random words."""
+
+    experiment: Experiment
+
+    def __call__(self, item: tuple[StoredPhoto, NDArray[np.uint64]]) -> Pixels:
+        """The pixels [crop, crop, 3]."""
+        photo, words = item
+        return training_view(photo.read(), words, self.experiment)
+
+
+@dataclass(frozen=True)
+class ProtocolViews:
+    """What a protocol looks at of stored photographs, at an experiment's sizes (Sec. 3.4)."""
+
+    protocol: Protocol
+    crop: int
+    test_side: int
+    test_sides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, protocol: Protocol, experiment: Experiment) -> "ProtocolViews":
+        """Those of an experiment; of equal ones, the views are the same."""
+        return cls(protocol, experiment.crop, experiment.test_side, experiment.test_sides)
+
+    def __call__(self, photo: StoredPhoto) -> list[Pixels]:
+        """A photograph's views [height, width, 3]: crops, or all of it at each scale."""
+        # No JPEG is decoded at a reduced size here, whatever the row's `decoding` is.
+        return self.of_image(decode(photo.read()))
+
+    def of_image(self, image: Image.Image) -> list[Pixels]:
+        """The views of one that is decoded; each is cut from it and resized in one step."""
+        match self.protocol:
+            case "center_crop":
+                return [centre(image.size, self.test_side, self.crop).of(image)]
+            case "ten_crop":
+                windows = ten_windows(image.size, self.test_side, self.crop)
+                views = [window.of(image) for window in windows]
+                # The mirror images of the four corners and the centre are the other five.
+                return views + [view[:, ::-1] for view in views]
+            case "multi_scale":
+                return [whole(image, side) for side in self.test_sides]
+
+
+@dataclass(frozen=True)
+class ViewsOfEach:
+    """The views of several protocols, cut from a photograph that is decoded once."""
+
+    protocols: tuple[ProtocolViews, ...]
+
+    def __call__(self, photo: StoredPhoto) -> list[list[Pixels]]:
+        """Each protocol's views, in their order."""
+        image = decode(photo.read())
+        return [protocol.of_image(image) for protocol in self.protocols]
 
 
 def _pick(word: int, bound: int) -> int:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 
 from pipeline.data.datasets import DatasetSpec, dataset_key
+from pipeline.data.decoders import StoredPhoto
 from pipeline.data.stored import require_stored
 from pipeline.errors import InputError, first_line
 from pipeline.storage import Storage, checksum
@@ -104,23 +105,18 @@ class PhotoSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def stored(self, sample: int) -> StoredPhoto:
+        """Where a photograph's encoded bytes are."""
+        file = self.files[self.shards[sample]]
+        return StoredPhoto(file, int(self.offsets[sample]), int(self.sizes[sample]))
+
     def encoded(self, sample: int) -> bytes:
         """A photograph as it is stored.
 
         Raises:
             OSError: its shard cannot be read, or is shorter than the index says.
         """
-        # Opened for each image: there may be more shards than files that a process may keep open.
-        # `pread` moves no position, so threads read side by side.
-        size = int(self.sizes[sample])
-        file = os.open(self.files[self.shards[sample]], os.O_RDONLY)
-        try:
-            content = os.pread(file, size, int(self.offsets[sample]))
-        finally:
-            os.close(file)
-        if len(content) < size:
-            raise OSError(f"{self.files[self.shards[sample]]}: is shorter than it was")
-        return content
+        return self.stored(sample).read()
 
 
 @dataclass(frozen=True)

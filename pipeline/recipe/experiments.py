@@ -26,7 +26,7 @@ SgdForm = Literal["caffe", "torch"]
 Augmentation = Literal["none", "pad_crop_flip", "scale_crop_flip_colour"]
 Normalisation = Literal["none", "per_pixel_mean", "channel_mean_std", "torchvision"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Decoding = Literal["exact", "dct_scaled"]
+Decoding = Literal["exact", "dct_scaled", "gpu"]
 Protocol = Literal["center_crop", "ten_crop", "multi_scale"]
 
 
@@ -96,7 +96,7 @@ class Experiment:
     decoding: Decoding = "exact"
     """How JPEG is decoded: in full, or at the smallest DCT scale that training's resize allows.
 
-    The scales of `dct_scaled` are 1/1, 1/2, 1/4 and 1/8.
+    The scales of `dct_scaled` are 1/1, 1/2, 1/4 and 1/8. `gpu` decodes and resizes on the GPU.
     """
     test_side: int = 256
     """The shorter side from which `center_crop` and `ten_crop` are taken."""

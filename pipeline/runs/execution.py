@@ -1,8 +1,8 @@
 """How a run is carried out: the one struct that travels from a command's options to the workers.
 
 Nothing in it is part of a run's identity. What it can change of a result is at most the last bits,
-and those fields are recorded with the attempt: device, `threads`, `one_pass`, `allow_drift` and
-`deterministic`. Torch-free, and free of Ray.
+and those fields are recorded with the attempt: device, `threads`, `one_pass`, `compiled`,
+`allow_drift` and `deterministic`. Torch-free, and free of Ray.
 
 `jobs.cli.train` and `jobs.cli.grid` make an `Execution` of their options, and
 `pipeline.training.loop` reads it. What decides a result is a field of the row instead.
@@ -41,6 +41,8 @@ class Execution:
 
     one_pass: bool = False
     """All batch-norm groups of a worker in one pass (`pipeline.training.step.train_state`)."""
+    compiled: bool = False
+    """Kernels fused by torch's compiler: the same up to rounding."""
     allow_drift: bool = False
     """Continue under another commit, version or kind of hardware than the attempt before."""
     deterministic: bool = True
@@ -71,7 +73,7 @@ class Attempt:
     provenance: dict[str, Any] = field(default_factory=dict)
     """What this attempt is made with: commit, versions, threads, hardware."""
     decoders: int = 1
-    """Threads that decode photographs for this worker."""
+    """Threads, or processes where they are many, that decode photographs for this worker."""
     preempted: Callable[[], bool] = bool
     """Whether the cluster is about to take this worker away; by default no (`bool()` is False)."""
     setting_up: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -7,9 +7,10 @@ calls lies in the rooms below, and imports go one way, from the end of this list
 2. `feeding/` hands batches of images to it.
 3. `measuring/` says how good, how fast and how healthy the network is.
 4. This folder's own modules are the run around them: `loop`, `attempts` (what it was made with),
-   `run_writer` (its folder), `packs` (several runs at once), `verify` (proofs about a stored run)
-   and `memory` (torch-free).
+   `run_writer` (its folder), `packs` (several runs at once) and `verify` (proofs about a stored
+   run).
 
-From the rest of `pipeline` it imports `recipe`, `data`, `runs`, `storage` and `errors`, and none of
-them imports it. It knows neither Ray nor MLflow, and neither the command line nor the environment.
+From the rest of `pipeline` it imports `recipe`, `data`, `runs` and what lies in no room, and none
+of them imports it. It knows neither Ray nor MLflow, and neither the command line nor the
+environment.
 """

@@ -44,6 +44,8 @@ def record_attempt(
     made_with |= {"from_iteration": history.iteration, "world_size": process_group.world_size}
     if execution.one_pass:
         made_with["one_pass"] = True
+    if execution.compiled:
+        made_with["compiled"] = True
     if everywhere:
         made_with["drift"] = everywhere[0]
     history.attempts.append(made_with)

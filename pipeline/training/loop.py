@@ -55,7 +55,8 @@ def train(
         with attempt.setting_up():
             # The network with the row's initialisation, its optimizer, and what feeds and saves it.
             network = build_network(experiment, run.seed, classes)
-            train_state = TrainState(experiment, network, process_group.device, execution.one_pass)
+            one_pass, compiled = execution.one_pass, execution.compiled
+            train_state = TrainState(experiment, network, process_group.device, one_pass, compiled)
             seconds, holder = execution.checkpoint_seconds, attempt.holder
             run_writer = RunWriter(storage, run, classes, process_group, seconds, holder)
             opened.enter_context(closing(run_writer))

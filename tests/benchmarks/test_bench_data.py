@@ -5,12 +5,14 @@ its memory.
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
 
-from benchmarks import data_rate
-from benchmarks.standard_input import InputSetting
+from benchmarks.photographs import data_rate, feed_rate
+from benchmarks.photographs.feed_rate import KINDS, feed_rates, print_rates
+from benchmarks.photographs.standard_input import InputSetting
 from pipeline.data.photo_shards import Photos, open_photos
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
@@ -68,3 +70,24 @@ def test_too_few_photographs_and_small_images_are_refused(
     manifest = ingested(few, as_parquet(tmp_path / "p", pictures()))
     with pytest.raises(InputError, match="has 12 training photographs; 64 are needed"):
         data_rate.bench(few, manifest["id"], 1, 2)
+
+
+def test_feeds_are_measured_at_each_number_of_decoders(
+    photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = Storage(str(Path(photos.train.files[0]).parents[1]))
+    rates = feed_rates(ROW, storage, photos.id, torch.device("cpu"), 1, 0.05, counts=[2])
+    assert set(rates) == {(2, kind) for kind in KINDS}
+    assert all(len(values) == 1 and min(values) > 0 for values in rates.values())
+    print_rates(rates, "views a second")
+    lines = capsys.readouterr().out.splitlines()
+    (two,) = (line.split() for line in lines if line.strip().startswith("2 "))
+    shares = [median(a / b for a, b in zip(rates[2, kind], rates[2, KINDS[2]], strict=True))
+              for kind in KINDS[:2]]  # fmt: skip
+    assert two[4:] == [f"{share:.2f}" for share in shares]
+
+
+def test_decoders_are_counted_up_to_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpus, expected in ((1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (16, [1, 2, 4, 8, 16])):
+        monkeypatch.setattr(feed_rate, "usable_cpus", lambda cpus=cpus: cpus)
+        assert feed_rate.counts_here() == expected

@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from pipeline.data.datasets import Dataset
+from pipeline.data.decoders import Decoders
 from pipeline.data.photo_shards import Photos
 from pipeline.data.sampling import Batch, batch_at
 from pipeline.recipe import metrics
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import Run
+from pipeline.training.feeding.central_views import CentralViews
 from pipeline.training.feeding.device_batches import DeviceBatches
+from pipeline.training.feeding.device_decoding import DeviceDecodedFeed, require_gpu
 from pipeline.training.feeding.image_batches import (
     TrainImages,
     held_out,
     single_views,
     training_split,
 )
-from pipeline.training.feeding.photo_batches import CentralViews, PhotoFeed
+from pipeline.training.feeding.photo_batches import PhotoFeed
 from pipeline.training.feeding.views import Views
 from pipeline.training.step.iteration import Batches
 from pipeline.training.step.process_group import ProcessGroup
@@ -46,7 +49,10 @@ class Feed(Batches, Protocol):
 
 
 def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, threads: int) -> Feed:
-    """This worker's share of every iteration's batch; photographs are decoded in `threads`."""
+    """This worker's share of every iteration's batch.
+
+    `threads` decode photographs, or as many processes (`pipeline.data.decoders`).
+    """
     # The global batch in equal, consecutive shares by rank. Shares hold whole batch-norm groups, so
     # ranks in order are groups in order: what the tree of sums needs to be exact.
     experiment = run.experiment
@@ -61,14 +67,18 @@ def training_feed(run: Run, dataset: AnyDataset, process_group: ProcessGroup, th
         def batch_of(iteration: int) -> Batch:
             return batch_at(run.seed, count, iteration, size, first, share)
 
-        return PhotoFeed(
+        kind = PhotoFeed
+        if experiment.decoding == "gpu":
+            require_gpu(process_group.device)
+            kind = DeviceDecodedFeed
+        return kind(
             experiment,
             dataset,
             process_group.device,
             run.seed,
             batch_of,
             experiment.iterations,
-            threads,
+            Decoders(threads),
         )
     images = TrainImages(experiment, dataset, process_group.device)
     return DeviceBatches(images, run.seed, size, first, share)

@@ -12,26 +12,28 @@ counts of errors are exchanged.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.photo_decoding import centre, decode, ten_windows, whole
+from pipeline.data.photo_decoding import ProtocolViews, ViewsOfEach, decode
 from pipeline.data.photo_shards import Photos
 from pipeline.recipe.experiments import Experiment, Protocol
 from pipeline.recipe.layers import layout
-from pipeline.training.feeding.photo_batches import Normaliser, decoded_ahead
+from pipeline.training.feeding.central_views import decoded_ahead
+from pipeline.training.feeding.normaliser import InFlight, Normaliser, stacked
 from pipeline.training.step.networks import ResNet
 from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup
 
-BATCH = 50
-"""Photographs that are decoded, and handed to a worker, together."""
-PIXELS = 64 * 224 * 224
+BATCH, GPU_BATCH = 50, 200
+"""Photographs that are decoded, and handed to a worker, together. More on a GPU: their views at a
+scale have many shapes, and only those of one shape go through the network together."""
+PIXELS, GPU_PIXELS = 64 * 224 * 224, 256 * 224 * 224
 """Pixels that go through the network at once, unless a single view has more: bounds its memory."""
 
 
@@ -42,6 +44,8 @@ class Errors:
     top1_err: float
     top5_err: float
     count: int
+    photographs_per_second: float = field(default=0.0, compare=False)
+    """Over all ranks, decoding included."""
 
 
 class Scorer:
@@ -50,9 +54,9 @@ class Scorer:
     def __init__(
         self, protocol: Protocol, experiment: Experiment, photos: Photos, device: torch.device
     ) -> None:
-        self.protocol, self.experiment = protocol, experiment
-        self.view_key = (experiment.crop, experiment.test_side, experiment.test_sides)
-        """What the views depend on besides the photograph: scorers of one key can share them."""
+        self.experiment, self.device = experiment, device
+        self.looks_at = ProtocolViews.of(protocol, experiment)
+        """What makes a photograph's views; scorers of equal ones share them."""
         # Views of multi-scale have any size, so their mean image is the average over all places.
         self.normalise = Normaliser.of(
             experiment, photos, device, 1 if protocol == "multi_scale" else experiment.crop
@@ -61,56 +65,37 @@ class Scorer:
         """Side of the last map for a crop, in places: what the global average pool sees."""
 
     def views(self, content: bytes) -> list[NDArray[np.uint8]]:
-        """A photograph's views [height, width, 3]: crops, or all of it at each scale.
-
-        `content` is the encoded photograph. Threads call this, so nothing is written to `self`.
-        """
-        # Decoded in full size once; each view is cut from it and resized in one step.
-        image = decode(content)
-        experiment = self.experiment
-        match self.protocol:
-            case "center_crop":
-                return [centre(image.size, experiment.test_side, experiment.crop).of(image)]
-            case "ten_crop":
-                views = [
-                    window.of(image)
-                    for window in ten_windows(image.size, experiment.test_side, experiment.crop)
-                ]
-                # The mirror images of the four corners and the centre are the other five.
-                return views + [view[:, ::-1] for view in views]
-            case "multi_scale":
-                return [whole(image, side) for side in experiment.test_sides]
+        """The views [height, width, 3] of an encoded photograph: crops, or all of it at scales."""
+        return self.looks_at.of_image(decode(content))
 
     def scores(self, network: ResNet, views: list[list[NDArray[np.uint8]]]) -> Tensor:
         """Mean softmax scores [n, classes] float64 of n photographs, each given by its views."""
         # Score views of one shape together, whichever photograph they are of.
         flat = [view for photo_views in views for view in photo_views]
-        view_scores: dict[int, Tensor] = {}
-        for numbers in _same_shape_batches(flat):
-            x = self.normalise(np.stack([flat[number] for number in numbers]))
+        classes, device = network.fc.out_features, self.device
+        scores = torch.empty(len(flat), classes, dtype=torch.float64, device=device)
+        pixels = GPU_PIXELS if device.type == "cuda" else PIXELS
+        for numbers in _same_shape_batches(flat, pixels):
+            x = self.normalise(stacked([flat[number] for number in numbers], self.device))
             with autocast(self.experiment.precision, x.device):
                 logits = network.dense(x, self.places)
             # Softmax at each place, then the mean over places; a crop has a single place.
             mean = logits.float().softmax(1).double().mean((2, 3))
-            view_scores |= dict(zip(numbers, mean, strict=True))
+            # Back in the order of the views.
+            scores.index_copy_(0, torch.tensor(numbers, device=device), mean)
 
-        # Put views back in order and take each photograph's mean. All have equally many views.
-        views_each = len(views[0])
-        return (
-            torch.stack([view_scores[number] for number in range(len(flat))])
-            .unflatten(0, (-1, views_each))
-            .mean(1)
-        )
+        # Each photograph's mean; all have equally many views.
+        return scores.unflatten(0, (-1, len(views[0]))).mean(1)
 
 
-def _same_shape_batches(views: list[NDArray[np.uint8]]) -> Iterator[list[int]]:
-    """Numbers of views of one shape, at most `PIXELS` of them at a time (or a single view)."""
+def _same_shape_batches(views: list[NDArray[np.uint8]], pixels: int) -> Iterator[list[int]]:
+    """Numbers of views of one shape, at most so many pixels at a time (or a single view)."""
     # In order of first appearance, which depends on the batch of photographs alone.
     shapes: dict[tuple[int, ...], list[int]] = {}
     for number, view in enumerate(views):
         shapes.setdefault(view.shape, []).append(number)
     for shape, numbers in shapes.items():
-        size = max(1, PIXELS // (shape[0] * shape[1]))
+        size = max(1, pixels // (shape[0] * shape[1]))
         for start in range(0, len(numbers), size):
             yield numbers[start : start + size]
 
@@ -127,41 +112,44 @@ def errors_of(
     """A network's errors on the test split under a protocol; all ranks take part.
 
     Of several networks (an ensemble, Table 5) the scores are averaged; `experiments` are theirs, in
-    the same order, and `threads` decode. Batches of fixed borders go to the ranks in turn, and what
-    is counted is added up: exact on any number of workers.
+    the same order; `threads`, or as many processes, decode. Batches of fixed borders go to the
+    ranks in turn, and what is counted is added up: exact on any number of workers.
     """
     for network in networks:
         network.eval()
-    scorers = [
-        Scorer(protocol, experiment, photos, process_group.device) for experiment in experiments
-    ]
-    split, batches = photos.test, -(-len(photos.test) // BATCH)
+    device = process_group.device
+    scorers = [Scorer(protocol, experiment, photos, device) for experiment in experiments]
+    began = perf_counter()
+    size = GPU_BATCH if device.type == "cuda" else BATCH
+    split, batches = photos.test, -(-len(photos.test) // size)
     # A row of [not first, not among five] for each batch; this rank fills its own.
-    wrong = torch.zeros(batches, 2, dtype=torch.float64, device=process_group.device)
+    wrong = torch.zeros(batches, 2, dtype=torch.float64, device=device)
 
-    # In a thread: decode a photograph once, however many networks of an ensemble look at it.
-    def view(sample: int) -> Any:
-        content, views_by_key = split.encoded(sample), dict[Any, Any]()
-        for scorer in scorers:
-            if scorer.view_key not in views_by_key:
-                views_by_key[scorer.view_key] = scorer.views(content)
-        return views_by_key
+    # Decode a photograph once, however many networks of an ensemble look at it.
+    kinds = tuple(dict.fromkeys(scorer.looks_at for scorer in scorers))
 
     # Score this rank's batches while the next one is decoded.
     own_batches = range(process_group.rank, batches, process_group.world_size)
-    for number, ids, views in decoded_ahead(own_batches, range(len(split)), BATCH, view, threads):
+    in_flight = InFlight(device)
+    for number, ids, views in decoded_ahead(
+        own_batches, range(len(split)), size, split, ViewsOfEach(kinds), threads
+    ):
+        in_flight.wait()
         parts = [
-            scorer.scores(network, [views_by_key[scorer.view_key] for views_by_key in views])
+            scorer.scores(network, [of_each[kinds.index(scorer.looks_at)] for of_each in views])
             for scorer, network in zip(scorers, networks, strict=True)
         ]
         # An ensemble's score is the mean of its networks' softmax scores.
         scores = torch.stack(parts).mean(0)
         labels = torch.from_numpy(split.labels[ids].astype(np.int64)).to(scores.device)
         wrong[number] = misses(scores, labels)
+        in_flight.add()
 
     # Add all ranks' counts up: integers in float64, so exact. A synchronisation point.
     top1_misses, top5_misses = process_group.sum_disjoint(wrong).sum(0).tolist()
-    return Errors(100 * top1_misses / len(split), 100 * top5_misses / len(split), len(split))
+    count = len(split)
+    rate = count / (perf_counter() - began)
+    return Errors(100 * top1_misses / count, 100 * top5_misses / count, count, rate)
 
 
 def misses(scores: Tensor, labels: Tensor) -> Tensor:

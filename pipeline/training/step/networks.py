@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import BlockLayout, Conv, layout
+from pipeline.training.step.batch_norm import GroupBatchNorm2d
 
 INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "he_fan_in": lambda weight: nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu"),
@@ -24,49 +25,6 @@ INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gaussian_0.01": lambda weight: nn.init.normal_(weight, std=0.01),
 }
 """Fills a weight in place, by the name that a row's `initialisation` has."""
-
-
-class GroupBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that leaves its running statistics alone in training.
-
-    A training pass writes the group's mean and unbiased variance into `group_mean` and `group_var`
-    (shape [channels]), so that `TrainState` can average them over all groups of an iteration and
-    update the running ones once: after every iteration all ranks hold the same statistics.
-
-    With `group_size` (in images) set, a pass has several groups, one after the other in the batch:
-    each is normalised by its own statistics, and `group_mean` and `group_var` become their means
-    over the groups.
-    """
-
-    group_mean: Tensor
-    group_var: Tensor
-    group_size: int | None = None
-
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__(channels, eps=eps)
-        # Not persistent: they are scratch space of one iteration, no part of a checkpoint.
-        self.register_buffer("group_mean", torch.zeros(channels), persistent=False)
-        self.register_buffer("group_var", torch.ones(channels), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        if self.group_size is None or len(x) == self.group_size:
-            return self._group(x, 1)
-        # Groups are slices of x, whatever its memory format: only their outputs are copied.
-        return torch.cat(
-            [self._group(part, number) for number, part in enumerate(x.split(self.group_size), 1)]
-        )
-
-    def _group(self, x: Tensor, number: int) -> Tensor:
-        """Normalise the `number`th group (from 1) of a pass and average its statistics in."""
-        # F.batch_norm updates "running" statistics by momentum. With 1 / number that is the mean of
-        # the groups so far, and for the first a copy: statistics at no extra pass over x.
-        return F.batch_norm(
-            x, self.group_mean, self.group_var, self.weight, self.bias, True, 1.0 / number, self.eps
-        )
 
 
 class Block(nn.Module):

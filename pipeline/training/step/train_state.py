@@ -8,18 +8,20 @@ vector, so that an iteration needs one exchange. Weights are views into one vect
 operations, whatever the depth.
 
 That is exact: the same bytes for any number of workers. `one_pass` is the alternative for GPUs: all
-groups of a worker in one forward and backward pass, the same sums up to the order of addition. It
-is off by default.
+groups of a worker in one forward and backward pass, the same sums up to the order of addition. A
+worker with a single group makes the exact step either way. `compiled` has torch's compiler fuse
+kernels: the same up to rounding. Both are off by default.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.recipe.experiments import Experiment
-from pipeline.training.step.networks import GroupBatchNorm2d, ResNet
+from pipeline.training.step.batch_norm import GroupBatchNorm2d
+from pipeline.training.step.networks import ResNet
 from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup, sum_subtree
 
@@ -32,11 +34,21 @@ class TrainState:
     """
 
     def __init__(
-        self, experiment: Experiment, network: ResNet, device: torch.device, one_pass: bool = False
+        self,
+        experiment: Experiment,
+        network: ResNet,
+        device: torch.device,
+        one_pass: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.experiment, self.device = experiment, device
         self.one_pass = one_pass
         self.network = network.to(device)
+        # One program for forward and one for backward, of fixed shapes; tests of the network and
+        # its state go by the network itself, which shares all of its tensors.
+        self.forward: Callable[[Tensor], Tensor] = (
+            torch.compile(self.network, dynamic=False) if compiled else self.network
+        )
         self.parameters = list(self.network.parameters())
         self.norms = [
             module for module in self.network.modules() if isinstance(module, GroupBatchNorm2d)
@@ -62,7 +74,7 @@ class TrainState:
         """
         here = len(labels) // self.experiment.bn_group
         self.gradients.zero_()
-        logits = self.network(x)
+        logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), labels) / (self.experiment.groups / here)
         loss.backward()
         wrong = (logits.argmax(1) != labels).sum()
@@ -124,7 +136,7 @@ class TrainState:
         """
         size = len(x) if self.one_pass else self.experiment.bn_group
         for start in range(0, len(x), size):
-            self.network(x[start : start + size])
+            self.forward(x[start : start + size])
             yield self.statistics * (size // self.experiment.bn_group)
 
     def _groups(self, x: Tensor, labels: Tensor) -> Iterator[Tensor]:

@@ -184,4 +184,4 @@ def test_one_pass_is_recorded_and_published(cli: Cli, tmp_path: Path) -> None:
     experiment = client.get_experiment_by_name("resnet-repro")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
-    assert run.data.tags["one_pass"] == "True"
+    assert (run.data.tags["one_pass"], run.data.tags["compiled"]) == ("True", "False")

@@ -10,13 +10,18 @@ from typing import get_args
 
 import pytest
 
+from jobs.cli.verify import _unprovable
 from jobs.execution.evaluate import Model, ScoringTask
-from jobs.execution.processors import KernelSettings, kernel_settings
+from jobs.execution.processors import KernelSettings, compiler_missing, kernel_settings
 from jobs.execution.worker import cache_folder, usable_workers
 from jobs.requests.options import workers_of
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS, Precision
-from pipeline.runs.execution import Execution
+from pipeline.runs.execution import Attempt, Execution
+from pipeline.runs.history import History
+from pipeline.runs.run import Run
+from pipeline.training.attempts import record_attempt
+from pipeline.training.step.process_group import single_process
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,26 @@ def test_fp32_is_fp32_and_kernels_are_deterministic_where_they_are_told_to() -> 
         "False :4096:8",
         "True True",
     ]
+
+
+def test_a_node_without_a_compiler_refuses_to_compile_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert compiler_missing(True) == ""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert compiler_missing(False) == ""
+    assert "needs a C++ compiler" in compiler_missing(True)
+    assert "\n" not in compiler_missing(True)
+
+
+def test_compiled_kernels_are_recorded_and_cannot_be_proved() -> None:
+    run = Run(EXPERIMENTS["resnet20"], "0" * 16, "digits-00000000", seed=0)
+    for compiled in (False, True):
+        history = History()
+        record_attempt(run, history, single_process(), Execution(compiled=compiled), Attempt())
+        assert history.attempts[-1].get("compiled", False) is compiled
+        reason = "it was trained with compiled kernels" if compiled else ""
+        assert _unprovable(history.attempts) == reason
 
 
 def test_networks_are_scored_with_the_kernels_they_were_tested_with() -> None:

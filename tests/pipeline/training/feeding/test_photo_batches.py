@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.data.decoders import Decoders
 from pipeline.data.photo_decoding import (
     EIGENVALUES,
     EIGENVECTORS,
@@ -229,3 +230,38 @@ def test_a_photograph_that_went_bad_stops_training(photos: Photos) -> None:
     ):
         feed.batch(0)
     assert decode(photos.train.encoded(0)).mode == "RGB"
+
+
+def test_batches_from_processes_are_those_from_threads_to_the_byte(photos: Photos) -> None:
+    run = run_on(photos)
+    feed = training_feed(run, photos, single_process(), threads=2)
+    assert isinstance(feed, PhotoFeed)
+    with closing(feed):
+        assert not feed.decoders.in_processes
+        expected = [feed.batch(iteration) for iteration in range(6)]
+    for count in (1, 3, 5):
+        decoders = Decoders(count, processes=True)
+        other = PhotoFeed(run.experiment, photos, CPU, run.seed, feed.batch_of, 30, decoders)
+        with closing(other):
+            for iteration in (0, 1, 4, 2, 5, 3):
+                views, labels = other.batch(iteration)
+                assert torch.equal(views, expected[iteration][0])
+                assert torch.equal(labels, expected[iteration][1])
+
+
+def test_two_batches_at_most_are_on_their_way_to_a_gpu(photos: Photos) -> None:
+    class Copied:
+        waited_for = False
+
+        def synchronize(self) -> None:
+            self.waited_for = True
+
+    with closing(training_feed(run_on(photos), photos, single_process(), threads=2)) as feed:
+        assert isinstance(feed, PhotoFeed)
+        oldest, newer = Copied(), Copied()
+        feed.in_flight.launched.append(oldest)  # type: ignore[arg-type]
+        feed.prepare(0)
+        assert not oldest.waited_for
+        feed.in_flight.launched.append(newer)  # type: ignore[arg-type]
+        feed.prepare(1)
+        assert oldest.waited_for and not newer.waited_for

@@ -1,8 +1,8 @@
 """`resnet-repro bench data`: photographs a second, decoded and augmented, against the usual way.
 
-Also what other ways of decoding and storing would bring, what a network leaves of it, and what the
-order of ImageNet's photographs costs. Both sides see the same photographs with the same draws, and
-their views are compared first.
+Also what other ways of decoding and storing would bring, what a network leaves of it, what the
+order of ImageNet's photographs costs, and what threads and processes make of more processors. Both
+sides see the same photographs with the same draws, and their views are compared first.
 """
 
 import tracemalloc
@@ -21,25 +21,26 @@ import torch
 from torch import Tensor
 
 from benchmarks import measure
-from benchmarks.standard_input import Drawn, InputSetting, StandardInput
+from benchmarks.photographs.feed_rate import BATCH, batch_of, feed_rates, print_rates
+from benchmarks.photographs.standard_input import Drawn, InputSetting, StandardInput
 from jobs.console.console import console, progress
 from jobs.execution.processors import usable_cpus
 from pipeline.data import sampling
+from pipeline.data.decoders import Decoders
 from pipeline.data.photo_decoding import colour_shift
 from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading, finish, ingest_part
 from pipeline.data.photo_shards import Photos, open_photos
 from pipeline.data.photo_sources import list_source
-from pipeline.data.sampling import Batch, batch_at, bounded, random_words_of
+from pipeline.data.sampling import bounded, random_words_of
 from pipeline.errors import InputError
+from pipeline.memory import keep_freed_memory
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.storage import Storage
 from pipeline.training.feeding.photo_batches import PhotoFeed
-from pipeline.training.memory import keep_freed_memory
 from pipeline.training.step.networks import build_network
 from pipeline.training.step.process_group import single_process
 from pipeline.training.step.train_state import TrainState
 
-BATCH = 64
 EXPECTED = 1.6
 """The least that is expected of ours over the reference, on two cores."""
 SCALED_TO = 480
@@ -94,15 +95,15 @@ def bench(storage: Storage, dataset_id: str, rounds: int, batches: int) -> dict[
         f"{megabytes:.0f} MB at most; the index adds {photographs * 12 / 1e6:.0f} MB that are "
         "mapped from its file.\n"
         f"{measure.taken_on('torch')}: medians of {rounds} rounds x {batches} batches of {BATCH}, "
-        f"interleaved, another first in each round. Ours: {usable_cpus()} threads. Reference: "
+        f"interleaved, another first in each round. Ours: {usable_cpus()} decoders. Reference: "
         f"{setting}, the best of a probe ({tried}). No library that is kept up decodes only a "
         "crop's part of a JPEG; such a mode is not measured."
     )
+    by_decoders = feed_rates(
+        experiment, storage, dataset_id, torch.device("cpu"), rounds, seconds=batches / 7
+    )
+    print_rates(by_decoders, "views a second by the number of decoders (medians)")
     return {name: median(values) for name, values in ratios.items()}
-
-
-def _batch_of(photos: Photos, number: int) -> Batch:
-    return batch_at(0, len(photos.train), number, BATCH, 0, BATCH)
 
 
 def _feed(experiment: Experiment, photos: Photos) -> PhotoFeed:
@@ -111,9 +112,9 @@ def _feed(experiment: Experiment, photos: Photos) -> PhotoFeed:
         photos,
         torch.device("cpu"),
         0,
-        partial(_batch_of, photos),
+        partial(batch_of, photos),
         1 << 40,
-        threads=usable_cpus(),
+        Decoders(usable_cpus()),
     )
 
 
@@ -124,7 +125,7 @@ def _standard(
     # The draws are ours, turned into shares of what there is: the reference knows nothing of them.
     encoded, drawn = [], []
     for number in range(batches):
-        batch = _batch_of(photos, number)
+        batch = batch_of(photos, number)
         # The same 64-bit words that our views are made of, mapped as ours are.
         picks = bounded(batch.random_words, 1 << 32)
         low, high = experiment.scale

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from pipeline.training.memory import keep_freed_memory
+from pipeline.memory import keep_freed_memory
 
 PAGES_OF_16_MB = 4096
 COUNT_FAULTS = """
 import resource, sys, numpy
-from pipeline.training.memory import keep_freed_memory
+from pipeline.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def work():

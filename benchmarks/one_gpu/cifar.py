@@ -6,12 +6,11 @@ kernels) and several runs at once. And whether the bytes are what they should be
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter, time
 from typing import Any
 
 import torch
@@ -20,6 +19,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import measure
+from benchmarks.one_gpu.contestants import (
+    GpuContestant,
+    device_named,
+    keep,
+    print_rates,
+    taken_on_gpu,
+    torch_defaults,
+    wait,
+)
 from benchmarks.standard_loop import CifarResNet, PILImages, StandardLoop, train_transform
 from jobs.execution.processors import KernelSettings, set_kernels, usable_cpus
 from pipeline.data.datasets import Dataset
@@ -28,7 +36,6 @@ from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment, Precision
 from pipeline.recipe.metrics import WINDOW
 from pipeline.recipe.schedule import lr_at
-from pipeline.runs.provenance import hardware, source_commit, versions
 from pipeline.training.feeding.constant_batch import ConstantBatch
 from pipeline.training.feeding.device_batches import DeviceBatches
 from pipeline.training.feeding.image_batches import TrainImages
@@ -40,30 +47,6 @@ from pipeline.training.step.train_state import TrainState
 DEPTHS = {"resnet20": 20, "resnet56": 56, "resnet110": 110}
 USUAL_WORKERS = (4, 8, 12)
 PACKS = (2, 4, 8, 16)
-
-
-@dataclass
-class GpuContestant:
-    """Something that trains `images` a step; `rates` are images a second, a round each."""
-
-    name: str
-    images: int
-    step: Callable[[], object]
-    share: float = 1.0
-    """Of a round's steps, that it makes: slow ones and packs make fewer."""
-    rates: list[float] = field(default_factory=list)
-
-    def measure(self, steps: int, device: torch.device) -> None:
-        """Time its share of so many steps, after two that warm it up."""
-        steps = max(2, round(self.share * steps))
-        for _ in range(2):
-            self.step()
-        _wait(device)
-        began = perf_counter()
-        for _ in range(steps):
-            self.step()
-        _wait(device)
-        self.rates.append(steps * self.images / (perf_counter() - began))
 
 
 class OurRun:
@@ -129,16 +112,14 @@ def bench(
     for name in names:
         if name not in DEPTHS:
             raise InputError(f"--experiments {name}: expected some of {', '.join(DEPTHS)}")
-    if device_name == "cuda" and not torch.cuda.is_available():
-        raise InputError("bench gpu: no GPU is here; `bench loop` measures CPUs")
-    device = torch.device(device_name)
+    device = device_named(device_name, "bench gpu")
     # Before anything computes: cuBLAS reads its workspace's setting once in a process.
     set_kernels(KernelSettings(deterministic=True, tf32=False))
     kept: dict[str, Any] = {"taken": taken_on_gpu(device), "bytes": {}, "images_per_second": {}}
     print(json.dumps(kept["taken"]), flush=True)
     if check:
         kept["bytes"] = check_bytes(dataset, precisions, device)
-        _keep(kept, out)
+        keep(kept, out)
     images = _pil_images(dataset)
     workers = _best_workers(images, dataset.spec.classes, device, steps)
     for name in names:
@@ -148,8 +129,8 @@ def bench(
             found = kept["images_per_second"][f"{name} {precision}"] = dict[str, list[float]]()
             for contestant in _measured(experiment, dataset, device, usual, rounds, steps):
                 found[contestant.name] = contestant.rates
-                _keep(kept, out)
-            _print(f"{name}, {precision}", found, usual.name)
+                keep(kept, out)
+            print_rates(f"{name}, {precision}", found, usual.name, "the usual loop")
     print(f"kept in {out}")
 
 
@@ -186,7 +167,7 @@ def _contestants(
         # Kernels are chosen by the first launches, under the settings of this contestant.
         for _ in range(2):
             run.step()
-        _wait(device)
+        wait(device)
         return GpuContestant(name, size, run.step, 1.0 if run.iteration.captured else 0.25)
 
     yield ours("captured, fed, deterministic", True)
@@ -225,7 +206,7 @@ def _stock(experiment: Experiment, dataset: Dataset, device: torch.device) -> Gp
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:
-        with _torch_defaults():
+        with torch_defaults():
             optimizer.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = network(x)
@@ -233,23 +214,6 @@ def _stock(experiment: Experiment, dataset: Dataset, device: torch.device) -> Gp
             optimizer.step()
 
     return GpuContestant("stock network, one batch", size, step, 0.25)
-
-
-class _torch_defaults:
-    """Kernels as torch chooses them by itself: TF32 convolutions, nothing deterministic."""
-
-    def __enter__(self) -> None:
-        self._tf32 = torch.backends.cudnn.allow_tf32
-        self._deterministic = torch.are_deterministic_algorithms_enabled()
-        self._cudnn = torch.backends.cudnn.deterministic
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.deterministic = False
-        torch.use_deterministic_algorithms(False)
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.cudnn.allow_tf32 = self._tf32
-        torch.backends.cudnn.deterministic = self._cudnn
-        torch.use_deterministic_algorithms(self._deterministic)
 
 
 def _pil_images(dataset: Dataset) -> PILImages:
@@ -290,7 +254,7 @@ def _usual(
     loop = StandardLoop(images, CifarResNet(depth, classes).to(device), 128, workers)
 
     def step() -> None:
-        with _torch_defaults():
+        with torch_defaults():
             next(loop.steps)
 
     return GpuContestant(f"the usual loop, {workers} workers", 128, step, 0.25)
@@ -331,34 +295,3 @@ def check_bytes(
     for what, is_so in found.items():
         print(f"{'ok   ' if is_so else 'WRONG'} {what}", flush=True)
     return found
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _print(title: str, found: dict[str, list[float]], usual: str) -> None:
-    print(f"\n{title}: images a second, median (lowest to highest), against the usual loop")
-    for name, rates in found.items():
-        against = median(rates) / median(found[usual])
-        spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
-        print(f"  {name:<42} {median(rates):>10,.0f}  {spread:<24} {against:6.2f}")
-    print(flush=True)
-
-
-def taken_on_gpu(device: torch.device) -> dict[str, Any]:
-    """The card, versions and commit that a measurement was taken with."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
-    return {
-        "gpu": gpu,
-        "cpu": hardware(),
-        "cpus": usable_cpus(),
-        "versions": versions() | {"cudnn": str(torch.backends.cudnn.version())},
-        "commit": source_commit(),
-        "time": int(time()),
-    }
-
-
-def _keep(kept: dict[str, Any], out: Path) -> None:
-    out.write_text(json.dumps(kept, indent=1) + "\n")

@@ -15,7 +15,8 @@ from time import time
 
 import torch
 
-from benchmarks.gpu import best_usual, taken_on_gpu
+from benchmarks.one_gpu.cifar import best_usual
+from benchmarks.one_gpu.contestants import taken_on_gpu
 from jobs.execution.cluster import connected
 from jobs.execution.tune import run_grid
 from jobs.requests.options import Device, tracking_of
