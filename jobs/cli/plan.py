@@ -93,7 +93,8 @@ def plan(
 
     # A described cluster is planned from data sheets: nothing is measured and nothing written.
     if described:
-        made = plan_described(request, int(described[1]), described[2], price, runs_per_gpu)
+        count, card = int(described[1]), described[2]
+        made = plan_described(request, count, card, price, runs_per_gpu, one_pass)
         return _show(request, made, budget, as_json, "")
 
     gpus_each = _gpus_of(gpus)  # refused before anything is written

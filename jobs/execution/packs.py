@@ -11,6 +11,7 @@ from typing import Any
 from jobs.execution.processors import kernel_settings
 from pipeline.errors import InputError, StorageLostError
 from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.layers import layout
 from pipeline.runs.checkpoint import newest_iteration
 from pipeline.runs.execution import Execution
 from pipeline.runs.lease import Lease
@@ -32,7 +33,8 @@ def packs_of(
 ) -> list[list[Run]]:
     """Share runs out as packs: at most `most` of an experiment at once, and no place left idle.
 
-    A pack's runs have one dataset and want the same of their process's kernels. Photographs are
+    A pack's runs have one dataset, want the same of their process's kernels, and none has less than
+    half of another's work: it would leave early, and the others a GPU that idles. Photographs are
     trained alone: a network for them fills a GPU.
     """
     share, packs = ceil(len(runs) / max(places, 1)), dict[Hashable, list[list[Run]]]()
@@ -42,12 +44,17 @@ def packs_of(
         # The size is part of what packs have in common: a large network keeps its packs small.
         kind = (run.dataset_id, kernel_settings(experiment, execution), size)
         kin = packs.setdefault(kind, [])
-        if not kin or len(kin[-1]) >= size:
+        if not kin or len(kin[-1]) >= size or work(experiment) < work(kin[-1][0].experiment) / 2:
             kin.append([])
         kin[-1].append(run)
     # In the order of their first runs, which is the costliest first.
     order = {run: number for number, run in enumerate(runs)}
     return sorted((pack for kin in packs.values() for pack in kin), key=lambda pack: order[pack[0]])
+
+
+def work(experiment: Experiment) -> float:
+    """A run's multiply-adds for an image of each batch, over all its iterations."""
+    return float(layout(experiment).multiply_adds * experiment.iterations)
 
 
 @dataclass

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from jobs.execution.cluster import Node, places
 from jobs.execution.drive import drive
+from jobs.execution.packs import work
 from pipeline.errors import last_line
-from pipeline.recipe.layers import layout
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import FAILED, Run, read_result
 from pipeline.storage import Storage
@@ -41,9 +41,7 @@ def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
     The other way round, the costliest would run alone at the end, on a cluster that idles.
     """
     left = [run for run in runs if read_result(storage, run) is None]
-    return sorted(
-        left, key=lambda run: -layout(run.experiment).multiply_adds * run.experiment.iterations
-    )
+    return sorted(left, key=lambda run: -work(run.experiment))
 
 
 def max_concurrent_runs(nodes: list[Node], execution: Execution, head_memory: float) -> int:

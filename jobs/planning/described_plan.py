@@ -23,6 +23,7 @@ def plan_described(
     kind: str,
     price: float | None,
     runs_per_gpu: int | None = None,
+    one_pass: bool = False,
 ) -> Plan:
     """The best plan for `count` GPUs of a kind, over how wide runs are and how many share a GPU.
 
@@ -39,7 +40,7 @@ def plan_described(
     cluster = Cluster(count, card, price)
     packs = _packs(request.left, count, runs_per_gpu)
     choices = [(width, sharing) for width in WIDTHS if width <= count for sharing in packs]
-    ways = [_estimates(request.left, card, width, sharing) for width, sharing in choices]
+    ways = [_estimates(request.left, card, width, sharing, one_pass) for width, sharing in choices]
 
     # No placement is shorter than the least work spread evenly, nor than the longest run at its
     # widest: the bound is over all ways, as the choice between them is.
@@ -86,7 +87,9 @@ def _options(request: PlanRequest, width: int, sharing: int) -> str:
     return ", ".join(options)
 
 
-def _estimates(left: dict[Run, Amount], card: str, width: int, sharing: int) -> list[Estimate]:
+def _estimates(
+    left: dict[Run, Amount], card: str, width: int, sharing: int, one_pass: bool
+) -> list[Estimate]:
     """Each run: ImageNet's with up to `width` workers, CIFAR's `sharing` to a GPU."""
     estimates = list[Estimate]()
     for run, amount in left.items():
@@ -95,6 +98,6 @@ def _estimates(left: dict[Run, Amount], card: str, width: int, sharing: int) -> 
         # spread; they share instead.
         workers = min(width, experiment.groups) if experiment.family == "imagenet" else 1
         among = sharing if experiment.family == "cifar" else 1
-        rate = described(experiment, card, workers, among)
+        rate = described(experiment, card, workers, among, one_pass)
         estimates.append(estimate(run, amount, rate, START_SECONDS, workers, workers / among))
     return estimates

@@ -3,11 +3,12 @@
 What was measured stands in `gpu_rates.csv`, all runs of a line together, with where it is from. The
 model is of an iteration that is replayed as a CUDA graph: so much for each convolution with its
 norm and ReLU, unless computing takes longer. It is within 3 % of what it was made of, and within
-8 % for runs at once. Photographs are bound by computing, where it goes by data sheets.
+8 % for runs at once. Of photographs, networks with the same blocks as a measured one go by it in
+proportion, and others by data sheets; a run is never faster than its photographs are decoded.
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
 from pathlib import Path
@@ -55,6 +56,11 @@ SCALING = 0.944
 
 NVIDIA's 16,621 images/s on 8 A100 are 0.84 of 8 times one: three doublings.
 """
+VIEWS_PER_SECOND = 16 * 0.9 * 273
+"""Photographs decoded a second for each GPU: 16 processors, as the measured machine had for one.
+
+273 is what one thread made there. 0.9 of their sum is the feed's aim in processes, unmeasured.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,19 +70,22 @@ class MeasuredRate:
     card: str
     precision: str
     experiment: str
+    way: str
+    """`captured`, or launched one by one: `exact`, or in `one pass` over all groups."""
     runs_at_once: int
     images_per_second: float
 
 
 @cache
 def measured_rates() -> tuple[MeasuredRate, ...]:
-    """Every rate that was measured of a captured iteration."""
+    """Every rate that was measured."""
     with RATES_FILE.open(newline="") as file:
         return tuple(
             MeasuredRate(
                 line["card"],
                 line["precision"],
                 line["experiment"],
+                line["way"],
                 int(line["runs_at_once"]),
                 float(line["images_per_second"]),
             )
@@ -84,8 +93,12 @@ def measured_rates() -> tuple[MeasuredRate, ...]:
         )
 
 
-def described(experiment: Experiment, card: str, workers: int, at_once: int) -> Rate:
+def described(
+    experiment: Experiment, card: str, workers: int, at_once: int, one_pass: bool = False
+) -> Rate:
     """What is known of a card: `at_once` runs share it, or a run has `workers` of them."""
+    if experiment.family == "imagenet":
+        return _of_photographs(experiment, card, workers, at_once, one_pass)
     found = _measured_step(experiment, card, at_once) if workers == 1 else None
     if found is not None:
         return _rate(experiment, found, "measured on this card")
@@ -95,9 +108,42 @@ def described(experiment: Experiment, card: str, workers: int, at_once: int) -> 
     like_it = any(
         line.card == card and line.precision == experiment.precision for line in measured_rates()
     )
-    source: Source = "modelled" if like_it and experiment.family == "cifar" else "published"
+    source: Source = "modelled" if like_it else "published"
     whole = _rate(experiment, step, source)
-    return Rate(step / workers / SCALING**doublings, whole.image, source)
+    return replace(whole, step=step / workers / SCALING**doublings)
+
+
+def _of_photographs(
+    experiment: Experiment, card: str, workers: int, at_once: int, one_pass: bool
+) -> Rate:
+    """A row of ImageNet: bound by its network and what workers exchange, or by decoding."""
+    # With one group to a worker the exact step is one pass, too.
+    way = "one pass" if one_pass or workers == experiment.groups else "exact"
+    alone, source = _photograph_step(experiment, card, way)
+    if workers > 1 and source == "measured on this card":
+        source = "modelled"
+    kept = SCALING ** (workers - 1).bit_length()
+    computing = alone * at_once / workers / kept
+    decoding = experiment.global_batch_size * at_once / workers / VIEWS_PER_SECOND
+    limit = "network" if workers == 1 else f"network, exchange {1 - kept:.0%}"
+    if decoding > computing:
+        limit = "decoding"
+    image = max(alone / experiment.global_batch_size / (1 + BACKWARD), 1 / VIEWS_PER_SECOND)
+    return Rate(max(computing, decoding), image * at_once, source, limit)
+
+
+def _photograph_step(experiment: Experiment, card: str, way: str) -> tuple[float, Source]:
+    """Seconds of an iteration on one GPU, without decoding, and how that is known."""
+    flops, size = iteration_flops(experiment), experiment.global_batch_size
+    for line in measured_rates():
+        other = EXPERIMENTS[line.experiment]
+        if (line.card, line.precision, line.way) != (card, experiment.precision, way):
+            continue
+        if other.block == experiment.block:
+            part = flops / iteration_flops(other)
+            source: Source = "measured on this card" if part == 1 else "modelled"
+            return part * size / line.images_per_second, source
+    return _modelled_step(experiment, CARDS[card], 1), "published"
 
 
 def gain(at_once: int) -> float:
@@ -106,17 +152,14 @@ def gain(at_once: int) -> float:
 
 
 def _rate(experiment: Experiment, step: float, source: Source) -> Rate:
-    return Rate(step, step / experiment.global_batch_size / (1 + BACKWARD), source)
+    return Rate(step, step / experiment.global_batch_size / (1 + BACKWARD), source, "network")
 
 
 def _measured_step(experiment: Experiment, card: str, at_once: int) -> float | None:
     """Seconds of an iteration of each of the runs, where they were measured so."""
     for line in measured_rates():
-        same = (line.card, line.precision, line.runs_at_once) == (
-            card,
-            experiment.precision,
-            at_once,
-        )
+        asked = (card, experiment.precision, "captured", at_once)
+        same = (line.card, line.precision, line.way, line.runs_at_once) == asked
         # A plain network and its residual twin compute the same, whatever their names.
         if same and _work(EXPERIMENTS[line.experiment]) == _work(experiment):
             return experiment.global_batch_size * at_once / line.images_per_second

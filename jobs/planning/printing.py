@@ -76,6 +76,7 @@ def facts(made: Plan, bought: BudgetChoice | None) -> dict[str, Any]:
     # A plan without runs has no cluster to be placed on.
     starts = made.placement.starts if made.runs else ()
     choice = bought.choice if bought else None
+    known = {str(each.run): each.rate for each in made.runs}
     return {
         "left": len(made.runs),
         "units": made.cluster.units,
@@ -90,7 +91,14 @@ def facts(made: Plan, bought: BudgetChoice | None) -> dict[str, Any]:
         "how": made.how,
         "by_runs_per_gpu": {str(count): took for count, took in made.by_pack.items()},
         "order": [
-            {"run": trial.name, "start": start, "seconds": trial.seconds, "units": trial.units}
+            {
+                "run": trial.name,
+                "start": start,
+                "seconds": trial.seconds,
+                "units": trial.units,
+                "known_by": known[trial.name].source,
+                "limited_by": known[trial.name].limit,
+            }
             for start, trial in starts
         ],
         "choice": choice
@@ -110,8 +118,12 @@ def _table(made: Plan) -> Table:
     names = ["row", "left", "each", f"{unit}s", f"{unit}-hours", "known by"]
     if price is not None:
         names.insert(-1, "cost")
+    limited = any(each.rate.limit for each in made.runs)
+    if limited:
+        names.append("limited by")
+    left = ("row", "known by", "limited by")
     for name in names:
-        table.add_column(name, justify="left" if name in ("row", "known by") else "right")
+        table.add_column(name, justify="left" if name in left else "right")
     by_experiment = dict[Experiment, list[Estimate]]()
     for each in made.runs:
         by_experiment.setdefault(each.run.experiment, []).append(each)
@@ -127,7 +139,10 @@ def _table(made: Plan) -> Table:
         ]
         if price is not None:
             cells.append(f"{hours * price:,.2f}")
-        table.add_row(*cells, longest.rate.source)
+        cells.append(longest.rate.source)
+        if limited:
+            cells.append(longest.rate.limit)
+        table.add_row(*cells)
     return table
 
 

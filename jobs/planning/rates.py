@@ -53,6 +53,8 @@ class Rate:
     image: float
     """Seconds of an image that only goes forward, on one of them."""
     source: Source
+    limit: str = ""
+    """What bounds it, where that is known: network, exchange, decoding."""
 
 
 def rates(experiments: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[str, Rate]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from jobs.execution.cluster import Node, check_fits, nodes, places, threads_per_worker
 from jobs.execution.experiment_timing import RunsAtOnce
 from jobs.execution.launch import check_workers
-from jobs.execution.packs import packs_of
+from jobs.execution.packs import packs_of, work
 from jobs.execution.probe import probe_runs_at_once
 from jobs.requests.options import Device, check_tracking, tracking_of, workers_of
 from pipeline.data.datasets import dataset_key
@@ -186,9 +186,24 @@ def shared_out(
     images = 2 * manifest["train_images"] + manifest["test_images"]
     more_bytes = 3 * manifest["row"]["side"] ** 2 * images + EVALUATION_BYTES
 
+    # In company a run takes longer, though all of them end sooner: none that the others would have
+    # to wait for at the end is packed.
+    gained = at_once.rates[at_once.best] / at_once.rates[1]
+    whole = sum(work(run.experiment) for run in runs) / gained
+    fair_share = whole / places if places > 1 else inf
+
     def most(experiment: Experiment) -> int:
         larger = layout(experiment).multiply_adds / layout(smallest).multiply_adds
-        return at_once.fitting(larger, more_bytes)
+        fitting = at_once.fitting(larger, more_bytes)
+        return max(
+            count
+            for count, rate in at_once.rates.items()
+            if count == 1
+            or (
+                count <= fitting
+                and work(experiment) * count * at_once.rates[1] / rate <= fair_share
+            )
+        )
 
     return packs_of(runs, execution, places, most)
 

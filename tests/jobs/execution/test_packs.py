@@ -30,10 +30,12 @@ def sizes(packs: list[list[Run]]) -> list[int]:
 
 
 def test_packs_are_as_large_as_asked_for_and_leave_no_place_idle() -> None:
-    runs = seeds("resnet56", 5) + seeds("resnet20", 5)
+    runs = seeds("resnet56", 5) + seeds("resnet44", 5)
     packs = packs_of(runs, ONE_GPU, 1, lambda _: 8)
     assert sizes(packs) == [8, 2]
     assert [run for pack in packs for run in pack] == runs
+    # ResNet-20 would leave after a third of ResNet-56's time.
+    assert sizes(packs_of(runs[:5] + seeds("resnet20", 5), ONE_GPU, 1, lambda _: 8)) == [5, 5]
     # Four GPUs: four packs rather than one that is full.
     assert sizes(packs_of(runs, ONE_GPU, 4, lambda _: 8)) == [3, 3, 3, 1]
     assert sizes(packs_of(runs, ONE_GPU, 16, lambda _: 8)) == [1] * 10
@@ -178,6 +180,20 @@ def test_on_gpus_a_grid_finds_out_how_many_runs_fill_one(
         "images/s of resnet20 by the number of runs at once on a GPU: "
         "1: 10,000, 2: 19,000, 4: 30,000, 8: 31,000\n"
     )
+
+
+def test_a_run_that_the_others_would_wait_for_is_not_packed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates = {1: 39_000.0, 2: 60_000.0, 4: 86_000.0, 8: 101_000.0}
+    found = RunsAtOnce(rates, bytes_each=10**6, bytes_free=10**12)
+    monkeypatch.setattr(requested_runs, "probe_runs_at_once", lambda *_: found)
+    manifest = {"row": {"side": 32}, "train_images": 50_000, "test_images": 10_000}
+    # Table 6 on eight GPUs: one ResNet-1202 takes longer than an eighth of all the work.
+    runs = seeds("resnet1202", 5) + seeds("resnet110", 16) + seeds("resnet20", 16)
+    assert sizes(shared_out(runs, ONE_GPU, 8, None, manifest)) == [1] * 5 + 2 * [5, 5, 5, 1]
+    # On one GPU nobody waits for anybody.
+    assert sizes(shared_out(runs, ONE_GPU, 1, None, manifest)) == [5, 8, 8, 8, 8]
 
 
 @pytest.mark.parametrize(
