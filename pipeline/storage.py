@@ -5,6 +5,7 @@ knows nothing of runs or datasets.
 """
 
 import os
+import stat
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -74,14 +75,22 @@ class Storage:
         root, mark, options = self.uri.partition("?")
         return f"{root.rstrip('/')}/{path}{mark}{options}"
 
-    def read(self, path: str) -> bytes:
-        """A file's content; FileNotFoundError if there is none."""
-        with self._files.open_input_file(self.path(path)) as file:
+    def read(self, path: str, most: int | None = None) -> bytes:
+        """A file's content, of at most so many bytes; FileNotFoundError if there is none.
+
+        Raises:
+            InputError: something else lies there, such as a folder or a pipe, or a larger file.
+        """
+        full = self.path(path)
+        if self.local is not None:
+            return _read_regular(full, most)
+        with self._files.open_input_file(full) as file:
+            _check_size(full, file.size() if most is not None else 0, most)
             return file.read()
 
-    def read_if_there(self, path: str) -> bytes | None:
+    def read_if_there(self, path: str, most: int | None = None) -> bytes | None:
         try:
-            return self.read(path)
+            return self.read(path, most)
         except FileNotFoundError:
             return None
 
@@ -107,8 +116,32 @@ class Storage:
 
     def names(self, path: str) -> list[str]:
         """Sorted names directly under a folder; empty if there is no such folder."""
-        entries = self._files.get_file_info(fs.FileSelector(self.path(path), allow_not_found=True))
+        full = self.path(path)
+        if self.local is not None:
+            try:
+                found = os.listdir(full)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            # A name that is no text can be neither printed nor ours.
+            return sorted(name for name in found if name.isprintable())
+        try:
+            entries = self._files.get_file_info(fs.FileSelector(full, allow_not_found=True))
+        except OSError:
+            if self.file_size(path) is None:
+                raise
+            return []  # a file, which has nothing under it
         return sorted(entry.base_name for entry in entries)
+
+    def folders(self, path: str) -> list[str]:
+        """Sorted names of the folders directly under a folder, hidden ones left out."""
+        return [
+            name
+            for name in self.names(path)
+            if not name.startswith(".") and self._is_folder(f"{path}/{name}")
+        ]
+
+    def _is_folder(self, path: str) -> bool:
+        return bool(self._files.get_file_info(self.path(path)).type == fs.FileType.Directory)
 
     def exists(self, path: str) -> bool:
         return self._files.get_file_info(self.path(path)).type != fs.FileType.NotFound
@@ -142,3 +175,33 @@ class Storage:
                 pass
             case _:
                 self._files.delete_file(self.path(path))
+
+
+def _read_regular(full: str, most: int | None) -> bytes:
+    """`Storage.read` of a path on this machine."""
+    try:
+        # Before it is opened: to open a pipe waits for ever, and a device may do anything.
+        about = os.stat(full)
+        _check_regular(full, about.st_mode)
+        _check_size(full, about.st_size, most)
+        # Without blocking, and looked at again, as another may lie there by now.
+        with open(os.open(full, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            _check_regular(full, os.fstat(file.fileno()).st_mode)
+            content = file.readall() if most is None else file.read(most + 1) or b""
+    except NotADirectoryError as error:  # a file where a folder of ours would be
+        raise FileNotFoundError(*error.args) from error
+    _check_size(full, len(content), most)
+    return content
+
+
+def _check_regular(full: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise InputError(f"{full}: is {what}, and not a file of ours; move it away")
+
+
+def _check_size(full: str, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise InputError(
+            f"{full}: has {size:,} bytes, and files of ours at most {most:,}; move it away"
+        )

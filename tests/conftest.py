@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipeline.data.catalogue.digits import digits
 from pipeline.data.datasets import Dataset
 from pipeline.data.stored import write_dataset
 from pipeline.storage import Storage
 from tests import forked
+
+# For a long search: `pytest --hypothesis-profile=long`.
+settings.register_profile("long", max_examples=10_000)
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

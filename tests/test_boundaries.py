@@ -22,7 +22,16 @@ FILES = {
 SOURCES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
 ROOMS = {
-    "pipeline": ["errors", "memory", "storage", "recipe", "runs", "data", "training"],
+    "pipeline": [
+        "errors",
+        "memory",
+        "storage",
+        "stored_json",
+        "recipe",
+        "runs",
+        "data",
+        "training",
+    ],
     "pipeline/training": [
         "step",
         "feeding",
@@ -57,8 +66,8 @@ ROOMS = {
 }
 """By folder, its rooms and the modules that lie in none, from the ground floor up."""
 
-TORCH_FREE = ("pipeline/errors", "pipeline/memory", "pipeline/storage", "pipeline/recipe",
-              "pipeline/runs", "pipeline/data")  # fmt: skip
+TORCH_FREE = ("pipeline/errors", "pipeline/memory", "pipeline/storage", "pipeline/stored_json",
+              "pipeline/recipe", "pipeline/runs", "pipeline/data")  # fmt: skip
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -179,6 +188,62 @@ def test_only_jobs_read_the_command_line_or_the_environment() -> None:
         or (isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & set(words))
     }
     assert {file.partition("/")[0] for file in readers} <= {"jobs", "benchmarks"}
+
+
+READERS_OF_JSON = {
+    "pipeline/stored_json.py": "what lies in a storage",
+    "pipeline/runs/provenance.py": "a file that was packed with the code",
+    "jobs/execution/processors.py": "what a process of ours prints",
+}
+READERS_OF_FILES = {
+    "pipeline/storage.py": "a storage's files",
+    "pipeline/runs/provenance.py": "the code itself, and Linux",
+    "pipeline/runs/lease.py": "Linux",
+    "jobs/execution/processors.py": "Linux",
+    "jobs/execution/cluster.py": "Ray's files on its head node",
+    "jobs/planning/gpu_rates.py": "a table that is packed with the code",
+    "pipeline/data/catalogue/cifar_archives.py": "what a user names",
+    "pipeline/data/catalogue/fashion_mnist.py": "what a user names",
+    "pipeline/data/download.py": "what was downloaded",
+    "pipeline/data/photo_parts.py": "what a user names",
+    "pipeline/data/photo_sources.py": "what a user names",
+    "pipeline/data/photo_decoding.py": "bytes of an image",
+    "pipeline/data/parquet.py": "what a user names",
+    "pipeline/data/decoders.py": "a node's copy, whose checksum was right",
+    "jobs/cli/bundles.py": "what a user names",
+    "jobs/requests/stored_runs.py": "what a user names",
+}
+"""Who in pipeline and jobs parses JSON or opens files, and which: none else reads a storage's."""
+
+
+def test_json_of_a_storage_has_one_reader() -> None:
+    names = {"json.loads", "json.load", "json.JSONDecoder"}
+    parsing = {
+        file
+        for file, tree in SOURCES.items()
+        if names & set(imported(tree))
+        or any(
+            isinstance(node, ast.Attribute) and ast.unparse(node) in names
+            for node in ast.walk(tree)
+        )
+    }
+    assert {file for file in parsing if file.startswith(("pipeline/", "jobs/"))} == set(
+        READERS_OF_JSON
+    )
+
+
+def test_files_of_a_storage_have_one_reader() -> None:
+    words = {"open", "read_text", "read_bytes", "fdopen"}
+    opening = {
+        file
+        for file, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) in words
+    }
+    assert {file for file in opening if file.startswith(("pipeline/", "jobs/"))} == set(
+        READERS_OF_FILES
+    )
 
 
 # What things are called, and how long they get.

@@ -5,11 +5,12 @@ Torch-free.
 """
 
 from dataclasses import asdict, dataclass, field
-from json import dumps, loads
+from json import dumps
 from typing import Any
 
 from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
 from pipeline.recipe.schedule import CONVERGING_RULE
+from pipeline.stored_json import DamagedError, parse_as
 
 
 @dataclass
@@ -57,10 +58,16 @@ class History:
         return dumps(asdict(self), indent=1).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> "History":
-        """The inverse of `to_json`."""
-        state = loads(content)
+    def from_json(cls, content: bytes, where: str = "history.json") -> "History":
+        """The inverse of `to_json`; `where` names the file in messages.
+
+        Raises:
+            InputError: it is something else.
+        """
+        state: Any = parse_as(content, cls, where)
         # Histories of earlier versions have no layers, and the first rule of convergence.
+        if not {"iteration", "points"} <= state.keys():
+            raise DamagedError(f"{where}: damaged (it lacks what every version has); move it away")
         points = [Point(**point) for point in state.pop("points")]
         layers = [LayerValues(**values) for values in state.pop("layers", [])]
         rule = state.pop("converging_rule", 1)

@@ -7,7 +7,7 @@ option A, v1 or v1.5) is never guessed. Pickles are never loaded.
 
 from collections.abc import Mapping
 from io import BytesIO
-from json import dumps, loads
+from json import dumps
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.experiments import Experiment
+from pipeline.stored_json import check_fits, parse_as
 
 FORMAT = "resnet-repro/weights/1"
 HEADER = "resnet-repro"
@@ -73,8 +74,7 @@ def load_weights(
     # Compare architectures first: "these weights are 56 layers deep" tells a user more than the
     # first tensor of an unexpected shape. A field that a foreign file does not tell agrees.
     expected = architecture(experiment, classes)
-    about = loads(header.get(HEADER, "{}"))
-    stored = about["architecture"] if about.get("format") == FORMAT else _described(tensors)
+    stored = read_architecture(header, where) or _described(tensors)
     for field, value in expected.items():
         stored_value = stored.get(field, value)
         if stored_value != value:
@@ -115,11 +115,26 @@ def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[st
         tensors = load(content)
         # `load` does not return the metadata: it is in the JSON header, after its size (8 bytes).
         size = int.from_bytes(content[:8], "little")
-        return tensors, loads(content[8 : 8 + size]).get("__metadata__", {})
+        header = parse_as(content[8 : 8 + size], dict[str, dict[str, Any]], where)
+        return tensors, header.get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(
             f"{where}: not a safetensors file ({error}); other formats and pickles are not loaded"
         ) from error
+
+
+def read_architecture(metadata: dict[str, str], where: str) -> dict[str, Any] | None:
+    """The architecture that a file of ours tells in its metadata; None for a foreign file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    about = parse_as(metadata.get(HEADER, "{}").encode(), dict[str, Any], where)
+    if about.get("format") != FORMAT:
+        return None
+    stored: dict[str, Any] = about.get("architecture", {})
+    check_fits(stored, dict[str, Any], where)
+    return stored
 
 
 def _described(tensors: dict[str, Tensor]) -> dict[str, Any]:

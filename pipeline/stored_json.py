@@ -1,0 +1,180 @@
+"""JSON that lies in a storage: parsed within bounds, and checked against a type, or refused.
+
+What lies there may be cut, foreign or hostile. All of it is read here, so that its reader gets a
+value of the type that it named, or an error that names the file, and never another exception.
+"""
+
+from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
+from json import dumps, loads
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+from pipeline.errors import InputError
+from pipeline.storage import Storage
+
+MOST_BYTES = 64 << 20
+"""No file of ours comes near: the history of the longest row of the paper has a few MB."""
+DEEPEST = 32
+"""Objects and lists within each other; ours have five or six."""
+LARGEST = 1 << 63
+"""No integer of ours is as large; arithmetic with floats fails on much larger ones."""
+
+T = TypeVar("T")
+
+_SCALARS: dict[Any, set[type]] = {
+    # By what JSON becomes: a whole number stands for a float too, a truth value for neither.
+    int: {int},
+    float: {int, float},
+    str: {str},
+    bool: {bool},
+    NoneType: {NoneType},
+}
+
+
+class DamagedError(InputError):
+    """A file of ours that cannot be read any more, or a foreign one in its place."""
+
+
+def read_json(storage: Storage, path: str, kind: type[T]) -> T | None:
+    """The JSON file at a path, as `kind` describes it; None where there is none.
+
+    Raises:
+        DamagedError: it is something else (says where it lies).
+        OSError: storage cannot be read now.
+    """
+    content = storage.read_if_there(path, MOST_BYTES)
+    return None if content is None else parse_as(content, kind, storage.path(path))
+
+
+def parse_as(content: bytes, kind: type[T], where: str) -> T:
+    """JSON as `kind` describes it: `fits` says how; `where` names it in messages.
+
+    Raises:
+        DamagedError: it is something else.
+    """
+    try:
+        value = parse(content)
+    except ValueError as error:
+        raise DamagedError(f"{where}: damaged ({error}); move it away") from None
+    check_fits(value, kind, where)
+    checked: T = value
+    return checked
+
+
+def check_fits(value: Any, kind: Any, where: str) -> None:
+    """Refuse a parsed value that is not what a type says (`fits`).
+
+    Raises:
+        DamagedError: says so.
+    """
+    if not fits(value, kind):
+        raise DamagedError(
+            f"{where}: damaged, or of another version (it lacks fields, or has others); move it "
+            "away"
+        )
+
+
+def parse(content: bytes) -> Any:
+    """JSON, whatever it holds, within bounds of size and depth.
+
+    Raises:
+        ValueError: it is none, or out of bounds (says which in a few words).
+    """
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"has more than {MOST_BYTES >> 20} MB")
+    try:
+        value = loads(content)
+        # Half of a surrogate pair can be neither printed nor stored.
+        if b"\\u" in content:
+            dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError(f"has more than {DEEPEST} levels") from None
+    except ValueError:
+        raise ValueError("is no JSON" if content else "is empty") from None
+    if _is_deeper(value, DEEPEST):
+        raise ValueError(f"has more than {DEEPEST} levels")
+    return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    # Level by level and not by recursion, which is what such a file would exhaust.
+    for _ in range(levels):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return False
+    return bool(level)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a parsed value is what a type says.
+
+    `kind` is made of scalars, `Any`, literals, unions with None, lists, tuples (lists in JSON),
+    dictionaries, `TypedDict`s, which may hold more than they say, and dataclasses, which may not.
+    """
+    return _all_fit([value], kind)
+
+
+def _all_fit(values: list[Any], kind: Any) -> bool:
+    """Whether all of them fit: a column at a time, as histories have thousands of points."""
+    if kind is Any:
+        return True
+    if kind in _SCALARS:
+        types = set(map(type, values))
+        if not types <= _SCALARS[kind]:
+            return False
+        return int not in types or all(-LARGEST < v < LARGEST for v in values if type(v) is int)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        assert NoneType in arguments and len(arguments) == 2, kind
+        (other,) = set(arguments) - {NoneType}
+        return _all_fit([value for value in values if value is not None], other)
+    if origin is Literal:
+        return all(type(value) is str and value in arguments for value in values)
+    if origin in (list, tuple):
+        return set(map(type, values)) <= {list} and _all_fit(
+            [inner for value in values for inner in value], arguments[0]
+        )
+    if not set(map(type, values)) <= {dict}:
+        return False
+    if origin is dict:
+        return _all_fit([inner for value in values for inner in value.values()], arguments[1])
+    kinds, required, closed = _fields(kind)
+    if closed and any(value.keys() - kinds.keys() for value in values):
+        return False
+    for name, inner in kinds.items():
+        column = [value[name] for value in values if name in value]
+        if (name in required and len(column) < len(values)) or not _all_fit(column, inner):
+            return False
+    return True
+
+
+@lru_cache
+def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str], bool]:
+    """A record's fields and their types, those that it must have, and whether it has no others."""
+    hints = get_type_hints(kind)
+    if is_typeddict(kind):
+        return hints, kind.__required_keys__, False
+    assert is_dataclass(kind), kind
+    own = {field.name: field for field in fields(kind)}
+    required = frozenset(
+        name
+        for name, field in own.items()
+        if field.default is MISSING and field.default_factory is MISSING
+    )
+    return {name: hints[name] for name in own}, required, True
