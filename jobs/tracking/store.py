@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from jobs.tracking.server_check import check_database
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 
@@ -83,6 +84,7 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
     configure_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    check_database(tracking)
     client = MlflowClient(tracking)
     if client.get_experiment_by_name(EXPERIMENT) is None:
         # A server has a place for artifacts; a database gets one in the storage, or beside itself,
