@@ -25,6 +25,8 @@ def failures_in_one_line(place: str) -> Iterator[None]:
         raise
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "look whether it can be reached")
+        # Without the file's name, where it has one: it may be a partial one that is gone by now.
+        why = error.strerror if isinstance(error.strerror, str) else first_line(error)
         raise failed(
-            f"{redacted(place)}: {first_line(error)}; {remedy}, and give the same command again"
+            f"{redacted(place)}: {why}; {remedy}, and give the same command again"
         ) from error

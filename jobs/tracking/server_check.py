@@ -68,8 +68,9 @@ def check_database(tracking: str) -> None:
         patience = {"connect_timeout": int(PATIENCE_SECONDS)}
         create_engine(tracking, connect_args=patience, poolclass=NullPool).connect().close()
     except Exception as error:  # whatever a driver, a network or a server does
+        why = getattr(error, "orig", None) or error  # what SQLAlchemy wraps
         raise InputError(
-            f"--tracking {tracking}: the database does not let us in ({first_line(error)}); start "
+            f"--tracking {tracking}: the database does not let us in ({first_line(why)}); start "
             "it, or look at the address, user and password"
         ) from error
 
