@@ -149,7 +149,11 @@ def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
     count = sum(parameter.numel() for parameter in network.parameters())
     if read_tensors(momentum, where)[0]["momentum"].numel() != count:
         raise InputError(f"{where}: momentum is not that of {count:,} parameters")
-    if History.from_json(checkpoint.files["history.json"]).iteration != checkpoint.iteration:
+    try:
+        history = History.from_json(checkpoint.files["history.json"])
+    except InputError as error:
+        raise InputError(f"history.json cannot be read ({error})") from error
+    if history.iteration != checkpoint.iteration:
         raise InputError(f"{where}: its history is of another iteration")
 
 
