@@ -6,7 +6,9 @@ value of the type that it named, or an error that names the file, and never anot
 
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
+from itertools import chain
 from json import dumps, loads
+from operator import itemgetter
 from types import NoneType, UnionType
 from typing import (
     Any,
@@ -30,6 +32,8 @@ LARGEST = 1 << 63
 """No integer of ours is as large; arithmetic with floats fails on much larger ones."""
 
 T = TypeVar("T")
+
+_CONTAINERS = (dict, list)
 
 _SCALARS: dict[Any, set[type]] = {
     # By what JSON becomes: a whole number stands for a float too, a truth value for neither.
@@ -63,10 +67,14 @@ def parse_as(content: bytes, kind: type[T], where: str) -> T:
         DamagedError: it is something else.
     """
     try:
-        value = parse(content)
+        value = _loaded(content)
+        good = fits(value, kind)
+        if not good:
+            _check_depth(value)
     except ValueError as error:
         raise DamagedError(f"{where}: damaged ({error}); move it away") from None
-    check_fits(value, kind, where)
+    if not good:
+        check_fits(value, kind, where)
     checked: T = value
     return checked
 
@@ -90,6 +98,12 @@ def parse(content: bytes) -> Any:
     Raises:
         ValueError: it is none, or out of bounds (says which in a few words).
     """
+    value = _loaded(content)
+    _check_depth(value)
+    return value
+
+
+def _loaded(content: bytes) -> Any:
     if len(content) > MOST_BYTES:
         raise ValueError(f"has more than {MOST_BYTES >> 20} MB")
     try:
@@ -101,21 +115,20 @@ def parse(content: bytes) -> Any:
         raise ValueError(f"has more than {DEEPEST} levels") from None
     except ValueError:
         raise ValueError("is no JSON" if content else "is empty") from None
+    return value
+
+
+def _check_depth(value: Any) -> None:
     if _is_deeper(value, DEEPEST):
         raise ValueError(f"has more than {DEEPEST} levels")
-    return value
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
     level = [value] if isinstance(value, dict | list) else []
     # Level by level and not by recursion, which is what such a file would exhaust.
     for _ in range(levels):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) is dict or type(inner) is list
-        ]
+        below = chain.from_iterable(o.values() if type(o) is dict else o for o in level)
+        level = [inner for inner in below if type(inner) in _CONTAINERS]
         if not level:
             return False
     return bool(level)
@@ -132,13 +145,14 @@ def fits(value: Any, kind: Any) -> bool:
 
 def _all_fit(values: list[Any], kind: Any) -> bool:
     """Whether all of them fit: a column at a time, as histories have thousands of points."""
-    if kind is Any:
-        return True
+    if kind is Any:  # the types around it bound all other depths
+        return not _is_deeper(values, DEEPEST)
     if kind in _SCALARS:
         types = set(map(type, values))
         if not types <= _SCALARS[kind]:
             return False
-        return int not in types or all(-LARGEST < v < LARGEST for v in values if type(v) is int)
+        whole = values if types == {int} else [v for v in values if type(v) is int]
+        return not whole or (min(whole) > -LARGEST and max(whole) < LARGEST)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         assert NoneType in arguments and len(arguments) == 2, kind
@@ -155,11 +169,16 @@ def _all_fit(values: list[Any], kind: Any) -> bool:
     if origin is dict:
         return _all_fit([inner for value in values for inner in value.values()], arguments[1])
     kinds, required, closed = _fields(kind)
-    if closed and any(value.keys() - kinds.keys() for value in values):
+    if closed and not set().union(*values) <= kinds.keys():
         return False
     for name, inner in kinds.items():
-        column = [value[name] for value in values if name in value]
-        if (name in required and len(column) < len(values)) or not _all_fit(column, inner):
+        try:
+            column = list(map(itemgetter(name), values))
+        except KeyError:
+            if name in required:
+                return False
+            column = [value[name] for value in values if name in value]
+        if not _all_fit(column, inner):
             return False
     return True
 
