@@ -147,7 +147,7 @@ def _all_fit(values: list[Any], kind: Any) -> bool:
     """Whether all of them fit: a column at a time, as histories have thousands of points."""
     if kind is Any:  # the types around it bound all other depths
         return not _is_deeper(values, DEEPEST)
-    if kind in _SCALARS:
+    if type(kind) is type and kind in _SCALARS:  # to hash a generic type is slow
         types = set(map(type, values))
         if not types <= _SCALARS[kind]:
             return False
