@@ -117,7 +117,7 @@ def grid(
     # Names, settings and sweeps are refused before anything is written. A ledger's holdout is in
     # proportion to the dataset, whose size is known only once it is prepared: CIFAR-10's till then.
     _, most = workers_of(workers)
-    check_runs_per_gpu(runs_per_gpu, most)
+    check_runs_per_gpu(runs_per_gpu, most, gpus)
     images = sweeps.CIFAR_TRAINING_IMAGES
     if dry_run:
         images = dataset_summary(Storage(storage_uri), data).train_images

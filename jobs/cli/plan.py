@@ -28,6 +28,7 @@ from jobs.requests.options import (
     workers_of,
     writable,
 )
+from jobs.requests.requested_runs import check_runs_per_gpu
 from pipeline.errors import InputError
 from pipeline.runs.execution import Execution
 from pipeline.storage import Storage
@@ -83,7 +84,7 @@ def plan(
 
     # The same runs as `grid` would train, by the same rules.
     iterations, settings = grids.with_demo(names, iterations, settings)
-    fewest, _ = workers_of(workers)
+    fewest, most = workers_of(workers)
     # One option, two meanings: a number is of this cluster, 8xA100 is a cluster of its own.
     described = re.fullmatch(r"(\d+)x(\w+)", gpus)
     storage = Storage(storage_uri)
@@ -98,8 +99,15 @@ def plan(
         return _show(request, made, budget, as_json, "")
 
     gpus_each = _gpus_of(gpus)  # refused before anything is written
+    check_runs_per_gpu(runs_per_gpu, most, gpus_each)
     storage = writable(storage_uri)
-    execution = Execution(storage=storage.uri, workers=fewest, gpus=gpus_each, one_pass=one_pass)
+    execution = Execution(
+        storage=storage.uri,
+        workers=fewest,
+        most_workers=most,
+        gpus=gpus_each,
+        one_pass=one_pass,
+    )
     made, findings = plan_measured(
         request, execution, device, threads, address, price, probe_seconds, runs_per_gpu
     )

@@ -107,7 +107,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
 
 
 def time_at_once(experiment: Experiment, side: int, execution: Execution, most: int) -> RunsAtOnce:
-    """Train more and more runs at once on this worker's GPU, until it is full or they are `most`.
+    """Train more and more runs at once on this worker's GPU, until it is full or they reach `most`.
 
     Each has a stream and, captured, its iteration, as in a pack (`pipeline.training.packs`).
     """
@@ -118,14 +118,19 @@ def time_at_once(experiment: Experiment, side: int, execution: Execution, most: 
     runs, rates = list[Any](), dict[int, float]()
     for count in RUNS_AT_ONCE:
         used = free - _free_bytes(device)
-        if count > most or (runs and used / len(runs) * count > MEMORY * free):
+        if count >= 2 * most or (runs and used / len(runs) * count > MEMORY * free):
             break
-        while len(runs) < count:
-            stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-            with torch.cuda.stream(stream):
-                runs.append((stream, _run_on_one_batch(experiment, side, execution, device)))
-        images = count * experiment.global_batch_size
-        rates[count] = max(images / _seconds_of_all(runs, device) for _ in range(3))
+        try:
+            while len(runs) < count:
+                stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+                with torch.cuda.stream(stream):
+                    runs.append((stream, _run_on_one_batch(experiment, side, execution, device)))
+            images = count * experiment.global_batch_size
+            rates[count] = max(images / _seconds_of_all(runs, device) for _ in range(3))
+        except torch.OutOfMemoryError:
+            if not rates:
+                raise
+            break
         if count > 1 and rates[count] < WORTHWHILE * rates[count // 2]:
             break
     return RunsAtOnce(rates, (free - _free_bytes(device)) // len(runs), free)
