@@ -124,11 +124,8 @@ def grid(
     if dry_run:
         images = dataset_summary(Storage(storage_uri), data).train_images
     experiments, swept = sweeps.asked_for(names, settings, iterations, images)
-    check_precision(experiments, on_cpus=device is Device.CPU)
-    if until_decided and swept:
-        raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
-    if "demo" in names:
-        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+    _check_rows(experiments, swept, device, until_decided)
+    _say_demo(names, iterations, settings)
     if dry_run:
         return show_resolved(experiments, range(looks[-1]), data, storage_uri, tracking, workers)
 
@@ -164,6 +161,20 @@ def grid(
     # A plan was about one number of seeds, so it says nothing of a grid that looks in between.
     if len(looks) == 1 and (comparison := compare(storage, left, monotonic() - began)):
         print(comparison)
+
+
+def _say_demo(names: list[str], iterations: int | None, settings: list[str]) -> None:
+    """The demo's own iterations and settings are said where it is asked for."""
+    if "demo" in names:
+        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+
+
+def _check_rows(
+    experiments: list[Experiment], swept: list[Sweep], device: Device, until_decided: bool
+) -> None:
+    check_precision(experiments, on_cpus=device is Device.CPU)
+    if until_decided and swept:
+        raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
 
 
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
