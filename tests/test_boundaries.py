@@ -181,6 +181,45 @@ def test_only_jobs_read_the_command_line_or_the_environment() -> None:
     assert {file.partition("/")[0] for file in readers} <= {"jobs", "benchmarks"}
 
 
+def test_nothing_is_shown_or_logged_past_the_one_place_that_hides_passwords() -> None:
+    """`jobs.console.redaction` stands between what we print or log and whoever reads it."""
+    past = {"__stdout__", "__stderr__", "buffer", "echo", "secho"}
+    past |= {"StreamHandler", "FileHandler", "basicConfig", "setLogRecordFactory", "excepthook"}
+    found, printing = set(), set()
+    for file, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            called = node.func if isinstance(node, ast.Call) else None
+            name = getattr(called, "attr", getattr(called, "id", ""))
+            system = isinstance(called, ast.Attribute) and ast.unparse(called.value) == "os"
+            if getattr(node, "attr", "") in past or (name == "write" and system):
+                found.add(file)
+            if name in ("Console", "RedactedConsole"):
+                found.add(file)
+            if name == "print":
+                printing.add(file.partition("/")[0])
+    assert found == {"jobs/console/redaction.py", "jobs/console/console.py"}
+    # Others return what there is to say, or log it.
+    assert printing <= {"jobs", "benchmarks"}
+
+
+def test_every_process_hides_passwords_from_its_beginning() -> None:
+    beginnings = {
+        "jobs/cli/main.py": "main",
+        "jobs/execution/tune.py": "_trial",
+        "jobs/execution/worker.py": "train_on_worker",
+        "jobs/execution/evaluate.py": "score_on_worker",
+        "jobs/execution/node_facts.py": "examine",
+    }
+    for file, function in beginnings.items():
+        (body,) = (
+            ast.unparse(node)
+            for node in SOURCES[file].body
+            if isinstance(node, ast.FunctionDef) and node.name == function
+        )
+        assert "hide_secrets()" in body, f"{file}: {function}"
+    assert users("jobs.console.redaction") == set(beginnings)
+
+
 # What things are called, and how long they get.
 
 

@@ -21,6 +21,7 @@ from jobs.requests.options import (
     JsonOption,
     NamesArgument,
     OnePassOption,
+    SeedsOption,
     SetOption,
     StorageOption,
     ThreadsOption,
@@ -36,7 +37,7 @@ from pipeline.storage import Storage
 
 def plan(
     names: NamesArgument,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..K-1 of each row.")] = 1,
+    seeds: SeedsOption = 1,
     data: DataOption = "digits",
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
@@ -86,7 +87,7 @@ def plan(
     iterations, settings = grids.with_demo(names, iterations, settings)
     fewest, most = workers_of(workers)
     # One option, two meanings: a number is of this cluster, 8xA100 is a cluster of its own.
-    described = re.fullmatch(r"(\d+)x(\w+)", gpus)
+    described = re.fullmatch(r"(\d{1,6})x(\w{1,40})", gpus)
     storage = Storage(storage_uri)
     request = plan_request(
         storage, names, seeds, data, fewest, iterations, settings, mixed=described is not None

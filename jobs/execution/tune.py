@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from jobs.console.redaction import hide_secrets
 from jobs.execution.cluster import Node, places
 from jobs.execution.drive import drive
 from jobs.execution.packs import work
@@ -99,6 +100,7 @@ def _trial(
     execution: Execution,
     tags: dict[Run, dict[str, str]],
 ) -> dict[str, Any]:
+    hide_secrets()
     ended = drive({run: tags[run] for run in packs[config["pack"]]}, execution)
     return {"ended": {run.key: how for run, how in ended.items()}}
 
