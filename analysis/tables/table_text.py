@@ -58,12 +58,11 @@ ENTITY = re.compile(r"&(?=#|[A-Za-z][A-Za-z0-9]*;)")
 
 def to_csv(table: pd.DataFrame) -> bytes:
     """A frame as CSV in which no text is a formula to whoever opens it as a spreadsheet."""
-    texts = {
-        name: values.map(_no_formula)
-        for name, values in table.items()
-        if values.dtype == "object" or isinstance(values.dtype, pd.StringDtype)
-    }
-    return table.assign(**texts).to_csv(index=False).encode()
+    safe = table.copy()
+    for name in table.columns:
+        if pd.api.types.is_object_dtype(table[name]) or pd.api.types.is_string_dtype(table[name]):
+            safe[name] = table[name].map(_no_formula)
+    return safe.to_csv(index=False).encode()
 
 
 def _no_formula(cell: Any) -> Any:
