@@ -51,11 +51,14 @@ def report(
     if source is not None:
         from analysis.measured.frames import load
         from analysis.report.report import INDEX, write_report
+        from analysis.report.report_folder import others_line
 
         out = out or Path("report")
         frames = load(source)
-        write_report(frames if chosen is None else frames.of_seeds(chosen), out)
+        files = write_report(frames if chosen is None else frames.of_seeds(chosen), out)
         print(f"report: {out / INDEX}")
+        if others := others_line(out, files):
+            print(others)
         return
     from jobs.tracking.storage_report import report_on
 

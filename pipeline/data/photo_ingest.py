@@ -193,7 +193,7 @@ def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Re
             loads(loads(content[8 : 8 + size])["__metadata__"]["about"]), load_arrays(content)
         )
         left_out, shard = record.about["left_out"], record.about["shard"]
-    except (SafetensorError, ValueError, KeyError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if left_out != record.left_out(reading):
         return None

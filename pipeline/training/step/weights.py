@@ -73,8 +73,7 @@ def load_weights(
     # Compare architectures first: "these weights are 56 layers deep" tells a user more than the
     # first tensor of an unexpected shape. A field that a foreign file does not tell agrees.
     expected = architecture(experiment, classes)
-    about = loads(header.get(HEADER, "{}"))
-    stored = about["architecture"] if about.get("format") == FORMAT else _described(tensors)
+    stored = _stated(header) or _described(tensors)
     for field, value in expected.items():
         stored_value = stored.get(field, value)
         if stored_value != value:
@@ -115,11 +114,25 @@ def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[st
         tensors = load(content)
         # `load` does not return the metadata: it is in the JSON header, after its size (8 bytes).
         size = int.from_bytes(content[:8], "little")
-        return tensors, loads(content[8 : 8 + size]).get("__metadata__", {})
-    except (SafetensorError, ValueError, KeyError) as error:
+        return tensors, loads(content[8 : 8 + size]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{where}: not a safetensors file ({error}); other formats and pickles are not loaded"
+            f"{where}: not a safetensors file ({first_line(error)}); other formats and pickles "
+            "are not loaded"
         ) from error
+
+
+def _stated(header: dict[str, str]) -> dict[str, Any]:
+    """The architecture that a file's metadata states; empty where it is none of ours."""
+    # Others use metadata too, and anybody may use our key.
+    try:
+        about = loads(header.get(HEADER, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        return {}
+    stated = about.get("architecture")
+    return stated if isinstance(stated, dict) else {}
 
 
 def _described(tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -168,6 +181,7 @@ def _first_mismatch(network: nn.Module, tensors: dict[str, Tensor]) -> str:
 
 def _say(field: str, value: Any) -> str:
     """An architecture's field in words, to end "these weights are ..."."""
+    value = value if isinstance(value, int | str) else str(value)[:50]
     if field == "shortcut":
         return {"none": "plain (no shortcuts)"}.get(value, f"option {value}")
     if field == "bottleneck_stride":
