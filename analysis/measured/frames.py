@@ -151,6 +151,9 @@ def check(
     # One spelling of the same JSON, so that equal recipes are equal texts.
     runs["overrides"] = _canonical(runs, "overrides", "run_id", f"{where}runs.parquet")
     sweeps["base"] = _canonical(sweeps, "base", "sweep", f"{where}sweeps.parquet")
+    # An error without bound is none: the same as a loss that was not a number.
+    errors = metrics.metric.str.endswith("_err")
+    metrics["value"] = metrics.value.mask(errors & _infinite(metrics.value))
     _check_runs(runs, f"{where}runs.parquet")
     _check_measured(metrics, layers, where)
     _check_sweeps(sweeps, f"{where}sweeps.parquet")
@@ -191,10 +194,8 @@ def _check_runs(runs: pd.DataFrame, where: str) -> None:
 
 def _check_measured(metrics: pd.DataFrame, layers: pd.DataFrame, where: str) -> None:
     """Refuse numbers that nobody measures, which would leave every axis without a scale."""
-    # MLflow keeps infinity as the largest number of double precision.
     for name, values in (("metrics", metrics.value), ("layers", layers.value)):
-        size = values.abs()
-        beyond = size.between(LARGEST, float_info.max, inclusive="neither")
+        beyond = (values.abs() > LARGEST) & ~_infinite(values)
         if beyond.any():
             raise InputError(
                 f"{where}{name}.parquet: value {values[beyond].iloc[0]:g} is beyond any measurement"
@@ -203,8 +204,14 @@ def _check_measured(metrics: pd.DataFrame, layers: pd.DataFrame, where: str) -> 
     _refuse_no_percentage(errors, f"{where}metrics.parquet", "an error")
 
 
+def _infinite(values: pd.Series) -> pd.Series:
+    """Which values are infinite; MLflow keeps that as the largest number of double precision."""
+    return values.abs() >= float_info.max
+
+
 def _refuse_no_percentage(values: pd.Series, where: str, what: str) -> None:
-    outside = values[~values.between(0, 100)]
+    # Simulated studies go a little below zero, which harms no report.
+    outside = values[values.abs() > 100]
     if len(outside):
         raise InputError(f"{where}: {what} of {outside.iloc[0]:g} is no percentage")
 
@@ -329,10 +336,16 @@ def _bounded(values: pd.Series, column: Column, where: str) -> pd.Series:
     return values.replace(replaced) if replaced else values
 
 
+def _shown(value: Any) -> str:
+    """A value from elsewhere as it may stand in a line."""
+    text = str(value)[:100]
+    return text if text.isprintable() else repr(text)
+
+
 def _refuse_duplicates(frame: pd.DataFrame, key: list[str], name: str) -> None:
     doubled = frame[frame.duplicated(key, keep=False)]
     if len(doubled):
-        first = ", ".join(f"{column}={doubled.iloc[0][column]}" for column in key)
+        first = ", ".join(f"{column}={_shown(doubled.iloc[0][column])}" for column in key)
         raise InputError(f"{name}: {len(doubled)} rows share a key, such as {first}")
 
 
