@@ -8,12 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pipeline.data.catalogue.digits import digits
 from pipeline.data.datasets import Dataset
 from pipeline.data.stored import write_dataset
 from pipeline.storage import Storage
 from tests import forked
+
+# The same examples every time, on machines of any speed.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
