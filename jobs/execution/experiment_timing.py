@@ -84,13 +84,13 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
 
     # The first iteration is setup: it lays out memory and, on a GPU, chooses kernels and captures.
     iteration.run(0, experiment.lr)
-    _wait(device)
+    wait_for(device)
     setup, steps = perf_counter() - began, list[float]()
     # Two of the slowest, twelve of the fastest: medians of more say little more.
     while len(steps) < 2 or (len(steps) < STEPS and sum(steps) < SECONDS):
         now = perf_counter()
         iteration.run(len(steps) + 1, experiment.lr)
-        _wait(device)
+        wait_for(device)
         steps.append(perf_counter() - now)
 
     train_state.network.eval()
@@ -99,7 +99,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
         now = perf_counter()
         with torch.no_grad(), autocast(experiment.precision, device):
             train_state.network(images)
-        _wait(device)
+        wait_for(device)
         image = (perf_counter() - now) / len(images)
     # Named as a run's attempts are, so that earlier runs on the same hardware are found.
     kind = torch.cuda.get_device_name(device) if execution.use_gpu else "cpu"
@@ -146,7 +146,7 @@ def _seconds_of_all(runs: list[Any], device: Any) -> float:
         for stream, run in runs:
             with torch.cuda.stream(stream):
                 run.iteration.run(0, 0.1)
-    _wait(device)
+    wait_for(device)
     return (perf_counter() - began) / number
 
 
@@ -201,7 +201,7 @@ def _run_on_one_batch(
     return _TimedRun(train_state, (images, labels), iteration)
 
 
-def _wait(device: Any) -> None:
+def wait_for(device: Any) -> None:
     """Wait until the device has done what it was told: a GPU works on after the call returns."""
     import torch
 
