@@ -36,6 +36,8 @@ class Storage:
                 f"--storage {uri}: a password in it would be shown and stored; set "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
+        if not uri.strip():
+            raise InputError("--storage: is empty; name a folder or s3://BUCKET/PLACE")
         try:
             self.uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
             self._files, self._root = fs.FileSystem.from_uri(self.uri)
@@ -44,6 +46,21 @@ class Storage:
                 f"--storage {uri}: not a folder or URI that can be opened ({first_line(error)})"
             ) from error
         self.local = Path(self._root) if isinstance(self._files, fs.LocalFileSystem) else None
+        if self.local is not None:
+            self._check_folder(self.local)
+        elif not self._root.strip("/"):
+            raise InputError(f"--storage {uri}: names no bucket; expected s3://BUCKET/PLACE")
+
+    def _check_folder(self, place: Path) -> None:
+        """Refuse a path that is no folder and cannot become one."""
+        try:
+            there = next((each for each in (place, *place.parents) if each.exists()), None)
+        except OSError as error:  # longer than names are, or behind a folder that is closed
+            raise InputError(f"--storage {place}: {error.strerror or error}") from error
+        if there is not None and not there.is_dir():
+            raise InputError(
+                f"--storage {place}: cannot be written, {there} is no folder; name another place"
+            )
 
     def check_writable(self) -> None:
         """Write, read and delete a probe.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from pipeline.data.catalogue.digits import digits
 from pipeline.data.datasets import Dataset
@@ -16,8 +16,11 @@ from pipeline.data.stored import write_dataset
 from pipeline.storage import Storage
 from tests import forked
 
-# For a long search: `pytest --hypothesis-profile=long`.
-settings.register_profile("long", max_examples=10_000)
+# The same examples every time, on machines of any speed.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -202,15 +202,14 @@ READERS_OF_FILES = {
     "jobs/execution/processors.py": "Linux",
     "jobs/execution/cluster.py": "Ray's files on its head node",
     "jobs/planning/gpu_rates.py": "a table that is packed with the code",
+    "jobs/tracking/store.py": "makes a database, and reads none",
     "pipeline/data/catalogue/cifar_archives.py": "what a user names",
     "pipeline/data/catalogue/fashion_mnist.py": "what a user names",
     "pipeline/data/download.py": "what was downloaded",
     "pipeline/data/photo_parts.py": "what a user names",
     "pipeline/data/photo_sources.py": "what a user names",
     "pipeline/data/photo_decoding.py": "bytes of an image",
-    "pipeline/data/parquet.py": "what a user names",
     "pipeline/data/decoders.py": "a node's copy, whose checksum was right",
-    "jobs/cli/bundles.py": "what a user names",
     "jobs/requests/stored_runs.py": "what a user names",
 }
 """Who in pipeline and jobs parses JSON or opens files, and which: none else reads a storage's."""
@@ -244,6 +243,45 @@ def test_files_of_a_storage_have_one_reader() -> None:
     assert {file for file in opening if file.startswith(("pipeline/", "jobs/"))} == set(
         READERS_OF_FILES
     )
+
+
+def test_nothing_is_shown_or_logged_past_the_one_place_that_hides_passwords() -> None:
+    """`jobs.console.redaction` stands between what we print or log and whoever reads it."""
+    past = {"__stdout__", "__stderr__", "buffer", "echo", "secho"}
+    past |= {"StreamHandler", "FileHandler", "basicConfig", "setLogRecordFactory", "excepthook"}
+    found, printing = set(), set()
+    for file, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            called = node.func if isinstance(node, ast.Call) else None
+            name = getattr(called, "attr", getattr(called, "id", ""))
+            system = isinstance(called, ast.Attribute) and ast.unparse(called.value) == "os"
+            if getattr(node, "attr", "") in past or (name == "write" and system):
+                found.add(file)
+            if name in ("Console", "RedactedConsole"):
+                found.add(file)
+            if name == "print":
+                printing.add(file.partition("/")[0])
+    assert found == {"jobs/console/redaction.py", "jobs/console/console.py"}
+    # Others return what there is to say, or log it.
+    assert printing <= {"jobs", "benchmarks"}
+
+
+def test_every_process_hides_passwords_from_its_beginning() -> None:
+    beginnings = {
+        "jobs/cli/main.py": "main",
+        "jobs/execution/tune.py": "_trial",
+        "jobs/execution/worker.py": "train_on_worker",
+        "jobs/execution/evaluate.py": "score_on_worker",
+        "jobs/execution/node_facts.py": "examine",
+    }
+    for file, function in beginnings.items():
+        (body,) = (
+            ast.unparse(node)
+            for node in SOURCES[file].body
+            if isinstance(node, ast.FunctionDef) and node.name == function
+        )
+        assert "hide_secrets()" in body, f"{file}: {function}"
+    assert users("jobs.console.redaction") == set(beginnings)
 
 
 # What things are called, and how long they get.

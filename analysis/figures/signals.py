@@ -82,7 +82,7 @@ def rows_shown(study: Study) -> list[str]:
 
 def figure_signals(study: Study) -> Figure:
     """Forward variance (top) and gradient norm (bottom) by layer, at the start and at the end."""
-    with mpl.rc_context(style.RC):
+    with mpl.rc_context(style.POWERS_OF_TEN):
         figure = Figure(figsize=(11.0, 5.4), layout="constrained")
         grid = figure.subplots(
             len(QUANTITIES), len(PANELS), sharex=True, sharey="row", squeeze=False

@@ -62,9 +62,15 @@ RC: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.solid_capstyle": "round",
+    # Names come from bundles of other people too: a dollar sign in one is no mathematics.
+    "text.parse_math": False,
+    "text.usetex": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "deep residual learning",
 }
+
+POWERS_OF_TEN: dict[str, Any] = RC | {"text.parse_math": True}
+"""For figures with logarithmic axes, in which no text may come from elsewhere."""
 
 
 def say(ax: Axes, text: str) -> None:

@@ -8,19 +8,33 @@ way is refused.
 from collections.abc import Sequence
 from io import BytesIO
 from json import dumps, loads
+from struct import error as StructError
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import pandas as pd
-from pyarrow import ArrowException
 
-from analysis.measured.frames import Frames, check, parquet_files
-from pipeline.errors import InputError
+from analysis.measured.frame_files import read_parquet
+from analysis.measured.frames import Frames, check, parquet_files, schemas
+from pipeline.errors import InputError, first_line
 from pipeline.storage import checksum
 
 FORMAT = "resnet-repro/bundle/1"
 ABOUT = "bundle.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of every entry: a bundle's bytes say nothing about when it was packed."""
+
+MOST_BYTES = 4 << 30
+"""Of a bundle: the weights of a thousand small networks, or of forty large ones."""
+
+MOST_ABOUT = 16 << 20
+ENCRYPTED = 0x1
+"""Of an entry's flags."""
+
+_BROKEN = (
+    BadZipFile, KeyError, IndexError, ValueError, EOFError, OSError, NotImplementedError,
+    RuntimeError, RecursionError, OverflowError, StructError, MemoryError,
+)  # fmt: skip
+"""What the readers of zip and JSON raise of damaged or hostile bytes."""
 
 
 def pack(frames: Frames, weights: dict[str, bytes]) -> bytes:
@@ -47,41 +61,81 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
     Raises:
         InputError: no bundle of ours, cut off, changed on the way, or its frames break the schema.
     """
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{where}: has {len(content):,} bytes, of at most {MOST_BYTES:,}")
     try:
-        # Any way in which a zip file can be broken means the same to a user: ask for it again.
         with ZipFile(BytesIO(content)) as bundle:
-            about = loads(bundle.read(ABOUT))
-            files = {name: bundle.read(name) for name in bundle.namelist() if name != ABOUT}
-    except (BadZipFile, KeyError, ValueError, EOFError, OSError, NotImplementedError) as error:
+            files = _entries(bundle, len(content), where)
+    # Any way in which a zip file can be broken means the same to a user: ask for it again.
+    except _BROKEN as error:
         raise InputError(
-            f"{where}: not a bundle of `resnet-repro results export`, or cut off ({error})"
+            f"{where}: not a bundle of `resnet-repro results export`, or cut off "
+            f"({first_line(error)})"
         ) from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{where}: not a bundle of this version of `resnet-repro results export`")
-    # The list of checksums and the files must name each other, and every byte be as packed.
-    listed: dict[str, str] = about.get("files", {})
-    for name in sorted(listed.keys() | files.keys()):
-        if name not in files or name not in listed:
-            raise InputError(
-                f"{where}: {name} is {'missing' if name in listed else 'not one of its files'}; "
-                "ask for it again"
-            )
-        if checksum(files[name]) != listed[name]:
-            raise InputError(f"{where}: {name} was changed after it was packed; ask for it again")
-    try:
-        # Bundles made before evaluations existed have no such frame.
-        names = [
-            name for name in Frames._fields if f"{name}.parquet" in files or name != "evaluations"
-        ]
-        parts = [pd.read_parquet(BytesIO(files[f"{name}.parquet"])) for name in names]
-    except (ArrowException, KeyError, OSError, ValueError) as error:
-        raise InputError(f"{where}: its frames cannot be read ({error})") from error
+    # Bundles made before evaluations existed have no such frame.
+    parts = {
+        name: read_parquet(files[f"{name}.parquet"], schema, f"{where}: {name}.parquet")
+        for name, schema in schemas().items()
+        if f"{name}.parquet" in files or name != "evaluations"
+    }
     weights = {
         name.removeprefix("weights/").removesuffix(".safetensors"): content
         for name, content in files.items()
         if name.startswith("weights/")
     }
-    return check(*parts, where=f"{where}: "), weights
+    return check(**parts, where=f"{where}: "), weights
+
+
+def _entries(bundle: ZipFile, size: int, where: str) -> dict[str, bytes]:
+    """The files of a bundle by name, after its list of checksums was compared with what it holds.
+
+    Names and sizes come first: nothing is read of a bundle that does not hold what it should.
+    """
+    entries = bundle.infolist()
+    # Ours are stored as they are, so no entry, nor all of them, is larger than the bundle.
+    for entry in entries:
+        if entry.compress_type != ZIP_STORED or entry.flag_bits & ENCRYPTED:
+            raise InputError(
+                f"{where}: not a bundle of `resnet-repro results export`: {_shown(entry.filename)} "
+                "is compressed or encrypted"
+            )
+    names = {entry.filename: entry for entry in entries}
+    if len(names) < len(entries) or sum(entry.file_size for entry in entries) > size:
+        raise BadZipFile("its entries overlap")
+    if names[ABOUT].file_size > MOST_ABOUT:
+        raise BadZipFile(f"{ABOUT} is too large")
+    listed = _listed(bundle.read(names.pop(ABOUT)), where)
+    frames = {f"{name}.parquet" for name in Frames._fields}
+    for name in sorted(listed.keys() | names.keys()):
+        ours = name in frames or (name.startswith("weights/") and name.endswith(".safetensors"))
+        if not ours or name not in listed:
+            raise InputError(f"{where}: {_shown(name)} is not one of its files; ask for it again")
+    for name in sorted(listed.keys() | frames - {"evaluations.parquet"}):
+        if name not in names:
+            raise InputError(f"{where}: {_shown(name)} is missing; ask for it again")
+    # Then every byte has to be as packed.
+    files = {}
+    for name, entry in names.items():
+        files[name] = bundle.read(entry)
+        if checksum(files[name]) != listed[name]:
+            raise InputError(
+                f"{where}: {_shown(name)} was changed after it was packed; ask for it again"
+            )
+    return files
+
+
+def _listed(about: bytes, where: str) -> dict[str, str]:
+    """The checksums of a bundle's files, by its own list."""
+    parsed = loads(about)
+    files = parsed.get("files") if isinstance(parsed, dict) else None
+    if not isinstance(files, dict) or parsed.get("format") != FORMAT:
+        raise InputError(f"{where}: not a bundle of this version of `resnet-repro results export`")
+    return files
+
+
+def _shown(name: str) -> str:
+    """A name from elsewhere as it may stand in a line."""
+    return name if name.isprintable() and len(name) <= 200 else repr(name[:200])
 
 
 def merged(parts: Sequence[tuple[str, Frames]]) -> Frames:

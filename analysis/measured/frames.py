@@ -6,155 +6,67 @@ Everything else in `analysis` trusts what this module lets through. It knows the
 the exporter and nothing about where the numbers came from; it computes nothing.
 """
 
-import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from io import BytesIO
-from json import JSONDecodeError, dumps, loads
+from json import dumps, loads
+from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from sys import float_info
+from typing import Any, NamedTuple
 
 import pandas as pd
-from pyarrow import ArrowException
 
+from analysis.measured.frame_files import parquet_bytes, read_parquet, regular_file
+from analysis.measured.schema import (
+    DIVERGED,
+    EVALUATION_KEY,
+    EVALUATIONS,
+    FAILED,
+    FINISHED,
+    LARGEST,
+    LAYER_KEY,
+    LAYERS,
+    METRIC_KEY,
+    METRICS,
+    MOST_CELLS,
+    MOST_ITERATIONS,
+    MOST_RUNS,
+    NAME,
+    PAGE,
+    RUN_KEY,
+    RUNS,
+    SAME_RUN,
+    SWEEP_KEY,
+    SWEEPS,
+    UNFINISHED,
+    UNPRINTABLE,
+    Column,
+)
 from pipeline.errors import InputError
 
+__all__ = [
+    "DIVERGED",
+    "EVALUATIONS",
+    "FAILED",
+    "FINISHED",
+    "LAYERS",
+    "METRICS",
+    "RUNS",
+    "SWEEPS",
+    "Frames",
+    "check",
+    "each",
+    "load",
+    "parquet_files",
+    "schemas",
+]
 
-@dataclass(frozen=True)
-class Column:
-    """What a column holds; integers that may be null are pandas' `Int64`."""
-
-    kind: Literal["text", "integer", "number", "boolean"]
-    nullable: bool = False
-    added_later: bool = False
-    """Earlier exports lack it, and mean false or null by that."""
-
-    @property
-    def dtype(self) -> str:
-        integer = "Int64" if self.nullable else "int64"
-        return {"text": "str", "integer": integer, "number": "float64", "boolean": "bool"}[
-            self.kind
-        ]
+MOST_BYTES = 1 << 30
+"""Of a parquet file that is read."""
 
 
-_TEXT, _INTEGER, _BOOLEAN = Column("text"), Column("integer"), Column("boolean")
-
-RUNS: dict[str, Column] = {
-    "run_id": _TEXT,
-    "experiment": _TEXT,
-    "fingerprint": _TEXT,
-    "dataset": _TEXT,
-    "dataset_id": _TEXT,
-    "comparable": _BOOLEAN,
-    "overrides": _TEXT,
-    "alone": _BOOLEAN,
-    "looks": Column("boolean", added_later=True),
-    "seed": _INTEGER,
-    "iterations": _INTEGER,
-    "status": _TEXT,
-    "reason": Column("text", nullable=True),
-    "params": _INTEGER,
-    "warmup_end": Column("integer", nullable=True),
-    "converging_from": Column("integer", nullable=True),
-    "converging_rule": Column("integer", nullable=True, added_later=True),
-    "world_size": _INTEGER,
-    "threads": _INTEGER,
-    "device": _TEXT,
-    "commit": _TEXT,
-    "dirty": _BOOLEAN,
-    "drift": Column("text", nullable=True, added_later=True),
-    "one_pass": Column("boolean", added_later=True),
-    "versions": _TEXT,
-    "hardware": _TEXT,
-    "mlflow_run_id": _TEXT,
-    "mlflow_url": Column("text", nullable=True, added_later=True),
-    "started_ms": Column("integer", nullable=True),
-    "ended_ms": Column("integer", nullable=True),
-}
-"""One row per run.
-
-`overrides` is the JSON object of fields that deviate from the paper's row, `{}` for none. `alone`
-is false for a run that was only ever asked for as a change within a sweep. `looks` is true for a
-run of a grid with interim analyses, which runs until it is decided. `converging_from` is null for
-one that never did better than guessing; `converging_rule` is the version of the rule that says so,
-null for the first. `drift` says what changed under a run that was continued
-with `--allow-drift`. `mlflow_url` is its page where a server is known.
-"""
-
-METRICS: dict[str, Column] = {
-    "run_id": _TEXT,
-    "metric": _TEXT,
-    "iteration": _INTEGER,
-    "value": Column("number", nullable=True),
-    "time_ms": _INTEGER,
-}
-"""One row per measurement; a value may be NaN (a loss that diverged), and stays NaN."""
-
-LAYERS: dict[str, Column] = {
-    "run_id": _TEXT,
-    "iteration": _INTEGER,
-    "quantity": _TEXT,
-    "layer": _INTEGER,
-    "name": _TEXT,
-    "value": Column("number", nullable=True),
-}
-"""One row per layer of a quantity; `layer` counts from 1 in the order of computation."""
-
-SWEEPS: dict[str, Column] = {
-    "sweep": _TEXT,
-    "name": _TEXT,
-    "dataset_id": _TEXT,
-    "base": _TEXT,
-    "experiment": _TEXT,
-    "position": _INTEGER,
-    "change": _TEXT,
-    "unchanged": _BOOLEAN,
-    "fingerprint": _TEXT,
-}
-"""One row per cell of a sweep.
-
-`fingerprint` is the row trained there, `change` what was changed of the row whose overrides are
-`base` (`unchanged` where that leaves the row as it was), `name` the fields that vary, or `ledger`.
-"""
-
-EVALUATIONS: dict[str, Column] = {
-    "evaluation": _TEXT,
-    "kind": _TEXT,
-    "name": _TEXT,
-    "dataset_id": _TEXT,
-    "protocol": _TEXT,
-    "top1_err": Column("number"),
-    "top5_err": Column("number"),
-    "count": _INTEGER,
-    "members": _TEXT,
-    "commit": _TEXT,
-    "dirty": _BOOLEAN,
-}
-"""One row per protocol of something evaluated after training.
-
-That is an `ensemble` of runs, whose ids are `members` (a JSON list), or a `peer`: weights made
-elsewhere, whose one member says file, checksum and row.
-"""
-
-# What identifies a row of each frame; two rows that share it are refused.
-EVALUATION_KEY = ["evaluation", "protocol"]
-RUN_KEY = ["run_id"]
-LAYER_KEY = ["run_id", "quantity", "iteration", "layer"]
-SWEEP_KEY = ["sweep", "position"]
-METRIC_KEY = ["run_id", "metric", "iteration"]
-# One experiment, dataset, recipe and seed is one run, whatever its id.
-SAME_RUN = ["dataset_id", "overrides", "experiment", "seed"]
-
-NAME = re.compile("[A-Za-z0-9][A-Za-z0-9-]*")
-"""Of an experiment: it becomes part of file names."""
-
-PAGE = re.compile("https?://")
-"""How a link to a run's page begins: a report is opened in a browser, and must not run a script."""
-
-FINISHED = "FINISHED"
-DIVERGED = "DIVERGED"
-FAILED = ("FAILED", "KILLED", DIVERGED)
-UNFINISHED = ("RUNNING", "SCHEDULED")
+def schemas() -> dict[str, dict[str, Column]]:
+    """The schema of each frame, by its name."""
+    return dict(zip(Frames._fields, (RUNS, METRICS, LAYERS, SWEEPS, EVALUATIONS), strict=True))
 
 
 class Frames(NamedTuple):
@@ -184,12 +96,7 @@ class Frames(NamedTuple):
 
 def parquet_files(frames: Frames) -> dict[str, bytes]:
     """The frames as the files that `load` reads, by name."""
-    files = {}
-    for name, frame in frames._asdict().items():
-        buffer = BytesIO()
-        frame.to_parquet(buffer, index=False)
-        files[f"{name}.parquet"] = buffer.getvalue()
-    return files
+    return {f"{name}.parquet": parquet_bytes(frame) for name, frame in frames._asdict().items()}
 
 
 def load(folder: Path) -> Frames:
@@ -198,10 +105,15 @@ def load(folder: Path) -> Frames:
     Raises:
         InputError: one line naming the file and what is wrong with it.
     """
-    needed = [_read(folder / f"{name}.parquet") for name in ("runs", "metrics")]
-    optional = [folder / f"{name}.parquet" for name in Frames._fields[2:]]
+    paths = {name: folder / f"{name}.parquet" for name in Frames._fields}
     return check(
-        *needed, *(_read(path) if path.exists() else None for path in optional), where=f"{folder}: "
+        _read(paths["runs"], RUNS),
+        _read(paths["metrics"], METRICS),
+        *(
+            _read(paths[name], schema) if paths[name].exists() else None
+            for name, schema in list(schemas().items())[2:]
+        ),
+        where=f"{folder}: ",
     )
 
 
@@ -220,8 +132,9 @@ def check(
 
     Raises:
         InputError: a missing column, a null or duplicate key, a wrong type, an unknown status,
-            overrides that are no JSON object, one experiment and seed twice in a study, runs of one
-            cell with different fingerprints, or measurements of a run that is not listed.
+            overrides that are no JSON object, a value out of its bounds, one experiment and seed
+            twice in a study, runs of one cell with different fingerprints, or measurements of a
+            run that is not listed.
     """
     # Types and keys first: what follows may rely on them. Frames that an older export lacks are
     # empty.
@@ -238,7 +151,13 @@ def check(
     # One spelling of the same JSON, so that equal recipes are equal texts.
     runs["overrides"] = _canonical(runs, "overrides", "run_id", f"{where}runs.parquet")
     sweeps["base"] = _canonical(sweeps, "base", "sweep", f"{where}sweeps.parquet")
-    _check_values(runs, f"{where}runs.parquet")
+    # An error without bound is none: the same as a loss that was not a number.
+    errors = metrics.metric.str.endswith("_err")
+    metrics["value"] = metrics.value.mask(errors & _infinite(metrics.value))
+    _check_runs(runs, f"{where}runs.parquet")
+    _check_measured(metrics, layers, where)
+    _check_sweeps(sweeps, f"{where}sweeps.parquet")
+    _check_evaluations(evaluations, f"{where}evaluations.parquet")
 
     # What later could be averaged wrongly: one run twice, or two recipes in one cell.
     _refuse_duplicates(runs, SAME_RUN, f"{where}runs.parquet")
@@ -255,8 +174,10 @@ def check(
     return Frames(runs, metrics, layers, sweeps, evaluations)
 
 
-def _check_values(runs: pd.DataFrame, where: str) -> None:
+def _check_runs(runs: pd.DataFrame, where: str) -> None:
     """Refuse values of the right type that a report could not carry safely."""
+    if len(runs) > MOST_RUNS:
+        raise InputError(f"{where}: holds {len(runs):,} runs, of at most {MOST_RUNS:,}")
     unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
     if unknown:
         raise InputError(f"{where}: unknown status {unknown[0]!r}")
@@ -271,6 +192,60 @@ def _check_values(runs: pd.DataFrame, where: str) -> None:
         )
 
 
+def _check_measured(metrics: pd.DataFrame, layers: pd.DataFrame, where: str) -> None:
+    """Refuse numbers that nobody measures, which would leave every axis without a scale."""
+    for name, values in (("metrics", metrics.value), ("layers", layers.value)):
+        beyond = (values.abs() > LARGEST) & ~_infinite(values)
+        if beyond.any():
+            raise InputError(
+                f"{where}{name}.parquet: value {values[beyond].iloc[0]:g} is beyond any measurement"
+            )
+    errors = metrics[metrics.metric.str.endswith("_err")].value.dropna()
+    _refuse_no_percentage(errors, f"{where}metrics.parquet", "an error")
+
+
+def _infinite(values: pd.Series) -> pd.Series:
+    """Which values are infinite; MLflow keeps that as the largest number of double precision."""
+    return values.abs() >= float_info.max
+
+
+def _refuse_no_percentage(values: pd.Series, where: str, what: str) -> None:
+    # Simulated studies go a little below zero, which harms no report.
+    outside = values[values.abs() > 100]
+    if len(outside):
+        raise InputError(f"{where}: {what} of {outside.iloc[0]:g} is no percentage")
+
+
+def _check_sweeps(sweeps: pd.DataFrame, where: str) -> None:
+    unsafe = sorted(name for name in set(sweeps.sweep) if not NAME.fullmatch(name))
+    if unsafe:
+        raise InputError(f"{where}: {unsafe[0]!r} is no id of a sweep")
+    unsafe = sorted(name for name in set(sweeps.experiment) if not NAME.fullmatch(name))
+    if unsafe:
+        raise InputError(f"{where}: {unsafe[0]!r} is no name of an experiment")
+    cells = sweeps.sweep.value_counts()
+    if len(cells) and cells.iloc[0] > MOST_CELLS:
+        raise InputError(
+            f"{where}: sweep {cells.index[0]} has {cells.iloc[0]:,} cells, of at most "
+            f"{MOST_CELLS:,}"
+        )
+
+
+def _check_evaluations(evaluations: pd.DataFrame, where: str) -> None:
+    for name in ("top1_err", "top5_err"):
+        _refuse_no_percentage(evaluations[name], where, name)
+    for row in each(evaluations):
+        members = _parsed(row.members)
+        # A peer's one member is an object; an ensemble's are the ids of its runs.
+        known = isinstance(members, list) and (
+            row.kind == "peer" or all(isinstance(member, str) for member in members)
+        )
+        if not known:
+            raise InputError(
+                f"{where}: members of evaluation {row.evaluation} are not a JSON list of runs"
+            )
+
+
 def each(frame: pd.DataFrame) -> Iterator[Any]:
     """The rows as named tuples: `row.column`.
 
@@ -279,15 +254,14 @@ def each(frame: pd.DataFrame) -> Iterator[Any]:
     return iter(frame.itertuples())
 
 
-def _read(path: Path) -> pd.DataFrame:
-    if not path.is_file():
+def _read(path: Path, schema: dict[str, Column]) -> pd.DataFrame:
+    if not path.exists():
         raise InputError(f"{path} does not exist: export the measured runs first")
     try:
-        return pd.read_parquet(path)
-    except (ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a readable parquet file ({str(error).splitlines()[0]})"
-        ) from error
+        content = regular_file(path, MOST_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return read_parquet(content, schema, str(path))
 
 
 def _empty(schema: dict[str, Column]) -> pd.DataFrame:
@@ -313,7 +287,10 @@ def _typed(
     # Duplicates before casting, while the values are still spelled as in the file.
     _refuse_duplicates(frame, key, where)
     typed = pd.DataFrame(
-        {name: _cast(frame[name], column, where) for name, column in schema.items()}
+        {
+            name: _bounded(_cast(frame[name], column, where), column, where)
+            for name, column in schema.items()
+        }
     )
     return typed.sort_values(key, ignore_index=True)
 
@@ -327,16 +304,48 @@ def _cast(values: pd.Series, column: Column, where: str) -> pd.Series:
         if column.kind == "integer" and (typed != pd.to_numeric(values)).any():
             raise ValueError("a cast cuts fractions off")
         return typed
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{where}: column {values.name} is not {column.kind} throughout"
         ) from error
 
 
+def _bounded(values: pd.Series, column: Column, where: str) -> pd.Series:
+    """A column whose values a report can carry; prose without what cannot be printed."""
+    if column.kind == "integer":
+        outside = values[(values < column.low) | (values > column.high)].dropna()
+        if len(outside):
+            raise InputError(
+                f"{where}: {values.name} {outside.iloc[0]} is not from {column.low} to "
+                f"{column.high}"
+            )
+    if column.kind != "text":
+        return values
+    # Each distinct text once: a column has few of them, and many rows.
+    replaced = {}
+    for text in values.dropna().unique():
+        if len(text) > column.longest:
+            raise InputError(
+                f"{where}: {values.name} has a text of {len(text):,} letters, of at most "
+                f"{column.longest:,}"
+            )
+        if UNPRINTABLE.search(text):
+            if not column.prose:
+                raise InputError(f"{where}: {values.name} {text!r} has letters that do not print")
+            replaced[text] = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return values.replace(replaced) if replaced else values
+
+
+def _shown(value: Any) -> str:
+    """A value from elsewhere as it may stand in a line."""
+    text = str(value)[:100]
+    return text if text.isprintable() else repr(text)
+
+
 def _refuse_duplicates(frame: pd.DataFrame, key: list[str], name: str) -> None:
     doubled = frame[frame.duplicated(key, keep=False)]
     if len(doubled):
-        first = ", ".join(f"{column}={doubled.iloc[0][column]}" for column in key)
+        first = ", ".join(f"{column}={_shown(doubled.iloc[0][column])}" for column in key)
         raise InputError(f"{name}: {len(doubled)} rows share a key, such as {first}")
 
 
@@ -357,14 +366,39 @@ def _canonical(frame: pd.DataFrame, column: str, key: str, name: str) -> list[st
     """A column of JSON objects, each in one spelling."""
     spelled = []
     for text, owner in zip(frame[column], frame[key], strict=True):
-        try:
-            parsed = loads(text)
-        except JSONDecodeError:
-            parsed = None
+        parsed = _parsed(text)
+        about = f"{name}: {column} of {key.removesuffix('_id')} {owner}"
         if not isinstance(parsed, dict):
-            raise InputError(
-                f"{name}: {column} of {key.removesuffix('_id')} {owner} are not a JSON object: "
-                f"{text!r}"
-            )
+            raise InputError(f"{about} are not a JSON object: {text[:100]!r}")
+        for field, value in parsed.items():
+            if not _settable(field, value):
+                raise InputError(f"{about} give no value to {field[:100]!r}")
         spelled.append(dumps(parsed, sort_keys=True))
     return spelled
+
+
+def _settable(field: str, value: Any) -> bool:
+    """Whether a field of a row may have such a value: a short text, a number, or a list of them."""
+    if UNPRINTABLE.search(field) or len(field) > 100:
+        return False
+    if field == "iterations":
+        return type(value) is int and 1 <= value <= MOST_ITERATIONS
+    if field == "lr_drops":
+        return isinstance(value, list) and all(type(one) is int for one in value)
+    return all(map(_plain, value)) if isinstance(value, list) else _plain(value)
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= 200 and not UNPRINTABLE.search(value)
+    if isinstance(value, int | float):
+        return isfinite(value) and abs(value) <= 2**63
+    return value is None
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text; None where it is none, or is nested without end."""
+    try:
+        return loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -5,7 +5,7 @@ from base64 import b64encode
 from analysis.figures import figures_2_3_and_5, style
 from analysis.report.pages import render
 from analysis.tables.table_1 import table_1
-from analysis.tables.table_text import to_latex, to_markdown
+from analysis.tables.table_text import to_csv, to_latex, to_markdown
 
 PAGE = "architectures.html"
 
@@ -39,7 +39,7 @@ def architecture_files() -> dict[str, bytes]:
         for name, (title, _, caption) in shown.items()
     ]
     return {
-        "table_1.csv": table.to_csv(index=False).encode(),
+        "table_1.csv": to_csv(table),
         "table_1.md": f"# Table 1\n\n{to_markdown(table)}".encode(),
         "table_1.tex": to_latex(table, "Table 1: architectures", ()).encode(),
         **images,

@@ -19,17 +19,24 @@ from typing import Any
 import pandas as pd
 
 from analysis.measured.frames import Frames, each, load, parquet_files
+from analysis.report.report_folder import (
+    BEFORE,
+    FORMAT,
+    MADE,
+    Files,
+    about_report,
+    listed_files,
+    own_file,
+    unlisted_files,
+)
 from analysis.studies.studies import Study
 from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 from pipeline.storage import checksum
 
-DATA, MADE = "data", "report.json"
-FORMAT = "resnet-repro/report/1"
+DATA = "data"
 MAKERS = ("pandas", "pyarrow", "matplotlib", "jinja2", "numpy", "scipy")
 """The packages that have a part in a report's bytes."""
-
-Files = dict[str, bytes]
 
 
 def artifact_provenance(study: Study, experiments: Collection[str]) -> bytes:
@@ -77,32 +84,6 @@ def with_manifest(files: Files, frames: Frames) -> Files:
     return files | {MADE: _json(about)}
 
 
-def files_in_report(folder: Path) -> set[str]:
-    """The files of the report that lies in a folder, by its own list; empty if there is none."""
-    return set(_sums(_about(folder)))
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    """What a report says of itself; empty if there is none of ours."""
-    try:
-        about = loads((folder / MADE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return about if isinstance(about, dict) and about.get("format") == FORMAT else {}
-
-
-def _sums(about: dict[str, Any]) -> dict[str, str]:
-    """The checksums of a report's files, of those that lie in its folder."""
-    files = about.get("files")
-    named = files.items() if isinstance(files, dict) else ()
-    # A list from elsewhere must not make an audit, or the next report, touch files outside.
-    return {
-        name: digest
-        for name, digest in named
-        if ".." not in Path(name).parts and not Path(name).is_absolute()
-    }
-
-
 def made_with() -> dict[str, str]:
     """What makes reports here."""
     return {
@@ -135,21 +116,24 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> Audit:
     Raises:
         InputError: it is no report of ours, or its data cannot be read.
     """
-    about = _about(folder)
+    about = about_report(folder)
     if not about:
         raise InputError(f"{folder}: no report that can be audited ({MADE} is missing or not ours)")
-    sums = _sums(about)
+    sums = listed_files(about)
     if not sums:
         raise InputError(f"{folder}: no report that can be audited ({MADE} lists no files)")
+    if BEFORE in about:
+        raise InputError(f"{folder}: the report was interrupted; give its command again")
 
     # First the files against the report's own list.
-    stored = {name: _read(folder / name) for name in sums}
+    stored = {name: own_file(folder, name) for name in sums}
     wrong = {name: "is missing" for name, content in stored.items() if content is None}
     wrong |= {
         name: "was changed after the report was made"
         for name, content in stored.items()
         if content is not None and checksum(content) != sums[name]
     }
+    wrong |= dict.fromkeys(unlisted_files(folder, set(sums)), "is not one of the report's files")
     versions = _other_versions(about)
     # From changed data another report would follow, and every difference would be reported twice.
     if any(name.startswith(f"{DATA}/") for name in wrong):
@@ -175,14 +159,20 @@ def _other_versions(about: dict[str, Any]) -> list[str]:
     """What made a report and has another version here, in words."""
     # Reports made before the rules had a version are of the first.
     rules = about.get("rules", 1)
-    words = [f"rules {rules}, here {RULES_VERSION}"] if rules != RULES_VERSION else []
-    now = made_with()
-    for name, made in about.get("made_with", {}).items():
+    words = [f"rules {_short(rules)}, here {RULES_VERSION}"] if rules != RULES_VERSION else []
+    now, made_then = made_with(), about.get("made_with")
+    for name, made in made_then.items() if isinstance(made_then, dict) else ():
         if now.get(name) != made:
             # A digest of code says nothing to people.
             other_code = "other code of tables and figures"
-            words.append(other_code if name == "analysis" else f"{name} {made}")
+            words.append(other_code if name == "analysis" else f"{_short(name)} {_short(made)}")
     return words
+
+
+def _short(value: Any) -> str:
+    """What a report from elsewhere says, as it may stand in a line."""
+    text = str(value)[:100]
+    return text if text.isprintable() else repr(text)
 
 
 def _own_digest() -> str:
@@ -193,10 +183,6 @@ def _own_digest() -> str:
         if path.suffix in (".py", ".j2", ".csv"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def _read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
 
 
 def _json(about: dict[str, Any]) -> bytes:
@@ -216,5 +202,5 @@ def _plain(value: Any) -> Any:
 def _parsed(text: str) -> Any:
     try:
         return loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

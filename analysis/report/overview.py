@@ -6,7 +6,7 @@ statistics.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from json import JSONDecodeError, loads
+from json import loads
 from typing import Any
 
 import pandas as pd
@@ -180,7 +180,7 @@ def versions_text(text: str) -> str:
     """`python 3.11.9, ray 2.49.0`; text that is no JSON object is shown as it is."""
     try:
         versions = loads(text)
-    except JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
     if not isinstance(versions, dict):
         return text

@@ -5,18 +5,17 @@ be made leaves what was there. The same frames give the same bytes. No statistic
 is compared.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from analysis.measured.frames import FINISHED, Frames, check
 from analysis.report.architectures import architecture_files
-from analysis.report.artifact_provenance import MADE, files_in_report, with_manifest
+from analysis.report.artifact_provenance import with_manifest
 from analysis.report.overview import overview
 from analysis.report.pages import INDEX, render
+from analysis.report.report_folder import put_report
 from analysis.report.study_pages import study_files
 from analysis.report.sweep_pages import sweep_files
 from analysis.studies.studies import Study, split_studies
@@ -34,12 +33,12 @@ def write_report(frames: Iterable[pd.DataFrame], out: Path) -> list[str]:
 
     Raises:
         InputError: frames that break the schema, no finished run, or `out` is not a folder that can
-            be written.
+            be written, or holds files of somebody else that are in the way.
     """
     checked = check(*frames)
     files = with_manifest(report_files(checked), checked)
     try:
-        _put(files, out)
+        put_report(files, out)
     except OSError as error:
         raise InputError(f"cannot write the report to {out}: {error.strerror or error}") from error
     return sorted(files)
@@ -80,29 +79,3 @@ def _index_page(
         studies=[(study, overview(study, judged[study.slug])) for study in studies],
         sweeps=[(sweep, overview(sweep.study, [])) for sweep in sweeps],
     )
-
-
-def _put(files: dict[str, bytes], out: Path) -> None:
-    """Write beside the target, then move file by file, so that each is whole; the top page last.
-
-    Files of the report that was there which this one does not have are removed, nothing else is
-    touched.
-    """
-    # Names come from frames that may come from elsewhere: none may lead out of the folder.
-    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
-        raise ValueError("a report's files lie in its folder")
-    out.mkdir(parents=True, exist_ok=True)
-    # What the report before this one listed, and this one does not have, goes at the end.
-    before = files_in_report(out)
-    with TemporaryDirectory(dir=out, prefix=".report-") as temporary:
-        for name, content in files.items():
-            target = Path(temporary, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-        # Files first, then the page that leads to them, then the list of checksums: a reader
-        # meanwhile finds no page without its files, and an audit no list without its page.
-        for name in sorted(files, key=lambda name: (name == MADE, name == INDEX)):
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(temporary, name), out / name)
-    for name in before - set(files):
-        (out / name).unlink(missing_ok=True)

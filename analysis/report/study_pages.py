@@ -20,7 +20,7 @@ from analysis.report.verdict_summary import family_sentence, level_sentence, sum
 from analysis.stats import INTERIM_SEEDS, LEVEL, percent
 from analysis.studies.studies import Study
 from analysis.tables.study_tables import StudyTable, study_tables
-from analysis.tables.table_text import to_markdown
+from analysis.tables.table_text import markdown_text, to_csv, to_markdown
 from analysis.verdicts import claims, evidence
 from analysis.verdicts.judgement import Judgement
 from pipeline.recipe.experiments import EXPERIMENTS
@@ -43,7 +43,7 @@ def study_files(
     return {
         **{name: content for table in tables for name, content in table.files(study).items()},
         # The same numbers as files: for reading, for spreadsheets, for a paper.
-        "claims.csv": verdicts.to_csv(index=False).encode(),
+        "claims.csv": to_csv(verdicts),
         "claims.md": _claims_markdown(study, judgements).encode(),
         **images,
         **{
@@ -166,15 +166,16 @@ def _ranges(names: list[str]) -> str:
 
 
 def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
-    blocks = [f"# Claims: {study.title}\n"]
+    blocks = [f"# Claims: {markdown_text(study.title)}\n"]
     for judgement in judgements:
         claim = judgement.statement
         symbol = SYMBOLS[judgement.verdict]
         blocks.append(
             f"## {judgement.id}: {symbol} {judgement.words}\n\n{claim.statement} ({claim.source})\n"
         )
+        here = markdown_text(judgement.reason)
         note = f"- {claim.note}\n" if claim.note else ""
-        blocks.append(f"- Paper: {claim.paper_values}\n- Here: {judgement.reason}\n{note}")
+        blocks.append(f"- Paper: {claim.paper_values}\n- Here: {here}\n{note}")
         numbers = evidence.printed(judgement.numbers)
         if len(numbers):
             blocks.append(to_markdown(numbers))

@@ -16,7 +16,7 @@ from analysis.report.artifact_provenance import artifact_provenance
 from analysis.report.overview import overview, run_list, troubled
 from analysis.report.pages import INDEX, render
 from analysis.studies.sweeps import AS_IT_IS, MeasuredSweep, sweep_table
-from analysis.tables.table_text import MISSING, mean_std_n, to_markdown
+from analysis.tables.table_text import MISSING, markdown_text, mean_std_n, to_csv, to_markdown
 
 
 def sweep_files(sweep: MeasuredSweep) -> dict[str, bytes]:
@@ -34,8 +34,8 @@ def sweep_files(sweep: MeasuredSweep) -> dict[str, bytes]:
         troubled=troubled(sweep.study),
     )
     return {
-        "sweep.csv": sweep_table(sweep).to_csv(index=False).encode(),
-        "sweep.md": f"# {sweep.title}\n\n{to_markdown(table)}".encode(),
+        "sweep.csv": to_csv(sweep_table(sweep)),
+        "sweep.md": f"# {markdown_text(sweep.title)}\n\n{to_markdown(table)}".encode(),
         **images,
         "sweep.origin.json": artifact_provenance(sweep.study, set(sweep.study.runs.experiment)),
         INDEX: page,

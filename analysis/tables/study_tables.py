@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.measured.frames import each
 from analysis.studies.studies import Study
 from analysis.tables import table_6, tables_2_to_5
-from analysis.tables.table_text import to_latex, to_markdown
+from analysis.tables.table_text import markdown_text, to_csv, to_latex, to_markdown
 
 
 class CountedCell(NamedTuple):
@@ -55,10 +55,10 @@ class StudyTable:
         """The table as CSV, Markdown and LaTeX."""
         # Each file says by itself of which study it is: it will be sent on without its page.
         heading = f"{self.title}: {study.title}"
-        notes = "".join(f"- {note}\n" for note in self.notes)
-        markdown = f"# {heading}\n\n{to_markdown(self.printed)}\n{notes}"
+        notes = "".join(f"- {markdown_text(note)}\n" for note in self.notes)
+        markdown = f"# {markdown_text(heading)}\n\n{to_markdown(self.printed)}\n{notes}"
         return {
-            f"{self.name}.csv": self.raw.to_csv(index=False).encode(),
+            f"{self.name}.csv": to_csv(self.raw),
             f"{self.name}.md": markdown.encode(),
             f"{self.name}.tex": to_latex(self.printed, heading, self.numeric).encode(),
         }

@@ -3,6 +3,7 @@
 Every table of a report goes through here, so that one number looks alike wherever it is printed.
 """
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -37,9 +38,42 @@ def to_markdown(table: pd.DataFrame) -> str:
     rows = [heads, ["---" for _ in heads], *table.to_numpy().tolist()]
     return "".join(
         # A bar inside a cell would end it.
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n"
+        "| " + " | ".join(markdown_text(cell).replace("|", "\\|") for cell in row) + " |\n"
         for row in rows
     )
+
+
+def markdown_text(text: str) -> str:
+    """A text that may come from elsewhere, as Markdown shows it: no HTML, no link, one line."""
+    text = TAG.sub("&lt;", ENTITY.sub("&amp;", text))
+    return " ".join(text.splitlines()).replace("](", "]\\(")
+
+
+TAG = re.compile(r"<(?=[A-Za-z/!?])")
+"""What opens a tag, a comment or a link in HTML and Markdown; `p < 0.05` opens none."""
+
+ENTITY = re.compile(r"&(?=#|[A-Za-z][A-Za-z0-9]*;)")
+"""What would be shown as another letter."""
+
+
+def to_csv(table: pd.DataFrame) -> bytes:
+    """A frame as CSV in which no text is a formula to whoever opens it as a spreadsheet."""
+    safe = table.copy()
+    for name in table.columns:
+        if pd.api.types.is_object_dtype(table[name]) or pd.api.types.is_string_dtype(table[name]):
+            safe[name] = table[name].map(_no_formula)
+    return safe.to_csv(index=False).encode()
+
+
+def _no_formula(cell: Any) -> Any:
+    """A text with a quote before what a spreadsheet would compute; a number stays one."""
+    if not isinstance(cell, str) or not cell.startswith(FORMULA) or NUMBER.fullmatch(cell):
+        return cell
+    return f"'{cell}"
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 LATEX = {

@@ -26,9 +26,9 @@ from benchmarks.one_gpu.contestants import (
     print_rates,
     taken_on_gpu,
     torch_defaults,
-    wait,
 )
 from benchmarks.standard_loop import CifarResNet, PILImages, StandardLoop, train_transform
+from jobs.execution.experiment_timing import RUNS_AT_ONCE, wait_for
 from jobs.execution.processors import KernelSettings, set_kernels, usable_cpus
 from pipeline.data.datasets import Dataset
 from pipeline.data.sampling import batch_at
@@ -46,7 +46,7 @@ from pipeline.training.step.train_state import TrainState
 
 DEPTHS = {"resnet20": 20, "resnet56": 56, "resnet110": 110}
 USUAL_WORKERS = (4, 8, 12)
-PACKS = (2, 4, 8, 16)
+PACKS = RUNS_AT_ONCE[1:]
 
 
 class OurRun:
@@ -167,7 +167,7 @@ def _contestants(
         # Kernels are chosen by the first launches, under the settings of this contestant.
         for _ in range(2):
             run.step()
-        wait(device)
+        wait_for(device)
         return GpuContestant(name, size, run.step, 1.0 if run.iteration.captured else 0.25)
 
     yield ours("captured, fed, deterministic", True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jobs.execution.experiment_timing import wait_for
 from jobs.execution.processors import usable_cpus
 from pipeline.errors import InputError
 from pipeline.runs.provenance import hardware, source_commit, versions
@@ -31,11 +32,11 @@ class GpuContestant:
         steps = max(2, round(self.share * steps))
         for _ in range(2):
             self.step()
-        wait(device)
+        wait_for(device)
         began = perf_counter()
         for _ in range(steps):
             self.step()
-        wait(device)
+        wait_for(device)
         self.rates.append(steps * self.images / (perf_counter() - began))
 
 
@@ -68,12 +69,6 @@ def device_named(name: str, command: str) -> torch.device:
             "`bench data` measure CPUs"
         )
     return torch.device(name)
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def print_rates(title: str, found: dict[str, list[float]], usual: str, against: str) -> None:

@@ -29,10 +29,10 @@ from benchmarks.one_gpu.contestants import (
     print_rates,
     taken_on_gpu,
     torch_defaults,
-    wait,
 )
 from benchmarks.photographs.feed_rate import Rates, batch_of, counts_here, fed, feed_rates
 from benchmarks.photographs.feed_rate import print_rates as print_feed_rates
+from jobs.execution.experiment_timing import wait_for
 from jobs.execution.processors import KernelSettings, compiler_missing, set_kernels, usable_cpus
 from pipeline.data.decoders import Decoders
 from pipeline.data.photo_shards import Photos, open_photos
@@ -288,11 +288,11 @@ def _trained(asked: ImagenetBench, experiment: Experiment, photos: Photos) -> di
         # What was decoded while the iteration was captured is used up first.
         for _ in range(6):
             step()
-        wait(asked.device)
+        wait_for(asked.device)
         feed.waited, began = 0.0, perf_counter()
         for _ in range(2 * asked.steps):
             step()
-        wait(asked.device)
+        wait_for(asked.device)
         seconds = perf_counter() - began
     rate, still = 2 * asked.steps * asked.batch / seconds, median(alone.rates)
     share, waited = rate / still, 100 * feed.waited / seconds

@@ -28,7 +28,7 @@ from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.checkpoint import newest_checkpoint, newest_history
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import Run, read_heartbeat
+from pipeline.runs.run import STOPPED, Run, read_heartbeat
 from pipeline.storage import Storage
 
 LOOK_SECONDS = 0.1
@@ -60,6 +60,7 @@ def bench(
     Raises:
         InputError: there is no GPU, or `until` leaves fewer than two evaluations.
     """
+    device = Device.GPU if device is Device.AUTO else device
     if device is Device.GPU and not torch.cuda.is_available():
         raise InputError("bench packs: no GPU is here; --device cpu tries the command")
     if until < 2 * experiment.eval_every:
@@ -111,8 +112,9 @@ def _train(
         execution, _ = resolve_resources(asked, device, None, runs=1)
         outcomes = run_grid([runs], execution, 1, {run: {} for run in runs})
     seconds = time() - began
-    if failed := [outcome for outcome in outcomes if "failed" in outcome.reason]:
-        raise RuntimeError(f"bench packs: {failed[0].run}: {failed[0].reason}")
+    expected = STOPPED if until < experiment.iterations else "finished"
+    if wrong := [outcome for outcome in outcomes if outcome.status != expected]:
+        raise RuntimeError(f"bench packs: {wrong[0].run} {wrong[0].status}: {wrong[0].reason}")
     return PackRate(count, _rate(storage, runs), watch.seen - began, seconds)
 
 

@@ -119,8 +119,11 @@ def _own(storage: Storage, tracking: str | None) -> "list[tuple[str, Frames]]":
 
 
 def _content(path: Path) -> bytes:
+    from analysis.measured.bundle import MOST_BYTES
+    from analysis.measured.frame_files import regular_file
+
     try:
-        return path.read_bytes()
+        return regular_file(path, MOST_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 

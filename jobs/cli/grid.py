@@ -23,6 +23,7 @@ from jobs.grids.sweeps import Sweep
 from jobs.planning.saved_plans import compare
 from jobs.requests.dry_run import dataset_summary, show_resolved
 from jobs.requests.options import (
+    MOST_SEEDS,
     AddressOption,
     AnyKernelsOption,
     CheckpointOption,
@@ -70,7 +71,8 @@ from pipeline.storage import Storage
 def grid(
     names: NamesArgument,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds 0..K-1 of each row; default: 1.")
+        int | None,
+        typer.Option(min=1, max=MOST_SEEDS, help="Seeds 0..K-1 of each row; default: 1."),
     ] = None,
     until_decided: Annotated[
         bool,
@@ -112,19 +114,18 @@ def grid(
       cells need, ten at the most
     """
     began, looks = monotonic(), _looks(seeds, until_decided)
-    iterations, settings = _with_demo(names, iterations, settings)
+    iterations, settings = grids.with_demo(names, iterations, settings)
 
     # Names, settings and sweeps are refused before anything is written. A ledger's holdout is in
     # proportion to the dataset, whose size is known only once it is prepared: CIFAR-10's till then.
     _, most = workers_of(workers)
-    check_runs_per_gpu(runs_per_gpu, most)
+    check_runs_per_gpu(runs_per_gpu, most, gpus)
     images = sweeps.CIFAR_TRAINING_IMAGES
     if dry_run:
         images = dataset_summary(Storage(storage_uri), data).train_images
     experiments, swept = sweeps.asked_for(names, settings, iterations, images)
-    check_precision(experiments, on_cpus=device is Device.CPU)
-    if until_decided and swept:
-        raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
+    _check_rows(experiments, swept, device, until_decided)
+    _say_demo(names, iterations, settings)
     if dry_run:
         return show_resolved(experiments, range(looks[-1]), data, storage_uri, tracking, workers)
 
@@ -162,14 +163,18 @@ def grid(
         print(comparison)
 
 
-def _with_demo(
-    names: list[str], iterations: int | None, settings: list[str]
-) -> tuple[int | None, list[str]]:
-    """Iterations and settings with those of the demo, which are said where it is asked for."""
-    iterations, settings = grids.with_demo(names, iterations, settings)
+def _say_demo(names: list[str], iterations: int | None, settings: list[str]) -> None:
+    """The demo's own iterations and settings are said where it is asked for."""
     if "demo" in names:
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
-    return iterations, settings
+
+
+def _check_rows(
+    experiments: list[Experiment], swept: list[Sweep], device: Device, until_decided: bool
+) -> None:
+    check_precision(experiments, on_cpus=device is Device.CPU)
+    if until_decided and swept:
+        raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
 
 
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:

@@ -27,7 +27,8 @@ from jobs.cli import (
     train,
     verify,
 )
-from pipeline.errors import InputError
+from jobs.console.redaction import hide_secrets
+from pipeline.errors import InputError, is_text, one_line, shortened
 from pipeline.runs.provenance import source_commit, versions
 
 HELP = """Train the networks of *Deep Residual Learning for Image Recognition* on Ray, and compare
@@ -39,7 +40,14 @@ continues when it is given again.
 
 INTERRUPTED = 130
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="markdown", help=HELP)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="markdown",
+    # Typer's own tracebacks break long lines, which would cut a password in two.
+    pretty_exceptions_enable=False,
+    help=HELP,
+)
 
 
 def _show_version(asked: bool) -> None:
@@ -97,11 +105,28 @@ app.add_typer(bundles.app, name="results")
 app.add_typer(bench.app, name="bench")
 
 
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse what no name, number or address holds, before any command reads it.
+
+    Raises:
+        InputError: says which argument.
+    """
+    for number, argument in enumerate(arguments, start=1):
+        if not is_text(argument):
+            shown = argument.encode("unicode_escape", "replace").decode()
+            raise InputError(
+                f"argument {number}, {shown}: holds a line break or another control "
+                "character, or bytes that are no text; leave it out"
+            )
+
+
 def main() -> None:
     """Run the command line; every mistake of a user's ends in one line and exit code 2."""
     # Before anything imports Ray: nothing is reported to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    hide_secrets()
     try:
+        _check_arguments(sys.argv[1:])
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
             print("interrupted: give the same command again to continue", file=sys.stderr)
@@ -115,7 +140,7 @@ def main() -> None:
             print(error)
             sys.exit(2)
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {shortened(one_line(message))}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -21,6 +21,7 @@ from jobs.requests.options import (
     JsonOption,
     NamesArgument,
     OnePassOption,
+    SeedsOption,
     SetOption,
     StorageOption,
     ThreadsOption,
@@ -28,6 +29,7 @@ from jobs.requests.options import (
     workers_of,
     writable,
 )
+from jobs.requests.requested_runs import check_runs_per_gpu
 from pipeline.errors import InputError
 from pipeline.runs.execution import Execution
 from pipeline.storage import Storage
@@ -35,7 +37,7 @@ from pipeline.storage import Storage
 
 def plan(
     names: NamesArgument,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..K-1 of each row.")] = 1,
+    seeds: SeedsOption = 1,
     data: DataOption = "digits",
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
@@ -83,9 +85,9 @@ def plan(
 
     # The same runs as `grid` would train, by the same rules.
     iterations, settings = grids.with_demo(names, iterations, settings)
-    fewest, _ = workers_of(workers)
+    fewest, most = workers_of(workers)
     # One option, two meanings: a number is of this cluster, 8xA100 is a cluster of its own.
-    described = re.fullmatch(r"(\d+)x(\w+)", gpus)
+    described = re.fullmatch(r"(\d{1,6})x(\w{1,40})", gpus)
     storage = Storage(storage_uri)
     request = plan_request(
         storage, names, seeds, data, fewest, iterations, settings, mixed=described is not None
@@ -98,8 +100,15 @@ def plan(
         return _show(request, made, budget, as_json, "")
 
     gpus_each = _gpus_of(gpus)  # refused before anything is written
+    check_runs_per_gpu(runs_per_gpu, most, gpus_each)
     storage = writable(storage_uri)
-    execution = Execution(storage=storage.uri, workers=fewest, gpus=gpus_each, one_pass=one_pass)
+    execution = Execution(
+        storage=storage.uri,
+        workers=fewest,
+        most_workers=most,
+        gpus=gpus_each,
+        one_pass=one_pass,
+    )
     made, findings = plan_measured(
         request, execution, device, threads, address, price, probe_seconds, runs_per_gpu
     )

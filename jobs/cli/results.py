@@ -10,7 +10,13 @@ from typing import Annotated
 import typer
 
 from jobs.console.console import failed
-from jobs.requests.options import StorageOption, TrackingOption, check_tracking, tracking_of
+from jobs.requests.options import (
+    MOST_SEEDS,
+    StorageOption,
+    TrackingOption,
+    check_tracking,
+    tracking_of,
+)
 from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.storage import Storage
@@ -46,12 +52,15 @@ def report(
     if source is not None:
         from analysis.measured.frames import load
         from analysis.report.report import INDEX, write_report
+        from analysis.report.report_folder import others_line
 
         out = out or Path("report")
         frames = load(source)
         with failures_in_one_line(str(out)):
-            write_report(frames if chosen is None else frames.of_seeds(chosen), out)
+            files = write_report(frames if chosen is None else frames.of_seeds(chosen), out)
         print(f"report: {out / INDEX}")
+        if others := others_line(out, files):
+            print(others)
         return
     from jobs.tracking.storage_report import report_on
 
@@ -65,9 +74,13 @@ def _seeds(text: str) -> list[int]:
     named: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
+        numbers = (first, last or first)
+        # Short ones: Python refuses to read a number of thousands of digits.
+        if not all(number.isdecimal() and len(number) <= 19 for number in numbers):
             raise InputError(f"--seeds {text}: expected numbers such as 0-4 or 0,1,2")
-        named += range(int(first), int(last or first) + 1)
+        named += range(int(numbers[0]), int(numbers[1]) + 1)[: MOST_SEEDS + 1]
+        if len(named) > MOST_SEEDS:
+            raise InputError(f"--seeds {text}: names more than {MOST_SEEDS:,} seeds")
     return named
 
 
@@ -151,9 +164,13 @@ def ui(
 
     print(f"MLflow UI: http://127.0.0.1:{port}{runs_page(store)} (Ctrl-C ends it)", flush=True)
     # On loopback, because a server without users gives everyone who reaches it all of its store.
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # The store in the environment: arguments, and a password in them, are seen by everyone here.
+    environment = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_BACKEND_STORE_URI": store,
+    }
     with suppress(KeyboardInterrupt):
         ended = subprocess.run(command, env=environment, check=False)
         raise SystemExit(ended.returncode)

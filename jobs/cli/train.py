@@ -1,9 +1,7 @@
 """`resnet-repro train`: one run, which continues if it was interrupted."""
 
 from threading import Event
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from analysis.measured.tags import ALONE, ASKED
 from jobs.console.console import failed
@@ -24,6 +22,7 @@ from jobs.requests.options import (
     IterationsOption,
     OnePassOption,
     RequireTrackingOption,
+    SeedOption,
     SetOption,
     StorageOption,
     ThreadsOption,
@@ -56,9 +55,7 @@ ASKED_ALONE = {ASKED: ALONE}
 def train(
     experiment_name: ExperimentArgument,
     data: DataOption = "digits",
-    seed: Annotated[
-        int, typer.Option(min=0, help="Decides initialisation, order and augmentation.")
-    ] = 0,
+    seed: SeedOption = 0,
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,

@@ -4,11 +4,27 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-console = Console()
+from pipeline.errors import redacted
+
+
+class RedactedConsole(Console):
+    """Rich's console, which colours and breaks texts, and so may cut a password in two.
+
+    They are redacted before that: what is printed, a table's cells and its title.
+    """
+
+    def render_str(self, text: str, *arguments: Any, **keywords: Any) -> Text:
+        """A text, or a cell of a table, as Rich renders it."""
+        return super().render_str(redacted(text), *arguments, **keywords)
+
+
+console = RedactedConsole()
 LINE_SECONDS = 5.0
 """Off a terminal, a count is printed at most this often."""
 

@@ -8,10 +8,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
-from threading import Thread
 
 import ray
 import yaml
@@ -75,7 +73,7 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     """Ray for the time of a command: the cluster at `address` or RAY_ADDRESS, or a local one.
 
     One that is started here listens on loopback alone, and ends with the command. Where it is to
-    train, what that takes is loaded meanwhile.
+    train, its processes load what that takes as they start.
 
     Raises:
         InputError: there is no cluster at the address.
@@ -91,10 +89,6 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     options = {"address": named} if named else {"address": "local", "include_dashboard": False}
     if named:
         _check_reachable(named)
-
-    # Importing Ray Train and starting Ray take some seconds each: at once.
-    if trains:
-        Thread(target=import_module, args=("jobs.execution.trainer",), daemon=True).start()
 
     # What Ray's C++ prints while it joins a cluster is the only place that names a wrong token.
     printed = ""

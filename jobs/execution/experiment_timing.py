@@ -84,13 +84,13 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
 
     # The first iteration is setup: it lays out memory and, on a GPU, chooses kernels and captures.
     iteration.run(0, experiment.lr)
-    _wait(device)
+    wait_for(device)
     setup, steps = perf_counter() - began, list[float]()
     # Two of the slowest, twelve of the fastest: medians of more say little more.
     while len(steps) < 2 or (len(steps) < STEPS and sum(steps) < SECONDS):
         now = perf_counter()
         iteration.run(len(steps) + 1, experiment.lr)
-        _wait(device)
+        wait_for(device)
         steps.append(perf_counter() - now)
 
     train_state.network.eval()
@@ -99,7 +99,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
         now = perf_counter()
         with torch.no_grad(), autocast(experiment.precision, device):
             train_state.network(images)
-        _wait(device)
+        wait_for(device)
         image = (perf_counter() - now) / len(images)
     # Named as a run's attempts are, so that earlier runs on the same hardware are found.
     kind = torch.cuda.get_device_name(device) if execution.use_gpu else "cpu"
@@ -107,7 +107,7 @@ def time_experiment(experiment: Experiment, side: int, execution: Execution) -> 
 
 
 def time_at_once(experiment: Experiment, side: int, execution: Execution, most: int) -> RunsAtOnce:
-    """Train more and more runs at once on this worker's GPU, until it is full or they are `most`.
+    """Train more and more runs at once on this worker's GPU, until it is full or they reach `most`.
 
     Each has a stream and, captured, its iteration, as in a pack (`pipeline.training.packs`).
     """
@@ -118,14 +118,19 @@ def time_at_once(experiment: Experiment, side: int, execution: Execution, most: 
     runs, rates = list[Any](), dict[int, float]()
     for count in RUNS_AT_ONCE:
         used = free - _free_bytes(device)
-        if count > most or (runs and used / len(runs) * count > MEMORY * free):
+        if count >= 2 * most or (runs and used / len(runs) * count > MEMORY * free):
             break
-        while len(runs) < count:
-            stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-            with torch.cuda.stream(stream):
-                runs.append((stream, _run_on_one_batch(experiment, side, execution, device)))
-        images = count * experiment.global_batch_size
-        rates[count] = max(images / _seconds_of_all(runs, device) for _ in range(3))
+        try:
+            while len(runs) < count:
+                stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+                with torch.cuda.stream(stream):
+                    runs.append((stream, _run_on_one_batch(experiment, side, execution, device)))
+            images = count * experiment.global_batch_size
+            rates[count] = max(images / _seconds_of_all(runs, device) for _ in range(3))
+        except torch.OutOfMemoryError:
+            if not rates:
+                raise
+            break
         if count > 1 and rates[count] < WORTHWHILE * rates[count // 2]:
             break
     return RunsAtOnce(rates, (free - _free_bytes(device)) // len(runs), free)
@@ -141,7 +146,7 @@ def _seconds_of_all(runs: list[Any], device: Any) -> float:
         for stream, run in runs:
             with torch.cuda.stream(stream):
                 run.iteration.run(0, 0.1)
-    _wait(device)
+    wait_for(device)
     return (perf_counter() - began) / number
 
 
@@ -196,7 +201,7 @@ def _run_on_one_batch(
     return _TimedRun(train_state, (images, labels), iteration)
 
 
-def _wait(device: Any) -> None:
+def wait_for(device: Any) -> None:
     """Wait until the device has done what it was told: a GPU works on after the call returns."""
     import torch
 

@@ -4,6 +4,7 @@ A run's folder in storage decides where it continues; each start gets a fresh Ra
 Ray's checkpoints.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from pipeline.runs.lease import Lease
 from pipeline.runs.provenance import source_commit
 from pipeline.runs.run import Run, read_result, start_run
 from pipeline.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 
 def check_workers(run: Run, workers: int) -> None:
@@ -74,8 +77,8 @@ def pack_on_ray(
     Everything that a restart can cure is restarted: workers and nodes that die or are preempted,
     and failures while a worker group starts. Each start continues from the newest checkpoints,
     under one lease a run (`pipeline.runs.lease`); `on_lease_acquired` is called once it is held.
-    A run that is held elsewhere, refused, or ends, leaves the others alone; of a pack that fails
-    without progress each half is started by itself, until only what is to blame fails.
+    A run that is held elsewhere, refused, or ends, leaves the others alone; of a pack that keeps
+    failing each half is started by itself, until only what is to blame fails.
     Whoever takes Ray away answers yes to `was_interrupted` first: then nothing is restarted.
 
     Raises:
@@ -88,6 +91,8 @@ def pack_on_ray(
             try:
                 return _taken(storage, run, execution, leases, on_lease_acquired)
             except Exception as error:  # this run's alone: the others go on
+                if not isinstance(error, InputError | OSError):
+                    logger.exception("%s could not be taken", run)
                 return error
 
         # Together, since a lease that somebody has left behind is watched for a while.
@@ -169,7 +174,10 @@ def start_group(
         with suppress(OSError):
             storage.delete(f"ray/{name}")
     for member in group:
-        member.judge(storage, answers.get(member.run.key), failure, alone=len(group) == 1)
+        try:
+            member.judge(storage, answers.get(member.run.key), failure, alone=len(group) == 1)
+        except OSError as error:  # its folder cannot be read: the others' can, perhaps
+            member.outcome = error
     return next_groups(group, failure is not None)
 
 

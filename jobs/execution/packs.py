@@ -3,8 +3,9 @@
 Knows nothing of Ray: `jobs.execution.launch` starts what is decided here.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
@@ -24,6 +25,8 @@ Outcome = dict[str, Any] | Exception
 MAX_RESTARTS = 10
 """The retry budget of a command: failures of a run's workers; preemptions do not count."""
 
+MAX_FAILURES_IN_COMPANY = 3
+"""Failures of a whole pack after which its halves are tried apart, progress or not."""
 MAX_FAILURES_WITHOUT_PROGRESS = 3
 """Failures in a row without a new checkpoint after which a retry would only repeat them."""
 
@@ -37,19 +40,32 @@ def packs_of(
     half of another's work: it would leave early, and the others a GPU that idles. Photographs are
     trained alone: a network for them fills a GPU.
     """
-    share, packs = ceil(len(runs) / max(places, 1)), dict[Hashable, list[list[Run]]]()
+    share, leagues = ceil(len(runs) / max(places, 1)), dict[tuple[Any, ...], list[list[Run]]]()
     for run in runs:
         experiment = run.experiment
         size = 1 if experiment.family == "imagenet" else min(share, most(experiment))
         # The size is part of what packs have in common: a large network keeps its packs small.
-        kind = (run.dataset_id, kernel_settings(experiment, execution), size)
-        kin = packs.setdefault(kind, [])
-        if not kin or len(kin[-1]) >= size or work(experiment) < work(kin[-1][0].experiment) / 2:
-            kin.append([])
-        kin[-1].append(run)
+        alike = leagues.setdefault(
+            (size, run.dataset_id, kernel_settings(experiment, execution)), []
+        )
+        if not alike or work(experiment) < work(alike[-1][0].experiment) / 2:
+            alike.append([])
+        alike[-1].append(run)
+    packs = [
+        pack
+        for (size, *_), alike in leagues.items()
+        for league in alike
+        for pack in _evenly(league, ceil(len(league) / size))
+    ]
     # In the order of their first runs, which is the costliest first.
     order = {run: number for number, run in enumerate(runs)}
-    return sorted((pack for kin in packs.values() for pack in kin), key=lambda pack: order[pack[0]])
+    return sorted(packs, key=lambda pack: order[pack[0]])
+
+
+def _evenly(runs: list[Run], parts: int) -> list[list[Run]]:
+    """Runs in order as so many parts, which differ by one run at most."""
+    borders = [round(part * len(runs) / parts) for part in range(parts + 1)]
+    return [runs[start:end] for start, end in pairwise(borders)]
 
 
 def work(experiment: Experiment) -> float:
@@ -68,12 +84,15 @@ class PackedRun:
     reached: int
     """Its newest checkpoint, when that was last looked at."""
     failures: int = 0
+    """Of its own: while it was alone, or while its pack went on."""
     without_progress: int = 0
-    """Failures alone since its last new checkpoint."""
-    progressed: bool = True
-    """Whether it had a new checkpoint when it last failed."""
+    """Of those, in a row since its last new checkpoint."""
+    in_company: int = 0
+    """Failures of the whole pack, since it was last started in other company."""
+    stalled: bool = False
+    """Whether it failed in company without a new checkpoint."""
     failed_itself: bool = False
-    """Whether its last attempt failed while its group went on."""
+    """Whether its last attempt failed while its pack went on."""
     outcome: Outcome | None = None
     """How it ended; None while it has to go on."""
 
@@ -100,13 +119,13 @@ class PackedRun:
         elif status == STOPPED:
             self.outcome = answer
         elif status == FAILED:
-            self._failed(storage, failure or RuntimeError(reason), alone)
+            self._failed(storage, failure or RuntimeError(reason), alone or self.failed_itself)
         elif status != PREEMPTED:
             where = storage.path(self.run.folder)
             missing = f"{self.run}: its workers ended without writing result.json to {where}"
             self.outcome = read_result(storage, self.run) or RuntimeError(missing)
 
-    def _failed(self, storage: Storage, error: Exception, alone: bool) -> None:
+    def _failed(self, storage: Storage, error: Exception, itself: bool) -> None:
         """End the run, or count the failure: it may be tried again."""
         # It may have ended before the others took its worker down.
         if (result := read_result(storage, self.run)) is not None:
@@ -118,10 +137,14 @@ class PackedRun:
             return
         # A new checkpoint is progress: then the next failure is another one, not the same.
         before, self.reached = self.reached, newest_iteration(storage, self.run)
-        self.progressed = self.reached > before
+        progressed = self.reached > before
+        # What took a whole pack down may be another run's fault: it is not held against this one.
+        if not itself:
+            self.in_company += 1
+            self.stalled = not progressed
+            return
         self.failures += 1
-        # In company it may be another run's failure: only those alone are held against it.
-        self.without_progress = 0 if self.progressed else self.without_progress + alone
+        self.without_progress = 0 if progressed else self.without_progress + 1
         stuck = self.without_progress == MAX_FAILURES_WITHOUT_PROGRESS
         if stuck or self.failures > MAX_RESTARTS:
             self.outcome = error
@@ -130,13 +153,27 @@ class PackedRun:
 def next_groups(group: list[PackedRun], all_failed: bool) -> list[list[PackedRun]]:
     """Which of a group's members to start next, and with whom.
 
-    After a failure of the whole group without progress it is started in halves: in the end the one
-    that is to blame fails alone. One that failed while the others went on is started alone at once.
+    After a failure of the whole group it is started again, once where some run made no progress:
+    nodes are lost now and then. Then its halves are started, one after the other: in the end the
+    run that is to blame fails alone. Those that failed while the others went on, as without memory,
+    are a group of their own, or in halves where nobody went on.
     """
     left = [member for member in group if member.outcome is None]
-    if all_failed and not all(member.progressed for member in left):
-        half = (len(left) + 1) // 2
-        return [part for part in (left[:half], left[half:]) if part]
+    if all_failed:
+        stalled = any(member.stalled for member in left)
+        often = max((member.in_company for member in left), default=0)
+        again = often < (2 if stalled else MAX_FAILURES_IN_COMPANY)
+        return [left] if again and left else _halves(left)
     together = [member for member in left if not member.failed_itself]
-    apart = [[member] for member in left if member.failed_itself]
-    return [together, *apart] if together else apart
+    apart = [member for member in left if member.failed_itself]
+    if len(apart) == len(group):
+        return _halves(apart)
+    return [part for part in (together, apart) if part]
+
+
+def _halves(members: list[PackedRun]) -> list[list[PackedRun]]:
+    """Two smaller groups, whose failures are counted anew."""
+    half = (len(members) + 1) // 2
+    for member in members:
+        member.in_company, member.stalled = 0, False
+    return [part for part in (members[:half], members[half:]) if part]

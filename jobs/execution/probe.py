@@ -31,6 +31,8 @@ from pipeline.storage import Storage
 
 STARTED_AT_ONCE = 4
 """At most this many runs are started to see what starting takes."""
+AT_ONCE_SECONDS = 600.0
+"""How long it may take to try several runs at once on a GPU, which has to be free first."""
 BOOT_SECONDS = 1200.0
 """How long nodes are waited for that an autoscaler has to start."""
 
@@ -93,12 +95,22 @@ def probe(
 def probe_runs_at_once(
     experiment: Experiment, side: int, execution: Execution, most: int
 ) -> RunsAtOnce:
-    """What a GPU of the connected cluster makes of up to `most` runs of an experiment at once."""
+    """What a GPU of the connected cluster makes of up to `most` runs of an experiment at once.
+
+    Raises:
+        TimeoutError: no GPU was free, or ready, for too long.
+        ray.exceptions.RayError: the GPU could not be tried.
+    """
     each = execution.each_worker
     task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)(
         time_at_once
     )
-    found: RunsAtOnce = ray.get(task.remote(experiment, side, execution, most))
+    trying = task.remote(experiment, side, execution, most)
+    ready, _ = ray.wait([trying], timeout=AT_ONCE_SECONDS)
+    if not ready:
+        ray.cancel(trying, force=True)
+        raise TimeoutError(f"no GPU was ready within {AT_ONCE_SECONDS:.0f} s")
+    found: RunsAtOnce = ray.get(trying)
     return found
 
 

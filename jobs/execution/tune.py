@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from jobs.console.redaction import hide_secrets
 from jobs.execution.cluster import Node, places
 from jobs.execution.drive import drive
 from jobs.execution.packs import work
 from pipeline.errors import last_line
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import FAILED, Run, read_result
+from pipeline.runs.run import FAILED, STOPPED, Run, read_result
 from pipeline.storage import Storage
 
 DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
@@ -25,7 +26,7 @@ DRIVER_MEMORY = 0.8e9
 
 @dataclass(frozen=True)
 class GridOutcome:
-    """How a run of a grid ended: `status` is finished, diverged or failed."""
+    """How a run of a grid ended: `status` is finished, diverged, stopped or failed."""
 
     run: Run
     status: str
@@ -99,6 +100,7 @@ def _trial(
     execution: Execution,
     tags: dict[Run, dict[str, str]],
 ) -> dict[str, Any]:
+    hide_secrets()
     ended = drive({run: tags[run] for run in packs[config["pack"]]}, execution)
     return {"ended": {run.key: how for run, how in ended.items()}}
 
@@ -110,5 +112,7 @@ def _outcome(storage: Storage, run: Run, result: Any) -> GridOutcome:
     published = bool(reported.get("published"))
     if ended is not None:
         return GridOutcome(run, ended["status"], ended.get("reason", ""), published)
+    if reported.get("status") == STOPPED:
+        return GridOutcome(run, STOPPED, "", published)
     reason = reported.get("reason") or last_line(str(result.error or "")) or "its driver ended"
     return GridOutcome(run, FAILED, reason, published)

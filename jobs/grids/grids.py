@@ -49,7 +49,7 @@ def with_demo(
     if "demo" not in names:
         return iterations, settings
     # What is asked for comes last: of two values of a field the later one counts.
-    return iterations or DEMO_ITERATIONS, [*demo_settings(), *settings]
+    return DEMO_ITERATIONS if iterations is None else iterations, [*demo_settings(), *settings]
 
 
 def rows_of(artifact: str) -> tuple[str, ...]:

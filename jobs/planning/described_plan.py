@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from jobs.execution.experiment_timing import RUNS_AT_ONCE
 from jobs.planning.estimate import FIXED_SECONDS, Cluster, Estimate, Plan, estimate, longest_first
 from jobs.planning.gpu_rates import CARDS, described
 from jobs.planning.plan_request import PlanRequest
@@ -12,9 +13,7 @@ from pipeline.runs.run import Run
 START_SECONDS = 20.0
 """Assumed: what a run takes besides computing."""
 WIDTHS = (1, 2, 4, 8)
-"""Workers of ImageNet's runs, as tried, and"""
-PACKS = (1, 2, 4, 8, 16)
-"""how many of CIFAR's runs are trained at once on a GPU, in one process."""
+"""Workers of ImageNet's runs, as tried; CIFAR's are tried as `RUNS_AT_ONCE` has it."""
 
 
 def plan_described(
@@ -73,7 +72,7 @@ def _packs(left: dict[Run, Amount], count: int, runs_per_gpu: int | None) -> lis
     """How many of CIFAR's runs to a GPU are tried: no more than there are for each."""
     runs = sum(run.experiment.family == "cifar" for run in left)
     most = max(1, -(-runs // count))
-    return [min(runs_per_gpu, most)] if runs_per_gpu else [n for n in PACKS if n <= most]
+    return [min(runs_per_gpu, most)] if runs_per_gpu else [n for n in RUNS_AT_ONCE if n <= most]
 
 
 def _options(request: PlanRequest, width: int, sharing: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict
+from math import ceil
 from time import monotonic
 from typing import Any
 
@@ -57,7 +58,7 @@ def plan_measured(
             request.data.side,
             execution,
             at_once,
-            limit - joining,
+            limit - (monotonic() - began),
         )
 
     # What whole runs took on this hardware says more than random images did, so it goes last.
@@ -99,12 +100,15 @@ def _at_once(
     if not execution.use_gpu or request.data.photographs:
         return 1, 1.0
     if runs_per_gpu is not None:
-        return runs_per_gpu, gain(runs_per_gpu)
+        # No more than there are for each place, as a grid has it.
+        packed = min(runs_per_gpu, ceil(len(request.left) / places))
+        return packed, gain(packed)
     found = tried_at_once(request.left, execution, places, request.data.side)
     if found is None:
         return 1, 1.0
-    rates, best = found[1].rates, found[1].best
-    return best, rates[best] / rates[1]
+    tried, most = found[1].rates, ceil(len(request.left) / places)
+    best = max(count for count in tried if count <= min(found[1].best, most))
+    return best, tried[best] / tried[1]
 
 
 def _slower(rate: Rate, factor: float) -> Rate:

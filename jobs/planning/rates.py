@@ -164,6 +164,9 @@ def _is_alike(attempt: dict[str, object], execution: Execution, hardware: str) -
         attempt.get("threads"),
         bool(attempt.get("one_pass")),
         bool(attempt.get("compiled")),
+        bool(attempt.get("deterministic")),
+        # Beside others a run is slower than alone.
+        attempt.get("runs_at_once", 1),
         f"{attempt.get('device')}, {attempt.get('hardware')}",
     )
     return made_with == (
@@ -171,5 +174,7 @@ def _is_alike(attempt: dict[str, object], execution: Execution, hardware: str) -
         execution.threads,
         execution.one_pass,
         execution.compiled,
+        execution.deterministic_kernels,
+        1,
         hardware,
     )

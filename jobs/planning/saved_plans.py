@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from json import dumps
 from time import time
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from jobs.planning.estimate import Plan
 from pipeline.errors import InputError

@@ -15,7 +15,7 @@ from jobs.console.console import progress
 from jobs.grids.grids import grids
 from pipeline.data.catalogue.table import DATASETS
 from pipeline.errors import InputError, first_line
-from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.experiments import EXPERIMENTS, MOST
 from pipeline.recipe.overrides import settable
 from pipeline.storage import Storage
 
@@ -70,6 +70,8 @@ AsOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")]
+MOST_WORKERS = 65_536
+"""Workers of a run, threads of a worker, and what else no cluster has more of."""
 StorageOption = Annotated[
     str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")
 ]
@@ -93,7 +95,21 @@ SetOption = Annotated[
     ),
 ]
 IterationsOption = Annotated[
-    int | None, typer.Option(help="Train this long instead, the schedule in proportion.")
+    int | None,
+    typer.Option(
+        help="Train this long instead, the schedule in proportion.", max=MOST["iterations"]
+    ),
+]
+MOST_SEEDS = 1000
+"""Of a row. A verdict needs ten at the most, and each is a folder and a run to plan."""
+SeedOption = Annotated[
+    int,
+    typer.Option(
+        "--seed", help="Decides initialisation, order and augmentation.", min=0, max=2**63 - 1
+    ),
+]
+SeedsOption = Annotated[
+    int, typer.Option("--seeds", help="Seeds 0..K-1 of each row.", min=1, max=MOST_SEEDS)
 ]
 TrackingOption = Annotated[
     str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")
@@ -139,7 +155,9 @@ AnyKernelsOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(help="CPU threads of each worker; default: the best total rate.", min=1),
+    typer.Option(
+        help="CPU threads of each worker; default: the best total rate.", min=1, max=MOST_WORKERS
+    ),
 ]
 DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
 GpusOption = Annotated[
@@ -150,6 +168,7 @@ GpusOption = Annotated[
             "they take turns, which gains nothing (see `doctor`)."
         ),
         min=0.01,
+        max=1024,
     ),
 ]
 RunsPerGpuOption = Annotated[
@@ -157,6 +176,7 @@ RunsPerGpuOption = Annotated[
     typer.Option(
         "--runs-per-gpu",
         min=1,
+        max=MOST_WORKERS,
         help=(
             "Runs that a worker trains at once, each with the bytes that it has alone; default: "
             "as many as fill the GPU, found by a short probe. On a CPU: 1."
@@ -187,7 +207,7 @@ DryRunOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    float, typer.Option(help="Seconds between checkpoints; 0: each iteration.", min=0)
+    float, typer.Option(help="Seconds between checkpoints; 0: each iteration.", min=0, max=1e9)
 ]
 
 
@@ -202,9 +222,10 @@ def workers_of(text: str) -> tuple[int, int]:
     """
     numbers = text.split(":")
     fewest = most = 0
-    if all(number.isdecimal() for number in numbers) and len(numbers) <= 2:
+    # Short ones: Python refuses to read a number of thousands of digits.
+    if all(number.isdecimal() and len(number) <= 9 for number in numbers) and len(numbers) <= 2:
         fewest, most = int(numbers[0]), int(numbers[-1])
-    if not 0 < fewest <= most:
+    if not 0 < fewest <= most <= MOST_WORKERS:
         raise InputError(f"--workers {text}: expected a number such as 2, or a range such as 2:8")
     return fewest, most
 

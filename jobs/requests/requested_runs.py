@@ -1,19 +1,20 @@
 """What a user asked for, made exact before anything starts: the runs, and their resources."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from math import ceil, inf
 from typing import Any
 
 from jobs.execution.cluster import Node, check_fits, nodes, places, threads_per_worker
-from jobs.execution.experiment_timing import RunsAtOnce
+from jobs.execution.experiment_timing import RUNS_AT_ONCE, RunsAtOnce
 from jobs.execution.launch import check_workers
 from jobs.execution.packs import packs_of, work
 from jobs.execution.probe import probe_runs_at_once
 from jobs.requests.options import Device, check_tracking, tracking_of, workers_of
 from pipeline.data.datasets import dataset_key
 from pipeline.data.photo_shards import holds_photographs
-from pipeline.errors import InputError
+from pipeline.errors import InputError, last_line
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout
 from pipeline.runs.checkpoint import check_ours
@@ -142,18 +143,21 @@ def resolve_resources(
     return execution, cluster
 
 
-MOST_RUNS_PER_GPU = 16
-"""More at once were never faster (`docs/benchmarks.md`)."""
-EVALUATION_BYTES = 10**9
+EVALUATION_BYTES = 15 * 10**8
 """Memory that a test batch of 2,500 may take on its way through a network of CIFAR's width."""
 
 
-def check_runs_per_gpu(runs_per_gpu: int | None, workers: int) -> None:
-    """Refuse packs of runs that have several workers each: a pack is trained by one.
+def check_runs_per_gpu(runs_per_gpu: int | None, workers: int, gpus: float) -> None:
+    """Refuse packs of runs that have several workers each, or fractions: a pack has one GPU.
 
     Raises:
         InputError: says so.
     """
+    if runs_per_gpu is not None and runs_per_gpu > 1 and gpus < 1:
+        raise InputError(
+            f"--runs-per-gpu {runs_per_gpu}: with --gpus {gpus:g} several processes share a GPU; "
+            "leave one of the two out"
+        )
     if runs_per_gpu is not None and runs_per_gpu > 1 and workers > 1:
         raise InputError(
             f"--runs-per-gpu {runs_per_gpu}: runs with --workers {workers} take whole GPUs; leave "
@@ -219,9 +223,15 @@ def tried_at_once(
     # A run of several workers has GPUs of its own; where a fraction was asked for, Ray shares them.
     whole = execution.gpus == 1 and execution.workers == (execution.most_workers or 1) == 1
     experiments = [run.experiment for run in runs]
-    share = min(MOST_RUNS_PER_GPU, ceil(len(experiments) / places))
+    share = min(RUNS_AT_ONCE[-1], ceil(len(experiments) / places))
     small = [experiment for experiment in experiments if experiment.family != "imagenet"]
     if not (execution.use_gpu and whole and share > 1 and small):
         return None
     smallest = min(small, key=lambda experiment: layout(experiment).multiply_adds)
-    return smallest, probe_runs_at_once(smallest, side, execution, share)
+    print(f"trying how many runs of {smallest.name} fill a GPU; --runs-per-gpu says it", flush=True)
+    try:
+        return smallest, probe_runs_at_once(smallest, side, execution, share)
+    except Exception as error:  # whatever Ray, torch or a GPU says: runs can train alone
+        why = last_line(str(error)) or type(error).__name__
+        print(f"warning: one run a GPU, for several could not be tried ({why})", file=sys.stderr)
+        return None

@@ -1,12 +1,12 @@
 """A command that is to be carried out elsewhere, checked here: refused before anything is sent."""
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from pipeline.data.catalogue.table import DATASETS
+from pipeline.data.preparation import is_path
 from pipeline.errors import InputError, redacted
 
 SENT = ("train", "grid", "evaluate", "verify", "report", "sync", "data", "doctor", "plan")
@@ -39,7 +39,7 @@ def check_command(arguments: list[str]) -> None:
         )
     # A name is looked up on the cluster. A path of this machine is not there.
     data = value_of(arguments, "--data")
-    if data and data not in DATASETS and (Path(data).expanduser().exists() or "/" in data):
+    if data and data not in DATASETS and ("/" in data or is_path(data)):
         raise InputError(
             f"submit: --data {data} is a path, which the nodes do not have; put it into storage by "
             f"`resnet-repro data prepare NAME --from {data} --storage {storage}` where both are "

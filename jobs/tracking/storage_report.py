@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from analysis.measured.bundle import merged
 from analysis.measured.mlflow_export import NoRunsError, export
 from analysis.report.report import INDEX, write_report
+from analysis.report.report_folder import others_line
 from jobs.tracking.best_effort import warn_on_tracking_error
 from jobs.tracking.imported_bundles import imported_bundles
 from jobs.tracking.other_publications import log_report
@@ -54,6 +55,8 @@ def report_on(
     files = write_report(frames, out)
     warn_on_tracking_error(lambda: log_report(tracking, storage, out, files), tracking)
     print(f"report: {out / INDEX}  (open it in a browser)")
+    if others := others_line(out, files):
+        print(others)
     print(f"runs in the MLflow UI: {_ui_command(tracking, storage)}")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +37,9 @@ def tracking_uri(uri: str) -> str:
         InputError: it is neither a database nor a server.
     """
     scheme, separator, rest = uri.partition("://")
+    # With a blank, nobody could tell where a password ends that must not be shown.
+    if scheme != "sqlite" and any(letter.isspace() for letter in uri):
+        raise InputError("--tracking: an address holds no blanks; write them as %20")
     # sqlite:///FILE has one slash more than it seems to need: sqlite:// is an empty host.
     file = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else ""
     try:
@@ -85,6 +89,8 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     check_database(tracking)
+    if tracking.startswith("sqlite"):
+        _for_its_owner(Path(tracking.partition(":///")[2]))
     client = MlflowClient(tracking)
     if client.get_experiment_by_name(EXPERIMENT) is None:
         # A server has a place for artifacts; a database gets one in the storage, or beside itself,
@@ -101,6 +107,13 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 raise
     return client
+
+
+def _for_its_owner(database: Path) -> None:
+    """Make a database file that its owner alone can read, unless there is one or no folder."""
+    # SQLite would make it for everyone, and gives its journals the permissions of the file.
+    with suppress(FileExistsError, FileNotFoundError):
+        os.close(os.open(database, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def experiment_id(client: MlflowClient) -> str:

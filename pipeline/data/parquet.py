@@ -6,17 +6,16 @@ read: files of one's own have no official checksum.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.catalogue.cifar10 import CIFAR10
 from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
+from pipeline.data.photo_decoding import UndecodableError, opened
 from pipeline.data.progress import Progress, silent
 from pipeline.errors import InputError, first_line
 
@@ -82,20 +81,27 @@ def _decoded(file: Path, spec: DatasetSpec) -> Iterator[tuple[NDArray[np.uint8],
 def _decode(
     record: dict, column: str, spec: DatasetSpec, where: str
 ) -> tuple[NDArray[np.uint8], int]:
+    content = (record[column] or {}).get("bytes")
     try:
-        with Image.open(BytesIO(record[column]["bytes"]), formats=["PNG", "JPEG"]) as image:
+        with opened(content if isinstance(content, bytes) else b"") as image:
+            # By its header, and never resized: an image of another size is not of this dataset.
+            if image.size != (spec.side, spec.side):
+                shape = (image.height, image.width, len(image.getbands()))
+                raise _of_another_shape(where, shape, spec)
             pixels = np.asarray(image)
-    except (TypeError, KeyError, UnidentifiedImageError, OSError) as error:
+    # A damaged image makes Pillow raise many things.
+    except (UndecodableError, OSError, SyntaxError, ValueError, TypeError) as error:
         raise InputError(
-            f"{where}: not a PNG or JPEG image that can be decoded ({error})"
+            f"{where}: not a PNG or JPEG image that can be decoded ({first_line(error)})"
         ) from error
-    # Before the label, and never resized: an image of another size is not of this dataset.
     if pixels.shape != (spec.side, spec.side, 3):
-        raise InputError(
-            f"{where}: an image of shape {pixels.shape}, not {(spec.side, spec.side, 3)}"
-        )
+        raise _of_another_shape(where, pixels.shape, spec)
     label = record["label"]
     # Checked here and not in `canonical_dataset` alone: as uint8, a label of 256 would be 0.
     if not isinstance(label, int) or not 0 <= label < spec.classes:
         raise InputError(f"{where}: label {label}, labels go from 0 to {spec.classes - 1}")
     return pixels, label
+
+
+def _of_another_shape(where: str, shape: tuple[int, ...], spec: DatasetSpec) -> InputError:
+    return InputError(f"{where}: an image of shape {shape}, not {(spec.side, spec.side, 3)}")

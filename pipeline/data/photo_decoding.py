@@ -5,8 +5,11 @@ crop needs is resized: its box is handed to the resize, which gives what a resiz
 photograph and a crop give, to two grey levels. Torch-free.
 """
 
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from struct import error as StructError
+from zlib import error as ZlibError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +17,14 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.decoders import StoredPhoto
 from pipeline.data.sampling import bounded
+from pipeline.errors import first_line
 from pipeline.recipe.experiments import Experiment, Protocol
 
 FORMATS = ["JPEG", "PNG"]
 MEAN_SIDE = 224
+MOST_PIXELS = 89_478_485
+"""Of a photograph: 256 MiB in RGB, Pillow's own limit; each worker holds one at a time."""
+
 Pixels = NDArray[np.uint8]
 FILTER = Image.Resampling.BILINEAR
 MIRRORED = Image.Transpose.FLIP_LEFT_RIGHT
@@ -31,6 +38,16 @@ fb.resnet.torch's constants of "the standard color augmentation in [21]".
 """
 
 
+_BROKEN = (
+    OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, OverflowError, EOFError,
+    MemoryError, StructError, ZlibError,
+)  # fmt: skip
+"""What Pillow raises of damaged or hostile bytes."""
+
+# Pillow only warns of a photograph beyond its limit, and decodes it.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
 class UndecodableError(Exception):
     """Bytes that are no photograph; says why."""
 
@@ -42,22 +59,43 @@ def decode(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Ima
     is no smaller.
 
     Raises:
-        UndecodableError: it is neither JPEG nor PNG, is cut off, or has no area to look at.
+        UndecodableError: it is neither JPEG nor PNG, is cut off, has no area to look at, or more
+            than `MOST_PIXELS`.
     """
     try:
-        image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
+        image = opened(content)
         if at_least is not None and image.format == "JPEG" and image.mode == "RGB":
             # The decoder then skips high frequencies: faster, and not the same pixels, which is why
             # `decoding` is a field of the experiment.
             image.draft("RGB", at_least)
         image.load()
-    except UnidentifiedImageError:
-        raise UndecodableError("empty" if not content else "neither a JPEG nor a PNG") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UndecodableError(str(error)) from error
+    except _BROKEN as error:
+        raise UndecodableError(first_line(error)) from error
     if min(image.size) < 2:
         raise UndecodableError(f"{image.width}x{image.height} pixels")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def opened(content: bytes) -> Image.Image:
+    """An image of which only the header was read.
+
+    Raises:
+        UndecodableError: it is neither JPEG nor PNG, or has more than `MOST_PIXELS`.
+    """
+    try:
+        image = Image.open(BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise UndecodableError("empty" if not content else "neither a JPEG nor a PNG") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UndecodableError(f"more than {MOST_PIXELS:,} pixels") from None
+    except _BROKEN as error:
+        raise UndecodableError(first_line(error)) from error
+    # By the header alone: the pixels of a file of kilobytes may take gigabytes.
+    if image.width * image.height > MOST_PIXELS:
+        raise UndecodableError(
+            f"{image.width:,}x{image.height:,} pixels, of at most {MOST_PIXELS:,}"
+        )
+    return image
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from io import BytesIO
 from json import dumps
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
+from typing_extensions import TypedDict
 
 from pipeline.data.catalogue.imagenet import IMAGENET
 from pipeline.data.datasets import FORMAT
@@ -48,7 +49,7 @@ from pipeline.data.photo_sources import Listing
 from pipeline.data.stored import FOLDER, StoredFile, read_manifest, stored_manifests
 from pipeline.errors import InputError
 from pipeline.storage import Storage
-from pipeline.stored_json import check_fits, parse
+from pipeline.stored_json import parse, parse_as
 
 QUALITY = 95
 """Of the JPEG in which a photograph is stored that was scaled down, with full chroma."""
@@ -201,8 +202,8 @@ def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Re
         # bytes with its length, then JSON.
         size = int.from_bytes(content[:8], "little")
         header = parse(content[8 : 8 + size])
-        about = parse(header["__metadata__"]["about"].encode())
-        check_fits(about, AboutPart, record_path(key, number))
+        words = header["__metadata__"]["about"].encode()
+        about: Any = parse_as(words, AboutPart, record_path(key, number))
         record = Record(about, load_arrays(content))
         left_out, shard = record.about["left_out"], record.about["shard"]
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, InputError):

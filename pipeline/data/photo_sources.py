@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +26,9 @@ TRAIN_TAR, VALIDATION_TAR, DEVKIT = (
 )  # fmt: skip
 TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 META = "data/meta.mat"
+DEVKIT_FILE_BYTES = 64 << 20
+"""Of a file of the development kit that is read; each has less than one."""
+
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
@@ -215,25 +219,27 @@ def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:
             for member in tar:
                 for name in (TRUTH, META):
                     if member.isfile() and member.name.endswith(name):
+                        if member.size > DEVKIT_FILE_BYTES:
+                            raise ValueError(f"{name} has {member.size:,} bytes")
                         content = tar.extractfile(member)
                         files[name] = content.read() if content else b""
-        synsets = loadmat(BytesIO(files[META]), squeeze_me=True)["synsets"]
+        absent = sorted({TRUTH, META} - files.keys())
+        if absent:
+            raise ValueError(f"holds no {absent[0]}")
+        found = loadmat(BytesIO(files[META]), squeeze_me=True, variable_names=["synsets"])
+        if "synsets" not in found:
+            raise ValueError(f"{META} holds no synsets")
+        synsets = np.atleast_1d(found["synsets"])
         # Synsets with children are not classes: they only hold the 1,000 leaves together.
         leaves = [synset for synset in synsets if int(synset[4]) == 0]
         wnids = {int(synset[0]): str(synset[1]) for synset in leaves}
         truth = [int(line) for line in files[TRUTH].split()]
         unknown = sorted(set(truth) - set(wnids))
-    except (
-        tarfile.TarError,
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-        IndexError,
-    ) as error:
+    # Everything is caught, because foreign files of MATLAB make scipy's reader raise anything.
+    except Exception as error:
         raise InputError(
-            f"{devkit}: not ILSVRC-2012's development kit ({type(error).__name__}: {error})"
+            f"{devkit}: not ILSVRC-2012's development kit ({type(error).__name__}: "
+            f"{first_line(error)}); fetch it again"
         ) from error
     if unknown:
         raise InputError(f"{devkit}: validation labels out of range, such as {unknown[0]}")

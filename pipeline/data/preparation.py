@@ -48,13 +48,22 @@ def resolve_dataset(storage: Storage, data: str, progress: Progress) -> dict[str
     return prepare_path(storage, Path(data).expanduser(), None, progress)
 
 
+def is_path(data: str) -> bool:
+    """Whether there is a file or folder of this name."""
+    try:
+        return Path(data).expanduser().exists()
+    # No home of that user, a name longer than file systems have them, a folder that is closed.
+    except (RuntimeError, OSError):
+        return False
+
+
 def check_dataset_name(storage: Storage, data: str) -> None:
     """Refuse what names neither a dataset nor a path.
 
     Raises:
         InputError: says which names come nearest.
     """
-    if data not in DATASETS and not Path(data).expanduser().exists():
+    if data not in DATASETS and not is_path(data):
         prepared = {manifest["row"]["name"] for manifest in stored_manifests(storage)}
         raise InputError(
             f"--data {data}: no dataset and no path of that name; "

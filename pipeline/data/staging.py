@@ -23,7 +23,7 @@ from pipeline.data.stored import (
     require_stored,
     verify_dataset,
 )
-from pipeline.errors import first_line
+from pipeline.errors import InputError, first_line
 from pipeline.storage import Storage
 
 WAIT_SECONDS = 600.0
@@ -49,7 +49,11 @@ def staged_dataset(
         return open_photos(storage, dataset_id, folder, logger.warning, splits)
     if storage.local is not None or folder is None:
         return read_dataset(storage, dataset_id)
-    copies = Storage(str(folder))
+    try:
+        copies = Storage(str(folder))
+    except InputError as error:  # what lies there is no folder
+        logger.warning("dataset %s: no copy is kept (%s)", dataset_id, error)
+        return read_dataset(storage, dataset_id)
     # Without the lock first: all but the first run on a node find the copy whole.
     content = _copy(copies, manifest)
     if content is None:

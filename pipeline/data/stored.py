@@ -10,18 +10,19 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from json import dumps
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
+from typing_extensions import TypedDict
 
 from pipeline.data.datasets import FORMAT, Dataset, DatasetSpec, Images, canonical_dataset
 from pipeline.errors import InputError
 from pipeline.storage import Storage
-from pipeline.stored_json import MOST_BYTES, DamagedError, check_fits, parse
+from pipeline.stored_json import MOST_BYTES, DamagedError, check_as, parse
 
 FOLDER = "datasets"
 SHORTEST_PREFIX = 4
@@ -135,7 +136,7 @@ def _manifest(storage: Storage, dataset_id: str) -> dict[str, Any] | None:
     # Someone else's folder, or a later format's manifest, is no dataset here and is left alone.
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return None
-    check_fits(manifest, PhotosManifest if "kind" in manifest else ImagesManifest, where)
+    check_as(content, PhotosManifest if "kind" in manifest else ImagesManifest, where)
     files = [manifest[name] for name in ("index", "mean") if name in manifest]
     paths = [file["path"] for file in [*files, *manifest.get("shards", ())]]
     # They name what is read, copied and deleted: nothing outside the storage.

@@ -30,6 +30,21 @@ Decoding = Literal["exact", "dct_scaled", "gpu"]
 Protocol = Literal["center_crop", "ten_crop", "multi_scale"]
 
 
+MOST = {
+    "iterations": 10_000_000,
+    "depth": 10_000,
+    "global_batch_size": 1_000_000,
+    "statistics_images": 100_000_000,
+    "crop": 10_000,
+    "scale": 10_000,
+    "test_side": 10_000,
+    "test_sides": 10_000,
+}
+"""The most that a field may be (of lists, each item): several times what anybody has trained."""
+MOST_EVALUATIONS = 100_000
+"""Of a run, as its history holds each of them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One configuration of the paper: a network, its recipe, and where in the paper it appears.
@@ -124,6 +139,16 @@ class Experiment:
         for field in ("iterations", "global_batch_size", "bn_group", "eval_every"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        # Nothing that could be trained comes near: these would only take memory and time for ever.
+        for field, most in MOST.items():
+            value = getattr(self, field)
+            if max(value if isinstance(value, tuple) else (value,), default=0) > most:
+                raise ValueError(f"{field} must be at most {most:,}")
+        if self.iterations // self.eval_every > MOST_EVALUATIONS:
+            raise ValueError(
+                f"eval_every {self.eval_every} makes {self.iterations // self.eval_every:,} "
+                f"evaluations of {self.iterations:,} iterations, at most {MOST_EVALUATIONS:,}"
+            )
         # Gradients are summed over the groups in one binary tree, which has a power of two leaves.
         groups, rest = divmod(self.global_batch_size, self.bn_group)
         if rest or groups & (groups - 1):

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from json import dumps
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from pipeline.errors import InputError
 from pipeline.recipe.schedule import milestone
 from pipeline.runs.history import History
 from pipeline.runs.run import Identity, Run
 from pipeline.storage import Storage, checksum
-from pipeline.stored_json import MOST_BYTES, check_fits, parse
+from pipeline.stored_json import MOST_BYTES, check_as, parse
 
 FORMAT = "resnet-repro/checkpoint/1"
 KEEP = 2
@@ -197,7 +199,7 @@ def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | No
             f"{storage.path(path)}: a checkpoint of another run ({manifest.get('identity')}); move "
             "it away"
         )
-    check_fits(manifest, Manifest, storage.path(path))
+    check_as(content, Manifest, storage.path(path))
     # The files of a checkpoint lie in its folder, and nowhere else.
     if any("/" in name for name in manifest["files"]):
         raise InputError(f"{storage.path(path)}: not a checkpoint of ours; move it away")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
 from pipeline.recipe.schedule import CONVERGING_RULE
-from pipeline.stored_json import DamagedError, parse_as
+from pipeline.stored_json import parse_as
 
 
 @dataclass
@@ -64,11 +64,13 @@ class History:
         Raises:
             InputError: it is something else.
         """
-        state: Any = parse_as(content, cls, where)
-        # Histories of earlier versions have no layers, and the first rule of convergence.
-        if not {"iteration", "points"} <= state.keys():
-            raise DamagedError(f"{where}: damaged (it lacks what every version has); move it away")
-        points = [Point(**point) for point in state.pop("points")]
-        layers = [LayerValues(**values) for values in state.pop("layers", [])]
-        rule = state.pop("converging_rule", 1)
-        return cls(**state, converging_rule=rule, points=points, layers=layers)
+        return cls(**vars(parse_as(content, StoredHistory, where)))
+
+
+@dataclass(kw_only=True)
+class StoredHistory(History):
+    """A history's file: the first version had no layers, and the first rule of convergence."""
+
+    iteration: int = field()
+    points: list[Point] = field()
+    converging_rule: int = 1

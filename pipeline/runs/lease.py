@@ -9,6 +9,7 @@ Storage has no locks: between a check and a write another may come. Then both wr
 harmless: what they write is the same for one run, and each checkpoint is verified by its manifest.
 """
 
+import atexit
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,8 +17,10 @@ from json import dumps
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, sleep, time
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired
 from uuid import uuid4
+
+from typing_extensions import TypedDict
 
 from pipeline.errors import InputError
 from pipeline.runs.run import Run, read_heartbeat
@@ -52,6 +55,8 @@ class LostRunError(RuntimeError):
 class Lease:
     """A driver's hold on a run: taken on entry, renewed by a thread, given back on exit.
 
+    A process that ends in order gives back what is still held, whatever its threads are at.
+
     Raises (on entering):
         InputError: another driver holds the run (says which, where and since when).
     """
@@ -82,9 +87,12 @@ class Lease:
         if stored is None or stored.get("holder") != self.holder:
             raise self._held(stored or {})
         self._thread.start()
+        # A command that is interrupted does not wait for ever for the thread that holds the run.
+        atexit.register(self.__exit__)
         return self
 
     def __exit__(self, *_: object) -> None:
+        atexit.unregister(self.__exit__)
         self._end.set()
         self._thread.join(timeout=BEAT_SECONDS)
         with suppress(OSError):

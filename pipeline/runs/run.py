@@ -8,15 +8,18 @@ last, means that nothing is left to do.
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from json import dumps
 from math import isfinite
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.overrides import title
 from pipeline.storage import Storage
-from pipeline.stored_json import MOST_BYTES, DamagedError, check_fits, parse, read_json
+from pipeline.stored_json import MOST_BYTES, DamagedError, check_as, parse, read_json
 
 FORMAT = "resnet-repro/run/1"
 
@@ -195,11 +198,15 @@ def _stored_run(storage: Storage, folder: str, dataset_key: str) -> Run | None:
             for name, value in about["experiment"].items()
         }
         identity = about["identity"]
-        return Run(Experiment(**values), identity["dataset"], dataset_key, identity["seed"])
+        return Run(_experiment(**values), identity["dataset"], dataset_key, identity["seed"])
     except (ValueError, TypeError, ArithmeticError) as error:
         raise DamagedError(
             f"{storage.path(path)}: damaged ({first_line(error)}); move it away"
         ) from error
+
+
+_experiment = lru_cache(typed=True)(Experiment)
+"""Equal rows as one object: a storage holds many runs of few, and makes each fingerprint once."""
 
 
 def write_heartbeat(
@@ -237,5 +244,5 @@ def _own(storage: Storage, run: Run, name: str, kind: type[Any]) -> dict[str, An
         raise InputError(
             f"{storage.path(path)}: belongs to another run ({parsed.get('identity')}); move it away"
         )
-    check_fits(parsed, kind, storage.path(path))
+    check_as(content, kind, storage.path(path))
     return parsed

@@ -8,10 +8,11 @@ alone. It ends alone, too: one that diverges, is refused or fails leaves the oth
 What no thread survives is a device that has failed: then all of them end, and the worker with them.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Condition, Lock
 from typing import Any
@@ -24,10 +25,10 @@ from pipeline.runs.run import FAILED, LOST, REFUSED, Run
 from pipeline.storage import Storage
 from pipeline.training.feeding.feeds import AnyDataset
 from pipeline.training.loop import train
-from pipeline.training.step.process_group import single_process
+from pipeline.training.step.process_group import own_stream, single_process
 
-DEVICE_FAULTS = ("CUDA error", "CUBLAS_STATUS", "cuDNN error", "CUDNN_STATUS")
-"""How torch speaks of a device, or of a library on it, that has failed for the whole process."""
+DEVICE_FAULTS = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "cuDNN error", "CUDNN_STATUS")
+"""How torch speaks of a device, or a library on it, that may have failed for the whole process."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,24 +89,39 @@ def train_pack(
             torch.cuda.set_device(device)
         mine = replace(attempts[run], setting_up=line.setting_up)
         try:
-            with _own_stream(device):
+            with own_stream(device):
                 return answer_of(
                     lambda: train(run, dataset, storage, single_process(device), execution, mine)
                 )
         except Exception as error:
             logger.exception("%s failed within a pack of %d", run, len(attempts))
             # Its text alone: the error itself would keep the run's memory on the device.
-            return {"status": FAILED, "reason": f"{type(error).__name__}: {first_line(error)}"}
+            answer = {"status": FAILED, "reason": f"{type(error).__name__}: {first_line(error)}"}
         finally:
             line.leave()
+        # What only cycles of references hold is freed now: the others may want the memory.
+        gc.collect()
+        return answer
 
     with ThreadPoolExecutor(len(attempts), "run") as threads:
         answers = dict(zip(attempts, threads.map(attempt, attempts), strict=True))
     for run, answer in answers.items():
         reason = answer.get("reason", "")
-        if answer["status"] == FAILED and any(words in reason for words in DEVICE_FAULTS):
+        named = answer["status"] == FAILED and any(words in reason for words in DEVICE_FAULTS)
+        if named and not _usable(device):
             raise DeviceFaultError(f"{run}: {reason}")
     return answers
+
+
+def _usable(device: torch.device) -> bool:
+    """Whether a device that an error speaks of still works: lack of memory is one run's alone."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def answer_of(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -116,10 +132,3 @@ def answer_of(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"status": REFUSED, "reason": str(error)}
     except StorageLostError as error:
         return {"status": LOST, "reason": str(error)}
-
-
-def _own_stream(device: torch.device) -> AbstractContextManager[Any]:
-    """A stream for everything that a thread launches; what it waits for is its own work alone."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device))

@@ -28,7 +28,7 @@ from pipeline.runs.lease import LostRunError, WriterClaim
 from pipeline.runs.run import Run, write_heartbeat, write_result
 from pipeline.storage import Storage
 from pipeline.training.measuring.clock import Clock
-from pipeline.training.step.process_group import ProcessGroup
+from pipeline.training.step.process_group import ProcessGroup, own_stream
 from pipeline.training.step.train_state import TrainState
 from pipeline.training.step.weights import load_weights, read_tensors, weights_bytes
 
@@ -186,14 +186,18 @@ class RunWriter:
         self.last_save = perf_counter()
         self.stalls.append(self.last_save - started)
 
-        # In the thread: copy to the CPU and serialise.
+        # In the thread: copy to the CPU and serialise. In a stream of its own, or each copy would
+        # wait for the iterations that were launched before it.
         def files() -> dict[str, bytes]:
-            snapshot.window = window_clone.tolist()
-            return {
-                "weights.safetensors": weights_bytes(tensors, self.run.experiment, self.classes),
-                "momentum.safetensors": save({"momentum": momentum.cpu()}),
-                "history.json": snapshot.to_json(),
-            }
+            with own_stream(train_state.device):
+                snapshot.window = window_clone.tolist()
+                return {
+                    "weights.safetensors": weights_bytes(
+                        tensors, self.run.experiment, self.classes
+                    ),
+                    "momentum.safetensors": save({"momentum": momentum.cpu()}),
+                    "history.json": snapshot.to_json(),
+                }
 
         self._checkpoint = self._saving.submit(self._write, snapshot.iteration, files)
 

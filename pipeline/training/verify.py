@@ -22,7 +22,7 @@ from pipeline.runs.provenance import drift, drift_text
 from pipeline.runs.run import Run, check_run, read_result
 from pipeline.storage import Storage
 from pipeline.training.step.networks import build_network
-from pipeline.training.step.weights import load_weights, read_architecture, read_tensors
+from pipeline.training.step.weights import load_weights, read_tensors, stated_architecture
 
 TENSORS = ("weights.safetensors", "momentum.safetensors")
 """The files of a checkpoint that are compared byte by byte."""
@@ -141,8 +141,7 @@ def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
     # Load the weights into a network of the row, with as many classes as the file says.
     where = f"checkpoint {checkpoint.iteration}"
     weights, momentum = (checkpoint.files[name] for name in TENSORS)
-    stored = read_architecture(read_tensors(weights, where)[1], where) or {}
-    classes = stored["classes"]
+    classes = stated_architecture(read_tensors(weights, where)[1])["classes"]
     network = build_network(run.experiment, run.seed, classes)
     load_weights(network, run.experiment, classes, weights, where)
     # Momentum is one flat vector with an element for each parameter.

@@ -63,27 +63,40 @@ class Iteration:
         self.lr = torch.zeros((), device=device)
         self._rate = 0.0
         self._totals: Tensor | None = None
-        self.captured = False
-        self._forward_backward: Callable[[], None] = self._sum_groups
-        self._finish: Callable[[], None] = self._update
+        self._graphs: list[torch.cuda.CUDAGraph] = []
+        """One, or two where an exchange comes between its halves; none where it is not captured."""
         if capture and device.type == "cuda":
             self._capture(first)
 
-    def run(self, iteration: int, lr: float) -> None:
-        """Launch iteration `iteration` (from 0) at rate `lr`; nobody waits for the device.
+    @property
+    def captured(self) -> bool:
+        """Whether iterations are replayed."""
+        return bool(self._graphs)
 
-        Every rank calls it, for every iteration in turn.
+    def run(self, iteration: int, lr: float) -> None:
+        """Launch iteration `iteration` (from 0) at rate `lr`.
+
+        Every rank calls it, for every iteration in turn. The device is waited for only where the
+        batches' host part does, such as at an epoch's border.
         """
         self.batches.prepare(iteration)
         if lr != self._rate:
             # Ordered behind the iterations that were launched before: they keep their rate.
             self.lr.fill_(lr)
             self._rate = lr
-        self._forward_backward()
-        if self.process_group.world_size > 1:
-            assert self._totals is not None
-            self.process_group.exchange_tree(self._totals)
-        self._finish()
+        if self.process_group.world_size == 1:
+            return self._launch(0, self._whole)
+        self._launch(0, self._sum_groups)
+        assert self._totals is not None
+        self.process_group.exchange_tree(self._totals)
+        self._launch(1, self._update)
+
+    def _launch(self, part: int, function: Callable[[], None]) -> None:
+        """Replay a part of the iteration, or run it as it is."""
+        if self._graphs:
+            self._graphs[part].replay()
+        else:
+            function()
 
     def _sum_groups(self) -> None:
         """This worker's part: batch, forward and backward of its groups, and their sum."""
@@ -120,23 +133,25 @@ class Iteration:
         torch.cuda.synchronize(self.number.device)
 
     def _capture_on(self, stream: torch.cuda.Stream) -> None:
-        """Replace what `run` launches by graphs; where that is impossible, say so and go on."""
-        try:
-            graphs = self._graphs(stream)
-        except RuntimeError as error:
-            # Rows and drivers differ in what can be captured; all of them can be run. What went
-            # wrong came first: ending a capture that has failed raises once more.
-            cause: BaseException = error
-            while cause.__context__ is not None:
-                cause = cause.__context__
-            logger.warning("training goes on without a CUDA graph, slower: %s", first_line(cause))
-            torch.cuda.empty_cache()
-            return
-        self.captured = True
-        self._forward_backward = graphs[0].replay
-        self._finish = graphs[1].replay if len(graphs) > 1 else _nothing
+        """Capture what `run` launches; where that is impossible, say so and go on.
 
-    def _graphs(self, stream: torch.cuda.Stream) -> list[torch.cuda.CUDAGraph]:
+        Raises:
+            torch.OutOfMemoryError: the device has no memory for it.
+        """
+        # Rows and drivers differ in what can be captured; all of them can be run.
+        reason = ""
+        try:
+            self._graphs = self._captured(stream)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            # What went wrong came first: ending a capture that has failed raises once more.
+            reason = _first_cause(error)
+        if reason:
+            logger.warning("training goes on without a CUDA graph, slower: %s", reason)
+            torch.cuda.empty_cache()
+
+    def _captured(self, stream: torch.cuda.Stream) -> list[torch.cuda.CUDAGraph]:
         """The iteration as one graph, or as two where an exchange comes between its halves."""
         alone = self.process_group.world_size == 1
         parts = [self._whole] if alone else [self._sum_groups, self._update]
@@ -153,5 +168,15 @@ class Iteration:
         return graphs
 
 
-def _nothing() -> None:
-    """The second half of an iteration that is one graph."""
+def _first_cause(error: BaseException) -> str:
+    """The line of the error that an error followed from, if it followed from any.
+
+    Raises:
+        torch.OutOfMemoryError: that is what it was.
+    """
+    link = error
+    while link.__context__ is not None:
+        link = link.__context__
+    if isinstance(link, torch.OutOfMemoryError):
+        raise torch.OutOfMemoryError(str(link)) from None
+    return first_line(link)

@@ -10,8 +10,10 @@ others wait until the timeout.
 
 import socket
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -159,3 +161,13 @@ def leave_group() -> None:
     """Leave the process group, if this process is in one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def own_stream(device: torch.device) -> AbstractContextManager[Any]:
+    """A stream for all that this thread launches meanwhile; on a CPU nothing.
+
+    What waits in it waits for its own work alone, and not for that of other threads.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.experiments import Experiment
-from pipeline.stored_json import check_fits, parse_as
+from pipeline.stored_json import parse
 
 FORMAT = "resnet-repro/weights/1"
 HEADER = "resnet-repro"
@@ -74,7 +74,7 @@ def load_weights(
     # Compare architectures first: "these weights are 56 layers deep" tells a user more than the
     # first tensor of an unexpected shape. A field that a foreign file does not tell agrees.
     expected = architecture(experiment, classes)
-    stored = read_architecture(header, where) or _described(tensors)
+    stored = stated_architecture(header) or _described(tensors)
     for field, value in expected.items():
         stored_value = stored.get(field, value)
         if stored_value != value:
@@ -115,26 +115,26 @@ def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[st
         tensors = load(content)
         # `load` does not return the metadata: it is in the JSON header, after its size (8 bytes).
         size = int.from_bytes(content[:8], "little")
-        header = parse_as(content[8 : 8 + size], dict[str, dict[str, Any]], where)
-        return tensors, header.get("__metadata__", {})
-    except (SafetensorError, ValueError, KeyError) as error:
+        header = parse(content[8 : 8 + size])
+        return tensors, header.get("__metadata__") or {}
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{where}: not a safetensors file ({error}); other formats and pickles are not loaded"
+            f"{where}: not a safetensors file ({first_line(error)}); other formats and pickles "
+            "are not loaded"
         ) from error
 
 
-def read_architecture(metadata: dict[str, str], where: str) -> dict[str, Any] | None:
-    """The architecture that a file of ours tells in its metadata; None for a foreign file.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    about = parse_as(metadata.get(HEADER, "{}").encode(), dict[str, Any], where)
-    if about.get("format") != FORMAT:
-        return None
-    stored: dict[str, Any] = about.get("architecture", {})
-    check_fits(stored, dict[str, Any], where)
-    return stored
+def stated_architecture(metadata: dict[str, str]) -> dict[str, Any]:
+    """The architecture that a file's metadata states; empty where it is none of ours."""
+    # Others use metadata too, and anybody may use our key.
+    try:
+        about = parse(metadata.get(HEADER, "{}").encode())
+    except ValueError:
+        return {}
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        return {}
+    stated = about.get("architecture")
+    return stated if isinstance(stated, dict) else {}
 
 
 def _described(tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -183,6 +183,7 @@ def _first_mismatch(network: nn.Module, tensors: dict[str, Tensor]) -> str:
 
 def _say(field: str, value: Any) -> str:
     """An architecture's field in words, to end "these weights are ..."."""
+    value = value if isinstance(value, int | str) else str(value)[:50]
     if field == "shortcut":
         return {"none": "plain (no shortcuts)"}.get(value, f"option {value}")
     if field == "bottleneck_stride":

@@ -6,8 +6,9 @@ from shutil import copytree
 import pandas as pd
 import pytest
 
-from analysis.report.artifact_provenance import MADE, audit, files_in_report, with_manifest
+from analysis.report.artifact_provenance import audit, with_manifest
 from analysis.report.report import report_files, write_report
+from analysis.report.report_folder import MADE, about_report, listed_files
 from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 from tests.conftest import Cli
@@ -119,7 +120,7 @@ def test_missing_files_and_changed_data_are_named(report):
 )
 def test_what_another_version_made_otherwise_is_not_called_changed(report, changes, versions):
     said_to_be_of(report, **changes)
-    files = {name: (report / name).read_bytes() for name in files_in_report(report)}
+    files = {name: (report / name).read_bytes() for name in listed_files(about_report(report))}
     again = {name: content for name, content in files.items() if not name.startswith("data/")}
     # The same bytes: whoever made them, they are what the data gives.
     same = audit(report, lambda _: again)
@@ -167,3 +168,15 @@ def test_the_command_exits_3_where_the_rules_have_another_version(cli: Cli, repo
         "1 files are made otherwise here, and none was changed: the report was made by another "
         "version (rules 1, here 2)\n"
     )
+
+
+def test_a_page_that_the_report_does_not_list_is_named(report):
+    (report / "runs" / "plain20-seed-9.html").write_text("<p>a stale page")
+    assert wrong(report) == ["runs/plain20-seed-9.html is not one of the report's files"]
+
+
+def test_a_report_that_says_nonsense_of_itself_is_audited_all_the_same(report):
+    said_to_be_of(report, rules={"a": ["\n"]})
+    about = json.loads((report / MADE).read_bytes())
+    (report / MADE).write_text(json.dumps(about | {"made_with": [1]}))
+    assert audit(report, report_files).versions == ["rules {'a': ['\\n']}, here 2"]

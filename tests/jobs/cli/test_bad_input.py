@@ -5,6 +5,7 @@ anything starts.
 import json
 from io import BytesIO
 from pathlib import Path
+from time import monotonic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,6 +67,53 @@ def test_one_line_and_exit_code_2(
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stderr.startswith("error: ") and says in done.stderr
+
+
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("status", "--storage", LONG), "File name too long"),
+        (("status", "--storage", "/dev/null"), "/dev/null is no folder"),
+        (("status", "--storage", "/dev/null/x"), "/dev/null is no folder"),
+        (("data", "list", "--storage", "s3://"), "names no bucket"),
+        (("clean", "--storage", " "), "is empty"),
+        (("status", "--storage", "a\nb"), "argument 3, a\\nb: holds a line break"),
+        (("status", "--storage", "\udcff"), "bytes that are no text"),
+        (("train", "resnet20", "--data", "~nouser/x"), "no dataset and no path"),
+        (("train", "resnet20", "--data", LONG, "--dry-run"), "no dataset and no path"),
+        (("train", "resnet20", "--set", "lr=0.1\n"), "holds a line break"),
+        (("train", "resnet20", "--set", "depth=4294967294"), "depth must be at most 10,000"),
+        (("train", "resnet20", "--set", "eval_every=1", "--iterations", "200000"), "evaluations"),
+        (("train", "resnet20", "--seed", "9223372036854775808"), "--seed"),
+        (("train", "resnet20", "--workers", "9" * 5000), "expected a number such as 2"),
+        (("train", "resnet20", "--gpus", "nan"), "--gpus"),
+        (("train", "resnet20", "--checkpoint-seconds", "nan"), "--checkpoint-seconds"),
+        (("train", "resnet20", "--tracking", "http://a b@host"), "no blanks"),
+        (("grid", "demo", "--iterations", "0"), "at least 4 iterations"),
+        (("grid", "demo", "--seeds", "4294967296"), "'--seeds'"),
+        (("plan", "demo", "--seeds", "4294967296", "--gpus", "8xH100"), "'--seeds'"),
+        (("plan", "demo", "--iterations", "4294967296", "--gpus", "8xH100"), "'--iterations'"),
+        (("plan", "demo", "--set", "iterations=4294967296", "--gpus", "8xH100"), "iterations must"),
+        (("plan", "demo", "--gpus", "9" * 5000 + "xH100"), "--gpus"),
+        (("report", "--seeds", "0-4294967296"), "more than 1,000 seeds"),
+        (("report", "--seeds", "9" * 5000), "expected numbers such as 0-4"),
+    ],
+)
+def test_what_nothing_could_be_done_with_is_refused_at_once(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    own = () if "--storage" in arguments else ("--storage", str(tmp_path / "s"))
+    begun = monotonic()
+    done = cli(*arguments, *own, timeout=30)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ") and says in done.stderr and len(done.stderr) < 1100
+    # Three seconds on a machine that does nothing else: tests run beside each other.
+    assert monotonic() - begun < 10
+    assert not (tmp_path / "s" / "runs").exists()
 
 
 @pytest.mark.parametrize("command", ["train", "grid"])

@@ -1,5 +1,7 @@
 """Which runs train beside which, and who is found to blame where a pack fails."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -32,19 +34,19 @@ def sizes(packs: list[list[Run]]) -> list[int]:
 def test_packs_are_as_large_as_asked_for_and_leave_no_place_idle() -> None:
     runs = seeds("resnet56", 5) + seeds("resnet44", 5)
     packs = packs_of(runs, ONE_GPU, 1, lambda _: 8)
-    assert sizes(packs) == [8, 2]
+    assert sizes(packs) == [5, 5]
     assert [run for pack in packs for run in pack] == runs
     # ResNet-20 would leave after a third of ResNet-56's time.
     assert sizes(packs_of(runs[:5] + seeds("resnet20", 5), ONE_GPU, 1, lambda _: 8)) == [5, 5]
     # Four GPUs: four packs rather than one that is full.
-    assert sizes(packs_of(runs, ONE_GPU, 4, lambda _: 8)) == [3, 3, 3, 1]
+    assert sizes(packs_of(runs, ONE_GPU, 4, lambda _: 8)) == [2, 3, 3, 2]
     assert sizes(packs_of(runs, ONE_GPU, 16, lambda _: 8)) == [1] * 10
 
 
 def test_a_network_that_fills_a_gpu_trains_alone_and_large_ones_in_small_packs() -> None:
     runs = seeds("resnet18", 2) + seeds("resnet1202", 5) + seeds("resnet20", 4)
     packs = packs_of(runs, ONE_GPU, 1, lambda experiment: 2 if experiment.depth == 1202 else 8)
-    assert sizes(packs) == [1, 1, 2, 2, 1, 4]
+    assert sizes(packs) == [1, 1, 2, 1, 2, 4]
     assert all(len({run.experiment for run in pack}) == 1 for pack in packs)
 
 
@@ -63,56 +65,79 @@ def test_runs_that_want_other_kernels_never_share_a_process() -> None:
 
 
 @pytest.fixture
-def members(storage: Storage) -> list[PackedRun]:
-    return [PackedRun(small_run(n), Lease(storage, small_run(n)), 1, 0) for n in range(4)]
+def members(storage: Storage) -> Iterator[list[PackedRun]]:
+    with ExitStack() as leases:
+        runs = [small_run(n) for n in range(4)]
+        yield [PackedRun(run, leases.enter_context(Lease(storage, run)), 1, 0) for run in runs]
 
 
-def failed(members: list[PackedRun], *progressed: bool) -> list[PackedRun]:
-    for member, moved in zip(members, progressed, strict=True):
-        member.progressed = moved
-    return members
+def failed_together(storage: Storage, members: list[PackedRun], *saved: int) -> None:
+    """The whole group fails after these have saved another checkpoint."""
+    for number, member in enumerate(members):
+        if number in saved:
+            member.reached -= 1  # what is stored is newer than what was seen
+        member.judge(storage, None, RuntimeError("its worker died"), alone=len(members) == 1)
 
 
-def test_a_pack_that_fails_with_progress_goes_on_together(members: list[PackedRun]) -> None:
-    assert next_groups(failed(members, True, True, True, True), all_failed=True) == [members]
-
-
-def test_a_pack_that_fails_without_is_started_in_halves(members: list[PackedRun]) -> None:
-    groups = next_groups(failed(members, True, True, False, True), all_failed=True)
-    assert groups == [members[:2], members[2:]]
-    # Whatever has ended meanwhile is started no more.
+def test_a_pack_is_started_again_and_in_halves_if_it_fails_again_without_progress(
+    storage: Storage, members: list[PackedRun]
+) -> None:
+    failed_together(storage, members, 0, 1, 3)
+    assert next_groups(members, all_failed=True) == [members]
+    failed_together(storage, members)
+    assert next_groups(members, all_failed=True) == [members[:2], members[2:]]
+    # Their failures are counted anew; whatever has ended meanwhile is started no more.
+    failed_together(storage, members[:2])
+    assert next_groups(members[:2], all_failed=True) == [members[:2]]
     members[0].outcome = {"status": "finished"}
-    assert next_groups(members, all_failed=True) == [members[1:3], members[3:]]
+    assert next_groups(members[:2], all_failed=True) == [[members[1]]]
 
 
-def test_one_that_failed_while_the_others_went_on_is_tried_alone(members: list[PackedRun]) -> None:
-    members[1].failed_itself = True
-    members[0].outcome = {"status": "finished"}
-    # The others have been preempted, say.
-    assert next_groups(members, all_failed=False) == [members[2:], [members[1]]]
+def test_a_pack_that_keeps_failing_with_progress_is_started_in_halves_too(
+    storage: Storage, members: list[PackedRun]
+) -> None:
+    for _ in range(2):
+        failed_together(storage, members, 0, 1, 2, 3)
+        assert next_groups(members, all_failed=True) == [members]
+    failed_together(storage, members, 0, 1, 2, 3)
+    assert next_groups(members, all_failed=True) == [members[:2], members[2:]]
+
+
+def test_those_that_failed_while_others_went_on_are_a_pack_of_their_own(
+    storage: Storage, members: list[PackedRun]
+) -> None:
+    no_memory = {"status": "failed", "reason": "OutOfMemoryError: no memory is left"}
+    preempted = {"status": "preempted"}
+    for member, answer in zip(members, [preempted, no_memory, no_memory, no_memory], strict=True):
+        member.judge(storage, answer, None, alone=False)
+    assert next_groups(members, all_failed=False) == [members[:1], members[1:]]
+    for member in members[1:]:
+        member.judge(storage, no_memory, None, alone=False)
+    # Nobody went on: in halves.
+    assert next_groups(members[1:], all_failed=False) == [members[1:3], members[3:]]
     for member in members:
         member.outcome = {"status": "finished"}
     assert next_groups(members, all_failed=False) == []
 
 
-def test_only_failures_alone_are_held_against_a_run(storage: Storage) -> None:
-    run, error = small_run(), RuntimeError("it broke")
-    with Lease(storage, run) as lease:
-        member = PackedRun(run, lease, 1, 0)
-        for _ in range(4):
-            member.judge(storage, None, error, alone=False)
-        assert member.outcome is None and member.without_progress == 0
-        for _ in range(3):
-            assert member.outcome is None
-            member.judge(storage, None, error, alone=True)
-        assert member.outcome is error
-        # Ten restarts are the most in any case.
-        member = PackedRun(run, lease, 1, 0)
-        for _ in range(10):
-            member.judge(storage, None, error, alone=False)
-        assert member.outcome is None
+def test_only_its_own_failures_are_held_against_a_run(
+    storage: Storage, members: list[PackedRun]
+) -> None:
+    member, error = members[0], RuntimeError("it broke")
+    for _ in range(30):
         member.judge(storage, None, error, alone=False)
-        assert member.outcome is error
+    assert member.outcome is None and member.failures == 0
+    for _ in range(3):
+        assert member.outcome is None
+        member.judge(storage, None, error, alone=True)
+    assert member.outcome is error
+    # With progress ten restarts are the most.
+    member = members[1]
+    for _ in range(11):
+        assert member.outcome is None
+        member.reached = -1
+        member.judge(storage, None, error, alone=True)
+    assert member.outcome is error
 
 
 @pytest.mark.parametrize(
@@ -173,10 +198,11 @@ def test_on_gpus_a_grid_finds_out_how_many_runs_fill_one(
     runs = seeds("resnet1202", 2) + seeds("resnet20", 6)
     manifest = {"row": {"side": 32}, "train_images": 50_000, "test_images": 10_000}
     # 1,202 layers take 60 times the memory of 20, more than there is.
-    assert sizes(shared_out(runs, ONE_GPU, 1, None, manifest)) == [1, 1, 4, 2]
+    assert sizes(shared_out(runs, ONE_GPU, 1, None, manifest)) == [1, 1, 3, 3]
     assert tried == [(EXPERIMENTS["resnet20"], 32, ONE_GPU, 8)]
     said = capsys.readouterr().out
     assert said == (
+        "trying how many runs of resnet20 fill a GPU; --runs-per-gpu says it\n"
         "images/s of resnet20 by the number of runs at once on a GPU: "
         "1: 10,000, 2: 19,000, 4: 30,000, 8: 31,000\n"
     )
@@ -191,8 +217,8 @@ def test_a_run_that_the_others_would_wait_for_is_not_packed(
     manifest = {"row": {"side": 32}, "train_images": 50_000, "test_images": 10_000}
     # Table 6 on eight GPUs: one ResNet-1202 takes longer than an eighth of all the work.
     runs = seeds("resnet1202", 5) + seeds("resnet110", 16) + seeds("resnet20", 16)
-    assert sizes(shared_out(runs, ONE_GPU, 8, None, manifest)) == [1] * 5 + 2 * [5, 5, 5, 1]
-    # On one GPU nobody waits for anybody.
+    assert sizes(shared_out(runs, ONE_GPU, 8, None, manifest)) == [1] * 5 + 2 * [4, 4, 4, 4]
+    # On one GPU nobody waits for anybody, and five seeds are a pack although a power of two is not.
     assert sizes(shared_out(runs, ONE_GPU, 1, None, manifest)) == [5, 8, 8, 8, 8]
 
 
@@ -213,6 +239,20 @@ def test_nothing_is_tried_where_runs_cannot_share_a_gpu(execution: Execution, pl
 
 def test_packs_of_runs_that_have_several_workers_each_are_refused() -> None:
     with pytest.raises(InputError, match="--runs-per-gpu 4: runs with --workers 2 take whole"):
-        check_runs_per_gpu(4, 2)
-    check_runs_per_gpu(4, 1)
-    check_runs_per_gpu(None, 2)
+        check_runs_per_gpu(4, 2, 1.0)
+    with pytest.raises(InputError, match=r"--runs-per-gpu 4: with --gpus 0.25 several processes"):
+        check_runs_per_gpu(4, 1, 0.25)
+    check_runs_per_gpu(4, 1, 1.0)
+    check_runs_per_gpu(None, 2, 0.25)
+
+
+def test_a_gpu_that_cannot_be_tried_trains_one_run_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def probe(*_: Any) -> RunsAtOnce:
+        raise TimeoutError("no GPU was ready within 600 s")
+
+    monkeypatch.setattr(requested_runs, "probe_runs_at_once", probe)
+    manifest = {"row": {"side": 32}, "train_images": 50_000, "test_images": 10_000}
+    assert sizes(shared_out(seeds("resnet20", 3), ONE_GPU, 1, None, manifest)) == [1, 1, 1]
+    assert "could not be tried (no GPU was ready within 600 s)" in capsys.readouterr().err

@@ -62,6 +62,21 @@ def test_a_holder_whose_process_is_gone_is_taken_over_at_once(storage: Storage) 
         assert taken.held() and not said
 
 
+def test_a_command_that_ends_gives_back_what_its_threads_still_hold(storage: Storage) -> None:
+    hold = (
+        "from pipeline.runs.lease import Lease; from pipeline.storage import Storage;"
+        "from tests.pipeline.runs.test_lease import PATH, RUN; import sys, threading, time\n"
+        "storage = Storage(sys.argv[1])\n"
+        "def drive():\n"
+        "    with Lease(storage, RUN): time.sleep(600)\n"
+        "threading.Thread(target=drive, daemon=True).start()\n"
+        "while not storage.exists(PATH): time.sleep(0.05)\n"
+        "time.sleep(1); sys.exit(7 if storage.exists(PATH) else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", hold, storage.uri], check=False, timeout=120)
+    assert ended.returncode == 7 and not storage.exists(PATH)
+
+
 def test_a_holder_elsewhere_that_shows_no_sign_of_life_is_taken_over(storage: Storage) -> None:
     dead = Lease(storage, RUN)
     dead._write()

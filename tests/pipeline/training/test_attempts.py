@@ -68,9 +68,7 @@ def test_workers_on_two_kinds_of_gpu_are_no_drift_when_they_come_back() -> None:
 class Captured(Iteration):
     """As on a GPU, but for the graph."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.captured = True
+    captured = True
 
 
 def test_an_attempt_says_whether_its_iteration_was_captured(

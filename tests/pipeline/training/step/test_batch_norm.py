@@ -1,5 +1,6 @@
 """Several groups in one pass are the groups one by one: forward, backward and statistics."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -124,6 +125,7 @@ def test_a_worker_with_one_group_takes_stock_batch_norm_in_both_modes(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="no compiler")
 @pytest.mark.parametrize("one_pass", [False, True])
 def test_a_compiled_step_is_the_exact_step_up_to_rounding(one_pass: bool) -> None:
     experiment = replace(EXPERIMENTS["resnet20"], bn_group=8, global_batch_size=16)

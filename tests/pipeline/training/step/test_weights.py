@@ -1,5 +1,6 @@
 """Weight files know their architecture, and are refused in one line where it is another one."""
 
+import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,12 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from safetensors.torch import save
 
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.training.step.networks import ResNet, build_network
 from pipeline.training.step.weights import (
+    FORMAT,
+    HEADER,
     load_weights,
     read_tensors,
     torch_file_bytes,
@@ -26,6 +32,9 @@ V15 = replace(RESNET50, bottleneck_stride="3x3")
 
 def stored(experiment: Experiment, classes: int = 10) -> bytes:
     return weights_bytes(build_network(experiment, 0, classes).state_dict(), experiment, classes)
+
+
+RESNET20_BYTES = stored(RESNET20)
 
 
 def test_round_trip() -> None:
@@ -155,3 +164,48 @@ def test_a_torch_file_that_runs_something_is_refused_in_one_line(tmp_path: Path)
             torch_file_bytes(content, "w.pth")
         assert "\n" not in str(raised.value)
     assert not (tmp_path / "ran").exists()
+
+
+def with_metadata(metadata: object) -> bytes:
+    """ResNet-20's tensors with whatever stands for metadata, well-formed or not."""
+    content = stored(RESNET20)
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size]) | {"__metadata__": metadata}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"format": "pt"},
+        {HEADER: "no JSON"},
+        {HEADER: "3"},
+        {HEADER: "[" * 100_000},
+        {HEADER: "{}"},
+        {HEADER: json.dumps({"format": FORMAT})},
+        {HEADER: json.dumps({"format": FORMAT, "architecture": [1]})},
+        {HEADER: json.dumps({"format": FORMAT, "architecture": {"shortcut": [1], "depth": {}}})},
+        {HEADER: json.dumps({"format": FORMAT, "architecture": {"bottleneck_stride": [2]}})},
+        None,
+        3,
+        {"nested": {"a": 1}},
+    ],
+)
+def test_metadata_of_others_is_no_traceback(metadata: object) -> None:
+    with pytest.raises(InputError) as error:
+        load_weights(ResNet(RESNET20), RESNET20, 10, with_metadata(metadata), "w")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@given(st.data())
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_any_bytes_are_weights_or_refused(data: st.DataObject) -> None:
+    content = bytearray(RESNET20_BYTES)
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, 3_000))] = data.draw(st.integers(0, 255))
+    try:
+        load_weights(ResNet(RESNET20), RESNET20, 10, bytes(content), "w")
+    except InputError as error:
+        assert "\n" not in str(error)

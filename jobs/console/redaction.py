@@ -1,0 +1,68 @@
+"""What a process of ours shows or logs, without passwords: set up once, where the process begins.
+
+Commands print, libraries warn, Python shows tracebacks and loggers write: all of it goes through
+the two streams and the log records of this module. What is passed on to others stays as it is.
+"""
+
+import logging
+import sys
+from threading import RLock
+from typing import Any, TextIO
+
+from pipeline.errors import redacted
+
+
+class RedactedStream:
+    """A text stream that writes what it is given without passwords.
+
+    Lines are written whole, since a password may come in pieces: what has no end yet is kept until
+    it has one, or until the stream is flushed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._begun, self._lock = stream, "", RLock()
+
+    def write(self, text: str) -> int:
+        """Write the lines that are complete."""
+        with self._lock:
+            lines, end, self._begun = (self._begun + text).rpartition("\n")
+            if end:
+                self._stream.write(redacted(lines) + end)
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write several texts one after another."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Write also the line that has been begun."""
+        with self._lock:
+            begun, self._begun = self._begun, ""
+            if begun:
+                self._stream.write(redacted(begun))
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def hide_secrets() -> None:
+    """From now on this process shows and logs no password; calling it again changes nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, RedactedStream):
+            setattr(sys, name, RedactedStream(stream))
+    # Handlers that others have made hold streams of their own: what they are given is redacted.
+    logging.setLogRecordFactory(_redacted_record)
+
+
+def _redacted_record(*arguments: Any, **keywords: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*arguments, **keywords)
+    try:
+        record.msg, record.args = redacted(record.getMessage()), ()
+    except (TypeError, ValueError):  # a message that its arguments do not fit: logging says so
+        return record
+    if record.exc_info:
+        # Formatters use the text that is there instead of making their own of the exception.
+        record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+    return record
