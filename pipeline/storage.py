@@ -8,6 +8,7 @@ import os
 import stat
 from contextlib import suppress
 from hashlib import blake2b
+from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -100,7 +101,7 @@ class Storage:
         """
         full = self.path(path)
         if self.local is not None:
-            return _read_regular(full, most)
+            return regular_file(full, most)
         with self._files.open_input_file(full) as file:
             _check_size(full, file.size() if most is not None else 0, most)
             return file.read()
@@ -194,31 +195,53 @@ class Storage:
                 self._files.delete_file(self.path(path))
 
 
-def _read_regular(full: str, most: int | None) -> bytes:
-    """`Storage.read` of a path on this machine."""
+def regular_file(path: str | Path, most: int | None = None) -> bytes:
+    """The content of a file on this machine, of at most so many bytes.
+
+    Raises:
+        InputError: something else lies there, such as a folder or a pipe, or a larger file.
+        OSError: there is none (FileNotFoundError), or it cannot be read.
+    """
     try:
         # Before it is opened: to open a pipe waits for ever, and a device may do anything.
-        about = os.stat(full)
-        _check_regular(full, about.st_mode)
-        _check_size(full, about.st_size, most)
+        _check_size(path, check_regular(path).st_size, most)
         # Without blocking, and looked at again, as another may lie there by now.
-        with open(os.open(full, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
-            _check_regular(full, os.fstat(file.fileno()).st_mode)
-            content = file.readall() if most is None else file.read(most + 1) or b""
-    except NotADirectoryError as error:  # a file where a folder of ours would be
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            _check_mode(path, os.fstat(file.fileno()).st_mode)
+            content = file.readall() if most is None else _read(file, most + 1)
+    except NotADirectoryError as error:  # a file where a folder would be
         raise FileNotFoundError(*error.args) from error
-    _check_size(full, len(content), most)
+    _check_size(path, len(content), most)
     return content
 
 
-def _check_regular(full: str, mode: int) -> None:
+def check_regular(path: str | Path) -> os.stat_result:
+    """What the system says of a file, for libraries that open files themselves.
+
+    Raises:
+        InputError: it is a folder, a pipe, a socket or a device.
+        OSError: there is none, or it cannot be looked at.
+    """
+    about = os.stat(path)
+    _check_mode(path, about.st_mode)
+    return about
+
+
+def _read(file: FileIO, most: int) -> bytes:
+    """At most so many bytes; the system may give fewer at a time."""
+    parts: list[bytes] = []
+    while most and (part := file.read(most)):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
+
+
+def _check_mode(path: str | Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise InputError(f"{full}: is {what}, and not a file of ours; move it away")
+        raise InputError(f"{path}: is {what}, where a file is expected; move it away")
 
 
-def _check_size(full: str, size: int, most: int | None) -> None:
+def _check_size(path: str | Path, size: int, most: int | None) -> None:
     if most is not None and size > most:
-        raise InputError(
-            f"{full}: has {size:,} bytes, and files of ours at most {most:,}; move it away"
-        )
+        raise InputError(f"{path}: has {size:,} bytes, of at most {most:,}; move it away")

@@ -17,7 +17,7 @@ from pipeline.storage import Storage
 MOST_BYTES = 64 << 20
 """No file of ours comes near: the history of the longest row of the paper has a few MB."""
 DEEPEST = 32
-"""Objects and lists within each other; ours have five or six."""
+"""Objects and lists within each other where no type counts them; ours have five or six."""
 LARGEST = 1 << 63
 """No integer of ours is as large; arithmetic with floats fails on much larger ones."""
 
@@ -77,7 +77,7 @@ def check_as(content: bytes, kind: Any, where: str) -> Any:
     raise DamagedError(f"{where}: {why}; move it away")
 
 
-def parse(content: bytes) -> Any:
+def parse(content: bytes | str) -> Any:
     """JSON, whatever it holds, within bounds of size and depth.
 
     Raises:

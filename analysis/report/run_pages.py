@@ -4,7 +4,6 @@ Curves are drawn as plain SVG elements of the page: a report has hundreds of the
 """
 
 from dataclasses import asdict
-from json import loads
 from math import isfinite
 from typing import Any
 
@@ -18,6 +17,7 @@ from analysis.studies.studies import Study
 from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS
 from pipeline.recipe.metrics import METRICS, TEST_ERR, TRAIN_ERR
 from pipeline.recipe.overrides import value_text
+from pipeline.stored_json import parse
 
 FOLDER = "runs"
 WIDTH, HEIGHT = 640, 260
@@ -84,7 +84,7 @@ def _page(study: Study, run: Any, points: pd.DataFrame, measured: Any) -> bytes:
 def _recipe(run: Any) -> list[dict[str, str]]:
     """Each field of the row: its value, and the paper's where that is another."""
     paper = EXPERIMENTS.get(run.experiment)
-    changed = loads(run.overrides)
+    changed = parse(run.overrides)
     # A row that is not the paper's has no other values to stand beside.
     if paper is None:
         return [

@@ -18,7 +18,7 @@ from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import read_result, stored_runs
-from pipeline.storage import Storage
+from pipeline.storage import Storage, regular_file
 
 # Frames load pandas, which commands that have none to read need not wait for.
 if TYPE_CHECKING:
@@ -120,7 +120,6 @@ def _own(storage: Storage, tracking: str | None) -> "list[tuple[str, Frames]]":
 
 def _content(path: Path) -> bytes:
     from analysis.measured.bundle import MOST_BYTES
-    from analysis.measured.frame_files import regular_file
 
     try:
         return regular_file(path, MOST_BYTES)

@@ -310,9 +310,9 @@ def test_names_from_elsewhere_are_text_wherever_a_report_shows_them() -> None:
 
 def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "runs.parquet")
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="where a file is expected"):
         load(tmp_path)
     for path in (tmp_path / "runs.parquet", Path("/dev/zero"), tmp_path):
-        with pytest.raises(InputError, match=r"cannot be read \(is no file\)"):
+        with pytest.raises(InputError, match="where a file is expected"):
             import_results([path], str(tmp_path / "s"))
     assert not (tmp_path / "s" / "imports").exists()
