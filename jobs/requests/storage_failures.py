@@ -1,6 +1,7 @@
 """What becomes of a command whose storage is full, read-only or away: one line, exit code 1."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,7 +27,7 @@ def failures_in_one_line(place: str) -> Iterator[None]:
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "look whether it can be reached")
         # Without the file's name, where it has one: it may be a partial one that is gone by now.
-        why = error.strerror if isinstance(error.strerror, str) else first_line(error)
+        why = os.strerror(error.errno) if error.errno else first_line(error)
         raise failed(
             f"{redacted(place)}: {why}; {remedy}, and give the same command again"
         ) from error
