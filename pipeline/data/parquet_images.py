@@ -20,7 +20,7 @@ DECODED, DECODED_PER_BYTE = 64 << 20, 64
 
 Encoded images hardly shrink, and have 67 bytes at least: files stay far below it.
 """
-BATCH_ROWS, BATCH_BYTES = 256, 256 << 20
+BATCH_ROWS, BATCH_BYTES = 256, 1 << 30
 """At most so many rows at a time, and fewer where each could be large."""
 
 _BROKEN = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
