@@ -87,12 +87,8 @@ class Study:
         """Each named override as a phrase, with the paper's value if all rows agree on it."""
         phrases = []
         for name, value in self.named_overrides().items():
-            paper = {
-                value_text(getattr(EXPERIMENTS[experiment], name, None))
-                for experiment in self.runs.experiment
-                if experiment in EXPERIMENTS
-            }
-            instead = f" instead of {paper.pop()}" if len(paper) == 1 else ""
+            paper = self._papers(name)
+            instead = f" instead of {value_text(paper.pop())}" if len(paper) == 1 else ""
             phrases.append(f"{name.replace('_', ' ')} {value_text(value)}{instead}")
             if name == "iterations":
                 moved = [
@@ -125,11 +121,30 @@ class Study:
 
     @property
     def title(self) -> str:
-        if not self.overrides:
-            return f"{self.dataset_title}, the paper's recipe"
-        return f"{self.dataset_title}, " + ", ".join(
-            f"{name}={value_text(value)}" for name, value in self.named_overrides().items()
-        )
+        """`CIFAR-10, the paper's recipe`, or `digits, 360 of 64,000 iterations, in bf16`."""
+        changed = self.named_overrides()
+        # How often a run was measured is no change of what was trained, unless it is the only one.
+        if len(changed) > 1:
+            changed.pop("eval_every", None)
+        phrases = [self._phrase(name, value) for name, value in changed.items()]
+        return ", ".join([self.dataset_title, *(phrases or ["the paper's recipe"])])
+
+    def _phrase(self, name: str, value: Any) -> str:
+        """A change of the recipe in the words of a title."""
+        paper = self._papers(name)
+        if name == "iterations" and isinstance(value, int) and len(paper) == 1:
+            return f"{value:,} of {paper.pop():,} iterations"
+        if name == "precision":
+            return f"in {value_text(value)}"
+        return f"{name.replace('_', ' ')} {value_text(value)}"
+
+    def _papers(self, name: str) -> set[Any]:
+        """A field's values in the paper's rows of the runs' names."""
+        return {
+            getattr(EXPERIMENTS[experiment], name, None)
+            for experiment in self.runs.experiment
+            if experiment in EXPERIMENTS
+        }
 
     @property
     def slug(self) -> str:
