@@ -122,7 +122,7 @@ def data_prepare(
     storage = writable(storage_uri)
     if photographs or (name in DATASETS and DATASETS[name].photographs):
         return _prepare_photographs(storage, name, path, shorter_side, exclude, address)
-    from pipeline.data.preparation import prepare
+    from pipeline.data.preparation import prepare, source_notes
 
     with progress(f"preparing {name}") as report:
         manifest = prepare(storage, name, path, download, report)
@@ -130,6 +130,8 @@ def data_prepare(
         f"{manifest['row']['name']} {manifest['id']}: {manifest['train_images']:,} training and "
         f"{manifest['test_images']:,} test images in {storage.uri}"
     )
+    for note in source_notes(manifest, path) if path else ():
+        print(f"note: {note}")
 
 
 def _prepare_photographs(
@@ -143,6 +145,7 @@ def _prepare_photographs(
     from jobs.execution.cluster import connected
     from jobs.execution.ingest import ingest
     from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading
+    from pipeline.data.preparation import source_notes
     from pipeline.errors import InputError
 
     if path is None:
@@ -166,6 +169,8 @@ def _prepare_photographs(
         f"photographs of {seen['train']:,} classes and {manifest['test_images']:,} for testing of "
         f"{seen['test']:,}, in {storage.uri}"
     )
+    for note in source_notes(manifest, path.resolve()):
+        print(f"note: {note}")
     # A few are enough to see what is wrong; the manifest has them all.
     for note in [*manifest["notes"][:5], *(f"left out: {n}" for n in manifest["left_out"][:5])]:
         print(f"note: {note}")

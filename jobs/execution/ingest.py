@@ -35,27 +35,38 @@ def ingest(
     """
     listing = list_source(path)
     known = file_mark(path)
-    source = {
+    source: dict[str, Any] = {
         "kind": listing.layout,
         "path": str(path),
         "mark": known,
         "longest_short_side": reading.longest_short_side,
         "excluded": list(reading.excluded),
     }
+    if listing.notes:
+        source["notes"] = list(listing.notes)
     # The same source, read in the same way, is not read again unless a shard of it is gone.
     for manifest in stored_manifests(storage):
+        if source not in manifest["sources"] or not _adds_up(manifest, listing):
+            continue
         whole = holds_photographs(manifest) and all(
             storage.file_size(shard["path"]) == shard["size"] for shard in manifest["shards"]
         )
-        if whole and source in manifest["sources"]:
+        if whole:
             return manifest
     key = reading.key(listing, known)
     missing = [
         n for n in range(len(listing.parts)) if read_record(storage, key, n, reading) is None
     ]
-    _check_room(storage, path, len(missing) / len(listing.parts))
+    _check_room(storage, listing, missing)
     official = _carry_out(storage, key, listing, reading, missing, progress)
     return finish(storage, name, key, listing, reading, source, official)
+
+
+def _adds_up(manifest: dict[str, Any], listing: Listing) -> bool:
+    """Whether a dataset has as many photographs as its source is known to have."""
+    # Earlier versions passed over images by their suffix; what they made of a source is not it.
+    counts = (manifest["train_images"], manifest["test_images"], len(manifest["left_out"]))
+    return listing.images in (None, sum(counts))
 
 
 def _carry_out(
@@ -125,8 +136,8 @@ def _official_sums() -> list[str]:
     return [ARCHIVE_META[name][1] for name in ("train", "val", "devkit")]
 
 
-def _check_room(storage: Storage, path: Path, share: float) -> None:
-    """Refuse a local storage that cannot hold the source's images.
+def _check_room(storage: Storage, listing: Listing, missing: list[int]) -> None:
+    """Refuse a local storage that cannot hold the images of the missing parts.
 
     Raises:
         InputError: says how much is needed and how much there is.
@@ -134,7 +145,9 @@ def _check_room(storage: Storage, path: Path, share: float) -> None:
     if storage.local is None:
         return
     # Encoded images take as much room in shards as in their source.
-    needed = share * sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    files = {file for part in listing.parts for file in part.paths}
+    share = len(missing) / len(listing.parts)
+    needed = share * sum(os.stat(file).st_size for file in files if os.path.exists(file))
     free = shutil.disk_usage(storage.local).free
     if needed > free:
         raise InputError(

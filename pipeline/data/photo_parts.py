@@ -7,7 +7,7 @@ they lie, never extracted: 150 GB are not written twice. Torch-free.
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.sources.parquet_layout import ImageColumns
 from pipeline.errors import InputError, first_line
 
 # The names and fields of the classes here are part of what a half-done ingest is filed under
@@ -44,6 +45,13 @@ class ParquetPart:
     last: int
     rows_before: int
     """Rows of the file before this part."""
+    # Not in the repr, which half-done ingests are filed under: the file decides it.
+    columns: ImageColumns = field(default=ImageColumns(), repr=False)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that it reads."""
+        return (self.file,)
 
     def read(self) -> Iterator[Found]:
         """Raises InputError: the file is damaged, or a row has no image or label."""
@@ -52,14 +60,16 @@ class ParquetPart:
             parquet = pq.ParquetFile(self.file)
             # A few megabytes at a time: a row group may be larger than a task's share of memory.
             for batch in parquet.iter_batches(
-                256, row_groups=range(self.first, self.last), columns=["image", "label"]
+                256,
+                row_groups=range(self.first, self.last),
+                columns=[self.columns.image, self.columns.label],
             ):
                 for record in batch.to_pylist():
                     where = f"{self.file}, row {number}"
-                    image, label = record["image"] or {}, record["label"]
-                    if not isinstance(label, int) or not isinstance(image.get("bytes"), bytes):
-                        raise InputError(f"{where}: has no image bytes and integer label")
-                    yield Found(where, label, image["bytes"])
+                    content, label = self.columns.pair(record)
+                    if content is None or label is None:
+                        raise InputError(f"{where}: has no image bytes and label")
+                    yield Found(where, label, content)
                     number += 1
         except (pa.ArrowException, OSError) as error:
             raise InputError(
@@ -73,6 +83,11 @@ class FilesPart:
 
     split: Split
     files: tuple[tuple[str, int], ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that it reads."""
+        return tuple(file for file, _ in self.files)
 
     def read(self) -> Iterator[Found]:
         """Raises InputError: a file cannot be read."""
@@ -100,6 +115,11 @@ class TarPart:
     tar: str
     members: tuple[Member, ...]
     nested: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file that it reads."""
+        return (self.tar,)
 
     def read(self) -> Iterator[Found]:
         """Raises InputError: the tar file cannot be read here, is cut off or leads outside."""
