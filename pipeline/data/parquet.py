@@ -41,8 +41,8 @@ def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Datase
         for split, found in files.items():
             if not found:
                 raise InputError(
-                    f"{path}: holds no {split}*.parquet; expected train*.parquet and test*.parquet, "
-                    f"or the files of a dataset that is known (`data list`); it holds {held(path)}"
+                    f"{path}: holds no {split}*.parquet; expected train*.parquet and "
+                    f"test*.parquet, or files that `data list` names; it holds {held(path)}"
                 )
     except OSError as error:
         where = error.filename or path

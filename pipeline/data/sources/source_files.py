@@ -69,7 +69,7 @@ def few(names: Iterable[str]) -> str:
 def beside(read: str, others: Iterable[Path]) -> tuple[str, ...]:
     """A note on what holds the same as what is `read`, or may, if there is anything of the kind."""
     names = few(f"{place.name}{'/' if place.is_dir() else ''}" for place in others)
-    return (f"{read} is read; not read, beside it: {names}",) if names else ()
+    return (f"read: {read}; beside it and not read: {names}",) if names else ()
 
 
 def held(folder: Path) -> str:
