@@ -145,6 +145,7 @@ def _prepare_photographs(
     from jobs.execution.cluster import connected
     from jobs.execution.ingest import ingest
     from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading
+    from pipeline.data.photo_sources import list_source
     from pipeline.data.preparation import source_notes
     from pipeline.errors import InputError
 
@@ -161,8 +162,10 @@ def _prepare_photographs(
             "networks look at"
         )
     reading = Reading(shorter_side, tuple(exclude))
+    # Before a cluster is started: what is not known there is said at once.
+    listing = list_source(path.resolve())
     with connected(address), progress(f"reading {name}, parts") as report:
-        manifest = ingest(storage, name, path.resolve(), reading, report)
+        manifest = ingest(storage, name, path.resolve(), reading, report, listing)
     seen = manifest["classes_seen"]
     print(
         f"{manifest['row']['name']} {manifest['id']}: {manifest['train_images']:,} training "

@@ -23,36 +23,34 @@ from pipeline.storage import Storage
 
 
 def ingest(
-    storage: Storage, name: str, path: Path, reading: Reading, progress: Progress
+    storage: Storage,
+    name: str,
+    path: Path,
+    reading: Reading,
+    progress: Progress,
+    listing: Listing | None = None,
 ) -> dict[str, Any]:
     """Put the photographs of a source into storage and return the dataset's manifest.
 
     Needs a Ray cluster. Given again after an interruption it goes on; for a source that was read
-    before, it returns what came of it.
+    before, it returns what came of it. `listing` is what lies at the path, where it is known.
 
     Raises:
         InputError: the source is not whole, an image cannot be decoded, or there is no room.
     """
-    listing = list_source(path)
+    listing = listing or list_source(path)
     known = file_mark(path)
-    source: dict[str, Any] = {
+    source = {
         "kind": listing.layout,
         "path": str(path),
         "mark": known,
         "longest_short_side": reading.longest_short_side,
         "excluded": list(reading.excluded),
+        **({"notes": list(listing.notes)} if listing.notes else {}),
     }
-    if listing.notes:
-        source["notes"] = list(listing.notes)
-    # The same source, read in the same way, is not read again unless a shard of it is gone.
-    for manifest in stored_manifests(storage):
-        if source not in manifest["sources"] or not _adds_up(manifest, listing):
-            continue
-        whole = holds_photographs(manifest) and all(
-            storage.file_size(shard["path"]) == shard["size"] for shard in manifest["shards"]
-        )
-        if whole:
-            return manifest
+    manifest = came_of(storage, source, listing)
+    if manifest is not None:
+        return manifest
     key = reading.key(listing, known)
     missing = [
         n for n in range(len(listing.parts)) if read_record(storage, key, n, reading) is None
@@ -62,11 +60,21 @@ def ingest(
     return finish(storage, name, key, listing, reading, source, official)
 
 
-def _adds_up(manifest: dict[str, Any], listing: Listing) -> bool:
-    """Whether a dataset has as many photographs as its source is known to have."""
-    # Earlier versions passed over images by their suffix; what they made of a source is not it.
-    counts = (manifest["train_images"], manifest["test_images"], len(manifest["left_out"]))
-    return listing.images in (None, sum(counts))
+def came_of(storage: Storage, source: dict[str, Any], listing: Listing) -> dict[str, Any] | None:
+    """What came of the same source, read in the same way; None if it is to be read (again).
+
+    That is so where a shard is gone, or an earlier version read other files of it.
+    """
+    for manifest in stored_manifests(storage):
+        if not holds_photographs(manifest) or source not in manifest["sources"]:
+            continue
+        # Earlier versions passed over images by their suffix, without a note.
+        counts = (manifest["train_images"], manifest["test_images"], len(manifest["left_out"]))
+        if listing.images in (None, sum(counts)) and all(
+            storage.file_size(shard["path"]) == shard["size"] for shard in manifest["shards"]
+        ):
+            return manifest
+    return None
 
 
 def _carry_out(

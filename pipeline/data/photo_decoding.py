@@ -49,7 +49,7 @@ fb.resnet.torch's constants of "the standard color augmentation in [21]".
 
 _BROKEN = (
     OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, OverflowError, EOFError,
-    MemoryError, StructError, ZlibError,
+    MemoryError, RuntimeError, StructError, ZlibError,
 )  # fmt: skip
 """What Pillow raises of damaged or hostile bytes."""
 
