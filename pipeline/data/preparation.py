@@ -27,6 +27,9 @@ from pipeline.storage import Storage
 CACHE = Path.home() / ".cache" / "resnet-repro"
 """Where downloads are kept, a folder for each dataset."""
 
+RULES = 2
+"""Of which files are read and what images become: what was read by others is read again."""
+
 
 def resolve_dataset(storage: Storage, data: str, progress: Progress) -> dict[str, Any]:
     """The manifest of what `data` names: a prepared name or id, or a path that is prepared now.
@@ -107,15 +110,15 @@ def prepare_path(
     """
     if not path.exists():
         raise InputError(f"--from {path}: no such file or folder")
-    mark = file_mark(path)
+    known = {"mark": file_mark(path), "rules": RULES}
     for manifest in stored_manifests(storage):
         # A folder may hold the archives of two datasets: the one that was read is the one meant
         # only where no other was named.
         meant = name not in DATASETS or manifest["row"]["name"] == name
-        if meant and any(source.get("mark") == mark for source in manifest["sources"]):
+        if meant and any(known.items() <= source.items() for source in manifest["sources"]):
             return manifest
     dataset = _read(path, name, progress)
-    source: dict[str, Any] = {"kind": "path", "path": str(path), "mark": mark}
+    source: dict[str, Any] = {"kind": "path", "path": str(path), **known}
     if dataset.notes:
         source["notes"] = list(dataset.notes)
     return write_dataset(storage, dataset, source)
@@ -161,6 +164,11 @@ def verify_against(storage: Storage, manifest: dict[str, Any], archive: Path) ->
         InputError: the archive is not official, or the copy differs from it (says by how much).
     """
     copy, official = read_dataset(storage, manifest["id"]), cifar10.ARCHIVES.read(archive)
+    if not official.spec.comparable:
+        raise InputError(
+            f"--against {archive}: nobody vouches for these files, which have no published "
+            "checksums; name an official archive, or what the python one unpacks to"
+        )
     # Equal ids are equal pixels and labels. The rest says how far apart the two are.
     if copy.id != official.id:
         missing = sum(

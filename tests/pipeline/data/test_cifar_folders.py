@@ -109,10 +109,21 @@ def test_a_binary_folder_becomes_comparable_by_the_archive(
     assert not manifest["row"]["comparable"]
     (note,) = source_notes(manifest, folder)
     assert "data verify cifar10-bin --against cifar-10-binary.tar.gz" in note
+    with pytest.raises(InputError, match="no published checksums; name an official archive"):
+        verify_against(storage, manifest, folder)
     archive = tmp_path / "cifar-10-binary.tar.gz"
     archive.write_bytes(binary10.archive(binary10.members()))
     monkeypatch.setitem(cifar10.ARCHIVES.checksums, archive.name, md5_of(archive))
     assert verify_against(storage, manifest, archive)["row"]["comparable"]
+
+
+def test_a_python_folder_verifies_a_copy_as_an_archive_does(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = python_folder(tmp_path / "data")
+    taken_for_official(monkeypatch, cifar10.ARCHIVES, folder)
+    copy = prepare(storage, "cifar10", binary_folder(tmp_path / "copy"), False, silent)
+    assert verify_against(storage, copy, folder)["row"]["comparable"]
 
 
 def test_cifar_100_comes_unpacked_too(

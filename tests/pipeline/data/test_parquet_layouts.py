@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.requests.options import manifest_named
 from pipeline.data.parquet import parquet_folder
 from pipeline.data.photo_sources import list_source
 from pipeline.data.preparation import prepare, source_notes
@@ -230,6 +231,30 @@ def test_what_was_left_out_stays_with_the_dataset(tmp_path: Path) -> None:
         "of 3 parquet files 2 are read; left out: 1 of no split that is read (extra.parquet)"
     ]
     assert prepare(storage, "mine", source, False, silent) == first
+
+
+def test_what_was_read_by_other_rules_is_read_again(tmp_path: Path) -> None:
+    storage, source = Storage(str(tmp_path / "s")), small(tmp_path / "data")
+    path = f"datasets/{EXPECTED.id}/manifest.json"
+    prepare(storage, "mine", source, False, silent)
+    manifest = json.loads(storage.read(path))
+    (of_today,) = manifest["sources"]
+    earlier = {key: value for key, value in of_today.items() if key != "rules"}
+    storage.write(path, json.dumps(manifest | {"sources": [earlier]}).encode())
+    again = prepare(storage, "mine", source, False, silent)
+    assert again["id"] == EXPECTED.id and again["sources"] == [earlier, of_today]
+
+
+def test_a_path_that_is_trained_on_says_what_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, source = Storage(str(tmp_path / "s")), small(tmp_path / "data")
+    write(source, "extra.parquet", records(0, 1))
+    for _ in range(2):
+        assert manifest_named(storage, str(source))["id"] == EXPECTED.id
+        assert "note: of 3 parquet files 2 are read" in capsys.readouterr().err
+    assert manifest_named(storage, "data")["id"] == EXPECTED.id
+    assert "note" not in capsys.readouterr().err
 
 
 def test_photographs_splits_keep_their_order_and_test_images_without_labels_stay_out(
