@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 from pipeline.data.photo_decoding import SUFFIXES, identified
 from pipeline.data.photo_parts import FilesPart, ParquetPart, Part, Split, TarPart, tar_members
 from pipeline.data.sources.parquet_layout import ImageColumns, parquet_files, same_classes
-from pipeline.data.sources.source_files import Tally, beside, few, files_below, held, is_foreign
+from pipeline.data.sources.source_files import (
+    Tally,
+    beside,
+    few,
+    files_below,
+    held,
+    is_foreign,
+    leave_out_foreign,
+)
 from pipeline.data.sources.validation_labels import (
     DEVKIT,
     SOLUTION,
@@ -182,19 +190,16 @@ def _in_class_folders(
         raise InputError(
             f"{root}: has no folder {absent[0]}; expected one per class, as in {train}"
         )
+    for place in sorted(root.iterdir()):
+        if is_foreign(place.name):
+            leave_out_foreign(place, tally)
+        elif place.name not in folders:
+            tally.leave_out("in no class's folder", place)
     images = []
-    found: list[Path] = files_below(root, tally)
-    of_class: dict[str, list[Path]] = {name: [] for name in folders}
-    for file in found:
-        name = file.relative_to(root).parts[0]
-        if name in of_class:
-            of_class[name].append(file)
-        else:
-            tally.leave_out("in no class's folder", file)
     for name, folder in folders.items():
         if name not in labels:
             raise InputError(f"{folder}: is no class, as {train} has no {name}")
-        inside = sorted(str(file) for file in _images(of_class[name], tally))
+        inside = sorted(str(file) for file in _images(files_below(folder, tally), tally))
         if not inside:
             raise InputError(
                 f"{folder}: holds no images, so a class is missing; it holds {held(folder)}"

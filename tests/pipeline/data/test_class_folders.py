@@ -70,10 +70,10 @@ def test_everything_that_is_left_out_is_counted_and_few_are_named(folders: Path)
     listing = list_source(folders)
     assert listing.notes == (
         "of 29 files below train/ and val/ 18 are read; left out: "
+        "1 in no class's folder (train/stray.JPEG); "
         "6 of an operating system or a tool (train/n01440764/.DS_Store, "
         "train/n01440764/._n01440764_0.JPEG, train/n01443537/.DS_Store, "
         "train/n01443537/._n01443537_0.JPEG, train/n01484850/.DS_Store and 1 more); "
-        "1 in no class's folder (train/stray.JPEG); "
         "4 no images that can be read (train/n01440764/Thumbs.db, train/n01443537/Thumbs.db, "
         "train/n01484850/Thumbs.db, val/n01440764/labels.txt)",
     )
