@@ -98,8 +98,9 @@ def _listed(path: Path) -> Listing:
     if tars and (not folders or (len(tars) == 2 and (path / DEVKIT).exists())):
         return _list_tars(path, folders)
     files, notes = parquet_files(path, PARQUET_SPLITS)
-    if files["train"]:
-        with_classes = [folder for folder in folders if _subfolders(folder)]
+    with_classes = [folder for folder in folders if _subfolders(folder)]
+    # A single table beside folders of classes is rather a list of their files.
+    if files["train"] and (files["test"] or not with_classes):
         return _list_parquet(path, files, notes + beside("parquet", with_classes))
     if any(folder.name in FOLDERS["train"] for folder in folders):
         return _list_folders(path, root, tars)

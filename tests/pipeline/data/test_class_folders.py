@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data import photo_sources
 from pipeline.data.photo_ingest import Reading
 from pipeline.data.photo_parts import FilesPart
 from pipeline.data.photo_sources import DEVKIT, Listing, list_source
@@ -276,6 +277,19 @@ def test_parquet_beside_folders_is_read_once(tmp_path: Path) -> None:
     for file in (source / "data").iterdir():
         file.rename(source / f"meta-{file.name}")
     assert list_source(source).layout == "folders"
+    (source / "meta-train-0.parquet").rename(source / "train.parquet")
+    assert list_source(source).layout == "folders"
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path, suffix: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path / "closed"))
+
+    monkeypatch.setattr(photo_sources, "parquet_files", closed)
+    with pytest.raises(InputError, match=r"closed: cannot be read \(Permission denied\)$"):
+        list_source(folders)
 
 
 def test_two_folders_of_a_split_are_not_both_read(folders: Path) -> None:
