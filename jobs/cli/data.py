@@ -128,7 +128,7 @@ def data_prepare(
     storage = writable(storage_uri)
     if photographs or (name in DATASETS and DATASETS[name].photographs):
         return _prepare_photographs(storage, name, path, shorter_side, exclude, address)
-    from pipeline.data.preparation import prepare
+    from pipeline.data.preparation import prepare, source_notes
 
     with failures_in_one_line(storage.uri), progress(f"preparing {name}") as report:
         manifest = prepare(storage, name, path, download, report)
@@ -136,6 +136,8 @@ def data_prepare(
         f"{manifest['row']['name']} {manifest['id']}: {manifest['train_images']:,} training and "
         f"{manifest['test_images']:,} test images in {storage.uri}"
     )
+    for note in source_notes(manifest, path) if path else ():
+        print(f"note: {note}")
 
 
 def _prepare_photographs(
@@ -149,6 +151,8 @@ def _prepare_photographs(
     from jobs.execution.cluster import connected
     from jobs.execution.ingest import ingest
     from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading
+    from pipeline.data.photo_sources import list_source
+    from pipeline.data.preparation import source_notes
     from pipeline.errors import InputError
 
     if path is None:
@@ -164,18 +168,22 @@ def _prepare_photographs(
             "networks look at"
         )
     reading = Reading(shorter_side, tuple(exclude))
+    # Before a cluster is started: what is not known there is said at once.
+    listing = list_source(path.resolve())
     with (
         failures_in_one_line(storage.uri),
         connected(address),
         progress(f"reading {name}, parts") as report,
     ):
-        manifest = ingest(storage, name, path.resolve(), reading, report)
+        manifest = ingest(storage, name, path.resolve(), reading, report, listing)
     seen = manifest["classes_seen"]
     print(
         f"{manifest['row']['name']} {manifest['id']}: {manifest['train_images']:,} training "
         f"photographs of {seen['train']:,} classes and {manifest['test_images']:,} for testing of "
         f"{seen['test']:,}, in {storage.uri}"
     )
+    for note in source_notes(manifest, path.resolve()):
+        print(f"note: {note}")
     # A few are enough to see what is wrong; the manifest has them all.
     for note in [*manifest["notes"][:5], *(f"left out: {n}" for n in manifest["left_out"][:5])]:
         print(f"note: {note}")

@@ -23,17 +23,22 @@ from pipeline.storage import Storage
 
 
 def ingest(
-    storage: Storage, name: str, path: Path, reading: Reading, progress: Progress
+    storage: Storage,
+    name: str,
+    path: Path,
+    reading: Reading,
+    progress: Progress,
+    listing: Listing | None = None,
 ) -> dict[str, Any]:
     """Put the photographs of a source into storage and return the dataset's manifest.
 
     Needs a Ray cluster. Given again after an interruption it goes on; for a source that was read
-    before, it returns what came of it.
+    before, it returns what came of it. `listing` is what lies at the path, where it is known.
 
     Raises:
         InputError: the source is not whole, an image cannot be decoded, or there is no room.
     """
-    listing = list_source(path)
+    listing = listing or list_source(path)
     known = file_mark(path)
     source = {
         "kind": listing.layout,
@@ -41,21 +46,35 @@ def ingest(
         "mark": known,
         "longest_short_side": reading.longest_short_side,
         "excluded": list(reading.excluded),
+        **({"notes": list(listing.notes)} if listing.notes else {}),
     }
-    # The same source, read in the same way, is not read again unless a shard of it is gone.
-    for manifest in stored_manifests(storage):
-        whole = holds_photographs(manifest) and all(
-            storage.file_size(shard["path"]) == shard["size"] for shard in manifest["shards"]
-        )
-        if whole and source in manifest["sources"]:
-            return manifest
+    manifest = came_of(storage, source, listing)
+    if manifest is not None:
+        return manifest
     key = reading.key(listing, known)
     missing = [
         n for n in range(len(listing.parts)) if read_record(storage, key, n, reading) is None
     ]
-    _check_room(storage, path, len(missing) / len(listing.parts))
+    _check_room(storage, listing, missing)
     official = _carry_out(storage, key, listing, reading, missing, progress)
     return finish(storage, name, key, listing, reading, source, official)
+
+
+def came_of(storage: Storage, source: dict[str, Any], listing: Listing) -> dict[str, Any] | None:
+    """What came of the same source, read in the same way; None if it is to be read (again).
+
+    That is so where a shard is gone, or an earlier version read other files of it.
+    """
+    for manifest in stored_manifests(storage):
+        if not holds_photographs(manifest) or source not in manifest["sources"]:
+            continue
+        # Earlier versions passed over images by their suffix, without a note.
+        counts = (manifest["train_images"], manifest["test_images"], len(manifest["left_out"]))
+        if listing.images in (None, sum(counts)) and all(
+            storage.file_size(shard["path"]) == shard["size"] for shard in manifest["shards"]
+        ):
+            return manifest
+    return None
 
 
 def _carry_out(
@@ -125,8 +144,8 @@ def _official_sums() -> list[str]:
     return [ARCHIVE_META[name][1] for name in ("train", "val", "devkit")]
 
 
-def _check_room(storage: Storage, path: Path, share: float) -> None:
-    """Refuse a local storage that cannot hold the source's images.
+def _check_room(storage: Storage, listing: Listing, missing: list[int]) -> None:
+    """Refuse a local storage that cannot hold the images of the missing parts.
 
     Raises:
         InputError: says how much is needed and how much there is.
@@ -134,7 +153,9 @@ def _check_room(storage: Storage, path: Path, share: float) -> None:
     if storage.local is None:
         return
     # Encoded images take as much room in shards as in their source.
-    needed = share * sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    files = {file for part in listing.parts for file in part.paths}
+    share = len(missing) / len(listing.parts)
+    needed = share * sum(os.stat(file).st_size for file in files if os.path.exists(file))
     free = shutil.disk_usage(storage.local).free
     if needed > free:
         raise InputError(

@@ -4,8 +4,10 @@ Declared once, so that an option means, says and completes the same wherever it 
 command that takes one has a parameter of that type; defaults are the commands' own.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -272,8 +274,11 @@ def check_tracking(tracking: str, storage: Storage) -> None:
 
 def manifest_named(storage: Storage, data: str) -> dict[str, Any]:
     """The manifest of the dataset that `data` names, prepared if need be, with progress shown."""
-    from pipeline.data.preparation import resolve_dataset
+    from pipeline.data.preparation import is_path, resolve_dataset, source_notes
 
     # Named datasets that are there come back at once; others are fetched or read.
     with progress("preparing data") as report:
-        return resolve_dataset(storage, data, report)
+        manifest = resolve_dataset(storage, data, report)
+    for note in source_notes(manifest, Path(data).expanduser()) if is_path(data) else ():
+        print(f"note: {note}", file=sys.stderr)
+    return manifest

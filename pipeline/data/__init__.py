@@ -4,7 +4,8 @@ Begin with `datasets`: a specification, images in canonical order, an id. `store
 storage and finds them by name or id, `preparation` brings them there, `staging` reads them on a
 worker's node, and `sampling` draws each iteration's batch. Photographs of any size take a way of
 their own: `photo_sources` lists them as parts (`photo_parts`), which `photo_ingest` reads into
-shards (`photo_shards`), whose images `photo_decoding` turns into what a network sees.
+shards (`photo_shards`), whose images `photo_decoding` turns into what a network sees. What lies in
+people's folders, and which of it is data, is `sources`.
 
 This room imports `pipeline.errors`, `pipeline.storage` and `pipeline.recipe`, and never torch: what
 is done to a batch of images is `pipeline.training.feeding`.

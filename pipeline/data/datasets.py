@@ -66,6 +66,8 @@ class Dataset:
     train: Images
     test: Images
     id: str
+    notes: tuple[str, ...] = ()
+    """What lay beside its files and was not read, a line each; of the reading, not of the data."""
 
     @property
     def key(self) -> str:

@@ -12,37 +12,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.catalogue.cifar10 import CIFAR10
+from pipeline.data.catalogue.cifar100 import CIFAR100
 from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
-from pipeline.data.parquet_images import ImagesFile
-from pipeline.data.photo_decoding import UndecodableError, opened
+from pipeline.data.parquet_rows import ParquetRows
+from pipeline.data.photo_decoding import UndecodableError, in_rgb, opened
 from pipeline.data.progress import Progress, silent
+from pipeline.data.sources.parquet_layout import ImageColumns, parquet_files, same_classes
+from pipeline.data.sources.source_files import held
 from pipeline.errors import InputError, first_line
 
-COLUMNS = ("img", "image")
+MOST_CLASSES = 256
+"""Labels of small images are bytes."""
+SPLITS: dict[str, tuple[str, ...]] = {"train": ("train",), "test": ("test",)}
 
 
 def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Dataset:
-    """The images in `train*.parquet` and `test*.parquet` below `path`.
+    """The images in the parquet files of the splits train and test below `path`.
 
-    Each row has an image struct with encoded `bytes` (column `img` or `image`) and an integer
-    `label`.
+    Files and columns are found as `pipeline.data.sources.parquet_layout` says. Images become RGB as
+    `in_rgb` converts them, and are never resized.
 
     Raises:
         InputError: names the file, and the row, of what cannot be read.
     """
+    try:
+        files, notes = parquet_files(path, SPLITS)
+        for split, found in files.items():
+            if not found:
+                raise InputError(
+                    f"{path}: holds no {split}*.parquet; expected train*.parquet and "
+                    f"test*.parquet, or files that `data list` names; it holds {held(path)}"
+                )
+    except OSError as error:
+        where = error.filename or path
+        raise InputError(f"{where}: cannot be read ({error.strerror})") from error
+    columns = same_classes(files)
     # Never comparable, whatever its name: `data verify --against` finds out whether it is CIFAR-10.
-    spec = replace(CIFAR10.spec, name=name, arrives=f"parquet: {path.name}", comparable=False)
-    files = {split: sorted(path.rglob(f"{split}*.parquet")) for split in ("train", "test")}
-    for split, found in files.items():
-        if not found:
-            raise InputError(
-                f"{path}: holds no {split}*.parquet; expected train*.parquet and test*.parquet"
-            )
-    total = sum(sum(ImagesFile(file, COLUMNS).rows) for found in files.values() for file in found)
+    spec = replace(
+        CIFAR10.spec,
+        name=name,
+        arrives=f"parquet: {path.name}",
+        comparable=False,
+        classes=_classes(columns),
+    )
+    total = sum(sum(ParquetRows(file).groups) for found in files.values() for file in found)
     splits, done = {}, 0
     for split, found in files.items():
         pixels, labels = [], []
-        for image, label in (pair for file in found for pair in _decoded(file, spec)):
+        for image, label in (pair for file in found for pair in _decoded(file, columns, spec)):
             pixels.append(image)
             labels.append(label)
             done += 1
@@ -50,15 +67,28 @@ def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Datase
             if done % 500 == 0 or done == total:
                 progress(done, total)
         if not pixels:
-            raise InputError(f"{path}: its {split}*.parquet have no images")
+            raise InputError(f"{path}: the {split} split has no images")
         splits[split] = Images(np.stack(pixels), np.array(labels, dtype=np.uint8))
-    return canonical_dataset(spec, splits["train"], splits["test"])
+    return replace(canonical_dataset(spec, splits["train"], splits["test"]), notes=notes)
 
 
-def _decoded(file: Path, spec: DatasetSpec) -> Iterator[tuple[NDArray[np.uint8], int]]:
+def _classes(columns: ImageColumns) -> int:
+    """How many classes there are: as many as texts or `ClassLabel` name, at least CIFAR-10's."""
+    least = CIFAR100.spec.classes if columns.label == "fine_label" else CIFAR10.spec.classes
+    if len(columns.names) > MOST_CLASSES:
+        raise InputError(
+            f"{len(columns.names):,} classes are named; small images have at most {MOST_CLASSES}"
+        )
+    return len(columns.names) if columns.texts else max(least, len(columns.names))
+
+
+def _decoded(
+    file: Path, columns: ImageColumns, spec: DatasetSpec
+) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """Pixels [side, side, 3] and label of each row of a file."""
-    for number, (content, label) in enumerate(ImagesFile(file, COLUMNS).images()):
-        yield _decode(content, label, spec, f"{file}, row {number}")
+    rows = ParquetRows(file).read([columns.image, columns.label])
+    for number, record in enumerate(rows):
+        yield _decode(*columns.pair(record), spec, f"{file}, row {number}")
 
 
 def _decode(
@@ -70,16 +100,14 @@ def _decode(
             if image.size != (spec.side, spec.side):
                 shape = (image.height, image.width, len(image.getbands()))
                 raise _of_another_shape(where, shape, spec)
-            pixels = np.asarray(image)
+            pixels = np.asarray(in_rgb(image))
     # A damaged image makes Pillow raise many things.
     except (UndecodableError, OSError, SyntaxError, ValueError, TypeError) as error:
         raise InputError(
-            f"{where}: not a PNG or JPEG image that can be decoded ({first_line(error)})"
+            f"{where}: not an image that can be decoded ({first_line(error)})"
         ) from error
-    if pixels.shape != (spec.side, spec.side, 3):
-        raise _of_another_shape(where, pixels.shape, spec)
     # Checked here and not in `canonical_dataset` alone: as uint8, a label of 256 would be 0.
-    if not isinstance(label, int) or not 0 <= label < spec.classes:
+    if label is None or not 0 <= label < spec.classes:
         raise InputError(f"{where}: label {label}, labels go from 0 to {spec.classes - 1}")
     return pixels, label
 

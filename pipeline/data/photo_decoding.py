@@ -8,6 +8,7 @@ photograph and a crop give, to two grey levels. Torch-free.
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from struct import error as StructError
 from zlib import error as ZlibError
 
@@ -20,7 +21,15 @@ from pipeline.data.sampling import bounded
 from pipeline.errors import first_line
 from pipeline.recipe.experiments import Experiment, Protocol
 
-FORMATS = ["JPEG", "PNG"]
+FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF"]
+"""What is decoded, as Pillow names it. The first two come first: they alone are loaded at once."""
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".avif",
+)  # fmt: skip
+"""How these are usually called: a file of such a name is an image, or a damaged one."""
+BACKGROUND = "white"
+"""What transparent images are laid over (our reading: pages that show them are white)."""
 MEAN_SIDE = 224
 MOST_PIXELS = 89_478_485
 """Of a photograph: 256 MiB in RGB, Pillow's own limit; each worker holds one at a time."""
@@ -40,7 +49,7 @@ fb.resnet.torch's constants of "the standard color augmentation in [21]".
 
 _BROKEN = (
     OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, OverflowError, EOFError,
-    MemoryError, StructError, ZlibError,
+    MemoryError, RuntimeError, StructError, ZlibError,
 )  # fmt: skip
 """What Pillow raises of damaged or hostile bytes."""
 
@@ -53,14 +62,16 @@ class UndecodableError(Exception):
 
 
 def decode(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """A photograph in RGB; grey, palette and CMYK ones are converted.
+    """A photograph in 8-bit RGB, as `in_rgb` converts it; the first picture of an animation.
+
+    EXIF's orientation is ignored, as torchvision's loader ignores it.
 
     With `at_least` (width, height) a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that
     is no smaller.
 
     Raises:
-        UndecodableError: it is neither JPEG nor PNG, is cut off, has no area to look at, or more
-            than `MOST_PIXELS`.
+        UndecodableError: it is of none of `FORMATS`, is cut off, has no area to look at, more than
+            `MOST_PIXELS`, or values of an unknown range.
     """
     try:
         image = opened(content)
@@ -69,23 +80,81 @@ def decode(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Ima
             # `decoding` is a field of the experiment.
             image.draft("RGB", at_least)
         image.load()
+        image = in_rgb(image)
     except _BROKEN as error:
         raise UndecodableError(first_line(error)) from error
     if min(image.size) < 2:
         raise UndecodableError(f"{image.width}x{image.height} pixels")
+    return image
+
+
+def in_rgb(image: Image.Image) -> Image.Image:
+    """An image in 8-bit RGB: the one place where photographs and small images are converted.
+
+    Grey, palette and CMYK images are Pillow's conversion. Transparency is laid over `BACKGROUND`.
+    Grey of more than 8 bits is scaled by its format's range, never by its values.
+
+    Raises:
+        UndecodableError: values whose range the file does not tell (floating point, 32 bits).
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _grey_of_8_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        # Opaque pixels keep their colours to the bit, so an alpha of 255 everywhere changes none.
+        over = Image.new("RGBA", image.size, BACKGROUND)
+        image = Image.alpha_composite(over, image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _grey_of_8_bits(image: Image.Image) -> Image.Image:
+    """A grey image whose values have more bits, scaled so that its format's white is 255."""
+    if "transparency" in image.info:
+        raise UndecodableError("16-bit grey with a transparent colour is not read")
+    white = 65_535
+    if image.format == "TIFF":
+        # Pillow hands over the values as they are: of 12 bits, and where 0 is white, too.
+        bits, photometric = image.tag_v2.get(258, (1,))[0], image.tag_v2.get(262)  # type: ignore[attr-defined]
+        known, white = photometric == 1 and image.mode.startswith("I;16"), (1 << bits) - 1
+    else:
+        known = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    if not known:
+        raise UndecodableError(
+            f"grey values of mode {image.mode} in a {image.format}, whose range is not known; "
+            "convert it to 8 or 16 bits"
+        )
+    values = np.asarray(image).astype(np.uint32)
+    scaled = np.minimum((values * 255 + white // 2) // white, 255)
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def identified(file: Path) -> bool:
+    """Whether a file begins as an image of `FORMATS` does, whatever its name; it is not decoded.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not file.is_file():
+        return False
+    with file.open("rb") as content:
+        try:
+            Image.open(content, formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return True
+        except _BROKEN:
+            return False
+    return True
 
 
 def opened(content: bytes) -> Image.Image:
     """An image of which only the header was read.
 
     Raises:
-        UndecodableError: it is neither JPEG nor PNG, or has more than `MOST_PIXELS`.
+        UndecodableError: it is of none of `FORMATS`, or has more than `MOST_PIXELS`.
     """
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UndecodableError("empty" if not content else "neither a JPEG nor a PNG") from None
+        raise UndecodableError(f"none of {', '.join(FORMATS)}" if content else "empty") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UndecodableError(f"more than {MOST_PIXELS:,} pixels") from None
     except _BROKEN as error:

@@ -7,12 +7,13 @@ they lie, never extracted: 150 GB are not written twice. Torch-free.
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from pipeline.data.parquet_images import ImagesFile
+from pipeline.data.parquet_rows import ParquetRows
+from pipeline.data.sources.parquet_layout import ImageColumns
 from pipeline.errors import InputError
 from pipeline.storage import check_regular, regular_file
 
@@ -43,6 +44,13 @@ class ParquetPart:
     last: int
     rows_before: int
     """Rows of the file before this part."""
+    # Not in the repr, which half-done ingests are filed under: the file decides it.
+    columns: ImageColumns = field(default=ImageColumns(), repr=False)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that it reads."""
+        return (self.file,)
 
     def read(self) -> Iterator[Found]:
         """Raises InputError: the file is damaged, or a row has no image or label."""
@@ -51,11 +59,12 @@ class ParquetPart:
             check_regular(self.file)
         except OSError as error:
             raise _unseen(self.file, error) from error
-        file = ImagesFile(Path(self.file), ("image",))
-        for content, label in file.images(self.first, self.last):
+        names = [self.columns.image, self.columns.label]
+        for record in ParquetRows(Path(self.file)).read(names, self.first, self.last):
             where = f"{self.file}, row {number}"
+            content, label = self.columns.pair(record)
             if content is None or label is None:
-                raise InputError(f"{where}: has no image bytes and integer label")
+                raise InputError(f"{where}: has no image bytes and label")
             yield Found(where, label, content)
             number += 1
 
@@ -66,6 +75,11 @@ class FilesPart:
 
     split: Split
     files: tuple[tuple[str, int], ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that it reads."""
+        return tuple(file for file, _ in self.files)
 
     def read(self) -> Iterator[Found]:
         """Raises InputError: a file cannot be read."""
@@ -93,6 +107,11 @@ class TarPart:
     tar: str
     members: tuple[Member, ...]
     nested: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file that it reads."""
+        return (self.tar,)
 
     def read(self) -> Iterator[Found]:
         """Raises InputError: the tar file cannot be read here, is cut off or leads outside."""

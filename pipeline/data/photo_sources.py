@@ -4,32 +4,45 @@ A source is checked and listed as parts (`pipeline.data.photo_parts`) before any
 what is missing from it is said at once, not after hours of reading. Torch-free.
 """
 
-import re
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from io import BytesIO
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from pipeline.data.parquet_images import ImagesFile
+from pipeline.data.parquet_rows import ParquetRows
+from pipeline.data.photo_decoding import SUFFIXES, identified
 from pipeline.data.photo_parts import FilesPart, ParquetPart, Part, Split, TarPart, tar_members
-from pipeline.errors import InputError, first_line
-from pipeline.storage import check_regular
+from pipeline.data.sources.parquet_layout import ImageColumns, parquet_files, same_classes
+from pipeline.data.sources.source_files import (
+    Tally,
+    beside,
+    few,
+    files_below,
+    held,
+    is_foreign,
+    leave_out_foreign,
+)
+from pipeline.data.sources.validation_labels import (
+    DEVKIT,
+    SOLUTION,
+    read_devkit,
+    validation_labels,
+)
+from pipeline.errors import InputError
 
 PART_IMAGES = 1500
 """About so many images make a part, and a shard."""
 
-TRAIN_TAR, VALIDATION_TAR, DEVKIT = (
-    "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz",
-)  # fmt: skip
-TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
-META = "data/meta.mat"
-DEVKIT_FILE_BYTES = 64 << 20
-"""Of a file of the development kit that is read; each has less than one."""
+TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+TARS = (TRAIN_TAR, VALIDATION_TAR, DEVKIT)
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+PARQUET_SPLITS: dict[str, tuple[str, ...]] = {"train": ("train",), "test": ("validation", "val")}
+FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "ILSVRC2012_img_train"),
+    "test": ("val", "validation", "ILSVRC2012_img_val"),
+}
+KAGGLE = "ILSVRC/Data/CLS-LOC"
+"""Where Kaggle's archive has the two folders."""
 
 
 @dataclass(frozen=True)
@@ -43,110 +56,198 @@ class Listing:
     parts: tuple[Part, ...]
     archives: tuple[str, ...] = ()
     """Official archives whose md5 makes the dataset comparable with the paper's."""
+    notes: tuple[str, ...] = field(default=(), repr=False)
+    """What lies there and is not read, a line each."""
+
+    @property
+    def images(self) -> int | None:
+        """How many images there are, where it is known before anything is read."""
+        counts = [len(part.files) for part in self.parts if isinstance(part, FilesPart)]
+        return sum(counts) if len(counts) == len(self.parts) else None
 
 
 def list_source(path: Path) -> Listing:
     """What lies at a path.
 
+    Of several layouts beside each other one is read, and a note names the others.
+
     Raises:
         InputError: nothing of the three layouts, or one that is not whole.
     """
-    if not path.is_dir():
+    try:
+        if path.is_dir():
+            return _listed(path)
+    except OSError as error:
         raise InputError(
-            f"--from {path}: no such folder; expected ILSVRC-2012's tar files, train/ and "
-            "val/, or parquet"
-        )
-    if (path / TRAIN_TAR).exists() or (path / VALIDATION_TAR).exists():
-        return _list_tars(path)
-    if any(path.rglob("*.parquet")):
-        return _list_parquet(path)
-    if (path / "train").is_dir():
-        return _list_folders(path)
+            f"--from {error.filename or path}: cannot be read ({error.strerror})"
+        ) from error
+    what = "is a file" if path.exists() else "no such folder"
     raise InputError(
-        f"--from {path}: holds neither {TRAIN_TAR}, nor train/ and val/ with a folder per class, "
-        "nor train*.parquet"
+        f"--from {path}: {what}; expected a folder with ILSVRC-2012's tar files, train/ and val/, "
+        "or parquet files"
     )
 
 
-def _list_parquet(path: Path) -> Listing:
-    parts: list[Part] = []
-    prefixes: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("validation", "val")}
-    for split, names in prefixes.items():
-        # A set, as `val*` finds the files of `validation*` too; sorted, as parts are numbered.
-        files = sorted({file for name in names for file in path.rglob(f"{name}*.parquet")})
-        if not files:
-            raise InputError(f"--from {path}: holds no {names[0]}*.parquet")
-        _check_all_there(files)
-        for file in files:
-            parts += _parquet_parts(file, split)
-    # The files do not say how many classes they have: labels up to ImageNet's 1,000 are accepted.
-    return Listing("parquet", 1000, tuple(parts))
+def _listed(path: Path) -> Listing:
+    tars = [name for name in TARS[:2] if (path / name).exists()]
+    root = next((p for p in (path / KAGGLE, path / "Data/CLS-LOC") if p.is_dir()), path)
+    folders = [root / name for names in FOLDERS.values() for name in names]
+    folders = [folder for folder in folders if folder.is_dir()]
+    if tars and (not folders or (len(tars) == 2 and (path / DEVKIT).exists())):
+        return _list_tars(path, folders)
+    files, notes = parquet_files(path, PARQUET_SPLITS)
+    with_classes = [folder for folder in folders if _subfolders(folder)]
+    # A single table beside folders of classes is rather a list of their files.
+    if files["train"] and (files["test"] or not with_classes):
+        return _list_parquet(path, files, notes + beside("parquet", with_classes))
+    if any(folder.name in FOLDERS["train"] for folder in folders):
+        return _list_folders(path, root, tars)
+    raise InputError(
+        f"--from {path}: holds neither {TRAIN_TAR}, nor train/ and val/ with a folder per class, "
+        f"nor train*.parquet; it holds {held(path)}"
+    )
 
 
-def _check_all_there(files: list[Path]) -> None:
-    """Refuse files of which, by their own names (`train-00003-of-00294.parquet`), some are missing.
+def _list_parquet(path: Path, files: dict[str, list[Path]], notes: tuple[str, ...]) -> Listing:
+    if not files["test"]:
+        raise InputError(f"--from {path}: holds no validation*.parquet; it holds {held(path)}")
+    columns = same_classes(files)
+    splits: tuple[Split, ...] = ("train", "test")
+    parts = [
+        part
+        for split in splits
+        for file in files[split]
+        for part in _parquet_parts(file, split, columns)
+    ]
+    # Integers do not say how many classes there are: labels up to ImageNet's 1,000 are accepted.
+    classes = len(columns.names) if columns.texts else 1000
+    return Listing("parquet", classes, tuple(parts), notes=notes)
 
-    Raises:
-        InputError: says how many.
-    """
-    for file in files:
-        if total := re.search(r"-of-(\d+)", file.stem):
-            alike = [other for other in files if total[0] in other.stem]
-            if len(alike) != int(total[1]):
-                raise InputError(
-                    f"{file.parent}: holds {len(alike)} of {int(total[1])} files named like "
-                    f"{file.name}"
-                )
 
-
-def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
+def _parquet_parts(file: Path, split: Split, columns: ImageColumns) -> Iterator[ParquetPart]:
     # A part is whole row groups, as nothing less can be read of a file without reading the rest.
-    sizes = ImagesFile(file, ("image",)).rows
+    sizes = ParquetRows(file).groups
     first, before = 0, 0
     for group in range(len(sizes)):
         rows = sum(sizes[first : group + 1])
         if rows >= PART_IMAGES or group + 1 == len(sizes):
-            yield ParquetPart(split, str(file), first, group + 1, before)
+            yield ParquetPart(split, str(file), first, group + 1, before, columns)
             first, before = group + 1, before + rows
 
 
-def _list_folders(path: Path) -> Listing:
+def _list_folders(path: Path, root: Path, tars: list[str]) -> Listing:
+    found = {
+        split: [root / name for name in names if (root / name).is_dir()]
+        for split, names in FOLDERS.items()
+    }
+    for split, names in FOLDERS.items():
+        if not found[split]:
+            raise InputError(
+                f"--from {path}: holds no {names[0]}/ with a folder per class; {root} holds "
+                f"{held(root)}"
+            )
+    train, test = found["train"][0], found["test"][0]
     # Labels are the places of sorted folder names: sorted WordNet ids are the usual order of
     # ImageNet's classes, so a tree and the tar files give the same labels.
-    classes = sorted(folder.name for folder in (path / "train").iterdir() if folder.is_dir())
-    labels = {name: label for label, name in enumerate(classes)}
-    parts: list[Part] = []
-    folders: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("val", "validation")}
-    for split, names in folders.items():
-        root = next((path / name for name in names if (path / name).is_dir()), None)
-        if root is None:
-            raise InputError(f"--from {path}: holds no {names[0]}/ with a folder per class")
-        files = []
-        absent = sorted(name for name in labels if not (root / name).is_dir())
-        if absent:
+    labels = {folder.name: label for label, folder in enumerate(_subfolders(train))}
+    if not labels:
+        raise InputError(f"{train}: has no folder per class; it holds {held(train)}")
+    tally = Tally(root, f"files below {train.name}/ and {test.name}/")
+    images = {"train": _in_class_folders(train, labels, train, tally)}
+    if _subfolders(test):
+        images["test"] = _in_class_folders(test, labels, train, tally)
+    else:
+        images["test"] = _in_one_folder(test, labels, (root, path, *root.parents[:3]), tally)
+    tally.read = sum(map(len, images.values()))
+    parts = tuple(
+        FilesPart(split, tuple(images[split][at : at + PART_IMAGES]))
+        for split in FOLDERS
+        for at in range(0, len(images[split]), PART_IMAGES)
+    )
+    others = [*found["train"][1:], *found["test"][1:], *(path / tar for tar in tars)]
+    notes = tally.notes() + beside("a folder per class", others)
+    return Listing("folders", len(labels), parts, notes=notes)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Its folders that are not an operating system's or a tool's, sorted."""
+    inside = (place for place in folder.iterdir() if not is_foreign(place.name))
+    return sorted(place for place in inside if place.is_dir())
+
+
+def _in_class_folders(
+    root: Path, labels: dict[str, int], train: Path, tally: Tally
+) -> list[tuple[str, int]]:
+    """The images of a split with a folder per class, class by class, with their labels."""
+    folders = {folder.name: folder for folder in _subfolders(root)}
+    absent = sorted(labels.keys() - folders.keys())
+    if absent:
+        raise InputError(
+            f"{root}: has no folder {absent[0]}; expected one per class, as in {train}"
+        )
+    for place in sorted(root.iterdir()):
+        if is_foreign(place.name):
+            leave_out_foreign(place, tally)
+        elif place.name not in folders:
+            tally.leave_out("in no class's folder", place)
+    images = []
+    for name, folder in folders.items():
+        if name not in labels:
+            raise InputError(f"{folder}: is no class, as {train} has no {name}")
+        inside = sorted(str(file) for file in _images(files_below(folder, tally), tally))
+        if not inside:
             raise InputError(
-                f"{root}: has no folder {absent[0]}; expected one per class, as in {path / 'train'}"
+                f"{folder}: holds no images, so a class is missing; it holds {held(folder)}"
             )
-        for folder in sorted(root.iterdir()):
-            if not folder.is_dir():
-                continue
-            if folder.name not in labels:
-                raise InputError(f"{folder}: is no class, as {path / 'train'} has no {folder.name}")
-            inside = sorted(
-                str(file) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES
-            )
-            if not inside:
-                raise InputError(f"{folder}: holds no images, so a class is missing")
-            files += [(file, labels[folder.name]) for file in inside]
-        parts += [
-            FilesPart(split, tuple(files[at : at + PART_IMAGES]))
-            for at in range(0, len(files), PART_IMAGES)
-        ]
-    return Listing("folders", len(classes), tuple(parts))
+        images += [(file, labels[name]) for file in inside]
+    return images
 
 
-def _list_tars(path: Path) -> Listing:
-    paths = [path / name for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT)]
+def _images(files: list[Path], tally: Tally) -> list[Path]:
+    """Those of the files that are images; a file that is called like one is refused when read."""
+    # Only files of other names are opened here: of millions of images on a network drive, hardly
+    # any.
+    unsure = [file for file in files if file.suffix.lower() not in SUFFIXES]
+    with ThreadPoolExecutor(16) as pool:
+        no_images = {
+            file
+            for file, is_image in zip(unsure, pool.map(identified, unsure), strict=True)
+            if not is_image
+        }
+    for file in sorted(no_images):
+        tally.leave_out("no images that can be read", file)
+    return [file for file in files if file not in no_images]
+
+
+def _in_one_folder(
+    root: Path, labels: dict[str, int], places: tuple[Path, ...], tally: Tally
+) -> list[tuple[str, int]]:
+    """ILSVRC-2012's validation images, which lie in one folder, labelled by a list beside them."""
+    found = validation_labels(places)
+    if found is None:
+        raise InputError(
+            f"{root}: has no folder {next(iter(labels))}; expected one per class, or {SOLUTION} or "
+            f"ILSVRC-2012's development kit ({DEVKIT}, or unpacked) beside {root.name}/"
+        )
+    where, wnids = found
+    images = []
+    for file in _images(files_below(root, tally), tally):
+        wnid = wnids.get(file.stem)
+        if wnid not in labels:
+            what = f"says {wnid}, which is no class of train/" if wnid else "has no label of it"
+            raise InputError(f"{file}: {where} {what}")
+        images.append((str(file), labels[wnid]))
+    missing = sorted(wnids.keys() - {Path(file).stem for file, _ in images})
+    if missing or len(images) != len(wnids):
+        raise InputError(
+            f"{root}: holds {len(images):,} images, {where} has labels of {len(wnids):,}"
+            + (f"; {few(missing)} are missing" if missing else "")
+        )
+    return images
+
+
+def _list_tars(path: Path, others: list[Path]) -> Listing:
+    paths = [path / name for name in TARS]
     for archive in paths:
         if not archive.exists():
             raise InputError(
@@ -183,47 +284,5 @@ def _list_tars(path: Path) -> Listing:
         TarPart("test", str(validation), tuple(labelled[at : at + PART_IMAGES]))
         for at in range(0, len(labelled), PART_IMAGES)
     ]
-    return Listing("tar", len(labels), tuple(parts), archives=tuple(map(str, paths)))
-
-
-def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:
-    """The WordNet id of each ILSVRC class number, and the class numbers of the validation images.
-
-    Raises:
-        InputError: it is not the development kit of tasks 1 and 2.
-    """
-    # Slow to import, and only the tar files have a devkit.
-    from scipy.io import loadmat
-
-    check_regular(devkit)
-    try:
-        with tarfile.open(devkit, "r:gz") as tar:
-            files = {}
-            for member in tar:
-                for name in (TRUTH, META):
-                    if member.isfile() and member.name.endswith(name):
-                        if member.size > DEVKIT_FILE_BYTES:
-                            raise ValueError(f"{name} has {member.size:,} bytes")
-                        content = tar.extractfile(member)
-                        files[name] = content.read() if content else b""
-        absent = sorted({TRUTH, META} - files.keys())
-        if absent:
-            raise ValueError(f"holds no {absent[0]}")
-        found = loadmat(BytesIO(files[META]), squeeze_me=True, variable_names=["synsets"])
-        if "synsets" not in found:
-            raise ValueError(f"{META} holds no synsets")
-        synsets = np.atleast_1d(found["synsets"])
-        # Synsets with children are not classes: they only hold the 1,000 leaves together.
-        leaves = [synset for synset in synsets if int(synset[4]) == 0]
-        wnids = {int(synset[0]): str(synset[1]) for synset in leaves}
-        truth = [int(line) for line in files[TRUTH].split()]
-        unknown = sorted(set(truth) - set(wnids))
-    # Everything is caught, because foreign files of MATLAB make scipy's reader raise anything.
-    except Exception as error:
-        raise InputError(
-            f"{devkit}: not ILSVRC-2012's development kit ({type(error).__name__}: "
-            f"{first_line(error)}); fetch it again"
-        ) from error
-    if unknown:
-        raise InputError(f"{devkit}: validation labels out of range, such as {unknown[0]}")
-    return wnids, truth
+    notes = beside("the official archives", others)
+    return Listing("tar", len(labels), tuple(parts), tuple(map(str, paths)), notes)

@@ -8,6 +8,7 @@ as parquet files where none of them knows it. Photographs are prepared by `jobs.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.data.catalogue.table import DATASETS
 from pipeline.data.datasets import Dataset, Images
 from pipeline.data.parquet import parquet_folder
 from pipeline.data.progress import Progress
+from pipeline.data.sources.source_files import beside
 from pipeline.data.stored import find_stored, read_dataset, stored_manifests, write_dataset
 from pipeline.errors import InputError
 from pipeline.recipe.overrides import nearest
@@ -24,6 +26,9 @@ from pipeline.storage import Storage
 
 CACHE = Path.home() / ".cache" / "resnet-repro"
 """Where downloads are kept, a folder for each dataset."""
+
+RULES = 2
+"""Of which files are read and what images become: what was read by others is read again."""
 
 
 def resolve_dataset(storage: Storage, data: str, progress: Progress) -> dict[str, Any]:
@@ -105,15 +110,25 @@ def prepare_path(
     """
     if not path.exists():
         raise InputError(f"--from {path}: no such file or folder")
-    mark = file_mark(path)
+    known = {"mark": file_mark(path), "rules": RULES}
     for manifest in stored_manifests(storage):
         # A folder may hold the archives of two datasets: the one that was read is the one meant
         # only where no other was named.
         meant = name not in DATASETS or manifest["row"]["name"] == name
-        if meant and any(source.get("mark") == mark for source in manifest["sources"]):
+        if meant and any(known.items() <= source.items() for source in manifest["sources"]):
             return manifest
     dataset = _read(path, name, progress)
-    return write_dataset(storage, dataset, {"kind": "path", "path": str(path), "mark": mark})
+    source: dict[str, Any] = {"kind": "path", "path": str(path), **known}
+    if dataset.notes:
+        source["notes"] = list(dataset.notes)
+    return write_dataset(storage, dataset, source)
+
+
+def source_notes(manifest: dict[str, Any], path: Path) -> list[str]:
+    """What was noted of a source of a dataset when it was read: what lies there and is left out."""
+    notes = [source.get("notes", ()) for source in manifest["sources"]
+             if source.get("path") == str(path)]  # fmt: skip
+    return [note for of_source in notes[-1:] for note in of_source]
 
 
 def _read(path: Path, name: str | None, progress: Progress) -> Dataset:
@@ -124,11 +139,12 @@ def _read(path: Path, name: str | None, progress: Progress) -> Dataset:
     """
     # The one that was named is tried first, as a folder may hold the archives of two datasets.
     for known in sorted(DATASETS.values(), key=lambda known: known.name != name):
-        found = known.find(path) if known.find else None
-        if found is not None and known.read:
+        found = known.find(path) if known.find else []
+        if found and known.read:
             if name in DATASETS and known.name != name:
                 raise InputError(f"--from {path}: holds {known.name}, not {name}")
-            return known.read(found)
+            dataset = known.read(found[0])
+            return replace(dataset, notes=dataset.notes + beside(found[0].name, found[1:]))
     if path.is_file():
         # A single file is an archive, and none that is recognised: the reader that refuses it says
         # which checksums would be right.
@@ -148,6 +164,11 @@ def verify_against(storage: Storage, manifest: dict[str, Any], archive: Path) ->
         InputError: the archive is not official, or the copy differs from it (says by how much).
     """
     copy, official = read_dataset(storage, manifest["id"]), cifar10.ARCHIVES.read(archive)
+    if not official.spec.comparable:
+        raise InputError(
+            f"--against {archive}: nobody vouches for these files, which have no published "
+            "checksums; name an official archive, or what the python one unpacks to"
+        )
     # Equal ids are equal pixels and labels. The rest says how far apart the two are.
     if copy.id != official.id:
         missing = sum(

@@ -16,6 +16,12 @@ ARCHIVES = CifarArchives(
         "cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8",
         "cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85",
     },
+    binary_folder="cifar-100-binary",
+    python_folder="cifar-100-python",
+    file_checksums={
+        "train": "16019d7e3df5f24257cddd939b257f8d",
+        "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    },
     train=("train",),
     test="test",
     # A coarse label, of 20, comes before the fine one and is left out.

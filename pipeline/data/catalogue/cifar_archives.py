@@ -1,13 +1,17 @@
 """The format in which the two CIFAR datasets are published: two archives of the same images.
 
 The binary archive holds records of bytes. The python one holds pickles: it is opened only after its
-md5 is right, and by an unpickler that can rebuild arrays and nothing else.
+md5 is right, and by an unpickler that can rebuild arrays and nothing else. The folders that come
+out of them are read too: of the python one each file has a published md5, which is looked at before
+the file is unpickled; of the binary one nothing is published, so it is comparable only once `data
+verify --against` has compared it with an archive.
 """
 
 import pickle
 import tarfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import md5
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,6 +49,12 @@ class CifarArchives:
     python: str
     checksums: dict[str, str]
     """The archives' official md5s, by name."""
+    binary_folder: str
+    python_folder: str
+    file_checksums: dict[str, str]
+    """Md5s of the files in the python folder, as torchvision publishes them (`CIFAR10.train_list`,
+    `test_list`, and CIFAR100's).
+    """
     train: tuple[str, ...]
     test: str
     label_bytes: int
@@ -52,14 +62,29 @@ class CifarArchives:
     label_key: bytes
     """Where the labels are in a pickled dictionary."""
 
-    def find(self, path: Path) -> Path | None:
-        """The archive that a path is or holds, by its name or, renamed, by its checksum."""
-        if path.is_dir():
-            # The binary one first: reading it needs no unpickler.
-            inside = [path / name for name in (self.binary, self.python)]
-            return next((archive for archive in inside if archive.exists()), None)
-        ours = path.name in self.checksums or md5_of(path) in self.checksums.values()
-        return path if ours else None
+    def find(self, path: Path) -> list[Path]:
+        """The archives, and the folders that came out of them, that a path is or holds; best first.
+
+        An archive is known by its name or, renamed, by its checksum; a folder by its name or files.
+        """
+        if not path.is_dir():
+            ours = path.name in self.checksums or md5_of(path) in self.checksums.values()
+            return [path] if ours else []
+        # Archives come first, as one checksum vouches for all of it; the binary one of them, as
+        # reading it needs no unpickler.
+        archives = [path / name for name in (self.binary, self.python)]
+        folders = [path, path / self.python_folder, path / self.binary_folder]
+        return [archive for archive in archives if archive.exists()] + [
+            folder for folder in folders if folder.is_dir() and self._suffix(folder) is not None
+        ]
+
+    def _suffix(self, folder: Path) -> str | None:
+        """What names of a folder's files end in, if it is one that comes out of an archive."""
+        named = {self.python_folder: "", self.binary_folder: ".bin"}.get(folder.name)
+        # Of a renamed folder two files are enough; whichever is missing is said when it is read.
+        names = (*self.train, self.test)
+        there = {end: sum((folder / f"{n}{end}").is_file() for n in names) for end in ("", ".bin")}
+        return next((end for end, count in there.items() if count > 1), named)
 
     def download(self, folder: Path, progress: Progress = silent) -> Path:
         """The official binary archive in `folder`, fetched if need be; raises as `download`."""
@@ -67,11 +92,13 @@ class CifarArchives:
         return download(url, checksum, folder / self.binary, progress)
 
     def read(self, path: Path) -> Dataset:
-        """The dataset from one of its official archives.
+        """The dataset from one of its official archives, or a folder that came out of one.
 
         Raises:
             InputError: another file, or a damaged one.
         """
+        if path.is_dir():
+            return self._read_folder(path)
         # The checksum comes before anything is opened: it alone makes CIFAR-10 comparable with the
         # paper, and it is why a pickle may be read at all.
         found = md5_of(path)
@@ -84,6 +111,43 @@ class CifarArchives:
             f"{path}: md5 {found}, the official archives have {official}: a truncated download or "
             "another file; fetch it again"
         )
+
+    def _read_folder(self, folder: Path) -> Dataset:
+        """The dataset from the files that came out of an archive.
+
+        Raises:
+            InputError: a file is missing or damaged, or a pickle is not the official one.
+        """
+        names, end = (*self.train, self.test), self._suffix(folder) or ""
+        files: dict[str, bytes] = {}
+        for name in names:
+            file = folder / f"{name}{end}"
+            try:
+                files[file.name] = file.read_bytes()
+            except FileNotFoundError:
+                continue  # said by the reader
+            except OSError as error:
+                raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+            # Of the very bytes that are unpickled then: the file may change meanwhile.
+            found = md5(files[file.name], usedforsecurity=False).hexdigest()
+            if not end and found != self.file_checksums[name]:
+                raise InputError(
+                    f"{file}: md5 {found}, the official file has {self.file_checksums[name]}: a "
+                    "truncated download or another file, which is not opened; fetch it again"
+                )
+        where = str(folder)
+        if not end:
+            return self._dataset({name: self._batch(files, name, where) for name in names})
+        dataset = self._dataset(
+            {name: self._records(files, f"{name}.bin", where) for name in names}
+        )
+        # What nobody vouches for never takes the name of the dataset that it may be a copy of.
+        spec = replace(self.spec, name=f"{self.spec.name}-bin", comparable=False)
+        note = (
+            f"the files of {folder.name} have no published checksums; `resnet-repro data verify "
+            f"{spec.name} --against {self.binary}` makes it comparable, if it is the same"
+        )
+        return replace(dataset, spec=spec, notes=(note,) if self.spec.comparable else ())
 
     def binary_members(self, archive: bytes, where: str) -> Dataset:
         """The dataset from a gzipped tar's bytes: records of labels and 3x32x32 bytes.

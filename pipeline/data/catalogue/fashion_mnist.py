@@ -45,9 +45,9 @@ def download_fashion_mnist(folder: Path, progress: Progress = silent) -> Path:
     return folder
 
 
-def find_idx_files(path: Path) -> Path | None:
+def find_idx_files(path: Path) -> list[Path]:
     """The folder itself, where any of the four files lies in it: `read` names those that miss."""
-    return path if any(_file(path, name).exists() for name in FILES) else None
+    return [path] if any(_file(path, name).exists() for name in FILES) else []
 
 
 def fashion_mnist(folder: Path) -> Dataset:

@@ -21,8 +21,8 @@ class KnownDataset:
     test_images: int
     embedded: Callable[[], Dataset] | None = None
     """The dataset, where a library that is installed anyway carries it."""
-    find: Callable[[Path], Path | None] | None = None
-    """What `read` reads at a path; None where the path holds something else."""
+    find: Callable[[Path], list[Path]] | None = None
+    """What `read` can read at a path, best first; nothing where the path holds something else."""
     read: Callable[[Path], Dataset] | None = None
     """The dataset from its files, checked; raises InputError."""
     download: Callable[[Path, Progress], Path] | None = None

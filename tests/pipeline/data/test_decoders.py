@@ -151,7 +151,7 @@ def test_photographs_that_end_every_decoder_are_one_line() -> None:
 def test_what_a_decoder_raises_is_raised_here(stored: list[StoredPhoto]) -> None:
     view = ProtocolViews.of("center_crop", ROW)
     with closing(Decoders(1, processes=True)) as pool:
-        with pytest.raises(UndecodableError, match="neither a JPEG nor a PNG"):
+        with pytest.raises(UndecodableError, match="none of JPEG, PNG, WEBP"):
             made_by(pool, view, [stored[0]._replace(offset=3)])
         with pytest.raises(OSError, match="shorter than it was"):
             made_by(pool, view, [stored[0]._replace(offset=10_000_000)])

@@ -52,8 +52,8 @@ def test_images_are_padded_with_black_and_repeated(folder: Path) -> None:
 def test_a_folder_is_known_by_any_of_the_files(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    assert find_idx_files(folder) == folder
-    assert find_idx_files(tmp_path_factory.mktemp("empty")) is None
+    assert find_idx_files(folder) == [folder]
+    assert not find_idx_files(tmp_path_factory.mktemp("empty"))
 
 
 @pytest.mark.parametrize(

@@ -58,23 +58,21 @@ def changed(**changes: object) -> list[dict]:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"img": row["img"]} for row in records(0, 2)], "columns are img; expected img"),
+        (
+            [{"img": row["img"]} for row in records(0, 2)],
+            "columns are img; expected image or img, and label",
+        ),
         ([{"picture": 1, "label": 2}], "columns are picture, label"),
         (
             changed(img={"bytes": png(PIXELS[0][:16]), "path": None}),
             r"row 2: an image of shape \(16, 32, 3\)",
         ),
-        (
-            changed(img={"bytes": png(PIXELS[0][:, :, 0]), "path": None}),
-            r"row 2: an image of shape \(32, 32\)",
-        ),
         (changed(label=10), "row 2: label 10"),
         (changed(label=-1), "row 2: label -1"),
         (changed(label=None), "row 2: label None"),
-        (changed(img={"bytes": b"nonsense", "path": None}), "row 2: not a PNG or JPEG"),
-        (changed(img={"bytes": png(PIXELS[0])[:300], "path": None}), "row 2: not a PNG or JPEG"),
-        (changed(img={"bytes": None, "path": "elsewhere.png"}), "row 2: not a PNG or JPEG"),
-        (changed(img={"bytes": png(PIXELS[0], "BMP"), "path": None}), "row 2: not a PNG or JPEG"),
+        (changed(img={"bytes": b"nonsense", "path": None}), "row 2: not an image"),
+        (changed(img={"bytes": png(PIXELS[0])[:300], "path": None}), "row 2: not an image"),
+        (changed(img={"bytes": None, "path": "elsewhere.png"}), "row 2: not an image"),
     ],
 )
 def test_a_damaged_parquet_row_is_named(rows: list[dict], said: str, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def cut(content: bytes) -> bytes:
     [
         (cut(photograph(1, (90, 70))), "not an image that can be decoded"),
         (b"", r"not an image that can be decoded \(empty\)"),
-        (b"GIF89a" + bytes(40), r"neither a JPEG nor a PNG"),
+        (b"GIF89a" + bytes(40), r"none of JPEG, PNG, WEBP"),
         (photograph(1, (1, 1)), r"1x1 pixels"),
     ],
     ids=["broken", "empty", "foreign", "one-pixel"],
@@ -234,7 +234,7 @@ def test_labels_out_of_range_and_missing_columns_are_named(
         ingested(storage, as_parquet(tmp_path / "p", images))
     table = pq.read_table(tmp_path / "p" / "train-0.parquet").drop_columns("label")
     pq.write_table(table, tmp_path / "p" / "train-0.parquet")
-    with pytest.raises(InputError, match="columns are image; expected image, and label"):
+    with pytest.raises(InputError, match="columns are image; expected"):
         list_source(tmp_path / "p")
 
 
@@ -321,11 +321,8 @@ def test_layouts_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     (parquet / "train-0.parquet").rename(parquet / "train-00000-of-00002.parquet")
     with pytest.raises(InputError, match="holds 1 of 2 files named like train-00000-of-00002"):
         list_source(parquet)
-    plain = pa.table({"image": [b"x"], "label": [0]})
-    pq.write_table(plain, parquet / "train-00000-of-00002.parquet")
-    pq.write_table(plain, parquet / "train-00001-of-00002.parquet")
-    with pytest.raises(
-        InputError,
-        match="expected an image with `bytes` and an integer label, not binary, int64",
-    ):
+    paths = pa.table({"image": ["x.png"], "label": [0]})
+    pq.write_table(paths, parquet / "train-00000-of-00002.parquet")
+    pq.write_table(paths, parquet / "train-00001-of-00002.parquet")
+    with pytest.raises(InputError, match=r"expected images as bytes .*, not string, int64"):
         list_source(parquet)
