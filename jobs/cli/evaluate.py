@@ -39,6 +39,7 @@ from jobs.requests.stored_runs import model_named
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.layers import Padding
 from pipeline.recipe.metrics import PROTOCOLS
 from pipeline.recipe.overrides import changes_text
 from pipeline.runs.provenance import source_commit
@@ -70,6 +71,13 @@ def evaluate(
     ] = None,
     data: DataOption = "",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    padding: Annotated[
+        Padding | None,
+        typer.Option(
+            help="Where a weights file made elsewhere has option A's zero channels; default: on "
+            "both sides if its classifier is called linear, as in pytorch_resnet_cifar10."
+        ),
+    ] = None,
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     device: DeviceOption = Device.AUTO,
@@ -81,8 +89,8 @@ def evaluate(
 ) -> None:
     """Test errors of networks: a run's final one, or a weights file with `--as`.
 
-    Weights are safetensors, or torchvision's .pth. Each photograph counts once, on any number of
-    workers.
+    Weights are safetensors or what torch.save wrote, in torchvision's names or what is usual
+    instead; notes say what was made of them. Each photograph counts once, on any number of workers.
 
     Examples:
 
@@ -100,7 +108,7 @@ def evaluate(
 
     # Everything that can be refused is, before a dataset is staged or a worker started.
     storage = writable(storage_uri)
-    chosen = [model_named(storage, which, experiment_name, settings) for which in models]
+    chosen = [model_named(storage, which, experiment_name, settings, padding) for which in models]
     # Runs bring their dataset with them; a weights file has none, so digits, unless one is named.
     manifest = manifest_named(storage, data or _dataset_of(chosen))
     photographs = holds_photographs(manifest)
