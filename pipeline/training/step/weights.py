@@ -161,7 +161,9 @@ def _described(tensors: dict[str, Tensor], experiment: Experiment) -> dict[str, 
         shortcut = "unknown (plain or option A)"
 
     # torchvision's bottlenecks stride in the 3x3; depth counts the stem and the classifier too.
-    return {
+    fc = tensors.get("fc.weight")
+    classes = {"classes": fc.shape[0]} if fc is not None and fc.ndim == 2 else {}
+    return classes | {
         "family": "cifar" if len(set(blocks.values())) == 3 else "imagenet",
         "depth": 2 + (3 if bottleneck else 2) * len(blocks),
         "block": "bottleneck" if bottleneck else "basic",

@@ -74,6 +74,9 @@ def test_weights_of_another_architecture_are_refused(
 def test_weights_for_other_classes_are_refused() -> None:
     with pytest.raises(InputError, match="for 100 classes, resnet20 is for 10 classes"):
         load_weights(ResNet(RESNET20), RESNET20, 10, stored(RESNET20, 100), "w")
+    foreign = save(dict(build_network(RESNET20, 0, 100).state_dict()))
+    with pytest.raises(InputError, match="for 100 classes, resnet20 is for 10 classes"):
+        load_weights(ResNet(RESNET20), RESNET20, 10, foreign, "w")
 
 
 def test_a_file_in_torchvisions_layout_loads_into_v15_only() -> None:
