@@ -26,6 +26,7 @@ from jobs.requests.options import (
     Device,
     DeviceOption,
     JsonOption,
+    PaddingOption,
     SetOption,
     StorageOption,
     TrackingOption,
@@ -39,7 +40,6 @@ from jobs.requests.stored_runs import model_named
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
-from pipeline.recipe.layers import Padding
 from pipeline.recipe.metrics import PROTOCOLS
 from pipeline.recipe.overrides import changes_text
 from pipeline.runs.provenance import source_commit
@@ -71,13 +71,7 @@ def evaluate(
     ] = None,
     data: DataOption = "",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
-    padding: Annotated[
-        Padding | None,
-        typer.Option(
-            help="Where a weights file made elsewhere has option A's zero channels; default: on "
-            "both sides if its classifier is called linear, as in pytorch_resnet_cifar10."
-        ),
-    ] = None,
+    padding: PaddingOption = None,
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     device: DeviceOption = Device.AUTO,
