@@ -50,14 +50,14 @@ def read_weights(
     else:
         tensors, renamed = _renamed(found.tensors, where)
         notes = found.notes + renamed
-    _refuse_not_finite(tensors, where)
 
-    # Names and shapes are checked before channels change places, without memory for a network.
+    # Names, shapes and types are checked before channels change places; `meta` takes no memory.
     fc = tensors.get("fc.weight")
     with torch.device("meta"):
         network = ResNet(experiment, fc.shape[0] if fc is not None and fc.ndim == 2 else None)
     classes = network.fc.out_features
     check_weights(network, experiment, classes, tensors, found.header, where)
+    _refuse_not_finite(tensors, where)
 
     if not stated(found.header) and experiment.shortcut in ("none", "A"):
         if padding is None:

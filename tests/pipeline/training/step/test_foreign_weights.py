@@ -287,6 +287,11 @@ def write_sparse(file: Path) -> None:
     torch.save(state | {"fc.weight": torch.zeros(10, 64).to_sparse()}, file)
 
 
+def write_float8(file: Path) -> None:
+    state = dict(ResNet(RESNET8, 10).state_dict())
+    torch.save(state | {"fc.weight": torch.zeros(10, 64).to(torch.float8_e4m3fn)}, file)
+
+
 def write_nested_in_itself(file: Path) -> None:
     content: dict[str, Any] = {"epoch": 1}
     content["model"] = content
@@ -322,6 +327,7 @@ REFUSED: dict[Callable[[Path], Any], str] = {
     write_cut: "is cut short or damaged .*; download it again",
     write_vast_view: "its tensors are not plain numbers",
     write_sparse: "its tensors are not plain numbers",
+    write_float8: "fc.weight is torch.float8_e4m3fn, not torch.float32",
     write_nested_in_itself: "holds no convolution's weights",
     write_two: "model.conv1.weight is not the only tensor for conv1.weight",
     write_nan: "layer2.0.conv1.weight holds NaN or infinite numbers",
