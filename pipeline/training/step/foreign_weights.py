@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import Padding, layout
 from pipeline.training.step.networks import ResNet
-from pipeline.training.step.weights import check_weights, stated
+from pipeline.training.step.weights import check_weights, stated_architecture
 from pipeline.training.step.weights_files import read_file
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
@@ -43,7 +43,7 @@ def read_weights(
             infinite.
     """
     found = read_file(file, where)
-    if stated(found.header):
+    if stated_architecture(found.header):
         if padding is not None:
             raise InputError(f"{where}: says itself what network it is for; leave --padding out")
         tensors, notes = found.tensors, []
@@ -59,7 +59,7 @@ def read_weights(
     check_weights(network, experiment, classes, tensors, found.header, where)
     _refuse_not_finite(tensors, where)
 
-    if not stated(found.header) and experiment.shortcut in ("none", "A"):
+    if not stated_architecture(found.header) and experiment.shortcut in ("none", "A"):
         if padding is None:
             padding = "both" if LINEAR in notes else "after"
         if experiment.shortcut == "A" and padding == "both":

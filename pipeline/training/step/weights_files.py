@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import InputError, first_line
+from pipeline.storage import check_regular, regular_file
 from pipeline.training.step.weights import read_tensors
 
 HEAD_BYTES = 1024
@@ -50,10 +51,11 @@ def read_file(file: Path, where: str) -> WeightsFile:
         InputError: it cannot be read, is something else, or holds more than tensors.
     """
     try:
+        check_regular(file)  # torch opens it by its name, and to open a pipe waits for ever
         with file.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
         if _is_safetensors(head):
-            content = file.read_bytes()
+            content = regular_file(file)
             tensors, header = read_tensors(content, where)
             return WeightsFile(tensors, [], header, content)
         _refuse_other_content(file, head, where)
