@@ -12,3 +12,15 @@ To add a figure to a study's page:
    `style.css.j2` has its width;
 3. name it among the `artifacts` of the rows that it shows, from which its list of origins is made.
 """
+
+from pipeline.errors import InputError, first_line
+
+# Here, because this is read before any module that draws. matplotlib reads a user's settings as it
+# is imported: none of them counts in a figure, but a file that is no text ends the import.
+try:
+    import matplotlib  # noqa: F401
+except (OSError, ValueError) as error:
+    raise InputError(
+        f"matplotlib cannot read its settings ({first_line(error)}); move the matplotlibrc away "
+        "that is in this folder, named by MATPLOTLIBRC or in ~/.config/matplotlib"
+    ) from error

@@ -7,7 +7,6 @@ fit, the axes are its own.
 
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,7 +40,7 @@ def names(study: Study) -> list[str]:
 
 def figure_4(study: Study) -> Figure:
     """Figure 4 of a study."""
-    with mpl.rc_context(style.RC):
+    with style.drawing():
         figure, axes = canvas(2, (8.2, 3.3))
         limits = _limits(study)
         for ax, panel in zip(axes, PANELS, strict=True):

@@ -8,7 +8,6 @@ or written here.
 from functools import lru_cache
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -56,7 +55,7 @@ def rows_shown(study: Study) -> list[str]:
 
 def figure_7(study: Study) -> Figure:
     """Figure 7: the standard deviation of each 3x3 layer's response, in order and by magnitude."""
-    with mpl.rc_context(style.RC):
+    with style.drawing():
         figure = Figure(figsize=(6.4, 5.2), layout="constrained")
         for ax, panel in zip(figure.subplots(2, 1), PANELS, strict=True):
             _draw(ax, study, panel)

@@ -8,7 +8,6 @@ or written here.
 from dataclasses import dataclass
 from math import ceil
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -82,7 +81,7 @@ FIGURE_6 = (
 
 def figure_1(study: Study) -> Figure:
     """Figure 1: training (left) and test error (right) of plain networks of 20 and 56 layers."""
-    with mpl.rc_context(style.RC):
+    with style.drawing():
         figure, axes = _canvas(study, FIGURE_1, (7.2, 2.75))
         for ax, split in zip(axes, ("training", "test"), strict=True):
             ax.set_ylabel(f"{split} error (%)")
@@ -92,7 +91,7 @@ def figure_1(study: Study) -> Figure:
 
 def figure_6(study: Study) -> Figure:
     """Figure 6: plain networks, residual networks, and residual ones of 110 and 1202 layers."""
-    with mpl.rc_context(style.RC):
+    with style.drawing():
         figure, axes = _canvas(study, FIGURE_6, (11.0, 3.35))
         for ax in axes:
             ax.set_ylabel("error (%)")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch, Rectangle
@@ -32,6 +31,7 @@ class Box:
     colour: str = "#ffffff"
 
 
+@style.drawing()
 def figure_2() -> Figure:
     """The building block: what is learned is the residual of its input."""
     figure, ax = _canvas(3.6, 3.2)
@@ -45,6 +45,7 @@ def figure_2() -> Figure:
     return figure
 
 
+@style.drawing()
 def figure_5() -> Figure:
     """A basic block of 64 channels, and a bottleneck block of 256, which cost about the same."""
     figure, ax = _canvas(6.4, 3.4, width=2.0)
@@ -53,18 +54,18 @@ def figure_5() -> Figure:
         # The second block of the first stage: the first one differs in its input channels.
         block = layout(EXPERIMENTS[name]).stages[0][1]
         _block(ax, block, x, lambda conv: f"{conv.kernel}×{conv.kernel}, {conv.channels_out}")
-        with mpl.rc_context(style.RC):
-            ax.text(
-                x - 0.04,
-                0.94,
-                f"{block.convs[0].channels_in}-d",
-                ha="right",
-                va="center",
-                fontsize=9,
-            )
+        ax.text(
+            x - 0.04,
+            0.94,
+            f"{block.convs[0].channels_in}-d",
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
     return figure
 
 
+@style.drawing()
 def figure_3() -> Figure:
     """The 34-layer networks, plain and residual; dotted shortcuts increase the channels.
 
@@ -74,14 +75,13 @@ def figure_3() -> Figure:
         (name, layout(EXPERIMENTS[row]))
         for name, row in (("34-layer plain", "plain34"), ("34-layer residual", "resnet34-a"))
     ]
-    with mpl.rc_context(style.RC):
-        figure = Figure(figsize=(5.4, 11.6), dpi=style.DPI)
-        ax = figure.add_axes((0, 0, 1, 1))
-        ax.axis("off")
-        ax.set(xlim=(0, 2), ylim=(-36.8, 1.5))
-        # Side by side on one scale; the sides of the maps are written once, at the left.
-        for number, (title, plan) in enumerate(plans):
-            _column(ax, title, plan, 0.6 + 0.95 * number, sizes=number == 0)
+    figure = Figure(figsize=(5.4, 11.6), dpi=style.DPI)
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.axis("off")
+    ax.set(xlim=(0, 2), ylim=(-36.8, 1.5))
+    # Side by side on one scale; the sides of the maps are written once, at the left.
+    for number, (title, plan) in enumerate(plans):
+        _column(ax, title, plan, 0.6 + 0.95 * number, sizes=number == 0)
     return figure
 
 
@@ -171,9 +171,8 @@ def _arc(ax: Axes, x: float, top: float, bottom: float, dotted: bool) -> None:
 
 
 def _canvas(width_inches: float, height_inches: float, width: float = 1.0) -> tuple[Figure, Axes]:
-    with mpl.rc_context(style.RC):
-        figure = Figure(figsize=(width_inches, height_inches), dpi=style.DPI)
-        ax = figure.add_axes((0, 0, 1, 1))
+    figure = Figure(figsize=(width_inches, height_inches), dpi=style.DPI)
+    ax = figure.add_axes((0, 0, 1, 1))
     ax.axis("off")
     ax.set(xlim=(0, width), ylim=(0, 1))
     return figure, ax
@@ -189,42 +188,41 @@ def _block(
     count = len(block.convs)
     heights = [0.80 - 0.50 * number / max(count - 1, 1) for number in range(count)]
     plus = 0.14
-    with mpl.rc_context(style.RC):
-        # The path through the layers: an arrow into each, and a relu behind all but the last.
-        ax.text(x, 0.985, "x" if identity else "", ha="center", va="center", style="italic")
-        _arrow(ax, (x, 0.95), (x, heights[0] + 0.055))
-        for number, (conv, y) in enumerate(zip(block.convs, heights, strict=True)):
-            ax.add_patch(_rounded_box(x, y))
-            ax.text(x, y, words(conv), ha="center", va="center", fontsize=9)
-            last = number + 1 == count
-            end = plus + 0.035 if last else heights[number + 1] + 0.055
-            _arrow(ax, (x, y - 0.05), (x, end))
-            if not last:
-                ax.text(x + 0.02, (y + end) / 2 - 0.025, "relu", fontsize=8, va="center")
+    # The path through the layers: an arrow into each, and a relu behind all but the last.
+    ax.text(x, 0.985, "x" if identity else "", ha="center", va="center", style="italic")
+    _arrow(ax, (x, 0.95), (x, heights[0] + 0.055))
+    for number, (conv, y) in enumerate(zip(block.convs, heights, strict=True)):
+        ax.add_patch(_rounded_box(x, y))
+        ax.text(x, y, words(conv), ha="center", va="center", fontsize=9)
+        last = number + 1 == count
+        end = plus + 0.035 if last else heights[number + 1] + 0.055
+        _arrow(ax, (x, y - 0.05), (x, end))
+        if not last:
+            ax.text(x + 0.02, (y + end) / 2 - 0.025, "relu", fontsize=8, va="center")
 
-        # The addition, and the relu behind it (Eq. 1: the second nonlinearity comes after).
-        ax.text(x, plus, "+", ha="center", va="center", fontsize=11)
-        circle = Ellipse((x, plus), 0.07, 0.065, fill=False, linewidth=0.9, edgecolor=style.INK)
-        ax.add_patch(circle)
-        _arrow(ax, (x, plus - 0.034), (x, 0.02))
-        ax.text(x + 0.03, 0.05, "relu", fontsize=8, va="center")
+    # The addition, and the relu behind it (Eq. 1: the second nonlinearity comes after).
+    ax.text(x, plus, "+", ha="center", va="center", fontsize=11)
+    circle = Ellipse((x, plus), 0.07, 0.065, fill=False, linewidth=0.9, edgecolor=style.INK)
+    ax.add_patch(circle)
+    _arrow(ax, (x, plus - 0.034), (x, 0.02))
+    ax.text(x + 0.03, 0.05, "relu", fontsize=8, va="center")
 
-        # The shortcut, from above the first layer to the addition.
-        right = x + 0.3
-        ax.plot(
-            [x, right, right],
-            [0.915, 0.915, plus],
-            color=style.INK,
-            linewidth=0.9,
-            solid_capstyle="butt",
-        )
-        _arrow(ax, (right, plus), (x + 0.037, plus))
-        if identity:
-            italic: dict[str, Any] = {"fontsize": 9, "va": "center", "style": "italic"}
-            ax.text(right + 0.02, 0.55, "x", **italic)
-            ax.text(right + 0.02, 0.48, "identity", fontsize=9, va="center")
-            ax.text(x - 0.24, 0.52, "F(x)", ha="right", **italic)
-            ax.text(x - 0.06, plus, "F(x) + x", ha="right", **italic)
+    # The shortcut, from above the first layer to the addition.
+    right = x + 0.3
+    ax.plot(
+        [x, right, right],
+        [0.915, 0.915, plus],
+        color=style.INK,
+        linewidth=0.9,
+        solid_capstyle="butt",
+    )
+    _arrow(ax, (right, plus), (x + 0.037, plus))
+    if identity:
+        italic: dict[str, Any] = {"fontsize": 9, "va": "center", "style": "italic"}
+        ax.text(right + 0.02, 0.55, "x", **italic)
+        ax.text(right + 0.02, 0.48, "identity", fontsize=9, va="center")
+        ax.text(x - 0.24, 0.52, "F(x)", ha="right", **italic)
+        ax.text(x - 0.06, plus, "F(x) + x", ha="right", **italic)
 
 
 def _rounded_box(x: float, y: float) -> FancyBboxPatch:

@@ -11,7 +11,6 @@ from functools import lru_cache
 from math import ceil, floor, log10
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -82,7 +81,7 @@ def rows_shown(study: Study) -> list[str]:
 
 def figure_signals(study: Study) -> Figure:
     """Forward variance (top) and gradient norm (bottom) by layer, at the start and at the end."""
-    with mpl.rc_context(style.POWERS_OF_TEN):
+    with style.drawing(style.POWERS_OF_TEN):
         figure = Figure(figsize=(11.0, 5.4), layout="constrained")
         grid = figure.subplots(
             len(QUANTITIES), len(PANELS), sharex=True, sharey="row", squeeze=False

@@ -3,7 +3,8 @@
 Colours by depth, line styles by split, sizes. No data here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, Literal
 
@@ -40,8 +41,8 @@ KINDS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 INK = "#1a1a1a"
 DPI = 160
 
-# Set around every drawing, so that a user's own matplotlib settings change no byte. Fonts are
-# matplotlib's own, and SVG text is drawn as paths: a page looks alike on every machine.
+# What is not matplotlib's default. Fonts are its own, and SVG text is drawn as paths: a page looks
+# alike on every machine.
 RC: dict[str, Any] = {
     "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
@@ -71,6 +72,19 @@ RC: dict[str, Any] = {
 
 POWERS_OF_TEN: dict[str, Any] = RC | {"text.parse_math": True}
 """For figures with logarithmic axes, in which no text may come from elsewhere."""
+
+
+@contextmanager
+def drawing(settings: dict[str, Any] = RC) -> Iterator[None]:
+    """Draw within: with matplotlib's defaults and `settings`, whatever a user's own settings say.
+
+    They are in a `matplotlibrc` at home or in the working directory, or were set by whoever called.
+    Also a decorator.
+    """
+    # The backend stays: figures here need none, and another one would open its windows' toolkit.
+    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
+    with mpl.rc_context(defaults | settings):
+        yield
 
 
 def say(ax: Axes, text: str) -> None:
@@ -105,6 +119,6 @@ def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     # Formats write the date and the version of the software unless told not to.
     metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
     buffer = BytesIO()
-    with mpl.rc_context(RC):
+    with drawing():
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()

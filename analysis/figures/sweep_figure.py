@@ -3,7 +3,6 @@
 Not a figure of the paper. Nothing is read or written here.
 """
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,7 +17,7 @@ def sweep_figure(sweep: MeasuredSweep) -> Figure:
     names = list(dict.fromkeys(sweep.cells.experiment))
     # A panel is as high as it has changes.
     counts = [int((sweep.cells.experiment == name).sum()) for name in names]
-    with mpl.rc_context(style.RC):
+    with style.drawing():
         figure = Figure(
             figsize=(7.2, 0.9 * len(names) + 0.27 * sum(counts)),
             layout="constrained",

@@ -26,6 +26,7 @@ from jobs.requests.options import (
     Device,
     DeviceOption,
     JsonOption,
+    PaddingOption,
     SetOption,
     StorageOption,
     TrackingOption,
@@ -70,6 +71,7 @@ def evaluate(
     ] = None,
     data: DataOption = "",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    padding: PaddingOption = None,
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     device: DeviceOption = Device.AUTO,
@@ -81,8 +83,8 @@ def evaluate(
 ) -> None:
     """Test errors of networks: a run's final one, or a weights file with `--as`.
 
-    Weights are safetensors, or torchvision's .pth. Each photograph counts once, on any number of
-    workers.
+    Weights are safetensors or what torch.save wrote, in torchvision's names or what is usual
+    instead; notes say what was made of them. Each photograph counts once, on any number of workers.
 
     Examples:
 
@@ -100,7 +102,7 @@ def evaluate(
 
     # Everything that can be refused is, before a dataset is staged or a worker started.
     storage = writable(storage_uri)
-    chosen = [model_named(storage, which, experiment_name, settings) for which in models]
+    chosen = [model_named(storage, which, experiment_name, settings, padding) for which in models]
     # Runs bring their dataset with them; a weights file has none, so digits, unless one is named.
     manifest = manifest_named(storage, data or _dataset_of(chosen))
     photographs = holds_photographs(manifest)

@@ -124,6 +124,8 @@ def main() -> None:
     """Run the command line; every mistake of a user's ends in one line and exit code 2."""
     # Before anything imports Ray: nothing is reported to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Before anything imports matplotlib: Jupyter names a backend that may not be installed here.
+    os.environ["MPLBACKEND"] = "agg"
     hide_secrets()
     try:
         _check_arguments(sys.argv[1:])

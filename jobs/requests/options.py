@@ -18,6 +18,7 @@ from jobs.grids.grids import grids
 from pipeline.data.catalogue.table import DATASETS
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.experiments import EXPERIMENTS, MOST
+from pipeline.recipe.layers import Padding
 from pipeline.recipe.overrides import settable
 from pipeline.storage import Storage
 
@@ -69,6 +70,13 @@ AsOption = Annotated[
         "--as",
         help="The row whose network a weights file is for.",
         autocompletion=completing(_rows),
+    ),
+]
+PaddingOption = Annotated[
+    Padding | None,
+    typer.Option(
+        help="Where a weights file made elsewhere has option A's zero channels; default: on both "
+        "sides if its classifier is called linear, as in pytorch_resnet_cifar10."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")]

@@ -1,13 +1,18 @@
 """Stored runs, and networks to be scored, found by what a user calls them."""
 
+import sys
 from pathlib import Path
 
 from jobs.execution.evaluate import Model
 from pipeline.errors import InputError
+from pipeline.recipe.layers import Padding
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import Run, read_result, stored_runs
-from pipeline.storage import Storage, regular_file
+from pipeline.storage import Storage
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".tar", ".ckpt", ".bin")
+"""A name with one of them is a file's, and no run's. What a file is, its content says."""
 
 
 def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
@@ -41,8 +46,16 @@ def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
     return matching[0]
 
 
-def model_named(storage: Storage, which: str, experiment: str | None, settings: list[str]) -> Model:
+def model_named(
+    storage: Storage,
+    which: str,
+    experiment: str | None,
+    settings: list[str],
+    padding: Padding | None = None,
+) -> Model:
     """A weights file (with `--as`), or the final network of a stored run.
+
+    What was made of a file is said on standard error.
 
     Raises:
         InputError: neither, a run that has not finished, or a file without a row.
@@ -50,7 +63,7 @@ def model_named(storage: Storage, which: str, experiment: str | None, settings: 
     # A file before a run: runs are folders, so the two cannot be taken for each other.
     file = Path(which)
     if not file.is_file():
-        if file.suffix in (".safetensors", ".pth"):
+        if file.suffix in WEIGHTS_SUFFIXES:
             raise InputError(f"{which}: no such file")
         run = stored_run_named(storage, which, None)
         result = read_result(storage, run)
@@ -61,10 +74,10 @@ def model_named(storage: Storage, which: str, experiment: str | None, settings: 
     # A weights file says which tensors there are, not which network they belong to.
     if experiment is None:
         raise InputError(f"{which}: say with --as which row's network these weights are for")
-    content = regular_file(file)
-    # Read by torch's own restricted loader, and handed on as safetensors, like all others.
-    if file.suffix == ".pth":
-        from pipeline.training.step.weights import torch_file_bytes
+    from pipeline.training.step.foreign_weights import read_weights
 
-        content = torch_file_bytes(content, which)
-    return Model(which, experiment_named(experiment, settings), content)
+    row = experiment_named(experiment, settings)
+    content, notes = read_weights(file, which, row, padding)
+    for note in notes:
+        print(f"note: {which}: {note}", file=sys.stderr)
+    return Model(which, row, content)

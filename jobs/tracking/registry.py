@@ -15,8 +15,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import first_line
+from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, protocol_err
+from pipeline.recipe.other_libraries import loading_lines, strides_differ
 from pipeline.recipe.overrides import changes_text
 from pipeline.runs.run import Run
 
@@ -120,8 +122,33 @@ def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
         "",
         f"    resnet-repro evaluate weights.safetensors --as {experiment.name} --data "
         f"{data['name']}{settings}",
+        "",
+        *_elsewhere(experiment, data["classes"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _elsewhere(experiment: Experiment, classes: int) -> list[str]:
+    """How torchvision and timm load the weights, or that neither has such a network."""
+    lines = loading_lines(experiment, classes)
+    if not lines:
+        return ["torchvision and timm have no network that computes the same."]
+    timm = loading_lines(experiment, classes, "timm")
+    strides = (
+        f"torchvision's and timm's resnet{experiment.depth} halve the map in a 3x3 convolution, "
+        "the paper and these weights in a 1x1. They load there as they are, and compute something "
+        "else. With the strides set it is the same network:"
+    )
+    same = "torchvision and timm have the same network:"
+    return [
+        strides if strides_differ(experiment) else same,
+        "",
+        *(f"    {line}".rstrip() for line in lines),
+        "",
+        f"In timm with {' and '.join(f'`{line}`' for line in timm if line not in lines)} instead.",
+        "",
+        f"Images are prepared as in training (`normalisation={experiment.normalisation}`).",
+    ]
 
 
 def _as_set(value: Any) -> str:

@@ -22,6 +22,12 @@ IMAGENET_BLOCKS = {
 
 BOTTLENECK_EXPANSION = 4
 
+Padding = Literal["after", "both"]
+"""Where option A has its zero channels: after the others as here, or half of them on both sides.
+
+The networks of others may have it either way. They are the same but for the order of channels.
+"""
+
 
 @dataclass(frozen=True)
 class Conv:

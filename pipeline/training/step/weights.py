@@ -1,12 +1,14 @@
 """Weights as safetensors that know which architecture they are for.
 
 A file that this project wrote carries its architecture in the header. A foreign file in
-torchvision's layout is described by its tensor names and shapes; what shapes cannot tell (plain or
-option A, v1 or v1.5) is never guessed. Pickles are never loaded.
+torchvision's layout is described by its tensor names and shapes: plain or option A, which they do
+not tell, is as the row says, and bottlenecks stride in the 3x3 as torchvision's do. Pickles are
+never loaded. Files of other kinds are read in `weights_files`, and brought into torchvision's
+layout in `foreign_weights`.
 """
 
+import re
 from collections.abc import Mapping
-from io import BytesIO
 from json import dumps
 from typing import Any
 
@@ -71,10 +73,27 @@ def load_weights(
     """
     tensors, header = read_tensors(content, where)
 
+    check_weights(network, experiment, classes, tensors, header, where)
+    network.load_state_dict(tensors)
+
+
+def check_weights(
+    network: nn.Module,
+    experiment: Experiment,
+    classes: int,
+    tensors: dict[str, Tensor],
+    header: dict[str, str],
+    where: str,
+) -> None:
+    """Refuse tensors, with their file's metadata, that are for another network than this one.
+
+    Raises:
+        InputError: says which field of the architecture differs, or which tensor.
+    """
     # Compare architectures first: "these weights are 56 layers deep" tells a user more than the
     # first tensor of an unexpected shape. A field that a foreign file does not tell agrees.
     expected = architecture(experiment, classes)
-    stored = stated_architecture(header) or _described(tensors)
+    stored = stated_architecture(header) or _described(tensors, experiment)
     for field, value in expected.items():
         stored_value = stored.get(field, value)
         if stored_value != value:
@@ -87,22 +106,6 @@ def load_weights(
     problem = _first_mismatch(network, tensors)
     if problem:
         raise InputError(f"{where}: {problem}; these weights are not for {experiment.name}")
-    network.load_state_dict(tensors)
-
-
-def torch_file_bytes(content: bytes, where: str) -> bytes:
-    """A `.pth` file of named tensors as safetensors; no code in it is run (`weights_only`).
-
-    Raises:
-        InputError: it holds anything but named tensors.
-    """
-    try:
-        tensors = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-        named = {str(name): tensor.contiguous() for name, tensor in tensors.items()}
-        return save(named)
-    # Everything is caught, because a foreign file can make the reader raise anything.
-    except Exception as error:
-        raise InputError(f"{where}: not a file of named tensors ({first_line(error)})") from error
 
 
 def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -137,28 +140,34 @@ def stated_architecture(metadata: dict[str, str]) -> dict[str, Any]:
     return stated if isinstance(stated, dict) else {}
 
 
-def _described(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The architecture of a foreign file as far as its tensors' names tell, or 'unknown'."""
-    # Count blocks in torchvision's names: `layer2.0.conv1.weight` is in block 0 of stage 2.
-    stages = sorted({name.split(".")[0] for name in tensors if name.startswith("layer")})
-    blocks = [
-        len({name.split(".")[1] for name in tensors if name.startswith(f"{stage}.")})
-        for stage in stages
-    ]
+def _described(tensors: dict[str, Tensor], experiment: Experiment) -> dict[str, Any]:
+    """The architecture of a foreign file as far as its tensors' names tell, if they are known.
+
+    What they cannot tell is as in the row.
+    """
+    # Blocks have torchvision's names: `layer2.0.conv1.weight` is in block 0 of stage 2.
+    matches = (re.match(r"(layer\d+)\.\d+\.", name) for name in tensors)
+    blocks = {match[0]: match[1] for match in matches if match}
+    if not blocks:
+        return {}
 
     # Tell the block by its third convolution, and the shortcut by how many blocks project: all of
     # them (C), or only the first of each stage (B). Plain and option A have no shortcut weights.
     bottleneck = any(".conv3." in name for name in tensors)
     projections = len({name.split(".downsample")[0] for name in tensors if ".downsample." in name})
-    if not projections:
-        shortcut = "unknown (plain or option A)"
+    if projections:
+        shortcut = "C" if projections == len(blocks) else "B"
+    elif experiment.shortcut in ("none", "A"):
+        shortcut = experiment.shortcut
     else:
-        shortcut = "C" if projections == sum(blocks) else "B"
+        shortcut = "unknown (plain or option A)"
 
     # torchvision's bottlenecks stride in the 3x3; depth counts the stem and the classifier too.
-    return {
-        "family": "cifar" if len(stages) == 3 else "imagenet",
-        "depth": 2 + (3 if bottleneck else 2) * sum(blocks),
+    fc = tensors.get("fc.weight")
+    classes = {"classes": fc.shape[0]} if fc is not None and fc.ndim == 2 else {}
+    return classes | {
+        "family": "cifar" if len(set(blocks.values())) == 3 else "imagenet",
+        "depth": 2 + (3 if bottleneck else 2) * len(blocks),
         "block": "bottleneck" if bottleneck else "basic",
         "shortcut": shortcut,
         "bottleneck_stride": "3x3" if bottleneck else None,

@@ -221,12 +221,27 @@ def test_weights_of_another_architecture(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 2 and "plain20" in done.stderr and "precision=tf32" in done.stderr
 
 
-def test_a_pickle_is_refused(cli: Cli, tmp_path: Path) -> None:
+def test_weights_made_elsewhere(cli: Cli, tmp_path: Path) -> None:
+    from pipeline.training.step.networks import build_network
+
+    options = ("--as", "resnet20", "--set", "depth=8", "--storage", tmp_path / "s")
+    state = build_network(experiment_named("resnet20", ["depth=8"]), 0).state_dict()
+    names = {f"module.{name.replace('fc.', 'linear.')}": value for name, value in state.items()}
+    torch.save({"state_dict": names}, tmp_path / "w.th")
+    done = cli("evaluate", tmp_path / "w.th", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) == 1
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 4 and "zero channels on both sides" in notes[-1]
+
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pt")
-    done = cli(
-        "evaluate", str(tmp_path / "w.pt"), "--as", "resnet20", "--storage", str(tmp_path / "s")
-    )
-    assert done.returncode == 2 and "not a safetensors file" in done.stderr
+    (tmp_path / "w.pth").write_text("<html>404</html>")
+    for name, said in (("w.pt", "holds no convolution's weights"), ("w.pth", "is a web page")):
+        done = cli("evaluate", tmp_path / name, *options)
+        assert done.returncode == 2 and f"{name}: {said}" in done.stderr
+        assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+    done = cli("evaluate", "nowhere.ckpt", *options)
+    assert done.returncode == 2 and "nowhere.ckpt: no such file" in done.stderr
 
 
 @pytest.mark.ray
