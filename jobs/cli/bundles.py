@@ -1,12 +1,19 @@
 """`resnet-repro results`: packs what was measured into one file, and takes in what others did."""
 
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.requests.options import StorageOption, TrackingOption, tracking_of, writable
+from jobs.requests.options import (
+    TRACKING_VARIABLE,
+    StorageOption,
+    TrackingOption,
+    tracking_of,
+    writable,
+)
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import read_result, stored_runs
@@ -91,7 +98,7 @@ def _own(storage: Storage, tracking: str | None) -> "list[tuple[str, Frames]]":
     from analysis.measured.mlflow_export import NoRunsError, export
 
     # A storage in a bucket has no database of its own to look into.
-    if tracking is None and storage.local is None:
+    if not (tracking or os.environ.get(TRACKING_VARIABLE) or storage.local):
         return []
     store = tracking_of(tracking, storage)
     try:

@@ -11,6 +11,7 @@ from analysis.report.report import INDEX, write_report
 from analysis.report.report_folder import others_line
 from jobs.tracking.best_effort import warn_on_tracking_error
 from jobs.tracking.imported_bundles import imported_bundles
+from jobs.tracking.local_store import rehome
 from jobs.tracking.other_publications import log_report
 from jobs.tracking.store import default_tracking
 from pipeline.errors import redacted
@@ -35,6 +36,7 @@ def report_on(
     base = storage.local or Path("results")
     out = out or base / "report"
     parts = imported_bundles(storage) if runs is None else []
+    rehome(tracking, storage)
     try:
         parts = [(tracking, export(tracking, base / "export")), *parts]
     except NoRunsError:  # of this storage's own; imported ones are enough for a report
