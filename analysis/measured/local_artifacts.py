@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-FOLDER = "mlartifacts"
+DATABASE, FOLDER = "mlflow.db", "mlartifacts"
+"""What they are called in a storage."""
 
 
 def database_of(tracking: str) -> Path | None:
@@ -23,15 +24,28 @@ def recorded_folder(artifact_location: str) -> Path | None:
     return path if parts.scheme in ("", "file") and path.name == FOLDER else None
 
 
+def is_of_a_storage(database: Path) -> bool:
+    """Whether a database is the one that a storage has of its own, with its files beside it."""
+    folders = (database.parent / "runs", database.parent / "datasets")
+    return database.name == DATABASE and all(map(os.path.isdir, folders))
+
+
 def artifacts_folder(database: Path, recorded: Path) -> Path:
     """Where the artifacts of a database's experiment are, of which it records a folder."""
     beside = database.parent / FOLDER
     if same_place(beside, recorded):
         return recorded
-    # A database that was named apart from its storage may have its artifacts there. What is gone
-    # there is as good as lost, and what is new goes beside the database.
-    in_a_storage = os.path.isdir(beside) or os.path.isdir(database.parent / "runs")
-    return beside if in_a_storage or not os.path.isdir(recorded) else recorded
+    if is_of_a_storage(database):
+        return beside
+    # One that was named apart from its storage has its files there. Beside it there may be other
+    # files, of MLflow's own server; a copy has runs in common with its original.
+    if os.path.isdir(recorded):
+        return beside if _names(beside) & _names(recorded) else recorded
+    return beside if os.path.isdir(beside) else recorded
+
+
+def _names(folder: Path) -> set[str]:
+    return set(os.listdir(folder)) if os.path.isdir(folder) else set()
 
 
 def run_folder(tracking: str, artifact_uri: str) -> Path | None:

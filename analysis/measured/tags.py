@@ -23,7 +23,7 @@ def deleted_runs_note(tracking: str, mlflow_run_ids: Sequence[str]) -> str:
     """A line about runs that were deleted in MLflow, and the command that restores one."""
     store = quote(redacted(tracking))
     return (
-        f"{len(mlflow_run_ids)} run(s) were deleted in MLflow and stay so, out of every report; "
+        f"{len(mlflow_run_ids)} run(s) were deleted in MLflow and stay so: "
         f"`MLFLOW_TRACKING_URI={store} mlflow runs restore --run-id {mlflow_run_ids[0]}` restores "
         "one"
     )

@@ -15,6 +15,7 @@ from analysis.measured.local_artifacts import (
     FOLDER,
     artifacts_folder,
     database_of,
+    is_of_a_storage,
     recorded_folder,
     run_folder,
 )
@@ -69,8 +70,9 @@ def _moved_to(database: Path, recorded: Path, storage: Storage | None) -> Path |
     """Where the artifacts are that a database records somewhere else; None if they are there."""
     here = artifacts_folder(database, recorded)
     # A database that is kept apart from its storage, which was moved.
-    if storage is not None and storage.local and not (os.path.isdir(recorded) or here.is_dir()):
-        here = storage.local / FOLDER
+    if storage is not None and storage.local and not is_of_a_storage(database):
+        files = storage.local / FOLDER
+        here = files if not os.path.isdir(recorded) and files.is_dir() else here
     return None if here == recorded else here
 
 

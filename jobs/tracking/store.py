@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from analysis.measured.local_artifacts import FOLDER, database_of
+from analysis.measured.local_artifacts import DATABASE, FOLDER, database_of
 from analysis.measured.mlflow_export import our_experiment
 from analysis.measured.tags import EXPERIMENT, OURS, OURS_VALUE
 from jobs.tracking.local_store import rehome
@@ -84,7 +84,7 @@ def default_tracking(storage: Storage) -> str:
         raise InputError(
             f"--storage {storage.uri} is not a local folder: name an MLflow server with --tracking"
         )
-    return f"sqlite:///{storage.local}/mlflow.db"
+    return f"sqlite:///{storage.local}/{DATABASE}"
 
 
 def open_store(tracking: str, storage: Storage) -> MlflowClient:

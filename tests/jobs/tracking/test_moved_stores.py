@@ -72,7 +72,8 @@ def test_a_copy_never_writes_into_the_original(tmp_path: Path) -> None:
 
 def test_a_copy_without_any_files_yet_writes_its_own(tmp_path: Path) -> None:
     original, copy = tmp_path / "original", tmp_path / "copy"
-    (original / "runs").mkdir(parents=True)
+    for name in ("runs", "datasets"):
+        (original / name).mkdir(parents=True)
     open_store(store_of(original), Storage(str(original)))
     (original / "mlartifacts").mkdir()
     os.system(f"cp -r {original} {copy} && rmdir {copy}/mlartifacts")
@@ -117,7 +118,8 @@ def test_a_storage_that_is_seen_at_two_places_in_turn_is_recorded_once(
 
 def test_a_database_apart_from_its_storage_keeps_its_files_there(tmp_path: Path) -> None:
     storage, store = Storage(str(tmp_path / "s")), f"sqlite:///{tmp_path}/apart/ml.db"
-    (tmp_path / "apart").mkdir()
+    for name in ("runs", "mlartifacts"):  # other programs have such folders too
+        (tmp_path / "apart" / name).mkdir(parents=True)
     Path(storage.uri).mkdir()
     for uri in (storage.uri, str(tmp_path / "other")):
         client = open_store(store, Storage(uri))
