@@ -98,21 +98,21 @@ def test_a_storage_that_is_seen_at_two_places_in_turn_is_recorded_once(
 ) -> None:
     """As within a container and outside: neither place is there where the other is."""
     here, there = published(tmp_path / "here"), tmp_path / "there"
-    for number in range(4):
+    for number in range(3):
         here.rename(there)
         here, there = there, here
         store = store_of(here)
         client = open_store(store, Storage(str(here)))
         assert len(export(store, tmp_path / "export").layers) > 0
-        train_seed(Storage(str(here)), 2 + number)
-        assert publish_stored(store, Storage(str(here)), print) == 1
+        if number:  # at the other place, and at the one that is recorded
+            train_seed(Storage(str(here)), 2 + number)
+        assert publish_stored(store, Storage(str(here)), print) == bool(number)
         assert not there.exists()
     assert capsys.readouterr().err.count("they are at") == 1
     experiment = client.get_experiment_by_name("resnet-repro")
-    assert (
-        experiment and experiment.artifact_location == (tmp_path / "there" / "mlartifacts").as_uri()
-    )
-    rehome(store, for_server=True)  # MLflow's own server reads what is recorded
+    assert experiment and experiment.artifact_location == (here / "mlartifacts").as_uri()
+    here = here.rename(there)
+    rehome(store_of(here), for_server=True)  # MLflow's own server reads what is recorded
     assert uris(here) == {here.as_uri()}
 
 
