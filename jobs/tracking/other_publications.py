@@ -56,8 +56,9 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
     deleted = deleted_runs(published)
     results = {run: read_result(storage, run) for run in runs}
     # What was deleted in MLflow by hand stays so, unless it is trained again.
-    kept = [run for run in runs if results[run] is None or run.key not in deleted]
-    if gone := [run for run in runs if run not in kept]:
+    gone = [run for run in runs if results[run] is not None and run.key in deleted]
+    kept = [run for run in runs if run not in gone]
+    if gone:
         warn_of_deleted(tracking, tuple(deleted[run.key].info.run_id for run in gone))
     # Parents are made here, once: drivers that start together would make several at a time.
     for run in {(run.experiment, run.dataset_id): run for run in kept}.values():
@@ -105,6 +106,8 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
     for run in shown.values():
         try:
             summarise_seeds(client, storage, run, parent_in(client, storage, run))
+        except FileNotFoundError:  # its dataset was deleted; what was said of it stands
+            continue
         except Exception as error:
             failed.append(f"{run}: {first_line(error)}")
     # The others were sent: the first reason stands for all, as it is mostly the same.

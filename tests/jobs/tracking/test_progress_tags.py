@@ -39,6 +39,7 @@ def tags(uri: str) -> dict[str, str]:
 def test_a_run_says_how_far_it_is_and_costs_no_more_requests(
     server: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run_publisher, "TELL_SECONDS", 1e9)
     with flaky(server, share=0.0) as proxy:
         beside = Publisher(proxy.uri, storage, RUN, {})
         beside.publish()
