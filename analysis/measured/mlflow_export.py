@@ -7,7 +7,6 @@ over.
 
 import logging
 from functools import cache
-from json import loads
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,6 +30,8 @@ from analysis.measured.tags import (
     deleted_runs_note,
 )
 from pipeline.errors import InputError, first_line, redacted
+from pipeline.storage import regular_file
+from pipeline.stored_json import MOST_BYTES, parse
 
 PAGE = 200
 
@@ -250,6 +251,7 @@ def _complete(run: Run) -> bool:
 def _artifact(client: MlflowClient, run: Run, name: str) -> Any:
     """A JSON artifact of a run, parsed."""
     if folder := run_folder(client.tracking_uri, run.info.artifact_uri):
-        return loads((folder / name).read_bytes())
+        return parse(regular_file(folder / name, MOST_BYTES))
     with TemporaryDirectory() as place:
-        return loads(Path(client.download_artifacts(run.info.run_id, name, place)).read_bytes())
+        file = client.download_artifacts(run.info.run_id, name, place)
+        return parse(regular_file(file, MOST_BYTES))

@@ -14,6 +14,7 @@ from jobs.requests.options import (
     check_tracking,
     tracking_of,
 )
+from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.storage import Storage
 
@@ -53,7 +54,8 @@ def report(
 
         out = out or Path("report")
         frames = load(source)
-        files = write_report(frames if chosen is None else frames.of_seeds(chosen), out)
+        with failures_in_one_line(str(out)):
+            files = write_report(frames if chosen is None else frames.of_seeds(chosen), out)
         print(f"report: {out / INDEX}")
         if others := others_line(out, files):
             print(others)
@@ -61,7 +63,8 @@ def report(
     from jobs.tracking.storage_report import report_on
 
     storage = Storage(storage_uri)
-    report_on(tracking_of(tracking, storage), storage, out, seeds=chosen)
+    with failures_in_one_line(str(out) if out else storage.uri):
+        report_on(tracking_of(tracking, storage), storage, out, seeds=chosen)
 
 
 def _seeds(text: str) -> list[int]:

@@ -283,13 +283,14 @@ def check_tracking(tracking: str, storage: Storage) -> None:
     Raises:
         InputError: it cannot be opened now.
     """
+    from analysis.measured.mlflow_export import DeletedExperimentError
     from jobs.tracking.server_check import tracking_trouble
     from jobs.tracking.store import open_store
 
     # Opening makes our experiment if need be, so it also shows whether we may write.
     try:
         open_store(tracking, storage)
-    except InputError:  # it says itself what to do
+    except DeletedExperimentError:  # it says itself what to do
         raise
     except Exception as error:  # whatever a server, a network or a database does
         # What the server itself says is shorter, and more to the point, than MLflow's client is.

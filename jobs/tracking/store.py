@@ -14,6 +14,7 @@ from analysis.measured.local_artifacts import DATABASE, FOLDER, database_of
 from analysis.measured.mlflow_export import our_experiment
 from analysis.measured.tags import EXPERIMENT, OURS, OURS_VALUE
 from jobs.tracking.local_store import rehome
+from jobs.tracking.server_check import check_database
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 
@@ -96,6 +97,7 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
     configure_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    check_database(tracking)
     database = database_of(tracking)
     if database is not None:
         _for_its_owner(database)
