@@ -5,7 +5,7 @@ import sqlite3
 import sys
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +20,7 @@ from analysis.measured.local_artifacts import (
     run_folder,
 )
 from pipeline.storage import Storage
+from pipeline.stored_json import parse
 
 PLACES = "artifact_places"
 """Tag of our MLflow experiment in a database: every place that its artifacts were recorded at."""
@@ -91,7 +92,7 @@ def _places(store: sqlite3.Connection, experiment: int) -> list[str]:
     """Every place that an experiment's artifacts were recorded at."""
     query = "SELECT value FROM experiment_tags WHERE experiment_id = ? AND key = ?"
     found = store.execute(query, (experiment, PLACES)).fetchone()
-    return list(loads(found[0])) if found else []
+    return list(parse(found[0])) if found else []
 
 
 def _record(

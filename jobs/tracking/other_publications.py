@@ -42,7 +42,7 @@ from pipeline.runs.checkpoint import newest_history
 from pipeline.runs.history import History
 from pipeline.runs.lease import held_since, is_alive
 from pipeline.runs.run import Run, read_result, stored_runs
-from pipeline.storage import Storage
+from pipeline.storage import Storage, regular_file
 
 
 def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
@@ -226,5 +226,5 @@ def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> 
         "mlflow.runName": f"report {storage.path('').rstrip('/').rpartition('/')[2]}",
     }
     run_id = only_run(client, experiment_id(client), "report_key", key, tags)
-    send_artifacts(client, run_id, {f"report/{name}": (out / name).read_bytes() for name in files})
+    send_artifacts(client, run_id, {f"report/{name}": regular_file(out / name) for name in files})
     client.set_terminated(run_id, "FINISHED")

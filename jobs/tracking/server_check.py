@@ -6,13 +6,13 @@ Asked without MLflow's client, which nodes would take seconds to load, and which
 import base64
 import os
 from http.client import HTTPException
-from json import loads
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from analysis.measured.tags import EXPERIMENT, deleted_experiment
 from pipeline.errors import InputError, first_line
+from pipeline.stored_json import parse
 
 PATIENCE_SECONDS = 10.0
 
@@ -31,7 +31,7 @@ def tracking_trouble(tracking: str) -> str:
         # The cheapest request that passes all of the server's gates: host check, login, database.
         url = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
         with urlopen(Request(url, headers=header), timeout=PATIENCE_SECONDS) as answer:
-            experiment = loads(answer.read())["experiment"]
+            experiment = parse(answer.read())["experiment"]
             if experiment["lifecycle_stage"] == "deleted":
                 return deleted_experiment(tracking, experiment["experiment_id"])
             return ""
