@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.measure import GPU_PRECISIONS, PRECISIONS, checked_precision
-from jobs.execution.submission import DASHBOARD
 from jobs.requests.options import (
     DashboardOption,
     DataOption,
@@ -165,7 +164,7 @@ def bench_profile(
 
 
 @app.command("submit")
-def bench_submit(dashboard: DashboardOption = DASHBOARD, rounds: RoundsOption = 5) -> None:
+def bench_submit(dashboard: DashboardOption = None, rounds: RoundsOption = 5) -> None:
     """From giving a command to its first SGD step, against a bare Ray job.
 
     On a cluster of this machine (`ray start --head`).

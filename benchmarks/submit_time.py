@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import measure
 from jobs.console.console import console, progress
-from jobs.execution.submission import client_of, packed
+from jobs.execution.submission import client_of, dashboard_named, packed
 from pipeline.errors import InputError
 
 OURS = "submit train"
@@ -26,14 +26,15 @@ JOB_END_SECONDS = 5.0
 """Given to a job to end, after what it was waited for."""
 
 
-def bench(dashboard: str, rounds: int) -> dict[str, float]:
+def bench(named: str | None, rounds: int) -> dict[str, float]:
     """Measure and print; returns the median ratio to each reference.
 
     Raises:
         InputError: there is no cluster, or it does not see this machine's folders.
     """
     # Refused before anything is packed, where no cluster answers.
-    client_of(dashboard)
+    client_of(named)
+    _, dashboard = dashboard_named(named)
     taken: dict[str, list[float]] = {OURS: [], **{name: [] for name in BARE}}
     with TemporaryDirectory(prefix="resnet-repro-bench-") as folder, packed() as checkout:
         if checkout is None:

@@ -5,6 +5,8 @@ sweep, `kind = evaluation` what was evaluated later; parents, reports and foreig
 over.
 """
 
+import logging
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,22 +14,56 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Experiment, LifecycleStage, Run, ViewType
 
 from analysis.measured.frames import EVALUATIONS, LAYERS, METRICS, RUNS, SWEEPS, Frames, check
-from analysis.measured.tags import ALONE, ASKED, COMPLETE, INTERIM
+from analysis.measured.local_artifacts import run_folder
+from analysis.measured.tags import (
+    ALONE,
+    ASKED,
+    COMPLETE,
+    EXPERIMENT,
+    INTERIM,
+    OURS,
+    OURS_VALUE,
+    deleted_experiment,
+    deleted_runs_note,
+)
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.storage import regular_file
 from pipeline.stored_json import MOST_BYTES, parse
 
 PAGE = 200
 
+logger = logging.getLogger(__name__)
+
 
 class NoRunsError(InputError):
     """A tracking store that holds nothing of ours."""
 
 
-def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames:
+class DeletedExperimentError(InputError):
+    """Our MLflow experiment was deleted, and with it everything in it."""
+
+
+def our_experiment(client: MlflowClient) -> Experiment | None:
+    """Our MLflow experiment, under whatever name it has by now; None where there is none.
+
+    Raises:
+        DeletedExperimentError: it was deleted (says how it is restored).
+    """
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        renamed = client.search_experiments(ViewType.ALL, 1, f"tags.{OURS} = '{OURS_VALUE}'")
+        found = renamed[0] if renamed else None
+    if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+        tracking = client.tracking_uri
+        what = deleted_experiment(tracking, found.experiment_id)
+        raise DeletedExperimentError(f"--tracking {tracking}: {what}")
+    return found
+
+
+def export(tracking: str, out: Path) -> Frames:
     """Write what a tracking store has to `out` as parquet; returns the frames, checked.
 
     Raises:
@@ -39,8 +75,9 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
         raise NoRunsError(empty)  # opening it would make it
     client = MlflowClient(tracking)
     try:
-        ours = client.get_experiment_by_name(experiment)
+        ours = our_experiment(client)
         runs = _search(client, ours.experiment_id, "run") if ours else []
+        deleted = _only_deleted(client, ours.experiment_id, runs) if ours else ()
         sweep_runs = _search(client, ours.experiment_id, "sweep") if ours else []
         evaluation_runs = _search(client, ours.experiment_id, "evaluation") if ours else []
         # Only what was published whole: a half-sent sweep would miss cells without a word.
@@ -57,10 +94,21 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
             for cell in _artifact(client, run, "sweep.json")
         ]
         layer_rows = [row for run in runs for row in _layers(client, run)]
+    except DeletedExperimentError:
+        raise
+    except FileNotFoundError as error:  # of a database whose files were not moved with it
+        raise InputError(
+            f"--tracking {tracking}: has lost {error.filename}; `resnet-repro sync` sends the "
+            "files of runs again, and a grid's command those of its sweep"
+        ) from error
     except Exception as error:
         raise InputError(f"--tracking {tracking}: cannot be read ({first_line(error)})") from error
+    if not runs and deleted:
+        raise NoRunsError(f"--tracking {tracking}: {deleted_runs_note(tracking, deleted)}")
     if not runs:
         raise NoRunsError(empty)
+    if deleted:
+        warn_of_deleted(tracking, deleted)
     # The columns are those of the schema even where there is no row at all.
     rows = pd.DataFrame(
         [_row(run) | {"mlflow_url": _page(tracking, run)} for run in runs], columns=list(RUNS)
@@ -84,13 +132,28 @@ def export(tracking: str, out: Path, experiment: str = "resnet-repro") -> Frames
     return frames
 
 
-def _search(client: MlflowClient, experiment_id: str, kind: str) -> list[Run]:
+@cache
+def warn_of_deleted(tracking: str, mlflow_run_ids: tuple[str, ...]) -> None:
+    """Warn of runs that were deleted in MLflow: once, though a command meets them several times."""
+    logger.warning("%s", deleted_runs_note(tracking, mlflow_run_ids))
+
+
+def _only_deleted(client: MlflowClient, experiment_id: str, runs: list[Run]) -> tuple[str, ...]:
+    """MLflow's ids of deleted runs of ours that have no other copy among `runs`."""
+    there = {run.data.tags["run_key"] for run in runs}
+    found = _search(client, experiment_id, "run", ViewType.DELETED_ONLY)
+    return tuple(run.info.run_id for run in found if run.data.tags["run_key"] not in there)
+
+
+def _search(
+    client: MlflowClient, experiment_id: str, kind: str, which: int = ViewType.ACTIVE_ONLY
+) -> list[Run]:
     runs: list[Run] = []
     token: str | None = None
     # MLflow gives a page at a time, and a token as long as there is another.
     while True:
         page = client.search_runs(
-            [experiment_id], f"tags.kind = '{kind}'", max_results=PAGE, page_token=token
+            [experiment_id], f"tags.kind = '{kind}'", which, max_results=PAGE, page_token=token
         )
         runs.extend(page)
         token = page.token
@@ -187,6 +250,8 @@ def _complete(run: Run) -> bool:
 
 def _artifact(client: MlflowClient, run: Run, name: str) -> Any:
     """A JSON artifact of a run, parsed."""
-    with TemporaryDirectory() as folder:
-        file = client.download_artifacts(run.info.run_id, name, folder)
+    if folder := run_folder(client.tracking_uri, run.info.artifact_uri):
+        return parse(regular_file(folder / name, MOST_BYTES))
+    with TemporaryDirectory() as place:
+        file = client.download_artifacts(run.info.run_id, name, place)
         return parse(regular_file(file, MOST_BYTES))

@@ -1,5 +1,6 @@
 """`resnet-repro results`: packs what was measured into one file, and takes in what others did."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ from uuid import uuid4
 import typer
 
 from jobs.requests.options import (
+    TRACKING_VARIABLE,
     StorageOption,
     TrackingOption,
     tracking_of,
@@ -107,7 +109,7 @@ def _own(storage: Storage, tracking: str | None) -> "list[tuple[str, Frames]]":
     from analysis.measured.mlflow_export import NoRunsError, export
 
     # A storage in a bucket has no database of its own to look into.
-    if tracking is None and storage.local is None:
+    if not (tracking or os.environ.get(TRACKING_VARIABLE) or storage.local):
         return []
     store = tracking_of(tracking, storage)
     try:

@@ -1,9 +1,6 @@
 """`resnet-repro report`, `audit`, `sync` and `ui`: what is done with results."""
 
-import os
-import subprocess
-import sys
-from contextlib import suppress
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +18,7 @@ from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.storage import Storage
 
+HIGHEST_PORT = 65_535
 OTHER_VERSION = 3
 """Exit code of `audit` for a report that only the version that made it can make again."""
 
@@ -145,32 +143,43 @@ def ui(
     tracking: Annotated[
         str | None, typer.Option(help="sqlite:///FILE; default: in the storage.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=HIGHEST_PORT)] = 5000,
 ) -> None:
     """Browse the runs in the MLflow UI, on loopback.
 
     Example: `resnet-repro ui --storage results/demo --port 5001`. In its search box,
     `tags.experiment = "resnet20"` or `tags."grid.table6" = "yes"` finds runs.
     """
-    store = tracking_of(tracking, Storage(storage))
+    place = Storage(storage)
+    store = tracking_of(tracking, place)
     # Only a database needs a server to be started for it.
     if store.startswith("http"):
-        raise InputError(f"--tracking {store}: is a server already; open it in a browser")
+        raise InputError(
+            f"{store} is a server already: open it in a browser, or name a database with "
+            "--tracking sqlite:///FILE"
+        )
     if store.startswith("sqlite") and not Path(store.removeprefix("sqlite:///")).exists():
         raise InputError(
             f"{store} does not exist; `resnet-repro train` or `resnet-repro grid` makes it"
         )
-    from jobs.tracking.store import runs_page
+    from jobs.tracking.local_store import rehome
+    from jobs.tracking.ui_server import serve
 
-    print(f"MLflow UI: http://127.0.0.1:{port}{runs_page(store)} (Ctrl-C ends it)", flush=True)
-    # On loopback, because a server without users gives everyone who reaches it all of its store.
-    command = [sys.executable, "-m", "mlflow", "server"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # The store in the environment: arguments, and a password in them, are seen by everyone here.
-    environment = os.environ | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_BACKEND_STORE_URI": store,
-    }
-    with suppress(KeyboardInterrupt):
-        ended = subprocess.run(command, env=environment, check=False)
-        raise SystemExit(ended.returncode)
+    free = next((each for each in range(port, HIGHEST_PORT + 1) if _is_free(each)), None)
+    if free != port:
+        instead = f"; --port {free} is free" if free else "; name another"
+        raise InputError(f"--port {port}: is taken by another server{instead}")
+    rehome(store, place, for_server=True)
+    serve(store, port, lambda text: print(text, flush=True))
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody listens on a port of loopback."""
+    with socket.socket() as probe:
+        # As servers do: a connection that has just ended does not hold the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

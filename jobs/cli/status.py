@@ -3,20 +3,20 @@
 import json
 import sys
 from time import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from jobs.console.console import console
 from jobs.requests.options import JsonOption, StorageOption
+from jobs.requests.run_facts import run_facts, run_line
 from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError, first_line
-from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import title
 from pipeline.recipe.schedule import milestone
-from pipeline.runs.checkpoint import folder, iterations, newest_history, newest_iteration
+from pipeline.runs.checkpoint import folder, iterations, newest_iteration
 from pipeline.runs.lease import is_alive
-from pipeline.runs.run import Run, read_heartbeat, read_result, stored_runs
+from pipeline.runs.run import Run, read_result, stored_runs
 from pipeline.storage import Storage
 
 
@@ -34,7 +34,7 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
             # One that cannot be read does not hide the others.
             try:
                 # One moment for all, so that ages can be compared.
-                facts.append(_facts(storage, run, now))
+                facts.append(run_facts(storage, run, now))
                 runs.append(run)
             except (InputError, PermissionError) as error:
                 damaged.append(f"{run}: {first_line(error)}")
@@ -50,7 +50,7 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
         if group != shown:
             console.print(f"\n{group}", style="bold", highlight=False, markup=False)
             shown = group
-        print(_line(fact))
+        print(run_line(fact))
     if any(fact["state"] == "stopped" for fact in facts):
         print("stopped runs continue when their command is given again")
 
@@ -59,50 +59,6 @@ def _name_damaged(damaged: list[str]) -> None:
     """Say on standard error which runs cannot be read, a line each."""
     for what in damaged:
         print(f"damaged: {what}", file=sys.stderr, flush=True)
-
-
-def _line(fact: dict[str, Any]) -> str:
-    """A run in a line of less than 80 characters: seed, state, how far it is, its test error."""
-    error = "" if fact["test_err"] is None else f"{fact['test_err']:.2f} %"
-    age, heartbeat = fact["heartbeat_age_s"], ""
-    if fact["state"] == "running":
-        heartbeat = "no heartbeat yet" if age is None else f"heartbeat {age:.0f} s ago"
-    reached = f"{fact['iteration']:,}/{fact['iterations']:,}"
-    line = f"  seed {fact['seed']:<4} {fact['state']:<12}{reached:>17} {error:>9}  {heartbeat}"
-    return line.rstrip()
-
-
-def _facts(storage: Storage, run: Run, now: int) -> dict[str, Any]:
-    """What a run's folder says, for a script."""
-    result, heartbeat = read_result(storage, run), read_heartbeat(storage, run)
-    history = newest_history(storage, run)
-    age = (now - heartbeat["time_ms"]) / 1000 if heartbeat else None
-    # The driver's lease says who lives, not the workers' heartbeat: between two worker groups
-    # there is none.
-    if result is not None:
-        state = result["status"]
-    elif is_alive(storage, run):
-        state = "running"
-    else:
-        state = "not started" if age is None and history is None else "stopped"
-    reached = [
-        result["iterations"] if result else 0,
-        heartbeat["iteration"] if heartbeat else 0,
-        history.iteration if history else 0,
-    ]
-    return {
-        "experiment": run.experiment.name,
-        "dataset": run.dataset_key,
-        "seed": run.seed,
-        "state": state,
-        "reason": (result or {}).get("reason"),
-        "iteration": max(reached),
-        "iterations": run.experiment.iterations,
-        "test_err": (history.last() if history else {}).get(TEST_ERR),
-        "heartbeat_age_s": age,
-        "overrides": run.experiment.deviations(),
-        "folder": storage.path(run.folder),
-    }
 
 
 def clean(

@@ -13,17 +13,21 @@ from rich import box
 from rich.table import Table
 
 from jobs.console.console import console
+from jobs.console.durations import duration
+from jobs.console.run_progress import percent
 from jobs.execution.submission import (
-    DASHBOARD,
     ENDED,
     attempts,
     client_of,
     send,
 )
 from jobs.requests.options import DashboardOption, JsonOption
-from jobs.requests.submitted_commands import check_command, parse_only, value_of
+from jobs.requests.run_facts import run_facts, run_line
+from jobs.requests.submitted_commands import check_command, parse_only, value_of, with_tracking
 from pipeline.errors import InputError, first_line
 
+RUNNING = "RUNNING"
+"""A job's state in Ray's words."""
 SILENT_SECONDS = 60.0
 """Without a sign of life from any run for longer, a job that Ray calls RUNNING may be dead."""
 
@@ -38,7 +42,7 @@ app = typer.Typer(
 
 def submit(
     context: typer.Context,
-    dashboard: DashboardOption = DASHBOARD,
+    dashboard: DashboardOption = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow its output.")] = False,
     need: Annotated[
         list[str],
@@ -61,7 +65,7 @@ def submit(
       --storage s3://bucket/resnet`
     """
     # What the cluster would refuse is refused here, in a second and without a job.
-    arguments = list(context.args)
+    arguments = with_tracking(context, list(context.args))
     check_command(arguments)
     parse_only(context, arguments)
     client = client_of(dashboard)
@@ -108,7 +112,7 @@ def _follow(client: Any, job: str) -> int:
 
 
 @app.command("list")
-def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = False) -> None:
+def list_jobs(dashboard: DashboardOption = None, as_json: JsonOption = False) -> None:
     """Show the cluster's jobs of ours, oldest first.
 
     Example: `resnet-repro jobs list --json`
@@ -120,30 +124,33 @@ def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = Fals
         if job.submission_id and (job.metadata or {}).get("command")
     ]
     ours.sort(key=lambda job: job.start_time or 0)
+    shown = [_facts(job) for job in ours]
+    for facts in shown:
+        facts["runs"] = _living(facts)[1] if facts["state"] == RUNNING else []
     if as_json:
-        print(json.dumps([_facts(job) for job in ours], indent=1))
+        print(json.dumps(shown, indent=1))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("job", "state", "started (UTC)", "command"):
-        table.add_column(name, no_wrap=name != "command")
-    for job in ours:
-        facts = _facts(job)
-        table.add_row(facts["job"], facts["state"], facts["started"], facts["command"])
+    for name in ("job", "state", "started (UTC)", "progress", "command"):
+        table.add_column(name, no_wrap=name not in ("progress", "command"))
+    for facts in shown:
+        cells = [facts[name] for name in ("job", "state", "started")]
+        table.add_row(*cells, _progress(facts["runs"]), facts["command"])
     console.print(table)
 
 
 @app.command("status")
 def status(
-    job: JobArgument, dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = False
+    job: JobArgument, dashboard: DashboardOption = None, as_json: JsonOption = False
 ) -> None:
-    """What Ray says of a job, and whether its runs show life.
+    """What Ray says of a job, whether its runs show life, and how far they are.
 
     Ray calls a job RUNNING whose machine has died.
     Example: `resnet-repro jobs status grid-table6-1f3a2b4c`
     """
     client = client_of(dashboard)
     facts = _facts(client.get_job_info(_meant(client, job)))
-    facts["seconds_since_life"] = _seconds_since_life(facts["command"])
+    facts["seconds_since_life"], facts["runs"] = _living(facts)
     if as_json:
         print(json.dumps([facts], indent=1))
         return
@@ -156,7 +163,9 @@ def status(
     silent = facts["seconds_since_life"]
     if silent is not None:
         print(f"newest sign of life of a run in its storage: {silent:,.0f} s ago")
-        if facts["state"] == "RUNNING" and silent > SILENT_SECONDS:
+        for run in facts["runs"]:
+            print(f"  {run['experiment']} on {run['dataset']}{run_line(run)}")
+        if facts["state"] == RUNNING and silent > SILENT_SECONDS:
             print(
                 "it may be dead although Ray says that it runs: give the same command again, it "
                 "continues"
@@ -169,7 +178,7 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on until it ends; the exit code is the job's.")
     ] = False,
-    dashboard: DashboardOption = DASHBOARD,
+    dashboard: DashboardOption = None,
 ) -> None:
     """Print a job's output.
 
@@ -184,7 +193,7 @@ def logs(
 
 
 @app.command("stop")
-def stop(job: JobArgument, dashboard: DashboardOption = DASHBOARD) -> None:
+def stop(job: JobArgument, dashboard: DashboardOption = None) -> None:
     """Stop a job; what it trained stays, and submitting it again continues.
 
     Example: `resnet-repro jobs stop grid-table6-1f3a2b4c`
@@ -237,20 +246,36 @@ def _facts(job: Any) -> dict[str, Any]:
     }
 
 
-def _seconds_since_life(command: str) -> float | None:
-    """Seconds since any run in the job's storage last wrote its heartbeat, if seen from here."""
+def _living(job: dict[str, Any]) -> tuple[float | None, list[dict[str, Any]]]:
+    """Seconds since any run in a job's storage last wrote its heartbeat, and what the folders of
+    those that the job may be training say; nothing where its storage is not seen from here.
+    """
     from pipeline.runs.run import read_heartbeat, stored_runs
     from pipeline.storage import Storage
 
-    # The job's own command says where its runs are.
-    storage_uri = value_of(shlex.split(command), "--storage")
+    # The job's own command says where its runs are; of `train`, also which one it is.
+    words, now = shlex.split(job["command"]), int(1000 * time.time())
     try:
-        storage = Storage(storage_uri or "")
-        beats = [
-            beat["time_ms"]
-            for run in stored_runs(storage)
-            if (beat := read_heartbeat(storage, run))
-        ]
-    except (InputError, OSError, KeyError):
-        return None
-    return time.time() - max(beats) / 1000 if beats else None
+        storage = Storage(value_of(words, "--storage") or "")
+        beats = {run: read_heartbeat(storage, run) for run in stored_runs(storage)}
+        ages = {run: (now - beat["time_ms"]) / 1000 for run, beat in beats.items() if beat}
+        recent = [run for run, age in ages.items() if age <= SILENT_SECONDS]
+        if words[0] == "train":
+            asked = words[1], value_of(words, "--seed") or "0"
+            recent = [run for run in recent if (run.experiment.name, str(run.seed)) == asked]
+        runs = [run_facts(storage, run, now) for run in recent] if job["state"] == RUNNING else []
+    except (InputError, OSError, KeyError, IndexError):
+        return None, []
+    return min(ages.values(), default=None), [run for run in runs if run["state"] == "running"]
+
+
+def _progress(runs: list[dict[str, Any]]) -> str:
+    """How far a job's living runs are, in a few words."""
+    if not runs:
+        return ""
+    shares = [run["iteration"] / run["iterations"] for run in runs]
+    left = duration(max((run["seconds_left"] or 0.0) for run in runs))
+    error = percent(runs[0]["test_err"]) if len(runs) == 1 else ""
+    words = [f"{len(runs)} running" if len(runs) > 1 else "", f"{sum(shares) / len(runs):.0%} done"]
+    words += [f"{error} error" if error else "", f"{left} left"]
+    return ", ".join(word for word in words if word)

@@ -49,6 +49,11 @@ class RunProgress:
         return images / self.images_per_second
 
 
+def percent(error: float | None) -> str:
+    """A test error as it is shown; empty where there is none."""
+    return "" if error is None else f"{error:.2f} %"
+
+
 def read_progress(storage: Storage, run: Run, since_ms: int) -> RunProgress:
     """A run as its folder shows it; heartbeats from before `since_ms` are an earlier attempt's."""
     # result.json is written last: with it, nothing else needs to be asked.
@@ -56,9 +61,16 @@ def read_progress(storage: Storage, run: Run, since_ms: int) -> RunProgress:
     if result is not None:
         error = result.get("final", {}).get(TEST_ERR)
         return RunProgress(run, result["status"], result["iterations"], 0.0, error)
-    heartbeat, history = read_heartbeat(storage, run), newest_history(storage, run)
+    history = newest_history(storage, run)
     error = history.last().get(TEST_ERR) if history else None
-    iteration = history.iteration if history else 0
+    return living(storage, run, history.iteration if history else 0, error, since_ms)
+
+
+def living(
+    storage: Storage, run: Run, iteration: int, error: float | None, since_ms: int
+) -> RunProgress:
+    """A run that has not ended, by its heartbeat and the iteration and error of a checkpoint."""
+    heartbeat = read_heartbeat(storage, run)
     if heartbeat is None or heartbeat["time_ms"] < since_ms:
         return RunProgress(run, "waiting", iteration, 0.0, error)
     # Heartbeats come more often than checkpoints, but a resumed run's first one may lie behind.
@@ -139,7 +151,7 @@ def _print_lines(
             before = states.get(each.run)
             states[each.run] = each.state
             if before not in (None, each.state) and each.state in ("finished", "diverged"):
-                error = _percent(each.test_err)
+                error = percent(each.test_err)
                 print(f"{each.run}: {each.state}, {error} test error", flush=True)
         if monotonic() - last_line >= LINE_SECONDS and thread.is_alive():
             last_line = monotonic()
@@ -174,7 +186,7 @@ def _table(heading: str, progress: list[RunProgress], max_concurrent_runs: int) 
             each.state,
             f"{each.iteration:,}/{experiment.iterations:,}",
             f"{each.images_per_second:,.0f}" if each.images_per_second else "",
-            _percent(each.test_err),
+            percent(each.test_err),
             duration(each.seconds_left),
         )
     return table
@@ -197,7 +209,7 @@ def _summary(progress: list[RunProgress], max_concurrent_runs: int) -> str:
         only = progress[0]
         words = f"iteration {only.iteration:,} of {only.run.experiment.iterations:,}, "
         words += f"{only.images_per_second:,.0f} images/s"
-        words += f", {_percent(only.test_err)} test error" if only.test_err is not None else ""
+        words += f", {percent(only.test_err)} test error" if only.test_err is not None else ""
     seconds = _seconds_left(progress, max_concurrent_runs)
     return words + (f", about {duration(seconds)} left" if seconds is not None else "")
 
@@ -224,7 +236,3 @@ def _seconds_left(progress: list[RunProgress], max_concurrent_runs: int) -> floa
     # The work spread over all that run at once; but the longest single run cannot be spread.
     longest = max((each.seconds_left or 0.0) for each in progress)
     return max(longest, left / (mean_speed * max(max_concurrent_runs, 1)))
-
-
-def _percent(error: float | None) -> str:
-    return "" if error is None else f"{error:.2f} %"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from time import time
 from uuid import uuid4
 
+from analysis.measured.mlflow_export import DeletedExperimentError
 from jobs.doctor.findings import Finding, judge, judge_link, judge_sharing
 from jobs.execution.cluster import Node, check_fits, nodes
 from jobs.execution.node_facts import Facts, Question
@@ -84,6 +85,8 @@ def _judge_database(tracking: str, storage: Storage) -> Finding:
     """Whether MLflow's store can be opened without a server, as drivers on the head will."""
     try:
         check_tracking(tracking, storage)
+    except DeletedExperimentError as error:
+        return Finding("MLflow", "problem", str(error))
     except InputError as error:
         remedy = "name a server with --tracking http://HOST:5000"
         return Finding("MLflow", "problem", str(error), remedy)

@@ -31,7 +31,9 @@ def drive(
     mend), `reason` where it is not finished, and `published`, whether MLflow has it all.
     """
     storage = Storage(execution.storage)
-    publishers = {run: Publisher(execution.tracking, storage, run, tags[run]) for run in tags}
+    publishers = {
+        run: Publisher(execution.tracking, storage, run, tags[run], was_interrupted) for run in tags
+    }
 
     def on_lease_acquired(run: Run) -> None:
         remember_tags(storage, run, tags[run])

@@ -1,6 +1,7 @@
 """A command as a job of a Ray cluster: this checkout packed, under a name that stays the same."""
 
 import logging
+import os
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from pipeline.runs.provenance import COMMIT_FILE, source_commit
 SHIPPED = ("pipeline", "jobs", "analysis", "benchmarks", "deploy", "pyproject.toml")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 DASHBOARD = "http://127.0.0.1:8265"
+ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Ray's variables that name a cluster, the first before the second."""
 
 
 def job_name(arguments: list[str]) -> str:
@@ -61,8 +64,8 @@ def packed() -> Iterator[Path | None]:
         yield Path(folder)
 
 
-def client_of(address: str) -> Any:
-    """A client of a cluster's jobs.
+def client_of(dashboard: str | None) -> Any:
+    """A client of a cluster's jobs: of the one that is named, else of the environment's.
 
     Raises:
         InputError: nobody answers there, or it does not let us in.
@@ -72,21 +75,42 @@ def client_of(address: str) -> Any:
     # The client logs every upload; what matters is printed by the command.
     for name in ("ray", "ray.dashboard", "ray._private"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    named_by, address = dashboard_named(dashboard)
     try:
-        client = JobSubmissionClient(address)
+        with _without_addresses():
+            client = JobSubmissionClient(address)
         # Making a client asks nothing of the cluster; only this shows that somebody answers.
         client.list_jobs()
     except Exception as error:
         if wants_token(str(error)):
             raise InputError(
-                f"--dashboard {address}: the cluster wants another token; {TOKEN_REMEDY}"
+                f"{named_by} {address}: the cluster wants another token; {TOKEN_REMEDY}"
             ) from error
         raise InputError(
-            f"--dashboard {address}: no Ray cluster answers there ({first_line(error)}); on a "
+            f"{named_by} {address}: no Ray cluster answers there ({first_line(error)}); on a "
             "laptop open a tunnel to the head's port 8265 first, as `ray dashboard cluster.yaml` "
             "does"
         ) from error
     return client
+
+
+def dashboard_named(named: str | None) -> tuple[str, str]:
+    """The option or variable that names a dashboard, and its address."""
+    if named is not None:
+        return "--dashboard", named
+    # In Ray's own order.
+    variable = next((each for each in ADDRESSES if os.environ.get(each)), None)
+    return (variable, os.environ[variable]) if variable else ("--dashboard", DASHBOARD)
+
+
+@contextmanager
+def _without_addresses() -> Iterator[None]:
+    """Without Ray's variables, which its client would take rather than what it is given."""
+    hidden = {name: os.environ.pop(name) for name in ADDRESSES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def attempts(client: Any, name: str) -> list[Any]:

@@ -4,6 +4,7 @@ Declared once, so that an option means, says and completes the same wherever it 
 command that takes one has a parameter of that type; defaults are the commands' own.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -16,7 +17,7 @@ from analysis.paper.ledger import LEDGER
 from jobs.console.console import progress
 from jobs.grids.grids import grids
 from pipeline.data.catalogue.table import DATASETS
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError, first_line, redacted
 from pipeline.recipe.experiments import EXPERIMENTS, MOST
 from pipeline.recipe.layers import Padding
 from pipeline.recipe.overrides import settable
@@ -121,8 +122,12 @@ SeedOption = Annotated[
 SeedsOption = Annotated[
     int, typer.Option("--seeds", help="Seeds 0..K-1 of each row.", min=1, max=MOST_SEEDS)
 ]
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 TrackingOption = Annotated[
-    str | None, typer.Option(help="MLflow server or sqlite:///FILE; default: in the storage.")
+    str | None,
+    typer.Option(
+        help="MLflow server or sqlite:///FILE; default: MLFLOW_TRACKING_URI, or in the storage."
+    ),
 ]
 RequireTrackingOption = Annotated[
     bool,
@@ -134,10 +139,13 @@ AddressOption = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
 ]
 DashboardOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--dashboard",
-        help="The cluster's dashboard; RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured.",
+        help=(
+            "The cluster's dashboard; default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or "
+            "http://127.0.0.1:8265. RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured."
+        ),
     ),
 ]
 WorkersOption = Annotated[
@@ -248,7 +256,7 @@ def writable(storage_uri: str) -> Storage:
 
 
 def tracking_of(tracking: str | None, storage: Storage) -> str:
-    """The tracking store that is named, or the one in the storage.
+    """The tracking store that is named, here or by MLflow's own variable; else the storage's own.
 
     Raises:
         InputError: it is no store, or none is named and the storage cannot hold one.
@@ -256,7 +264,26 @@ def tracking_of(tracking: str | None, storage: Storage) -> str:
     from jobs.tracking.store import configure_mlflow, default_tracking, tracking_uri
 
     configure_mlflow()
-    return default_tracking(storage) if tracking is None else tracking_uri(tracking)
+    if tracking is not None:
+        return tracking_uri(tracking)
+    return tracking_in_environment() or default_tracking(storage)
+
+
+def tracking_in_environment() -> str | None:
+    """The tracking store that MLflow's own variable names, said in a line; None without it.
+
+    Raises:
+        InputError: it names no store that we know.
+    """
+    from jobs.tracking.store import tracking_uri
+
+    named = os.environ.get(TRACKING_VARIABLE)
+    if not named:
+        return None
+    store = tracking_uri(named, TRACKING_VARIABLE)
+    says = f"note: MLflow at {redacted(store)}, by {TRACKING_VARIABLE}; --tracking names another"
+    print(says, file=sys.stderr)
+    return store
 
 
 def check_tracking(tracking: str, storage: Storage) -> None:
@@ -265,12 +292,15 @@ def check_tracking(tracking: str, storage: Storage) -> None:
     Raises:
         InputError: it cannot be opened now.
     """
+    from analysis.measured.mlflow_export import DeletedExperimentError
     from jobs.tracking.server_check import tracking_trouble
     from jobs.tracking.store import open_store
 
     # Opening makes our experiment if need be, so it also shows whether we may write.
     try:
         open_store(tracking, storage)
+    except DeletedExperimentError:  # it says itself what to do
+        raise
     except Exception as error:  # whatever a server, a network or a database does
         # What the server itself says is shorter, and more to the point, than MLflow's client is.
         why = tracking_trouble(tracking).partition(":")[0] or first_line(error)

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from jobs.requests.options import tracking_in_environment
 from pipeline.data.catalogue.table import DATASETS
 from pipeline.data.preparation import is_path
 from pipeline.errors import InputError, redacted
@@ -57,8 +58,30 @@ def value_of(arguments: list[str], option: str) -> str | None:
     return None
 
 
+def with_tracking(context: typer.Context, arguments: list[str]) -> list[str]:
+    """A command that names the tracking store that this machine's environment names.
+
+    The cluster's environment does not, and the command would do something else there than here.
+    """
+    if not arguments or arguments[0] not in SENT or value_of(arguments, "--tracking") is not None:
+        return arguments
+    command, _ = _command(context, arguments)
+    if not any("--tracking" in parameter.opts for parameter in command.params):
+        return arguments
+    store = tracking_in_environment()
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:at], "--tracking", store, *arguments[at:]] if store else arguments
+
+
 def parse_only(context: typer.Context, arguments: list[str]) -> None:
     """Refuse here what the command line would refuse there; nothing is run."""
+    command, rest = _command(context, arguments)
+    # Typer parses and checks all options here, and stops before it would call the command.
+    command.make_context(arguments[0], rest, parent=context.parent)
+
+
+def _command(context: typer.Context, arguments: list[str]) -> tuple[Any, list[str]]:
+    """The command that arguments name, and what is left of them for it."""
     assert context.parent is not None
     commands: Any = context.parent.command
     command = commands.commands[arguments[0]]
@@ -70,5 +93,4 @@ def parse_only(context: typer.Context, arguments: list[str]) -> None:
                 f"{shlex.join(arguments)}: expected one of {', '.join(command.commands)}"
             )
         command, rest = command.commands[rest[0]], rest[1:]
-    # Typer parses and checks all options here, and stops before it would call the command.
-    command.make_context(arguments[0], rest, parent=context.parent)
+    return command, rest

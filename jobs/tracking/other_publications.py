@@ -12,17 +12,37 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
+from mlflow.entities import RunTag
 
+from analysis.measured.local_artifacts import run_folder
+from analysis.measured.mlflow_export import warn_of_deleted
 from analysis.measured.tags import COMPLETE
 from jobs.grids.sweeps import Sweep
-from jobs.tracking.run_publisher import Publisher, missing_tags, outcome_of, remembered_tags
-from jobs.tracking.store import end_parent, experiment_id, only_run, open_store, our_runs
+from jobs.tracking.local_store import send_artifacts
+from jobs.tracking.parents import parent_in, summarise_seeds
+from jobs.tracking.run_publisher import (
+    ENDED_STATES,
+    TIME_LEFT,
+    Publisher,
+    missing_tags,
+    outcome_of,
+    remembered_tags,
+)
+from jobs.tracking.store import (
+    deleted_runs,
+    end_parent,
+    experiment_id,
+    only_run,
+    open_store,
+    our_runs,
+    runs_with_deleted,
+)
 from pipeline.errors import first_line
 from pipeline.runs.checkpoint import newest_history
 from pipeline.runs.history import History
 from pipeline.runs.lease import held_since, is_alive
 from pipeline.runs.run import Run, read_result, stored_runs
-from pipeline.storage import Storage
+from pipeline.storage import Storage, regular_file
 
 
 def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
@@ -32,15 +52,22 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
     away when its run ended.
     """
     client = open_store(tracking, storage)
-    published = our_runs(client)
+    published = runs_with_deleted(client)
+    deleted = deleted_runs(published)
+    results = {run: read_result(storage, run) for run in runs}
+    # What was deleted in MLflow by hand stays so, unless it is trained again.
+    gone = [run for run in runs if results[run] is not None and run.key in deleted]
+    kept = [run for run in runs if run not in gone]
+    if gone:
+        warn_of_deleted(tracking, tuple(deleted[run.key].info.run_id for run in gone))
     # Parents are made here, once: drivers that start together would make several at a time.
-    for run in {(run.experiment, run.dataset_id): run for run in runs}.values():
-        Publisher(tracking, storage, run, {}).parent_in(client)
-    for run, tags in runs.items():
-        result, copy = read_result(storage, run), published.get(run.key)
-        if result is not None and not _is_complete(copy):
+    for run in {(run.experiment, run.dataset_id): run for run in kept}.values():
+        parent_in(client, storage, run)
+    for run in kept:
+        tags, result, copy = runs[run], results[run], published.get(run.key)
+        if result is not None and not _is_complete(copy, tracking):
             Publisher(tracking, storage, run, tags).finish(outcome_of(result), result.get("reason"))
-        elif copy is not None:
+        elif copy is not None and run.key not in deleted:
             for name, value in missing_tags(tags, copy.data.tags).items():
                 client.set_tag(copy.info.run_id, name, value)
 
@@ -49,24 +76,40 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
     """Send what the store does not have of the runs in storage; how many had to be completed.
 
     An ended run's copy becomes complete; one that stopped gets the points of its newest checkpoint
-    and status KILLED. A run that is being trained is left to its own publisher.
+    and status KILLED. A run that is being trained is left to its own publisher, and one that was
+    deleted in MLflow is left deleted. Parents are restored, and summarise what is there now.
 
     Raises:
         RuntimeError: some could not be sent (says which was the first, and why).
     """
     client = open_store(tracking, storage)
-    published, completed = our_runs(client), 0
-    failed = []
+    published, completed = runs_with_deleted(client), 0
+    deleted = deleted_runs(published)
+    failed, shown = [], {}
+    gone = [deleted[run.key] for run in stored_runs(storage) if run.key in deleted]
+    if gone:
+        warn_of_deleted(tracking, tuple(copy.info.run_id for copy in gone))
     for run in stored_runs(storage):
+        if run.key in deleted:
+            continue
         # One run that cannot be sent is no reason not to send the others.
         try:
             outcome = _send(client, published.get(run.key), tracking, storage, run)
+            if outcome or run.key in published:
+                shown[run.experiment, run.dataset_id] = run
         except Exception as error:
             failed.append(f"{run}: {first_line(error)}")
             continue
         if outcome:
             completed += 1
             say(f"{run}: {outcome.lower()}")
+    for run in shown.values():
+        try:
+            summarise_seeds(client, storage, run, parent_in(client, storage, run))
+        except FileNotFoundError:  # its dataset was deleted; what was said of it stands
+            continue
+        except Exception as error:
+            failed.append(f"{run}: {first_line(error)}")
     # The others were sent: the first reason stands for all, as it is mostly the same.
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -74,9 +117,13 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
     return completed
 
 
-def _is_complete(copy: MlflowRun | None) -> bool:
+def _is_complete(copy: MlflowRun | None, tracking: str) -> bool:
     """Whether a run's copy has everything, its final weights included; set last of all."""
-    return copy is not None and copy.data.tags.get(COMPLETE) == "yes"
+    if copy is None or copy.data.tags.get(COMPLETE) != "yes":
+        return False
+    # A database may have been moved without its files.
+    folder = run_folder(tracking, copy.info.artifact_uri)
+    return folder is None or (folder / "result.json").is_file()
 
 
 def _send(
@@ -84,7 +131,7 @@ def _send(
 ) -> str:
     """Complete a run's copy; how the run ended, empty if there was nothing to send."""
     # A living run has a publisher of its own, and two would take turns in saying how it ended.
-    if is_alive(storage, run) or _is_complete(copy):
+    if is_alive(storage, run) or _is_complete(copy, tracking):
         return ""
     result, history = read_result(storage, run), newest_history(storage, run)
     if result is not None:
@@ -124,10 +171,12 @@ def mark_interrupted(tracking: str, storage: Storage, runs: list[Run], started: 
         copy = published.get(run.key)
         others = (held_since(storage, run) or started) < started
         if copy is not None and not others and read_result(storage, run) is None:
-            client.set_tag(copy.info.run_id, "outcome", "KILLED")
-            client.set_tag(copy.info.run_id, "reason", "interrupted")
+            tags = {"outcome": "KILLED", "reason": "interrupted", "state": ENDED_STATES["KILLED"]}
+            client.log_batch(copy.info.run_id, tags=[RunTag(*item) for item in tags.items()])
+            if TIME_LEFT in copy.data.tags:
+                client.delete_tag(copy.info.run_id, TIME_LEFT)
             client.set_terminated(copy.info.run_id, "KILLED")
-            end_parent(client, copy.data.tags["mlflow.parentRunId"], "KILLED")
+            end_parent(client, parent_in(client, storage, run), "KILLED")
 
 
 def publish_sweep(
@@ -144,7 +193,7 @@ def publish_sweep(
         "dataset_id": dataset_id,
     }
     run_id = only_run(client, experiment_id(client), "sweep_key", cells[0]["sweep"], tags)
-    client.log_text(run_id, dumps(cells, indent=1), "sweep.json")
+    send_artifacts(client, run_id, {"sweep.json": dumps(cells, indent=1).encode()})
     client.set_tag(run_id, COMPLETE, "yes")
     client.set_terminated(run_id, "FINISHED")
 
@@ -162,7 +211,7 @@ def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any
     for row in rows:
         for name in ("top1_err", "top5_err"):
             client.log_metric(run_id, f"test_{row['protocol']}/{name}", row[name])
-    client.log_text(run_id, dumps(rows, indent=1), "evaluation.json")
+    send_artifacts(client, run_id, {"evaluation.json": dumps(rows, indent=1).encode()})
     client.set_tag(run_id, COMPLETE, "yes")
     client.set_terminated(run_id, "FINISHED")
 
@@ -177,6 +226,5 @@ def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> 
         "mlflow.runName": f"report {storage.path('').rstrip('/').rpartition('/')[2]}",
     }
     run_id = only_run(client, experiment_id(client), "report_key", key, tags)
-    for name in files:
-        client.log_artifact(run_id, str(out / name), str(Path("report", name).parent))
+    send_artifacts(client, run_id, {f"report/{name}": regular_file(out / name) for name in files})
     client.set_terminated(run_id, "FINISHED")

@@ -7,13 +7,12 @@ trained; each version is kept once, found again by its run. Nothing has to be un
 import logging
 from contextlib import suppress
 from json import dumps
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from jobs.tracking.local_store import send_artifacts
 from pipeline.errors import first_line
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout
@@ -35,18 +34,14 @@ def register(
     dataset: dict[str, Any],
     result: dict[str, Any],
     weights: bytes,
+    text: str,
 ) -> None:
     """Keep the weights and their card as artifacts of the run and as a version of its model.
 
-    `dataset` is the manifest of the run's dataset.
+    `dataset` is the manifest of the run's dataset, `text` the card.
     """
-    # The card goes three ways: beside the weights, as the note of the run, and of the version.
-    text = card(run, dataset, result)
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "weights.safetensors").write_bytes(weights)
-        (Path(folder) / "README.md").write_text(text)
-        client.log_artifacts(run_id, folder, FOLDER)
-    client.set_tag(run_id, "mlflow.note.content", text)
+    files = {"weights.safetensors": weights, "README.md": text.encode()}
+    send_artifacts(client, run_id, {f"{FOLDER}/{name}": file for name, file in files.items()})
     try:
         _add_version(client, run_id, run, dataset, result, text)
     except MlflowException as error:  # a registry that refuses costs nothing but the entry
@@ -82,7 +77,7 @@ def _add_version(
     )
 
 
-def card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
+def model_card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str:
     """What a model is, how it was made and how well it does, in Markdown."""
     experiment, data = run.experiment, dataset["row"]
     changes, final, attempt = changes_text(experiment), result["final"], result["attempts"][-1]

@@ -6,10 +6,11 @@ holds is published, so a resume can neither lose nor double a point.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
 from json import dumps
-from math import isnan
+from math import inf
 from threading import Event, Thread
 from time import monotonic, sleep, time
 from typing import Any
@@ -19,14 +20,21 @@ from mlflow.entities import Metric, Param, RunTag
 
 from analysis.measured.frames import DIVERGED, FINISHED
 from analysis.measured.tags import ALONE, ASKED, COMPLETE
-from analysis.stats import summarise
-from jobs.tracking.registry import register
+from jobs.console.durations import duration
+from jobs.console.run_progress import RunProgress, living, percent
+from jobs.tracking.local_store import send_artifacts
+from jobs.tracking.parents import (
+    PARENT,
+    experiment_tags,
+    manifest_of,
+    named,
+    parent_in,
+    summarise_seeds,
+)
+from jobs.tracking.registry import model_card, register
 from jobs.tracking.store import end_parent, experiment_id, only_run, open_store
-from pipeline.data.stored import read_manifest
 from pipeline.errors import InputError, first_line
-from pipeline.recipe.layers import layout
-from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR
-from pipeline.recipe.overrides import changes_text
+from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.checkpoint import final_weights, newest_history, newest_iteration
 from pipeline.runs.history import History
 from pipeline.runs.run import Run, read_result
@@ -38,7 +46,15 @@ ENDING_SECONDS = 90.0
 """How long a run that has ended waits for a server that answered before; `sync` sends the rest."""
 REQUEST_SECONDS = 20.0
 """A request and its repetition, by the limits of `jobs.tracking.store`."""
+TELL_SECONDS = 60.0
+"""How often at the most the tags about progress are sent by themselves, not beside points."""
 BATCH = 500
+TIME_LEFT = "time_left"
+"""Tag of a run that is being trained, and of no other."""
+ENDED_STATES = {FINISHED: "finished", DIVERGED: "diverged", "FAILED": "failed", "KILLED": "stopped"}
+"""What `resnet-repro status` calls the outcomes of `analysis.measured.frames`."""
+RUN_NAME, NOTE = "mlflow.runName", "mlflow.note.content"
+"""MLflow's own tags that people change in the UI: sent once, and theirs from then on."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +65,14 @@ class Publisher:
     Nothing it does can fail training: what a server refuses is sent by a later try.
     """
 
-    def __init__(self, tracking: str, storage: Storage, run: Run, tags: dict[str, str]) -> None:
+    def __init__(
+        self,
+        tracking: str,
+        storage: Storage,
+        run: Run,
+        tags: dict[str, str],
+        was_interrupted: Callable[[], bool] = bool,
+    ) -> None:
         self.tracking, self.storage, self.run, self.tags = tracking, storage, run, tags
         self.client: MlflowClient | None = None
         self.run_id = self.parent = ""
@@ -57,6 +80,12 @@ class Publisher:
         self._away = False
         self._newest = 0
         """The checkpoint that was published last."""
+        self._reached: tuple[int, float | None] = 0, None
+        """Its iteration, and the test error in percent."""
+        self._told = -inf
+        """When tags about progress were sent last (monotonic, seconds)."""
+        self._since_ms = int(1000 * time())
+        self._was_interrupted = was_interrupted
         self._stop = Event()
         self._ending: tuple[str, str | None] | None = None
         self._complete = False
@@ -90,7 +119,8 @@ class Publisher:
         """The one thread that talks to the server, from the first look to the end."""
         self._try(self.publish)
         while not self._stop.wait(POLL_SECONDS):
-            if not self._complete:
+            # Of an interrupted run another says that it stopped, and is not to be contradicted.
+            if not self._complete and not self._was_interrupted():
                 self._try(self._publish_to_the_end)
         if self._ending is None:
             return
@@ -130,30 +160,48 @@ class Publisher:
         return True
 
     def publish(self) -> None:
-        """Send every point of the newest checkpoint that the store does not have."""
-        self._open()
+        """Send every point of the newest checkpoint that the store does not have, and how far the
+        run is.
+        """
+        client = self._open()
+        self._send_new(client, self._progress_tags)
+        if monotonic() - self._told >= TELL_SECONDS:
+            client.log_batch(self.run_id, tags=self._progress_tags())
+
+    def _send_new(self, client: MlflowClient, tags: Callable[[], list[RunTag]]) -> None:
+        """Send what a new checkpoint brings, and with it the tags."""
         # The history is read only when there is a new checkpoint: it grows, and storage may be far.
         newest = newest_iteration(self.storage, self.run)
         history = newest_history(self.storage, self.run) if newest != self._newest else None
         if history is not None:
-            self._send_points(history)
+            self._reached = history.iteration, history.last().get(TEST_ERR)
+            self._send_points(client, history, tags)
             self._newest = history.iteration
 
-    def _open(self) -> None:
+    def _progress_tags(self) -> list[RunTag]:
+        self._told = monotonic()
+        iteration, error = self._reached
+        progress = living(self.storage, self.run, iteration, error, self._since_ms)
+        return [RunTag(*item) for item in progress_tags(progress).items()]
+
+    def _open(self) -> MlflowClient:
         if self.client is not None:
-            return
+            return self.client
         # First a client, then the parent, then the run: each is found again if it is there.
         client = open_store(self.tracking, self.storage)
         experiment = experiment_id(client)
-        self.parent = self.parent_in(client)
-        tags = self._run_tags() | {"mlflow.parentRunId": self.parent}
+        self.parent = parent_in(client, self.storage, self.run)
+        tags = self._run_tags() | {PARENT: self.parent}
         self.run_id = only_run(client, experiment, "run_key", self.run.key, tags)
         # Everything that is known before the first iteration: the experiment's fields and the tags.
         fields = asdict(self.run.experiment).items()
         params = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
         params.append(Param("seed", str(self.run.seed)))
         params.append(Param("dataset_id", self.run.dataset_id))
-        new_tags = missing_tags(tags | self.tags, client.get_run(self.run_id).data.tags)
+        kept = client.get_run(self.run_id).data.tags
+        new_tags = missing_tags(tags | self.tags, kept)
+        if RUN_NAME in kept:  # a run that was renamed in the UI keeps its name
+            new_tags.pop(RUN_NAME, None)
         client.log_batch(
             self.run_id, params=params, tags=[RunTag(*item) for item in new_tags.items()]
         )
@@ -168,55 +216,53 @@ class Publisher:
             for point in client.get_metric_history(self.run_id, name)
         }
         self.client, self._newest = client, 0
+        return client
 
-    def parent_in(self, client: MlflowClient) -> str:
-        """The run's parent, made if there is none."""
-        return only_run(
-            client, experiment_id(client), "parent_key", self._parent_key(), self._parent_tags()
-        )
-
-    def _send_points(self, history: History) -> None:
-        assert self.client is not None
+    def _send_points(
+        self, client: MlflowClient, history: History, tags: Callable[[], list[RunTag]]
+    ) -> None:
         missing = [
             point for point in history.points if (point.metric, point.iteration) not in self.sent
         ]
         # MLflow takes at most a thousand metrics in a request.
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
-            self.client.log_batch(
-                self.run_id, [Metric(p.metric, p.value, p.time_ms, p.iteration) for p in part]
-            )
+            points = [Metric(p.metric, p.value, p.time_ms, p.iteration) for p in part]
+            client.log_batch(self.run_id, points, tags=tags())
             self.sent |= {(point.metric, point.iteration) for point in part}
 
     def finish(self, status: str, reason: str | None = None) -> None:
         """Publish everything there is and how the run ended, and last that the copy is complete."""
-        self.publish()
-        assert self.client is not None
+        client = self._open()
+        self._send_new(client, list)
         # The points are there now; then how it ended, the files, the parent, and COMPLETE last of
         # all, which `sync` goes by.
-        tags = {"outcome": status} | self._ended_tags()
+        tags = {"outcome": status} | self._ended_tags(status)
+        kept = client.get_run(self.run_id).data.tags
         if reason:
             tags["reason"] = reason[:500]
-        elif "reason" in self.client.get_run(self.run_id).data.tags:  # of an attempt before
-            self.client.delete_tag(self.run_id, "reason")
-        self.client.log_batch(self.run_id, tags=[RunTag(*item) for item in tags.items()])
-        self.client.set_terminated(
-            self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED"
-        )
+        outdated = {TIME_LEFT} if reason else {TIME_LEFT, "reason"}
+        for name in outdated & kept.keys():  # `reason` is of an attempt before
+            client.delete_tag(self.run_id, name)
+        client.log_batch(self.run_id, tags=[RunTag(*item) for item in tags.items()])
+        client.set_terminated(self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED")
         result = read_result(self.storage, self.run)
         if result is not None:
-            self._send_files(result)
-        self._summarise()
+            self._send_files(client, result, kept)
+        summarise_seeds(client, self.storage, self.run, self.parent)
+        end_parent(client, self.parent, "FINISHED")
         if result is not None:
-            self.client.set_tag(self.run_id, COMPLETE, "yes")
+            client.set_tag(self.run_id, COMPLETE, "yes")
 
-    def _ended_tags(self) -> dict[str, str]:
+    def _ended_tags(self, status: str) -> dict[str, str]:
         """What the history says of the whole run; where attempts differ, all that took part."""
         history = newest_history(self.storage, self.run)
         if history is None:
-            return {}
+            return progress_tags(RunProgress(self.run, ENDED_STATES[status], 0, 0.0, None))
+        error = history.last().get(TEST_ERR)
+        ended = RunProgress(self.run, ENDED_STATES[status], history.iteration, 0.0, error)
+        tags = progress_tags(ended)
         attempts = history.attempts
-        tags: dict[str, str] = {}
         # Of numbers that may change between attempts the last one counts; of what may change bytes,
         # all are named.
         for key in ("threads", "world_size"):
@@ -237,96 +283,38 @@ class Publisher:
         }
         return tags | {key: str(value) for key, value in noted.items() if value is not None}
 
-    def _send_files(self, result: dict[str, Any]) -> None:
-        assert self.client is not None
-        self.client.log_text(self.run_id, dumps(result, indent=1), "result.json")
+    def _send_files(
+        self, client: MlflowClient, result: dict[str, Any], kept: Mapping[str, str]
+    ) -> None:
+        files = {"result.json": dumps(result, indent=1).encode()}
+        send_artifacts(client, self.run_id, files)
         # A run that diverged has none, and registers no model.
         weights = final_weights(self.storage, self.run, result)
         if weights is not None:
-            register(self.client, self.run_id, self.run, self._manifest(), result, weights)
-
-    def _summarise(self) -> None:
-        """Give the parent the mean, deviation and number of its finished seeds, by their folders.
-
-        The step of these metrics is the number of seeds: of two that end at once, whoever knows of
-        more is the latest.
-        """
-        assert self.client is not None
-        # By the folders, not by what the server has: seeds that end at once may not be there yet.
-        folder = self.run.folder.rpartition("/")[0]
-        seeds = [
-            int(seed)
-            for _, _, seed in (name.partition("seed-") for name in self.storage.names(folder))
-            if seed.isdecimal()
-        ]
-        results = [read_result(self.storage, replace(self.run, seed=seed)) for seed in seeds]
-        finals = [
-            result["final"]
-            for result in results
-            if result is not None and result["status"] == "finished"
-        ]
-        known = self.client.get_run(self.parent).data.metrics
-        now, metrics = int(1000 * time()), []
-        for name in (TEST_ERR, TRAIN_CLEAN_ERR):
-            values = [final[name] for final in finals if name in final]
-            summary = summarise(values)
-            facts = {"mean": summary.mean, "std": summary.std, "n": summary.n}
-            new = {
-                f"{name}/{fact}": float(value)
-                for fact, value in facts.items()
-                if values and not isnan(value)
-            }
-            # Only what has changed: publishing the same again would add a point to the parent.
-            metrics += [
-                Metric(key, value, now, len(values))
-                for key, value in new.items()
-                if known.get(key) != value
-            ]
-        self.client.log_batch(self.parent, metrics)
-        end_parent(self.client, self.parent, "FINISHED")
-
-    def _parent_key(self) -> str:
-        return f"{self.run.experiment.fingerprint}-{self.run.dataset_id}"
-
-    def _parent_tags(self) -> dict[str, str]:
-        name = self._named(f"on {self._manifest()['row']['name']}")
-        return self._experiment_tags() | {"kind": "experiment", "mlflow.runName": name}
+            manifest = manifest_of(self.storage, self.run)
+            card = model_card(self.run, manifest, result)
+            if NOTE not in kept:  # what a person has written there stays
+                client.set_tag(self.run_id, NOTE, card)
+            register(client, self.run_id, self.run, manifest, result, weights, card)
 
     def _run_tags(self) -> dict[str, str]:
-        name = self._named(f"seed {self.run.seed}")
-        return self._experiment_tags() | {
+        return experiment_tags(self.run, manifest_of(self.storage, self.run)) | {
             "kind": "run",
-            "mlflow.runName": name,
+            RUN_NAME: named(self.run, f"seed {self.run.seed}"),
             "seed": str(self.run.seed),
         }
 
-    def _named(self, which: str) -> str:
-        """What tells runs apart comes first: the UI's column of names is narrow."""
-        changes = changes_text(self.run.experiment)
-        return f"{self.run.experiment.name} {which}" + (f" ({changes})" if changes else "")
 
-    def _manifest(self) -> dict[str, Any]:
-        manifest = read_manifest(self.storage, self.run.dataset_id)
-        if manifest is None:
-            raise FileNotFoundError(
-                f"dataset {self.run.dataset_id} is not in {self.storage.uri} any more"
-            )
-        return manifest
-
-    def _experiment_tags(self) -> dict[str, str]:
-        experiment, dataset = self.run.experiment, self._manifest()["row"]
-        plan = layout(experiment, classes=dataset["classes"])
-        return {
-            "experiment": experiment.name,
-            "fingerprint": experiment.fingerprint,
-            "artifacts": " ".join(experiment.artifacts),
-            "overrides": dumps(experiment.deviations(), sort_keys=True),
-            "iterations": str(experiment.iterations),
-            "params": str(plan.params),
-            "dataset": dataset["name"],
-            "dataset_id": self.run.dataset_id,
-            "comparable": str(bool(dataset["comparable"])),
-        }
+def progress_tags(progress: RunProgress) -> dict[str, str]:
+    """How far a run is, as tags that people read in the UI's columns."""
+    error, left = progress.test_err, duration(progress.seconds_left)
+    return {
+        "state": progress.state,
+        "iteration": f"{progress.iteration:,} of {progress.run.experiment.iterations:,}",
+        "progress_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        **({"test_err": percent(error)} if error is not None else {}),
+        **({TIME_LEFT: left} if left else {}),
+    }
 
 
 def outcome_of(result: dict[str, Any]) -> str:

@@ -10,7 +10,9 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
+from analysis.measured.tags import EXPERIMENT, deleted_experiment
 from pipeline.errors import InputError, first_line
+from pipeline.stored_json import parse
 
 PATIENCE_SECONDS = 10.0
 
@@ -27,13 +29,20 @@ def tracking_trouble(tracking: str) -> str:
     address, header = _with_access(tracking.rstrip("/"))
     try:
         # The cheapest request that passes all of the server's gates: host check, login, database.
-        url = f"{address}/api/2.0/mlflow/experiments/search?max_results=1"
+        url = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
         with urlopen(Request(url, headers=header), timeout=PATIENCE_SECONDS) as answer:
-            return "" if answer.status == 200 else f"answers {answer.status}"
+            experiment = parse(answer.read())["experiment"]
+            if experiment["lifecycle_stage"] == "deleted":
+                return deleted_experiment(tracking, experiment["experiment_id"])
+            return ""
+    except (ValueError, KeyError, TypeError):
+        return "answers, but is no MLflow server: look at the address and its port"
     except HTTPError as error:
         # MLflow refuses a name that it does not know with a 403, like a login: only its text
         # differs.
         body = error.read(500).decode(errors="replace")
+        if error.code == 404 and "RESOURCE_DOES_NOT_EXIST" in body:  # nobody has made it yet
+            return ""
         if error.code == 403 and "host" in body.lower():
             name = urlsplit(address).netloc
             return f"refuses its own name {name}: start `mlflow server` with --allowed-hosts for it"

@@ -12,6 +12,7 @@ from analysis.report.report import INDEX, write_report
 from analysis.report.report_folder import others_line
 from jobs.tracking.best_effort import warn_on_tracking_error
 from jobs.tracking.imported_bundles import imported_bundles
+from jobs.tracking.local_store import rehome
 from jobs.tracking.other_publications import log_report
 from jobs.tracking.server_check import check_database
 from jobs.tracking.store import default_tracking
@@ -40,6 +41,7 @@ def report_on(
     out = out or base / "report"
     check_database(tracking)
     parts = imported_bundles(storage) if runs is None else []
+    rehome(tracking, storage)
     try:
         with TemporaryDirectory() as scratch:
             parts = [(tracking, export(tracking, keep or Path(scratch))), *parts]

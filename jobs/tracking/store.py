@@ -4,18 +4,20 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from analysis.measured.local_artifacts import DATABASE, FOLDER, database_of
+from analysis.measured.mlflow_export import our_experiment
+from analysis.measured.tags import EXPERIMENT, OURS, OURS_VALUE
+from jobs.tracking.local_store import rehome
 from jobs.tracking.server_check import check_database
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 
-EXPERIMENT = "resnet-repro"
 NOTE = """Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`),
 `tags.experiment = "resnet20"`, `tags.dataset = "cifar10"`, `tags.seed = "0"`,
 `tags.outcome = "DIVERGED"`, `tags."grid.table6" = "yes"`, `params.depth = "56"`,
@@ -27,11 +29,14 @@ children are the seeds, and the step of their metrics is the paper's x-axis, ite
 sweeps and evaluations are runs of their own, with their files as artifacts.
 """
 """What MLflow shows above the runs."""
+logger = logging.getLogger(__name__)
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 
 
-def tracking_uri(uri: str) -> str:
+def tracking_uri(uri: str, named_by: str = "--tracking") -> str:
     """A tracking store as all that open it should call it: a database file by its full path.
+
+    `named_by` is the option or variable that names it, for messages.
 
     Raises:
         InputError: it is neither a database nor a server.
@@ -39,7 +44,7 @@ def tracking_uri(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     # With a blank, nobody could tell where a password ends that must not be shown.
     if scheme != "sqlite" and any(letter.isspace() for letter in uri):
-        raise InputError("--tracking: an address holds no blanks; write them as %20")
+        raise InputError(f"{named_by}: an address holds no blanks; write them as %20")
     # sqlite:///FILE has one slash more than it seems to need: sqlite:// is an empty host.
     file = rest.removeprefix("/") if scheme == "sqlite" and rest.startswith("/") else ""
     try:
@@ -53,7 +58,7 @@ def tracking_uri(uri: str) -> str:
         or not (file if scheme == "sqlite" else host)
     ):
         raise InputError(
-            f"--tracking {uri}: expected http://HOST:PORT of an MLflow server, or sqlite:///FILE"
+            f"{named_by} {uri}: expected http://HOST:PORT of an MLflow server, or sqlite:///FILE"
         )
     # Drivers, in other processes, have other working directories.
     return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" else uri
@@ -80,32 +85,37 @@ def default_tracking(storage: Storage) -> str:
         raise InputError(
             f"--storage {storage.uri} is not a local folder: name an MLflow server with --tracking"
         )
-    return f"sqlite:///{storage.local}/mlflow.db"
+    return f"sqlite:///{storage.local}/{DATABASE}"
 
 
 def open_store(tracking: str, storage: Storage) -> MlflowClient:
-    """A client of the store, with our MLflow experiment in it, made if there is none."""
+    """A client of the store, with our MLflow experiment in it, made if there is none.
+
+    Raises:
+        DeletedExperimentError: the experiment was deleted.
+    """
     configure_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     check_database(tracking)
-    if tracking.startswith("sqlite"):
-        _for_its_owner(Path(tracking.partition(":///")[2]))
+    database = database_of(tracking)
+    if database is not None:
+        _for_its_owner(database)
+        rehome(tracking, storage)
     client = MlflowClient(tracking)
-    if client.get_experiment_by_name(EXPERIMENT) is None:
+    experiment = our_experiment(client)
+    if experiment is None:
         # A server has a place for artifacts; a database gets one in the storage, or beside itself,
         # because MLflow's default is the folder that the command happens to be called in.
-        artifacts = None
-        if tracking.startswith("sqlite"):
-            database = Path(tracking.partition(":///")[2])
-            artifacts = ((storage.local or database.absolute().parent) / "mlartifacts").as_uri()
+        place = ((storage.local or database.parent) / FOLDER).as_uri() if database else None
+        tags = {"mlflow.note.content": NOTE, OURS: OURS_VALUE}
         try:
-            client.create_experiment(
-                EXPERIMENT, artifact_location=artifacts, tags={"mlflow.note.content": NOTE}
-            )
+            client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
         except MlflowException:  # another command has made it in the meantime
-            if client.get_experiment_by_name(EXPERIMENT) is None:
+            if our_experiment(client) is None:
                 raise
+    elif OURS not in experiment.tags:  # of a version that went by the name alone
+        client.set_experiment_tag(experiment.experiment_id, OURS, OURS_VALUE)
     return client
 
 
@@ -118,14 +128,14 @@ def _for_its_owner(database: Path) -> None:
 
 def experiment_id(client: MlflowClient) -> str:
     """MLflow's id of our experiment in a store that `open_store` opened."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = our_experiment(client)
     assert experiment is not None
     return str(experiment.experiment_id)
 
 
 def runs_page(tracking: str) -> str:
     """The path of our runs' page in the UI of a store; its front page is about other things."""
-    experiment = MlflowClient(tracking).get_experiment_by_name(EXPERIMENT)
+    experiment = our_experiment(MlflowClient(tracking))
     return (
         f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
         if experiment
@@ -136,19 +146,25 @@ def runs_page(tracking: str) -> str:
 def only_run(
     client: MlflowClient, experiment: str, key: str, value: str, tags: dict[str, str]
 ) -> str:
-    """The MLflow run whose tag `key` is `value`, made if there is none.
+    """The MLflow run whose tag `key` is `value`, made if there is none, restored if it is deleted.
 
     MLflow has neither unique tags nor locks: two that make it at once both look again and keep the
     older one.
     """
 
-    def search() -> list[Any]:
+    def search() -> list[Run]:
         runs = client.search_runs(
-            [experiment], f"tags.{key} = '{value}'", ViewType.ACTIVE_ONLY, max_results=10
+            [experiment], f"tags.{key} = '{value}'", ViewType.ALL, max_results=100
         )
-        return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        # What was made second and deleted for it comes after what a person has deleted.
+        return sorted(runs, key=lambda run: (_deleted(run), run.info.start_time, run.info.run_id))
 
     runs = search()
+    if runs and _deleted(runs[0]):
+        client.restore_run(runs[0].info.run_id)
+        logger.warning(
+            "%s was deleted in MLflow, and is restored as it is needed", runs[0].info.run_name
+        )
     if runs:
         return str(runs[0].info.run_id)
     made = client.create_run(
@@ -161,6 +177,10 @@ def only_run(
     return oldest
 
 
+def _deleted(run: Run) -> bool:
+    return bool(run.info.lifecycle_stage == LifecycleStage.DELETED)
+
+
 def end_parent(client: MlflowClient, parent: str, status: str) -> None:
     """Say that a parent has ended, unless one of its seeds still runs."""
     running = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = 'RUNNING'"
@@ -169,14 +189,27 @@ def end_parent(client: MlflowClient, parent: str, status: str) -> None:
 
 
 def our_runs(client: MlflowClient, query: str = "") -> dict[str, Run]:
-    """Our runs, or those of them that fit a query, by run key."""
+    """Our runs, or those of them that fit a query, by run key; without deleted ones."""
+    return {key: run for key, run in runs_with_deleted(client, query).items() if not _deleted(run)}
+
+
+def deleted_runs(runs: dict[str, Run]) -> dict[str, Run]:
+    """Those of `runs_with_deleted` whose only copy was deleted in MLflow."""
+    return {key: run for key, run in runs.items() if _deleted(run)}
+
+
+def runs_with_deleted(client: MlflowClient, query: str = "") -> dict[str, Run]:
+    """Our runs, or those of them that fit a query, by run key; a deleted one where no other is."""
     ours = "tags.kind = 'run'" + (f" and {query}" if query else "")
-    experiment, token = client.get_experiment_by_name(EXPERIMENT), None
+    experiment, token = our_experiment(client), None
     runs: dict[str, Run] = {}
     while experiment is not None:
         # A store has thousands of runs, and gives them a page at a time.
-        page = client.search_runs([experiment.experiment_id], ours, page_token=token)
-        runs |= {run.data.tags["run_key"]: run for run in page}
+        page = client.search_runs([experiment.experiment_id], ours, ViewType.ALL, page_token=token)
+        for run in sorted(page, key=_deleted, reverse=True):
+            key = run.data.tags["run_key"]
+            if key not in runs or not _deleted(run):
+                runs[key] = run
         token = page.token
         if not token:
             break

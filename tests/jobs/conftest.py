@@ -59,8 +59,11 @@ def serving(
         _wait_for(f"http://{host}:{port}/health")
         yield f"http://{host}:{port}"
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # Told first: what it has started in other groups ends with it.
+        for how, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, None)):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, how)
+                process.wait(seconds)
 
 
 def mlflow_server(place: Path, port: int) -> AbstractContextManager[str]:

@@ -9,6 +9,7 @@ from time import time
 
 import pytest
 
+from jobs.cli import submit
 from pipeline.data.datasets import Dataset
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.checkpoint import iterations
@@ -50,9 +51,32 @@ def test_status_says_what_the_folders_say(
     facts = {fact["seed"]: fact for fact in json.loads(done.stdout)}
     assert {fact["state"]: seed for seed, fact in facts.items()} == SEEDS
     assert [facts[seed]["iteration"] for seed in range(4)] == [30, 12, 9, 0]
+    assert facts[1]["seconds_left"] == pytest.approx(18 * 16 / 100)
+    assert all(facts[seed]["seconds_left"] is None for seed in (0, 2, 3))
     assert facts[0]["test_err"] is not None and facts[0]["overrides"]["depth"] == 8
     shown = cli("status", "--storage", storage.uri).stdout
     assert "30/30" in shown and "stopped runs continue when their command is given again" in shown
+
+
+def test_jobs_say_how_far_their_living_runs_are(
+    storage: Storage, four_runs: dict[str, Run]
+) -> None:
+    grid = {"command": f"grid table6 --storage {storage.uri}", "state": "RUNNING"}
+    silent, runs = submit._living(grid)
+    assert silent is not None and silent < 60
+    # Its heartbeat is at iteration 12 of 30: 18 x 16 images are left, 100 a second.
+    assert [(run["seed"], run["iteration"], round(run["seconds_left"])) for run in runs] == [
+        (SEEDS["running"], 12, 3)
+    ]
+    assert submit._progress(runs) == "40% done, 0m 03s left"
+    assert submit._progress(runs * 2) == "2 running, 40% done, 0m 03s left"
+    for seed, found in ((SEEDS["running"], 1), (SEEDS["stopped"], 0)):
+        train = f"train resnet20 --seed {seed} --storage {storage.uri}"
+        assert len(submit._living({"command": train, "state": "RUNNING"})[1]) == found
+    assert submit._living({"command": "train resnet20 --storage s3://", "state": "RUNNING"}) == (
+        None,
+        [],
+    )
 
 
 def test_stored_runs_are_the_runs(storage: Storage, four_runs: dict[str, Run]) -> None:

@@ -252,7 +252,11 @@ def answering() -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("status", "body", "says"),
     [
-        (200, b"{}", ""),
+        (200, b'{"experiment": {"experiment_id": "1", "lifecycle_stage": "active"}}', ""),
+        (200, b'{"experiment": {"experiment_id": "1", "lifecycle_stage": "deleted"}}', "restore"),
+        (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such"}', ""),
+        (404, b"nothing here", "answers 404"),
+        (200, b"<html>", "is no MLflow server"),
         (403, b"Invalid Host header - possible DNS rebinding attack detected", "--allowed-hosts"),
         (401, b"", "MLFLOW_TRACKING_USERNAME"),
         (500, b"", "answers 500"),

@@ -165,6 +165,10 @@ def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) 
         time.sleep(0.3)
     status = json.loads(cluster("jobs", "status", name, "--json").stdout)[0]
     assert status["state"] == "RUNNING" and status["seconds_since_life"] < 60
+    shown = cluster("jobs", "status", name).stdout
+    assert re.search(r"resnet20 on digits.* seed 0 +running +[\d,]+/3,000", shown), shown
+    (listed,) = json.loads(cluster("jobs", "list", "--json").stdout)[-1:]
+    assert [run["state"] for run in listed["runs"]] == ["running"]
     stopped = cluster("jobs", "stop", name)
     assert f"{name}.1: stopped" in stopped.stdout
     assert "has ended already" in cluster("jobs", "stop", name).stdout
