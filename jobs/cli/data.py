@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from jobs.console.console import console, progress
+from jobs.console.tables import FittingTable
 from jobs.requests.options import AddressOption, JsonOption, StorageOption, completing, writable
 from pipeline.data.catalogue.imagenet import IMAGENET
 from pipeline.data.catalogue.table import DATASETS
@@ -27,14 +26,8 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
     # Imported within commands here and below: `--help` and completion need not wait for them.
     from pipeline.data.stored import stored_manifests
 
-    table = Table(
-        title=f"Datasets (prepared in {storage})",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in ("name", "id", "train", "test", "image", "comparable"):
-        table.add_column(name, no_wrap=True)
+    names = ("name", "id", "train", "test", "image", "comparable")
+    table = FittingTable(*names, title=f"Datasets (prepared in {storage})", left=names)
     prepared = stored_manifests(Storage(storage))
     if as_json:
         known = [{"name": row.name, "arrives": row.spec.arrives} for row in DATASETS.values()]

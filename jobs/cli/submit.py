@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 
 from jobs.console.console import console
+from jobs.console.tables import FittingTable
 from jobs.execution.submission import (
     DASHBOARD,
     ENDED,
@@ -20,7 +19,7 @@ from jobs.execution.submission import (
     client_of,
     send,
 )
-from jobs.requests.options import DashboardOption, JsonOption
+from jobs.requests.options import DashboardOption, JsonOption, warn_of_unknown_commit
 from jobs.requests.submitted_commands import check_command, parse_only, value_of
 from pipeline.errors import InputError, first_line
 
@@ -65,6 +64,7 @@ def submit(
     check_command(arguments)
     parse_only(context, arguments)
     client = client_of(dashboard)
+    warn_of_unknown_commit()
     job, new = send(client, arguments, need)
     print(f"{job}: {'submitted' if new else 'is running already'}", flush=True)
     if detach:
@@ -123,9 +123,8 @@ def list_jobs(dashboard: DashboardOption = DASHBOARD, as_json: JsonOption = Fals
     if as_json:
         print(json.dumps([_facts(job) for job in ours], indent=1))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("job", "state", "started (UTC)", "command"):
-        table.add_column(name, no_wrap=name != "command")
+    names = ("job", "state", "started (UTC)", "command")
+    table = FittingTable(*names, left=names, wrapping=["command"])
     for job in ours:
         facts = _facts(job)
         table.add_row(facts["job"], facts["state"], facts["started"], facts["command"])

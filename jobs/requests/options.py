@@ -4,6 +4,7 @@ Declared once, so that an option means, says and completes the same wherever it 
 command that takes one has a parameter of that type; defaults are the commands' own.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from pipeline.data.catalogue.table import DATASETS
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.experiments import EXPERIMENTS, MOST
 from pipeline.recipe.overrides import settable
+from pipeline.runs.provenance import commit_trouble
 from pipeline.storage import Storage
 
 
@@ -228,6 +230,12 @@ def workers_of(text: str) -> tuple[int, int]:
     if not 0 < fewest <= most <= MOST_WORKERS:
         raise InputError(f"--workers {text}: expected a number such as 2, or a range such as 2:8")
     return fewest, most
+
+
+def warn_of_unknown_commit() -> None:
+    """Say on standard error why results will not name their commit, where they will not."""
+    if trouble := commit_trouble():
+        print(f"warning: results will not say their commit: {trouble}", file=sys.stderr)
 
 
 def writable(storage_uri: str) -> Storage:
