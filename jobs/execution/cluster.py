@@ -193,9 +193,9 @@ def _living(address: str) -> str:
     """
     if address.startswith(("http://", "https://")):
         raise InputError(
-            f"{address} (--address or RAY_ADDRESS) is a cluster's dashboard, which takes jobs "
+            f"{address}, as RAY_ADDRESS or --address, is a cluster's dashboard, which takes jobs "
             "alone: give the command to `resnet-repro submit`, name the head's address and port, "
-            "6379 by default, or unset RAY_ADDRESS and say --address local"
+            "6379 by default, or set RAY_ADDRESS=local for a Ray of this command's own"
         )
     if address == "auto":
         return _started_here()
@@ -227,7 +227,7 @@ def _started_here() -> str:
         silent = silent or f" ({known}, as `ray start` left it: {silence})"
     raise InputError(
         f"auto: no Ray cluster runs on this machine{silent}; start one with `ray start --head`, or "
-        "say --address local for one of this command's own"
+        "set RAY_ADDRESS=local for one of this command's own"
     )
 
 
@@ -343,7 +343,7 @@ def check_fits(nodes: list[Node], workers: int, each: Node) -> None:
     raise InputError(
         f"{workers} worker(s) of {asked} each: the cluster has room for {fit}, a node has "
         f"{most} at the most; ask for fewer --workers"
-        f"{' or --device cpu' if each.get('GPU') else ' or --threads'}"
+        f"{' or --device cpu' if each.get('GPU') else ' or fewer threads of each'}"
     )
 
 

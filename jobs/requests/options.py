@@ -273,8 +273,7 @@ def check_tracking(tracking: str, storage: Storage) -> None:
         # What the server itself says is shorter, and more to the point, than MLflow's client is.
         why = tracking_trouble(tracking).partition(":")[0] or first_line(error)
         raise InputError(
-            f"--tracking {tracking}: MLflow cannot be used now ({why}); start it, or train without "
-            "--require-tracking and send what is missing with `resnet-repro sync`"
+            f"--tracking {tracking}: MLflow cannot be used now ({why}); start it"
         ) from error
 
 

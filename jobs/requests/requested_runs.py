@@ -69,7 +69,13 @@ def execution_of(
     uri = tracking_of(tracking, storage)
     warn_of_unknown_commit()
     if require_tracking:
-        check_tracking(uri, storage)
+        try:
+            check_tracking(uri, storage)
+        except InputError as error:
+            raise InputError(
+                f"{error}, or train without --require-tracking and send what is missing with "
+                "`resnet-repro sync`"
+            ) from error
     return Execution(
         storage=storage.uri, tracking=uri, workers=fewest, most_workers=most, **choices
     )

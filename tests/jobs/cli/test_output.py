@@ -45,7 +45,7 @@ def values_of_experiments(facts: list[dict[str, object]]) -> set[str]:
 
 
 def values_of_grids(facts: list[dict[str, object]]) -> set[str]:
-    return {str(row["name"]) for row in facts} | {"resnet110-nowarmup", "resnet34-a"}
+    return {str(row["name"]) for row in facts} | {"resnet1202", "resnet34-a"}
 
 
 def values_of_data(facts: list[dict[str, object]]) -> set[str]:

@@ -54,7 +54,7 @@ def refused(address: str) -> str:
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "https://ray.example.org"])
 def test_a_dashboard_is_refused_with_what_to_do_instead(address: str) -> None:
     said = refused(address)
-    assert address in said and "`resnet-repro submit`" in said and "--address local" in said
+    assert address in said and "`resnet-repro submit`" in said and "RAY_ADDRESS=local" in said
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -78,7 +78,7 @@ def test_auto_is_the_cluster_of_ray_start_if_that_lives(
     # Another command's own Ray is on loopback, and ends with that command.
     monkeypatch.setattr(cluster.services, "find_gcs_addresses", lambda: {"127.0.0.1:1"})
     said = refused("auto")
-    assert "no Ray cluster runs on this machine; start one" in said and "--address local" in said
+    assert "no Ray cluster runs on this machine; start one" in said and "RAY_ADDRESS=local" in said
     last = tmp_path / "ray" / "ray_current_cluster"
     last.parent.mkdir()
     last.write_text(dead := f"127.0.0.1:{free_port()}")
