@@ -10,11 +10,12 @@ import sys
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, distribution, version
-from json import loads
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import first_line
+from pipeline.storage import regular_file
+from pipeline.stored_json import parse
 
 PACKAGES = (
     "resnet-repro",
@@ -59,7 +60,7 @@ def commit_trouble() -> str:
 def _commit() -> tuple[dict[str, Any], str]:
     """What is known of the commit, and why it is not more."""
     try:
-        packed = loads((PACKAGE_ROOT / COMMIT_FILE).read_text())
+        packed = parse(regular_file(PACKAGE_ROOT / COMMIT_FILE))
         return {"commit": str(packed["commit"]), "dirty": bool(packed["dirty"])}, ""
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -82,7 +83,7 @@ def _built_from() -> str:
     """The commit that pip installed this package from (PEP 610); empty where it names none."""
     try:
         installed = distribution("resnet-repro")
-        origin = loads(installed.read_text("direct_url.json") or "{}")
+        origin = parse((installed.read_text("direct_url.json") or "{}").encode())
         here = Path(str(installed.locate_file("pipeline"))).resolve() == PACKAGE_ROOT / "pipeline"
         return str(origin["vcs_info"]["commit_id"]) if here else ""
     except (PackageNotFoundError, OSError, ValueError, KeyError, TypeError):

@@ -31,7 +31,8 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout with the part of this code that is asked."""
     folder = tmp_path / "checkout"
     (folder / "pipeline" / "runs").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "runs/__init__.py", "runs/provenance.py"):
+    names = ("__init__.py", "errors.py", "storage.py", "stored_json.py")
+    for name in (*names, "runs/__init__.py", "runs/provenance.py"):
         shutil.copy(ROOT / "pipeline" / name, folder / "pipeline" / name)
     git(folder, "init", "--quiet")
     git(folder, "add", ".")
