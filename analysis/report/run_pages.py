@@ -143,7 +143,7 @@ def _headline(measured: Any, run: Any) -> str:
 def _drops(run: Any) -> list[int]:
     """The iterations at which the learning rate drops; none of a row that is not known."""
     paper = EXPERIMENTS.get(run.experiment)
-    drops = loads(run.overrides).get("lr_drops", paper.lr_drops if paper else ())
+    drops = parse(run.overrides).get("lr_drops", paper.lr_drops if paper else ())
     known = isinstance(drops, list | tuple)
     return [at for at in drops if isinstance(at, int) and 0 < at < run.iterations] if known else []
 

@@ -58,7 +58,7 @@ def test_dataset_and_recipe_make_a_study(build):
         ),
         (
             SHORT,
-            "not the paper's recipe: 800 of 64,000 iterations",
+            "not the paper's recipe: iterations=800",
             [
                 "iterations 800 instead of 64,000 (learning rate drops and evaluations moved in "
                 "proportion)"
