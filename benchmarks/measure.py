@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TypeVar
 
-from rich import box
-from rich.table import Table
-
+from jobs.console.tables import FittingTable
 from jobs.execution.processors import usable_cpus
 from pipeline.data.datasets import Dataset
 from pipeline.errors import InputError
@@ -81,9 +79,6 @@ def spread(values: Sequence[float], form: str) -> tuple[str, str]:
     return format(median(values), form), f"{min(values):{form}} to {max(values):{form}}"
 
 
-def table(title: str, *columns: str) -> Table:
+def table(title: str, *columns: str) -> FittingTable:
     """An empty table whose first column is text and the others numbers."""
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(columns):
-        made.add_column(name, justify="right" if number else "left")
-    return made
+    return FittingTable(*columns, title=title, left=columns[:1])

@@ -82,12 +82,14 @@ class StorageLostError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    return redacted(
-        next(
-            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
-    )
+    """The first line of an error's message, or its kind where it has none.
+
+    With the lines after it where they say what it announces by a colon at its end.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return redacted(" ".join(lines) if lines[0].endswith(":") else lines[0])
 
 
 def last_line(text: str) -> str:

@@ -207,6 +207,7 @@ OPENS_FILES = {
     "jobs/execution/cluster.py": "Ray's files on its head node",
     "jobs/planning/gpu_rates.py": "a table that is packed with the code",
     "jobs/tracking/store.py": "makes a database, and reads none",
+    "jobs/console/redaction.py": "/dev/null, for what nobody reads any more",
     "analysis/measured/frame_files.py": "parquet within bounds, of bytes",
     "analysis/report/artifact_provenance.py": "the code itself",
     "analysis/report/report_folder.py": "a report's own files, no link on the way",

@@ -31,6 +31,7 @@ MOST_BYTES = 1 << 30
 """Of a list, and of another file of a report, that is read."""
 
 MOST_UNLISTED = 100
+ELSEWHERE = "write the report elsewhere with `resnet-repro report --out`"
 TEMPORARY, LOCK = ".report-", "lock"
 
 Files = dict[str, bytes]
@@ -163,16 +164,14 @@ def _check_free(files: Files, out: Path, about: dict[str, Any]) -> None:
     owned = _owned(about)
     for name in sorted(files):
         if _linked(out, name):
-            raise InputError(f"{out / name}: a link is on the way; name another --out")
+            raise InputError(f"{out / name}: a link is on the way; {ELSEWHERE}")
         with suppress(FileNotFoundError, NotADirectoryError):
             found = (out / name).lstat()
             if S_ISDIR(found.st_mode):
-                raise InputError(f"{out / name}: is a folder; name another --out")
+                raise InputError(f"{out / name}: is a folder; {ELSEWHERE}")
             unknown = name not in owned and own_file(out, name) != files[name]
             if unknown and not (about and name == MADE):
-                raise InputError(
-                    f"{out / name}: is there and no report's; move it, or name another --out"
-                )
+                raise InputError(f"{out / name}: is there and no report's; move it, or {ELSEWHERE}")
 
 
 def _lies_inside(name: str) -> bool:

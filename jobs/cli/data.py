@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from jobs.console.console import console, progress
+from jobs.console.tables import FittingTable
 from jobs.requests.options import AddressOption, JsonOption, StorageOption, completing, writable
 from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.data.catalogue.imagenet import IMAGENET
@@ -29,14 +28,8 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
     # Imported within commands here and below: `--help` and completion need not wait for them.
     from pipeline.data.stored import stored_manifests
 
-    table = Table(
-        title=f"Datasets (prepared in {storage})",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in ("name", "id", "train", "test", "image", "comparable"):
-        table.add_column(name, no_wrap=True)
+    names = ("name", "id", "train", "test", "image", "comparable")
+    table = FittingTable(*names, title=f"Datasets (prepared in {storage})", left=names)
     damaged: list[str] = []
     with failures_in_one_line(storage):
         prepared = stored_manifests(Storage(storage), damaged.append)

@@ -3,11 +3,9 @@
 import json
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from analysis.paper.ledger import LEDGER, LEDGER_SWITCHES
 from jobs.console.console import console
+from jobs.console.tables import FittingTable
 from jobs.grids.grids import ABOUT, grids
 from jobs.requests.options import JsonOption
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
@@ -24,18 +22,16 @@ def experiments(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = Table(
-        title="The paper's configurations",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
     # Text to the left, and what is compared between rows to the right.
-    for name in ("name", "shortcut", "block"):
-        table.add_column(name, no_wrap=True)
-    for name in ("params", "mult-adds", "iterations"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("in the paper")
+    texts, numbers = ("name", "shortcut", "block"), ("params", "mult-adds", "iterations")
+    table = FittingTable(
+        *texts,
+        *numbers,
+        "in the paper",
+        title="The paper's configurations",
+        left=texts,
+        wrapping=["in the paper"],
+    )
     for row in rows:
         counts = [f"{row[key] / 1e6:,.2f}M" for key in ("params", "multiply_adds")]
         names = (row["name"], row["shortcut"], row["block"])
@@ -59,10 +55,9 @@ def list_grids(as_json: JsonOption = False) -> None:
         ]
         print(json.dumps(facts, indent=1))
         return
-    table = Table(title="Grids", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("shows")
-    table.add_column("rows")
+    table = FittingTable(
+        "name", "shows", "rows", title="Grids", left=["name"], wrapping=["shows", "rows"]
+    )
     for name, rows in all_grids.items():
         table.add_row(name, ABOUT[name], " ".join(rows) if len(rows) < 12 else f"{len(rows)} rows")
     console.print(table)

@@ -27,6 +27,7 @@ from jobs.cli import (
     train,
     verify,
 )
+from jobs.console import surroundings
 from jobs.console.redaction import hide_secrets
 from pipeline.errors import InputError, is_text, one_line, shortened
 from pipeline.runs.provenance import source_commit, versions
@@ -91,6 +92,7 @@ app.command()(evaluate.evaluate)
 app.command()(verify.verify)
 app.command()(status.clean)
 # What follows the name of one of these is a command itself, with options that are not its own.
+TAKE_A_COMMAND = ("submit", "manifests")
 for takes_a_command in (submit.submit, manifests.manifests):
     app.command(
         context_settings={
@@ -120,15 +122,39 @@ def _check_arguments(arguments: list[str]) -> None:
             )
 
 
+def _at_home(arguments: list[str]) -> list[str]:
+    """Arguments with the user's home for `~`, also in --from=~/x, where shells leave it."""
+    # What is carried out elsewhere means a home there.
+    if arguments[:1] and arguments[0] in TAKE_A_COMMAND:
+        return arguments
+    return [
+        f"{option}{equals}{os.path.expanduser(value)}"
+        for option, equals, value in (
+            word.partition("=") if word.startswith("--") else ("", "", word) for word in arguments
+        )
+    ]
+
+
 def main() -> None:
     """Run the command line; every mistake of a user's ends in one line and exit code 2."""
     # Before anything imports Ray: nothing is reported to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Before anything imports matplotlib: Jupyter names a backend that may not be installed here.
     os.environ["MPLBACKEND"] = "agg"
+    surroundings.settle()
     hide_secrets()
     try:
+        _carry_out()
+    finally:
+        # What is still kept is written here, where it is noticed that nobody reads it any more.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def _carry_out() -> None:
+    try:
         _check_arguments(sys.argv[1:])
+        sys.argv[1:] = _at_home(sys.argv[1:])
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
             print("interrupted: give the same command again to continue", file=sys.stderr)

@@ -48,7 +48,7 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
         # Runs are sorted by experiment and dataset: a heading where either changes.
         group = f"{title(run.experiment)} on {run.dataset_key}"
         if group != shown:
-            console.print(f"\n{group}", style="bold", highlight=False, markup=False)
+            console.print(f"\n{group}", style="bold", highlight=False, markup=False, soft_wrap=True)
             shown = group
         print(run_line(fact))
     if any(fact["state"] == "stopped" for fact in facts):

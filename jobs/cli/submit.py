@@ -9,19 +9,18 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 
 from jobs.console.console import console
 from jobs.console.durations import duration
 from jobs.console.run_progress import percent
+from jobs.console.tables import FittingTable
 from jobs.execution.submission import (
     ENDED,
     attempts,
     client_of,
     send,
 )
-from jobs.requests.options import DashboardOption, JsonOption
+from jobs.requests.options import DashboardOption, JsonOption, warn_of_unknown_commit
 from jobs.requests.run_facts import run_facts, run_line
 from jobs.requests.submitted_commands import check_command, parse_only, value_of, with_tracking
 from pipeline.errors import InputError, first_line
@@ -69,6 +68,7 @@ def submit(
     check_command(arguments)
     parse_only(context, arguments)
     client = client_of(dashboard)
+    warn_of_unknown_commit()
     job, new = send(client, arguments, need)
     print(f"{job}: {'submitted' if new else 'is running already'}", flush=True)
     if detach:
@@ -130,9 +130,8 @@ def list_jobs(dashboard: DashboardOption = None, as_json: JsonOption = False) ->
     if as_json:
         print(json.dumps(shown, indent=1))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("job", "state", "started (UTC)", "progress", "command"):
-        table.add_column(name, no_wrap=name not in ("progress", "command"))
+    names = ("job", "state", "started (UTC)", "progress", "command")
+    table = FittingTable(*names, left=names, wrapping=["progress", "command"])
     for facts in shown:
         cells = [facts[name] for name in ("job", "state", "started")]
         table.add_row(*cells, _progress(facts["runs"]), facts["command"])

@@ -6,11 +6,14 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from pipeline.errors import redacted
+
+UNBOUNDED = 100_000
+"""Columns of a pipe or a file, where whoever reads on needs every value whole and on its line."""
 
 
 class RedactedConsole(Console):
@@ -18,6 +21,11 @@ class RedactedConsole(Console):
 
     They are redacted before that: what is printed, a table's cells and its title.
     """
+
+    @property  # type: ignore[misc]  # Rich's can be set as well, which nobody does
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines of the terminal; off a terminal as many as it takes."""
+        return super().size if self.is_terminal else ConsoleDimensions(UNBOUNDED, UNBOUNDED)
 
     def render_str(self, text: str, *arguments: Any, **keywords: Any) -> Text:
         """A text, or a cell of a table, as Rich renders it."""

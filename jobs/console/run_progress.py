@@ -11,10 +11,10 @@ from time import monotonic, time
 from typing import Any
 
 from rich.live import Live
-from rich.table import Table
 
 from jobs.console.console import console
 from jobs.console.durations import duration
+from jobs.console.tables import FittingTable
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout
@@ -89,7 +89,7 @@ def follow(
     """Run `job` in the background and show its runs until it ends; returns or raises what it does.
 
     `max_concurrent_runs` is how many runs go at once, for the estimate of the time left. Ctrl-C
-    reaches the caller at once, after `on_interrupt` was called.
+    reaches the caller at once, after `on_interrupt` was called; so does the end of whoever reads.
     """
     outcome: dict[str, Any] = {}
 
@@ -106,7 +106,8 @@ def follow(
     show = _show_table if console.is_terminal else _print_lines
     try:
         show(heading, storage, runs, max_concurrent_runs, since_ms, thread)
-    except KeyboardInterrupt:
+    # Ctrl-C, or nobody reads any more what is shown.
+    except (KeyboardInterrupt, SystemExit):
         on_interrupt()
         raise
     if "error" in outcome:
@@ -170,14 +171,13 @@ def _read_all(storage: Storage, runs: list[Run], since_ms: int) -> list[RunProgr
     return progress
 
 
-def _table(heading: str, progress: list[RunProgress], max_concurrent_runs: int) -> Table:
-    table = Table(
+def _table(heading: str, progress: list[RunProgress], max_concurrent_runs: int) -> FittingTable:
+    table = FittingTable(
+        *("experiment", "seed", "state", "iteration", "images/s", "test error", "left"),
         title=f"{heading}: {_summary(progress, max_concurrent_runs)}",
-        title_justify="left",
-        title_style="bold",
+        left=["experiment", "state"],
+        wrapping=["experiment"],
     )
-    for name in ("experiment", "seed", "state", "iteration", "images/s", "test error", "left"):
-        table.add_column(name, justify="left" if name in ("experiment", "state") else "right")
     for each in progress:
         experiment = each.run.experiment
         table.add_row(

@@ -141,8 +141,8 @@ def _judge_hardware(facts: Sequence[Facts]) -> list[Finding]:
     if len(kinds) > 1:
         says = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
         remedy = (
-            "a run that moves from one kind of CPU to another is refused without --allow-drift; "
-            "use one kind of node"
+            "a run that moves from one kind of CPU to another is refused without "
+            "`train --allow-drift`; use one kind of node"
         )
         findings.append(Finding("CPUs", "warning", says, remedy))
     return findings
@@ -169,9 +169,8 @@ def _judge_gpus(facts: Sequence[Facts]) -> list[Finding]:
         says += f"at least {least[kind] / 1e9:,.0f} GB free"
         findings.append(Finding("GPUs", "fine", says))
     if len(good) > 1:
-        remedy = (
-            "a run that moves from one to another is refused without --allow-drift; use one kind"
-        )
+        remedy = "a run that moves from one to another is refused without `train --allow-drift`; "
+        remedy += "use one kind"
         findings.append(Finding("GPUs", "warning", f"{len(good)} kinds of them", remedy))
     return findings
 

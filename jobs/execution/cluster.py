@@ -3,20 +3,23 @@
 import logging
 import os
 import re
+import secrets
 import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import ray
 import yaml
-from ray._private import ray_constants
+from ray._common.utils import get_default_ray_temp_dir
+from ray._private import ray_constants, services
 
 from jobs.execution.processors import usable_cpus
 from pipeline.errors import InputError, first_line
+from pipeline.runs.provenance import PACKAGE_ROOT
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -61,7 +64,13 @@ process holds it in memory.
 """
 CPUS_WITH_TORCH = range(8, 33)
 
+SOCKET_BYTES = 107
+"""A path of a socket is no longer on Linux."""
+SOCKET_OF_A_SESSION = "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+
 KNOCK_SECONDS = 5.0
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How a client of gRPC begins, with empty settings; a server answers with its own."""
 TOKEN_REMEDY = (
     "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to what the cluster was "
     "started with"
@@ -73,22 +82,21 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     """Ray for the time of a command: the cluster at `address` or RAY_ADDRESS, or a local one.
 
     One that is started here listens on loopback alone, and ends with the command. Where it is to
-    train, its processes load what that takes as they start.
+    train, its processes load what that takes as they start. `local` always starts one.
 
     Raises:
-        InputError: there is no cluster at the address.
+        InputError: there is no cluster at the address, or none can be started here.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
+    named = None if named == "local" else named and _living(named)
     # What the user has set in the environment stays.
     os.environ.pop(OWN_RAY, None)
     for name, value in (QUIET if named else own_environment(trains)).items():
         os.environ.setdefault(name, value)
     # Without an address Ray would look for a cluster of this machine that somebody else started,
     # and take that one; `local` always starts one.
-    options = {"address": named} if named else {"address": "local", "include_dashboard": False}
-    if named:
-        _check_reachable(named)
+    options = {"address": named} if named else _own_options()
 
     # What Ray's C++ prints while it joins a cluster is the only place that names a wrong token.
     printed = ""
@@ -96,6 +104,9 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
         with (
             _stderr_kept() if named else nullcontext(str) as read,
             nullcontext() if named else _on_loopback(),
+            # Ray has workers import from the driver's folder first: whatever lies where a command
+            # is given, `pipeline.py` or another checkout, they are to have this code.
+            chdir(PACKAGE_ROOT),
         ):
             try:
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
@@ -134,23 +145,104 @@ def wants_token(text: str) -> bool:
     return re.search(r"\b40[13]\b|[Uu]nauth|[Aa]uthentication", text) is not None
 
 
-def _check_reachable(address: str) -> None:
-    """Knock before Ray does, which waits for many minutes where nobody answers.
+def _own_options() -> dict[str, object]:
+    """What a Ray of this command's own is started with.
 
     Raises:
-        InputError: nobody does.
+        InputError: the folder that RAY_TMPDIR names cannot be used, nor any other.
     """
-    # Addresses such as `auto` or ray://NAME without a port are left to Ray.
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
-    except OSError as error:
+    # Ray keeps a token for all Rays of a user in the home, which may be read-only.
+    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if not named and not _can_be_written(Path(os.path.expanduser("~/.ray"))):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    options: dict[str, object] = {"address": "local", "include_dashboard": False}
+    usual = Path(get_default_ray_temp_dir())
+    if trouble := _session_trouble(usual):
+        # Short, and this user's alone.
+        spare = Path(f"/tmp/ray-{os.getuid()}")
+        if "RAY_TMPDIR" in os.environ or _session_trouble(spare):
+            raise InputError(
+                f"Ray does not start on this machine: {usual} {trouble}; set RAY_TMPDIR to a short "
+                "path of a folder that you can write"
+            )
+        options["_temp_dir"] = str(spare)
+    return options
+
+
+def _session_trouble(folder: Path) -> str:
+    """Why Ray could not keep its sessions in a folder; empty if it can."""
+    most = SOCKET_BYTES - len(SOCKET_OF_A_SESSION)
+    if len(os.fsencode(folder)) > most:
+        return f"is longer than {most} bytes, too long for the sockets that Ray makes there"
+    return "" if _can_be_written(folder) else "cannot be written"
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether a folder can be written, or made where the nearest one above it can."""
+    there = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _living(address: str) -> str:
+    """The address of a cluster's head, knocked at before Ray does.
+
+    Ray itself waits for many minutes where nobody answers, and hears no signal meanwhile.
+
+    Raises:
+        InputError: nobody answers there, or it is no cluster's head.
+    """
+    if address.startswith(("http://", "https://")):
         raise InputError(
-            f"no Ray cluster answers at {address} ({first_line(error)}); name the head's address "
-            "and port, 6379 by default"
-        ) from error
+            f"{address}, as RAY_ADDRESS or --address, is a cluster's dashboard, which takes jobs "
+            "alone: give the command to `resnet-repro submit`, name the head's address and port, "
+            "6379 by default, or set RAY_ADDRESS=local for a Ray of this command's own"
+        )
+    if address == "auto":
+        return _started_here()
+    # Addresses such as ray://NAME without a port are left to Ray.
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal() and (silence := _silence(host.strip("[]"), int(port))):
+        raise InputError(
+            f"no Ray cluster answers at {address} ({silence}); name the head's address and port, "
+            "6379 by default"
+        )
+    return address
+
+
+def _started_here() -> str:
+    """The address of the cluster that `ray start` began or joined on this machine: `auto`.
+
+    Raises:
+        InputError: none is alive.
+    """
+    # Ray would take the Ray of whatever other command runs here, and wait for one that is dead.
+    last = services.find_bootstrap_address(None)
+    others = [each for each in services.find_gcs_addresses() if not each.startswith("127.")]
+    silent = ""
+    for known in filter(None, (last, *sorted(others))):
+        host, _, port = known.rpartition(":")
+        silence = _silence(host.strip("[]"), int(port))
+        if not silence:
+            return known
+        silent = silent or f" ({known}, as `ray start` left it: {silence})"
+    raise InputError(
+        f"auto: no Ray cluster runs on this machine{silent}; start one with `ray start --head`, or "
+        "set RAY_ADDRESS=local for one of this command's own"
+    )
+
+
+def _silence(host: str, port: int) -> str:
+    """Why no server of gRPC, as a cluster's head is, can be spoken to; empty if one can."""
+    try:
+        with socket.create_connection((host, port), timeout=KNOCK_SECONDS) as knock:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return ""
+            knock.sendall(HTTP2_GREETING)
+            answer = knock.recv(9)
+    except OSError as error:
+        return first_line(error)
+    # A frame of HTTP/2 has its kind in the fourth byte: 4 are settings.
+    return "" if answer[3:4] == b"\x04" else "what answers there is no Ray"
 
 
 @contextmanager
@@ -251,7 +343,7 @@ def check_fits(nodes: list[Node], workers: int, each: Node) -> None:
     raise InputError(
         f"{workers} worker(s) of {asked} each: the cluster has room for {fit}, a node has "
         f"{most} at the most; ask for fewer --workers"
-        f"{' or --device cpu' if each.get('GPU') else ' or --threads'}"
+        f"{' or --device cpu' if each.get('GPU') else ' or fewer threads of each'}"
     )
 
 

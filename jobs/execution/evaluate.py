@@ -1,14 +1,17 @@
 """Scoring networks on a prepared dataset: in this process, or as a Ray Train worker group."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from jobs.console.console import failed
 from jobs.console.redaction import hide_secrets
+from jobs.execution.packs import import_trouble
 from jobs.execution.processors import KernelSettings
-from pipeline.errors import InputError
+from pipeline.errors import InputError, reason_of
 from pipeline.recipe.experiments import Experiment, Protocol
+from pipeline.runs.provenance import code_trouble, source_digest
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
@@ -39,6 +42,8 @@ class ScoringTask:
     use_gpu: bool
     threads: int
     """Of torch, for each worker."""
+    source: str = field(default_factory=source_digest)
+    """The digest of the command's code, which its workers have to have too."""
 
     @property
     def kernels(self) -> KernelSettings:
@@ -126,7 +131,7 @@ def score_on_ray(
     # The weights go through Ray's object store, once a node: as an argument they would be copied
     # into every worker's start.
     import ray
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 
     from jobs.execution.trainer import WorkerGroupTrainer
 
@@ -142,6 +147,11 @@ def score_on_ray(
     )
     try:
         answer: dict[str, Any] = trainer.fit().return_value or {}
+    except TrainingFailedError as error:
+        if trouble := import_trouble(error):
+            raise InputError(trouble) from error
+        why = f"the workers failed ({reason_of(error)})"
+        raise failed(f"{why}; give the same command again") from error
     finally:
         # Ray's folder of this group; a storage that is away keeps it, and `clean` finds it.
         with suppress(OSError):
@@ -172,7 +182,9 @@ def score_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     # Before joining: a node may copy for hours, and the others would give up waiting. What a rank
     # was refused is raised on all of them, or those that were not would wait for it for ever.
     try:
-        dataset, refused = staged(task.storage, task.dataset_id, ("test",))
+        dataset, refused = None, code_trouble(task.source)
+        if not refused:
+            dataset, refused = staged(task.storage, task.dataset_id, ("test",))
         group = join_group(
             context.get_world_rank(), context.get_world_size(), device_of(task.use_gpu)
         )

@@ -19,6 +19,7 @@ from pipeline.data.preparation import file_mark
 from pipeline.data.progress import Progress
 from pipeline.data.stored import stored_manifests
 from pipeline.errors import InputError, first_line
+from pipeline.runs.provenance import code_trouble, source_digest
 from pipeline.storage import Storage
 
 
@@ -89,7 +90,10 @@ def _carry_out(
     # Checksums are begun first, as each takes longer than a part; parts are read meanwhile.
     sums = [_md5.remote(archive) for archive in listing.archives]
     waiting = [
-        _ingest.remote(storage.uri, key, number, listing.parts[number], listing.classes, reading)
+        _ingest.remote(
+            *(source_digest(), storage.uri, key, number),
+            *(listing.parts[number], listing.classes, reading),
+        )
         for number in missing
     ]
     total, done = len(listing.parts), len(listing.parts) - len(missing)
@@ -111,8 +115,21 @@ def _carry_out(
 
 
 @ray.remote(max_retries=3)
-def _ingest(storage: str, key: str, number: int, part: Part, classes: int, reading: Reading) -> str:
-    """Read one part, and return what is wrong with it, if anything is."""
+def _ingest(
+    source: str,
+    storage: str,
+    key: str,
+    number: int,
+    part: Part,
+    classes: int,
+    reading: Reading,
+) -> str:
+    """Read one part, and return what is wrong with it, if anything is.
+
+    `source` is the digest of the command's code.
+    """
+    if trouble := code_trouble(source):
+        return trouble
     # Returned and not raised: Ray would wrap it into an error of its own, with a traceback. What
     # `max_retries` is for is the death of a worker or a node.
     try:

@@ -3,6 +3,7 @@
 Knows nothing of Ray: `jobs.execution.launch` starts what is decided here.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from jobs.execution.processors import kernel_settings
-from pipeline.errors import InputError, StorageLostError
+from pipeline.errors import InputError, StorageLostError, reason_of
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout
 from pipeline.runs.checkpoint import newest_iteration
@@ -147,7 +148,19 @@ class PackedRun:
         self.without_progress = 0 if progressed else self.without_progress + 1
         stuck = self.without_progress == MAX_FAILURES_WITHOUT_PROGRESS
         if stuck or self.failures > MAX_RESTARTS:
-            self.outcome = error
+            trouble = import_trouble(error)
+            self.outcome = InputError(trouble) if trouble else error
+
+
+def import_trouble(error: BaseException) -> str:
+    """What to do where workers could not import this code; empty if that was not their trouble."""
+    found = re.search(r"\b(ModuleNotFoundError|ImportError): .*", reason_of(error))
+    if found is None:
+        return ""
+    return (
+        f"workers cannot import this command's code ({found[0]}); install the same commit on every "
+        "node, or give the command to `resnet-repro submit`, which ships its code"
+    )
 
 
 def next_groups(group: list[PackedRun], all_failed: bool) -> list[list[PackedRun]]:

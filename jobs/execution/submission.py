@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.execution.cluster import TOKEN_REMEDY, wants_token
 from pipeline.errors import InputError, first_line
-from pipeline.runs.provenance import COMMIT_FILE, source_commit
+from pipeline.runs.provenance import COMMIT_FILE, PACKAGE_ROOT, source_commit
 
 SHIPPED = ("pipeline", "jobs", "analysis", "benchmarks", "deploy", "pyproject.toml")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -33,35 +33,46 @@ def job_name(arguments: list[str]) -> str:
 
 
 @contextmanager
-def packed() -> Iterator[Path | None]:
-    """A folder with what this checkout tracks of the package, and its commit; None without one.
+def packed() -> Iterator[Path]:
+    """A folder with this checkout's files of the package, and its commit.
 
-    Only what git tracks: results, data and virtual environments lie in the same folder, and Ray
-    would upload them.
+    Only what git tracks, or what lies in the package's own folders where there is no git to ask:
+    results, data and virtual environments lie beside them, and Ray would upload them.
     """
-    root = Path(__file__).resolve().parents[2]
-    try:
-        listing = ["git", "-C", str(root), "ls-files", "-z", *SHIPPED]
-        tracked = (
-            subprocess.run(listing, capture_output=True, check=True, timeout=60)
-            .stdout.decode()
-            .split("\0")
-        )
-    except (OSError, subprocess.SubprocessError):
-        tracked = []
-    # A file may be tracked and deleted in the working tree.
-    files = [name for name in tracked if name and (root / name).is_file()]
-    if not files:
-        yield None
-        return
     with TemporaryDirectory(prefix="resnet-repro-") as folder:
-        for name in files:
+        for name in _tracked() or _lying_there():
             target = Path(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / name, target)
+            shutil.copyfile(PACKAGE_ROOT / name, target)
         # The nodes have no git history to ask, so the commit travels in a file.
         Path(folder, COMMIT_FILE).write_text(dumps(source_commit()))
         yield Path(folder)
+
+
+def _tracked() -> list[str]:
+    """What git tracks of the package, of what is still there; nothing without git."""
+    try:
+        listing = ["git", "-C", str(PACKAGE_ROOT), "ls-files", "-z", *SHIPPED]
+        done = subprocess.run(listing, capture_output=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    names = done.stdout.decode().split("\0")
+    return [name for name in names if name and (PACKAGE_ROOT / name).is_file()]
+
+
+def _lying_there() -> list[str]:
+    """The files of the package's folders but for hidden ones and what Python has compiled."""
+    files = [
+        path.relative_to(PACKAGE_ROOT)
+        for shipped in SHIPPED
+        for path in (PACKAGE_ROOT / shipped, *sorted((PACKAGE_ROOT / shipped).rglob("*")))
+        if path.is_file()
+    ]
+    return [
+        str(file)
+        for file in files
+        if not any(part.startswith(".") or part == "__pycache__" for part in file.parts)
+    ]
 
 
 def client_of(dashboard: str | None) -> Any:
@@ -144,12 +155,11 @@ def send(client: Any, arguments: list[str], needed: list[str]) -> tuple[str, boo
     ]
     command = "".join(checks) + "python3 -m jobs.cli " + shlex.join(arguments)
     with packed() as folder:
-        environment: dict[str, Any] = {"working_dir": str(folder)} if folder else {}
         try:
             job = client.submit_job(
                 entrypoint=command,
                 submission_id=f"{name}.{len(before) + 1}",
-                runtime_env=environment,
+                runtime_env={"working_dir": str(folder)},
                 # So that `jobs list` can show what it was, also to somebody without this checkout.
                 metadata={
                     "command": shlex.join(arguments),

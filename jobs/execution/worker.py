@@ -19,6 +19,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from jobs.console.redaction import hide_secrets
 from pipeline.errors import InputError
 from pipeline.runs.execution import Attempt, Execution
+from pipeline.runs.provenance import code_trouble
 from pipeline.runs.run import IDLE, Run
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,9 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     # up after minutes.
     dataset, refused = None, ""
     if rank < world_size:
-        dataset, refused = staged(execution.dataset_storage, runs[0].dataset_id)
-        refused = refused or compiler_missing(execution.compiled)
+        refused = code_trouble(execution.source) or compiler_missing(execution.compiled)
+        if not refused:
+            dataset, refused = staged(execution.dataset_storage, runs[0].dataset_id)
     process_group = join_group(rank, world_size, device)
     if process_group is None:
         host = os.uname().nodename

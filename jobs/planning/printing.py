@@ -5,11 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from jobs.console.console import console
 from jobs.console.durations import duration
+from jobs.console.tables import FittingTable
 from jobs.planning.budget import Choice, choose
 from jobs.planning.estimate import Estimate, Plan
 from pipeline.recipe.experiments import Experiment
@@ -111,9 +109,8 @@ def facts(made: Plan, bought: BudgetChoice | None) -> dict[str, Any]:
     }
 
 
-def _table(made: Plan) -> Table:
+def _table(made: Plan) -> FittingTable:
     """A line a row: runs left, time of each, unit-hours and their price, and how that is known."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     price, unit = made.cluster.price, made.cluster.kind
     names = ["row", "left", "each", f"{unit}s", f"{unit}-hours", "known by"]
     if price is not None:
@@ -121,9 +118,7 @@ def _table(made: Plan) -> Table:
     limited = any(each.rate.limit for each in made.runs)
     if limited:
         names.append("limited by")
-    left = ("row", "known by", "limited by")
-    for name in names:
-        table.add_column(name, justify="left" if name in left else "right")
+    table = FittingTable(*names, left=["row"], wrapping=["known by", "limited by"])
     by_experiment = dict[Experiment, list[Estimate]]()
     for each in made.runs:
         by_experiment.setdefault(each.run.experiment, []).append(each)

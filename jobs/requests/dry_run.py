@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from jobs.console.console import console
+from jobs.console.tables import FittingTable
 from jobs.execution.launch import check_workers
 from jobs.requests.options import tracking_of, workers_of
 from jobs.requests.requested_runs import check_suits
@@ -79,11 +77,10 @@ def show_resolved(
         )
 
 
-def _table(experiments: Sequence[Experiment], differing: list[str]) -> Table:
+def _table(experiments: Sequence[Experiment], differing: list[str]) -> FittingTable:
     """Each row with the fields in which it is unlike most rows or unlike the paper's row."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("row", "fingerprint", "differs in"):
-        table.add_column(name, no_wrap=name != "differs in")
+    names = ("row", "fingerprint", "differs in")
+    table = FittingTable(*names, left=names, wrapping=["differs in"])
     for experiment in experiments:
         changed = experiment.deviations()
         # A field is named where the row changes the paper's value, or is the odd one out.

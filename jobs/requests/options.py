@@ -21,6 +21,7 @@ from pipeline.errors import InputError, first_line, redacted
 from pipeline.recipe.experiments import EXPERIMENTS, MOST
 from pipeline.recipe.layers import Padding
 from pipeline.recipe.overrides import settable
+from pipeline.runs.provenance import commit_trouble
 from pipeline.storage import Storage
 
 
@@ -248,6 +249,12 @@ def workers_of(text: str) -> tuple[int, int]:
     return fewest, most
 
 
+def warn_of_unknown_commit() -> None:
+    """Say on standard error why results will not name their commit, where they will not."""
+    if trouble := commit_trouble():
+        print(f"warning: results will not say their commit: {trouble}", file=sys.stderr)
+
+
 def writable(storage_uri: str) -> Storage:
     """The storage at a URI, tried by writing to it."""
     storage = Storage(storage_uri)
@@ -305,8 +312,7 @@ def check_tracking(tracking: str, storage: Storage) -> None:
         # What the server itself says is shorter, and more to the point, than MLflow's client is.
         why = tracking_trouble(tracking).partition(":")[0] or first_line(error)
         raise InputError(
-            f"--tracking {tracking}: MLflow cannot be used now ({why}); start it, or train without "
-            "--require-tracking and send what is missing with `resnet-repro sync`"
+            f"--tracking {tracking}: MLflow cannot be used now ({why}); start it"
         ) from error
 
 

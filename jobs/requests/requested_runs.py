@@ -11,7 +11,13 @@ from jobs.execution.experiment_timing import RUNS_AT_ONCE, RunsAtOnce
 from jobs.execution.launch import check_workers
 from jobs.execution.packs import packs_of, work
 from jobs.execution.probe import probe_runs_at_once
-from jobs.requests.options import Device, check_tracking, tracking_of, workers_of
+from jobs.requests.options import (
+    Device,
+    check_tracking,
+    tracking_of,
+    warn_of_unknown_commit,
+    workers_of,
+)
 from pipeline.data.datasets import dataset_key
 from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError, last_line
@@ -61,8 +67,15 @@ def execution_of(
     """
     fewest, most = workers_of(workers)
     uri = tracking_of(tracking, storage)
+    warn_of_unknown_commit()
     if require_tracking:
-        check_tracking(uri, storage)
+        try:
+            check_tracking(uri, storage)
+        except InputError as error:
+            raise InputError(
+                f"{error}, or train without --require-tracking and send what is missing with "
+                "`resnet-repro sync`"
+            ) from error
     return Execution(
         storage=storage.uri, tracking=uri, workers=fewest, most_workers=most, **choices
     )

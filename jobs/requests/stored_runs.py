@@ -40,8 +40,7 @@ def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
     if len(matching) > 1:
         folders = ", ".join(run.folder for run in matching[:4])
         raise InputError(
-            f"{which}: {len(matching)} runs are meant ({folders}, ...); name one's folder or its "
-            "--seed"
+            f"{which}: {len(matching)} runs are meant ({folders}, ...); name one by its folder"
         )
     return matching[0]
 

@@ -24,7 +24,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.overrides import nearest
 from pipeline.storage import Storage
 
-CACHE = Path.home() / ".cache" / "resnet-repro"
+CACHE = Path("~", ".cache", "resnet-repro")
 """Where downloads are kept, a folder for each dataset."""
 
 RULES = 2
@@ -95,9 +95,10 @@ def prepare(
     if known.embedded is not None:
         return write_dataset(storage, known.embedded(), {"kind": "embedded"})
     # What was downloaded before is used again without being asked for: its checksum is looked at.
-    if known.download is None or not (download or (CACHE / name).exists()):
+    kept = (CACHE / name).expanduser()
+    if known.download is None or not (download or kept.exists()):
         raise InputError(f"{name} comes by {known.spec.arrives}")
-    return prepare_path(storage, known.download(CACHE / name, progress), name, progress)
+    return prepare_path(storage, known.download(kept, progress), name, progress)
 
 
 def prepare_path(

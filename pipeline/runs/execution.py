@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.runs.provenance import source_digest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
@@ -47,6 +49,9 @@ class Execution:
     """Continue under another commit, version or kind of hardware than the attempt before."""
     deterministic: bool = True
     """On GPUs: only kernels that give the same bytes each time."""
+
+    source: str = field(default_factory=source_digest)
+    """The digest of the command's code, which its workers have to have too."""
 
     @property
     def dataset_storage(self) -> str:

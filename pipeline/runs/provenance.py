@@ -7,11 +7,13 @@ import platform
 import re
 import subprocess
 import sys
+from functools import cache
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import first_line
 from pipeline.storage import regular_file
 from pipeline.stored_json import parse
 
@@ -37,18 +39,32 @@ COMMIT_FILE = "commit.json"
 """Beside the package where it was packed from a checkout: what `source_commit` says of that."""
 
 
-def source_commit() -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout that this package runs from, or was packed from.
+UNKNOWN = "unknown"
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+"""The folder that this code is imported from."""
 
-    'unknown' where there is none.
+
+def source_commit() -> dict[str, Any]:
+    """`commit` and `dirty` of the checkout that this package runs from, or was built from.
+
+    'unknown' where neither says it; `commit_trouble` then says why.
     """
-    folder = Path(__file__).resolve().parent
-    root = folder.parents[1]
+    return _commit()[0]
+
+
+def commit_trouble() -> str:
+    """Why the commit is unknown, and what to do about it; empty where it is known."""
+    return _commit()[1]
+
+
+def _commit() -> tuple[dict[str, Any], str]:
+    """What is known of the commit, and why it is not more."""
     try:
-        packed = parse(regular_file(root / COMMIT_FILE))
-        return {"commit": str(packed["commit"]), "dirty": bool(packed["dirty"])}
+        packed = parse(regular_file(PACKAGE_ROOT / COMMIT_FILE))
+        return {"commit": str(packed["commit"]), "dirty": bool(packed["dirty"])}, ""
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    folder = Path(__file__).resolve().parent
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         # Installed inside somebody else's repository, its HEAD would be a commit of another
@@ -56,15 +72,47 @@ def source_commit() -> dict[str, Any]:
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         # Untracked files cannot have been imported from a commit's package, so they do not count.
         dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": "unknown", "dirty": False}
-    return {"commit": commit, "dirty": dirty}
+        return {"commit": commit, "dirty": dirty}, ""
+    except (OSError, subprocess.SubprocessError) as error:
+        if built_from := _built_from():
+            return {"commit": built_from, "dirty": False}, ""
+        return {"commit": UNKNOWN, "dirty": False}, _git_trouble(error)
 
 
+def _built_from() -> str:
+    """The commit that pip installed this package from (PEP 610); empty where it names none."""
+    try:
+        installed = distribution("resnet-repro")
+        origin = parse((installed.read_text("direct_url.json") or "{}").encode())
+        here = Path(str(installed.locate_file("pipeline"))).resolve() == PACKAGE_ROOT / "pipeline"
+        return str(origin["vcs_info"]["commit_id"]) if here else ""
+    except (PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _git_trouble(error: Exception) -> str:
+    """Why git does not tell the commit, with the remedy."""
+    if isinstance(error, FileNotFoundError):
+        return f"git, which would tell it of {PACKAGE_ROOT}, is not installed; install it"
+    said = str(getattr(error, "stderr", "") or "")
+    # Its words depend on the language, the command that it advises does not.
+    if advised := re.search(r"git config --global --add safe\.directory \S.*", said):
+        return f"git does not trust {PACKAGE_ROOT}, which another user owns; run `{advised[0]}`"
+    if (PACKAGE_ROOT / ".git").exists():
+        return f"git cannot read {PACKAGE_ROOT} ({first_line(Exception(said or error))}); repair it"
+    named = '{"commit": "...", "dirty": false}'
+    return (
+        f"{PACKAGE_ROOT} is in no git checkout of this project; clone it with git, or write "
+        f"{named} into {PACKAGE_ROOT / COMMIT_FILE}"
+    )
+
+
+@cache
 def source_digest() -> str:
     """A digest of the code that decides a run's numbers (`pipeline/**/*.py`).
 
-    It also tells uncommitted changes apart.
+    It also tells uncommitted changes apart. Of the files as they are when a process first asks:
+    what it has imported does not change with them.
     """
     digest = blake2b(digest_size=8)
     package = Path(__file__).resolve().parents[1]
@@ -73,6 +121,20 @@ def source_digest() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def code_trouble(expected: str) -> str:
+    """How this process's code differs from that of the command that began it; empty if it does not.
+
+    `expected` is the command's `source_digest`; empty where nobody knows it.
+    """
+    if expected in ("", source_digest()):
+        return ""
+    return (
+        f"{platform.node()} would train with other code than this command's: {PACKAGE_ROOT} there "
+        f"has the digest {source_digest()}, here it is {expected}; install the same commit on "
+        "every node, or give the command to `resnet-repro submit`, which ships its code"
+    )
 
 
 def drift(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -1,13 +1,14 @@
 """What a process shows and logs, by the streams and records that it has: never a password."""
 
 import io
+import os
 import subprocess
 import sys
 
 from rich.table import Table
 
 from jobs.console.console import RedactedConsole
-from jobs.console.redaction import RedactedStream
+from jobs.console.redaction import READER_GONE, RedactedStream
 
 ADDRESS = "http://joe:HIDDEN@host:5000"
 NOISY = f"""
@@ -67,3 +68,37 @@ def test_a_password_is_gone_before_a_table_is_coloured_and_broken_into_lines() -
     console.print(table)
     console.print(f"secret_key=HIDDEN {ADDRESS}", style="bold")
     assert not [part for part in ("HID", "DEN", "joe") if part in out.getvalue()]
+
+
+def test_letters_that_an_encoding_lacks_are_spelt() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    code = """
+import sys
+from jobs.console.redaction import hide_secrets
+hide_secrets()
+print("3×3 → ±0.5 – é … 日")
+print("\\udcff")
+print("a → b", file=sys.stderr)
+"""
+    line = [sys.executable, "-X", "utf8=0", "-c", code]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "3x3 -> +/-0.5 - e ... \\u65e5\n\\udcff\n" and done.stderr == "a -> b\n"
+
+
+def test_who_stops_reading_ends_the_process_without_a_word() -> None:
+    code = """
+from jobs.console.redaction import hide_secrets
+hide_secrets()
+try:
+    for number in range(10**6):
+        print(number)
+finally:
+    print("what is cleaned up may print too")
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (READER_GONE, b"")
