@@ -15,10 +15,11 @@ from pipeline.data.datasets import Dataset
 from pipeline.data.stored import write_dataset
 from pipeline.storage import Storage
 from tests import forked
+from tests.fuzzing import TIMES
 
-# The same examples every time, on machines of any speed.
+# The same examples every time, unless more are asked for; on machines of any speed.
 settings.register_profile(
-    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "steady", derandomize=TIMES == 1, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
 
@@ -42,9 +43,11 @@ def storage(tmp_path: Path, digits_dataset: Dataset) -> Storage:
 def cli() -> Cli:
     """`resnet-repro ARGUMENTS` in a process of its own, off a terminal."""
 
-    def call(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def call(
+        *arguments: str | Path, timeout: float = 300, first: Callable[[], None] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
-        return forked.command(words, timeout, os.environ | forked.WIDTH)
+        return forked.command(words, timeout, os.environ | forked.WIDTH, first)
 
     return call
 
