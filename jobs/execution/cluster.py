@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import ray
 import yaml
 from ray._private import ray_constants
 
+from jobs.console.redaction import hiding_secrets
 from jobs.execution.processors import usable_cpus
 from pipeline.errors import InputError, first_line
 
@@ -185,6 +187,11 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = supported
+
+
+def remote(begins: Callable[..., Any], **options: Any) -> Any:
+    """`ray.remote` of a task's function or an actor's class, whose process shows no password."""
+    return ray.remote(**options)(hiding_secrets(begins))
 
 
 Node = dict[str, float]

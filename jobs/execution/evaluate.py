@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from jobs.console.redaction import hide_secrets
 from jobs.execution.processors import KernelSettings
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment, Protocol
@@ -156,7 +155,6 @@ def score_on_worker(config: dict[str, Any]) -> dict[str, Any]:
 
     What the user got wrong comes back as a value: raised, it would be a worker's failure to Ray.
     """
-    hide_secrets()
     import ray
     import ray.train
     import torch

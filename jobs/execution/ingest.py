@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from jobs.execution.cluster import remote
 from pipeline.data.download import md5_of
 from pipeline.data.photo_ingest import Reading, finish, ingest_part, read_record
 from pipeline.data.photo_parts import Part
@@ -67,10 +68,11 @@ def _carry_out(
     progress: Progress,
 ) -> bool:
     """Read the missing parts; whether the source is the official archives."""
+    part_task, md5_task = remote(_ingest, max_retries=3), remote(_md5, max_retries=3)
     # Checksums are begun first, as each takes longer than a part; parts are read meanwhile.
-    sums = [_md5.remote(archive) for archive in listing.archives]
+    sums = [md5_task.remote(archive) for archive in listing.archives]
     waiting = [
-        _ingest.remote(storage.uri, key, number, listing.parts[number], listing.classes, reading)
+        part_task.remote(storage.uri, key, number, listing.parts[number], listing.classes, reading)
         for number in missing
     ]
     total, done = len(listing.parts), len(listing.parts) - len(missing)
@@ -91,7 +93,6 @@ def _carry_out(
             ray.cancel(task, force=True)
 
 
-@ray.remote(max_retries=3)
 def _ingest(storage: str, key: str, number: int, part: Part, classes: int, reading: Reading) -> str:
     """Read one part, and return what is wrong with it, if anything is."""
     # Returned and not raised: Ray would wrap it into an error of its own, with a traceback. What
@@ -109,7 +110,6 @@ def _ingest(storage: str, key: str, number: int, part: Part, classes: int, readi
     return ""
 
 
-@ray.remote(max_retries=3)
 def _md5(path: str) -> str:
     """An archive's checksum; empty where it cannot be read, which makes it no official one."""
     try:
