@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.measured.frame_files import parquet_bytes, read_parquet, regular_file
+from analysis.measured.frame_files import parquet_bytes, read_parquet
 from analysis.measured.schema import (
     DIVERGED,
     EVALUATION_KEY,
@@ -41,6 +41,7 @@ from analysis.measured.schema import (
     UNPRINTABLE,
     Column,
 )
+from pipeline.data.foreign_files import regular_file
 from pipeline.errors import InputError
 
 __all__ = [

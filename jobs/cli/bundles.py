@@ -104,7 +104,7 @@ def _own(storage: Storage, tracking: str | None) -> "list[tuple[str, Frames]]":
 
 def _content(path: Path) -> bytes:
     from analysis.measured.bundle import MOST_BYTES
-    from analysis.measured.frame_files import regular_file
+    from pipeline.data.foreign_files import regular_file
 
     try:
         return regular_file(path, MOST_BYTES)

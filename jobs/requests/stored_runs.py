@@ -3,11 +3,15 @@
 from pathlib import Path
 
 from jobs.execution.evaluate import Model
+from pipeline.data.foreign_files import check_regular
 from pipeline.errors import InputError
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import Run, read_result, stored_runs
 from pipeline.storage import Storage
+
+MOST_WEIGHTS = 4 << 30
+"""Bytes of a file of weights: the paper's largest network has a sixteenth of it."""
 
 
 def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
@@ -58,6 +62,10 @@ def model_named(storage: Storage, which: str, experiment: str | None, settings: 
         if weights is None:
             raise InputError(f"{run}: has no final weights; it is not finished")
         return Model(str(run), run.experiment, weights, run)
+    try:
+        check_regular(file, MOST_WEIGHTS)
+    except OSError as error:
+        raise InputError(f"{which}: {error}; these are no weights of a network of ours") from error
     # A weights file says which tensors there are, not which network they belong to.
     if experiment is None:
         raise InputError(f"{which}: say with --as which row's network these weights are for")

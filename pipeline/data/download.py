@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from pipeline.data.foreign_files import check_regular
 from pipeline.data.progress import Progress, silent
 from pipeline.errors import InputError
 
@@ -47,8 +48,9 @@ def md5_of(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
+        check_regular(path)
         # Block by block: ImageNet's archive is larger than a machine's memory.
         with open(path, "rb") as file:
             return file_digest(file, lambda: md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -15,6 +15,12 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.foreign_files import (
+    MOST_MEMBER_BYTES,
+    check_regular,
+    regular_file,
+    tar_files,
+)
 from pipeline.errors import InputError, first_line
 
 # The names and fields of the classes here are part of what a half-done ingest is filed under
@@ -78,7 +84,7 @@ class FilesPart:
         """Raises InputError: a file cannot be read."""
         for file, label in self.files:
             try:
-                yield Found(file, label, Path(file).read_bytes())
+                yield Found(file, label, regular_file(Path(file), MOST_MEMBER_BYTES))
             except OSError as error:
                 raise _unseen(file, error) from error
 
@@ -104,6 +110,7 @@ class TarPart:
     def read(self) -> Iterator[Found]:
         """Raises InputError: the tar file cannot be read here, is cut off or leads outside."""
         try:
+            check_regular(Path(self.tar))
             file = open(self.tar, "rb")  # noqa: SIM115  (closed below)
         except OSError as error:
             raise _unseen(self.tar, error) from error
@@ -142,13 +149,14 @@ def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
     """
     where = where or str(source)
     try:
+        if isinstance(source, Path):
+            check_regular(source)
         with source.open("rb") if isinstance(source, Path) else source as file:
             size = file.seek(0, 2)
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                # Offsets are kept, so that a part seeks to its images without a walk through the
-                # archive.
-                members = [Member(m.name, m.offset_data, m.size, -1) for m in tar if m.isfile()]
+            # Offsets are kept, so that a part seeks to its images without a walk through the
+            # archive.
+            members = [Member(m.name, m.offset_data, m.size, -1) for m in tar_files(file)]
             # After the last member a block of zeros must follow: tarfile takes a header that is cut
             # off or damaged for the end, and would lose the rest without a word.
             end = max((m.offset + -(-m.size // BLOCK) * BLOCK for m in members), default=0)

@@ -4,8 +4,8 @@ A source is checked and listed as parts (`pipeline.data.photo_parts`) before any
 what is missing from it is said at once, not after hours of reading. Torch-free.
 """
 
+import gzip
 import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.foreign_files import check_regular, tar_files
 from pipeline.data.photo_parts import FilesPart, ParquetPart, Part, Split, TarPart, tar_members
 from pipeline.errors import InputError, first_line
 
@@ -214,15 +215,15 @@ def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:
     from scipy.io import loadmat
 
     try:
-        with tarfile.open(devkit, "r:gz") as tar:
+        check_regular(devkit, DEVKIT_FILE_BYTES)
+        with gzip.open(devkit) as unpacked:
             files = {}
-            for member in tar:
+            for member in tar_files(unpacked, compressed=True):
                 for name in (TRUTH, META):
-                    if member.isfile() and member.name.endswith(name):
+                    if member.name.endswith(name):
                         if member.size > DEVKIT_FILE_BYTES:
                             raise ValueError(f"{name} has {member.size:,} bytes")
-                        content = tar.extractfile(member)
-                        files[name] = content.read() if content else b""
+                        files[name] = unpacked.read(member.size)
         absent = sorted({TRUTH, META} - files.keys())
         if absent:
             raise ValueError(f"holds no {absent[0]}")
