@@ -253,4 +253,4 @@ def _seconds_since_life(command: str) -> float | None:
         ]
     except (InputError, OSError, KeyError):
         return None
-    return time.time() - max(beats) / 1000 if beats else None
+    return max(0.0, time.time() - max(beats) / 1000) if beats else None

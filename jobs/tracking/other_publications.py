@@ -20,7 +20,7 @@ from jobs.tracking.store import end_parent, experiment_id, only_run, open_store,
 from pipeline.errors import first_line
 from pipeline.runs.checkpoint import newest_history
 from pipeline.runs.history import History
-from pipeline.runs.lease import held_since, is_alive
+from pipeline.runs.lease import held_since, is_alive, living
 from pipeline.runs.run import Run, read_result, stored_runs
 from pipeline.storage import Storage
 
@@ -57,7 +57,13 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
     client = open_store(tracking, storage)
     published, completed = our_runs(client), 0
     failed = []
-    for run in stored_runs(storage):
+    runs = stored_runs(storage)
+    # Looked at for certain, all at once: a clock that was put forward makes no run a stopped one.
+    alive = living(storage, runs)
+    for run in runs:
+        # A living run has a publisher of its own, and two would take turns in saying how it ended.
+        if run in alive or is_alive(storage, run):
+            continue
         # One run that cannot be sent is no reason not to send the others.
         try:
             outcome = _send(client, published.get(run.key), tracking, storage, run)
@@ -83,8 +89,7 @@ def _send(
     client: MlflowClient, copy: MlflowRun | None, tracking: str, storage: Storage, run: Run
 ) -> str:
     """Complete a run's copy; how the run ended, empty if there was nothing to send."""
-    # A living run has a publisher of its own, and two would take turns in saying how it ended.
-    if is_alive(storage, run) or _is_complete(copy):
+    if _is_complete(copy):
         return ""
     result, history = read_result(storage, run), newest_history(storage, run)
     if result is not None:
