@@ -7,13 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from jobs.console.console import console
+from jobs.requests.leftovers import leftovers
 from jobs.requests.options import JsonOption, StorageOption
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import title
 from pipeline.recipe.schedule import milestone
 from pipeline.runs.checkpoint import folder, iterations, newest_history, newest_iteration
-from pipeline.runs.lease import is_alive
+from pipeline.runs.lease import is_alive, living
 from pipeline.runs.run import Run, read_heartbeat, read_result, stored_runs
 from pipeline.storage import Storage
 
@@ -59,7 +60,8 @@ def _facts(storage: Storage, run: Run, now: int) -> dict[str, Any]:
     """What a run's folder says, for a script."""
     result, heartbeat = read_result(storage, run), read_heartbeat(storage, run)
     history = newest_history(storage, run)
-    age = (now - heartbeat["time_ms"]) / 1000 if heartbeat else None
+    # A clock that was put back makes nothing younger than new.
+    age = max(0, now - heartbeat["time_ms"]) / 1000 if heartbeat else None
     # The driver's lease says who lives, not the workers' heartbeat: between two worker groups
     # there is none.
     if result is not None:
@@ -94,9 +96,9 @@ def clean(
 ) -> None:
     """List what nobody needs any more, and delete it when told so.
 
-    Deleted are the checkpoints of ended runs but for those at lr drops and at the end, and what Ray
-    and verifications that found a difference left behind. Results, histories and final weights
-    stay, and a run that has not ended loses nothing.
+    Deleted are the checkpoints of ended runs but for those at lr drops and at the end, and what
+    Ray, verifications that found a difference and commands that were killed left behind. Results,
+    histories and final weights stay, and a run that has not ended loses nothing.
     Example: `resnet-repro clean --storage results/demo`
     """
     storage = Storage(storage_uri)
@@ -116,25 +118,27 @@ def clean(
         for name in storage.names("verify")
         if not _any_alive(Storage(storage.uri_of(f"verify/{name}")))
     ]
+    spare += leftovers(storage)
     if not spare:
         print(f"nothing to clean in {storage.uri}")
         return
     for path in spare:
-        print(f"{storage.path(path)}  ({storage.size(path) / 1e6:,.1f} MB)")
+        size = storage.file_size(path)
+        size = storage.size(path) if size is None else size
+        print(f"{storage.path(path)}  ({size / 1e6:,.1f} MB)")
     # The list is printed first, so that what is agreed to is what is deleted.
-    if not yes and not _agreed(f"delete these {len(spare)} folders?"):
+    if not yes and not _agreed(f"delete these {len(spare)} folders and files?"):
         print("nothing was deleted")
         return
     for path in spare:
         storage.delete(path)
-    print(f"deleted {len(spare)} folders")
+    print(f"deleted {len(spare)} folders and files")
 
 
 def _any_alive(storage: Storage) -> bool:
     """Whether a run in it is being trained."""
-    return any(
-        read_result(storage, run) is None and is_alive(storage, run) for run in stored_runs(storage)
-    )
+    left = [run for run in stored_runs(storage) if read_result(storage, run) is None]
+    return bool(living(storage, left))
 
 
 def _spare_checkpoints(storage: Storage, run: Run) -> list[str]:
