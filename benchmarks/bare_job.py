@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from jobs.console.redaction import hide_secrets
+
 
 def step(file: str) -> None:
     """One step of ResNet-20 on random images."""
@@ -38,6 +40,7 @@ def main() -> None:
     import rich  # noqa: F401
     import typer  # noqa: F401
 
+    hide_secrets()
     ray.init(logging_level="ERROR")
     # Both references import MLflow, rich and typer above: loading them is no cost of our code's.
     way, file = sys.argv[1:]

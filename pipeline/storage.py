@@ -204,7 +204,7 @@ def regular_file(path: str | Path, most: int | None = None) -> bytes:
     """
     try:
         # Before it is opened: to open a pipe waits for ever, and a device may do anything.
-        _check_size(path, check_regular(path).st_size, most)
+        check_regular(path, most)
         # Without blocking, and looked at again, as another may lie there by now.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
             _check_mode(path, os.fstat(file.fileno()).st_mode)
@@ -215,15 +215,16 @@ def regular_file(path: str | Path, most: int | None = None) -> bytes:
     return content
 
 
-def check_regular(path: str | Path) -> os.stat_result:
+def check_regular(path: str | Path, most: int | None = None) -> os.stat_result:
     """What the system says of a file, for libraries that open files themselves.
 
     Raises:
-        InputError: it is a folder, a pipe, a socket or a device.
+        InputError: it is a folder, a pipe, a socket or a device, or has more than so many bytes.
         OSError: there is none, or it cannot be looked at.
     """
     about = os.stat(path)
     _check_mode(path, about.st_mode)
+    _check_size(path, about.st_size, most)
     return about
 
 

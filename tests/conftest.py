@@ -53,9 +53,11 @@ def storage(tmp_path: Path, digits_dataset: Dataset) -> Storage:
 def cli() -> Cli:
     """`resnet-repro ARGUMENTS` in a process of its own, off a terminal."""
 
-    def call(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def call(
+        *arguments: str | Path, timeout: float = 300, first: Callable[[], None] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
-        return forked.command(words, timeout, os.environ | forked.WIDTH)
+        return forked.command(words, timeout, os.environ | forked.WIDTH, first)
 
     return call
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
@@ -51,9 +52,14 @@ def _nothing() -> None:
 
 
 def command(
-    arguments: list[str], timeout: float, environment: dict[str, str]
+    arguments: list[str],
+    timeout: float,
+    environment: dict[str, str],
+    first: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """`resnet-repro ARGUMENTS`, off a terminal; what it printed, and its exit code.
+
+    `first` is called in its process before anything else.
 
     Raises:
         subprocess.TimeoutExpired: it did not end in time, and was killed.
@@ -61,7 +67,7 @@ def command(
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = forkserver().Process(
-            target=_main, args=(arguments, environment, os.getcwd(), str(out), str(err))
+            target=_main, args=(arguments, environment, os.getcwd(), str(out), str(err), first)
         )
         process.start()
         process.join(timeout)
@@ -75,7 +81,12 @@ def command(
 
 
 def _main(
-    arguments: list[str], environment: dict[str, str], folder: str, out: str, err: str
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    out: str,
+    err: str,
+    first: Callable[[], None] | None,
 ) -> None:
     """The command line in a forked process, as Python would have started it."""
     from jobs.cli.main import main
@@ -89,6 +100,8 @@ def _main(
         os.close(file)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     sys.argv = ["resnet-repro", *arguments]
+    if first is not None:
+        first()
     try:
         main()
     finally:

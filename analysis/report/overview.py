@@ -150,7 +150,8 @@ def final_text(state: str, error: float, unit: str = "") -> str:
 
 
 def _duration(started: Any, ended: Any) -> str:
-    if pd.isna(started) or pd.isna(ended):
+    # A clock that was put back meanwhile tells nothing.
+    if pd.isna(started) or pd.isna(ended) or ended < started:
         return "–"
     # Hours may exceed 24: a run of days is still one duration.
     minutes, seconds = divmod(int(ended - started) // 1000, 60)

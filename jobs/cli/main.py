@@ -6,6 +6,7 @@ code 130.
 
 import os
 import sys
+from errno import ENAMETOOLONG
 from typing import Annotated
 
 import typer
@@ -162,6 +163,11 @@ def _carry_out() -> None:
     # What is not a mistake of the user's is a bug of ours, and keeps its traceback.
     except InputError as error:
         message = str(error)
+    except OSError as error:
+        # A path of theirs, wherever it is looked at: none of ours is so long.
+        if error.errno != ENAMETOOLONG:
+            raise
+        message = f"{error.filename}: {error.strerror}"
     except TyperException as error:
         # By its name, as Typer does not export it: its message is the help, already formatted.
         if type(error).__name__ == "NoArgsIsHelpError":

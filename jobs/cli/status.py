@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.console.console import console
+from jobs.requests.leftovers import leftovers
 from jobs.requests.options import JsonOption, StorageOption
 from jobs.requests.run_facts import run_facts, run_line
 from jobs.requests.storage_failures import failures_in_one_line
@@ -15,7 +16,7 @@ from pipeline.errors import InputError, first_line
 from pipeline.recipe.overrides import title
 from pipeline.recipe.schedule import milestone
 from pipeline.runs.checkpoint import folder, iterations, newest_iteration
-from pipeline.runs.lease import is_alive
+from pipeline.runs.lease import living
 from pipeline.runs.run import Run, read_result, stored_runs
 from pipeline.storage import Storage
 
@@ -67,9 +68,9 @@ def clean(
 ) -> None:
     """List what nobody needs any more, and delete it when told so.
 
-    Deleted are the checkpoints of ended runs but for those at lr drops and at the end, and what Ray
-    and verifications that found a difference left behind. Results, histories and final weights
-    stay, and a run that has not ended loses nothing.
+    Deleted are the checkpoints of ended runs but for those at lr drops and at the end, and what
+    Ray, verifications that found a difference and commands that were killed left behind. Results,
+    histories and final weights stay, and a run that has not ended loses nothing.
     Example: `resnet-repro clean --storage results/demo`
     """
     storage = Storage(storage_uri)
@@ -79,15 +80,17 @@ def clean(
         print(f"nothing to clean in {storage.uri}")
         return
     for path in spare:
-        print(f"{storage.path(path)}  ({storage.size(path) / 1e6:,.1f} MB)")
+        size = storage.file_size(path)
+        size = storage.size(path) if size is None else size
+        print(f"{storage.path(path)}  ({size / 1e6:,.1f} MB)")
     # The list is printed first, so that what is agreed to is what is deleted.
-    if not yes and not _agreed(f"delete these {len(spare)} folders?"):
+    if not yes and not _agreed(f"delete these {len(spare)} folders and files?"):
         print("nothing was deleted")
         return
     with failures_in_one_line(storage.uri):
         for path in spare:
             storage.delete(path)
-    print(f"deleted {len(spare)} folders")
+    print(f"deleted {len(spare)} folders and files")
 
 
 def _spare(storage: Storage) -> list[str]:
@@ -110,14 +113,13 @@ def _spare(storage: Storage) -> list[str]:
         for name in storage.folders("verify")
         if not _any_alive(Storage(storage.uri_of(f"verify/{name}")))
     ]
-    return spare
+    return spare + leftovers(storage)
 
 
 def _any_alive(storage: Storage) -> bool:
     """Whether a run in it is being trained."""
-    return any(
-        is_alive(storage, run) and not _has_ended(storage, run) for run in stored_runs(storage)
-    )
+    left = [run for run in stored_runs(storage) if not _has_ended(storage, run)]
+    return bool(living(storage, left))
 
 
 def _has_ended(storage: Storage, run: Run) -> bool:

@@ -257,7 +257,7 @@ def _living(job: dict[str, Any]) -> tuple[float | None, list[dict[str, Any]]]:
     try:
         storage = Storage(value_of(words, "--storage") or "")
         beats = {run: read_heartbeat(storage, run) for run in stored_runs(storage)}
-        ages = {run: (now - beat["time_ms"]) / 1000 for run, beat in beats.items() if beat}
+        ages = {run: max(0, now - beat["time_ms"]) / 1000 for run, beat in beats.items() if beat}
         recent = [run for run, age in ages.items() if age <= SILENT_SECONDS]
         if words[0] == "train":
             asked = words[1], value_of(words, "--seed") or "0"

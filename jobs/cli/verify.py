@@ -18,7 +18,7 @@ from pipeline.errors import InputError, reason_of
 from pipeline.runs.checkpoint import iterations, newest_history, read_checkpoint
 from pipeline.runs.execution import Execution
 from pipeline.runs.history import History
-from pipeline.runs.lease import is_alive
+from pipeline.runs.lease import living
 from pipeline.runs.provenance import drift, drift_text
 from pipeline.runs.run import REFUSED, Run
 from pipeline.storage import Storage
@@ -63,7 +63,7 @@ def verify(
     storage = Storage(storage_uri)
     run = stored_run_named(storage, which, seed)
     # Checkpoints come and go while a run is trained: what is looked at might be deleted meanwhile.
-    if is_alive(storage, run):
+    if living(storage, [run]):
         raise InputError(f"{run}: is being trained now; verify it when it has ended, or stop it")
     if not as_json:
         print(f"{run} in {storage.path(run.folder)}")

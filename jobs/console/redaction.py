@@ -10,6 +10,8 @@ import logging
 import os
 import sys
 import unicodedata
+from collections.abc import Callable
+from functools import wraps
 from io import TextIOWrapper
 from threading import RLock
 from typing import Any, TextIO
@@ -98,6 +100,29 @@ def hide_secrets() -> None:
             setattr(sys, name, RedactedStream(stream))
     # Handlers that others have made hold streams of their own: what they are given is redacted.
     logging.setLogRecordFactory(_redacted_record)
+
+
+def hiding_secrets(begins: Callable[..., Any]) -> Callable[..., Any]:
+    """A function, or an actor's class, with which a process of a cluster's begins, as `main` does.
+
+    All that Ray is given goes through here: its processes are those of whoever started the cluster.
+    """
+    if isinstance(begins, type):
+
+        class Hiding(begins):  # type: ignore[valid-type, misc]
+            def __init__(self, *arguments: Any, **keywords: Any) -> None:
+                hide_secrets()
+                super().__init__(*arguments, **keywords)
+
+        Hiding.__name__ = begins.__name__
+        return Hiding
+
+    @wraps(begins)
+    def begun(*arguments: Any, **keywords: Any) -> Any:
+        hide_secrets()
+        return begins(*arguments, **keywords)
+
+    return begun
 
 
 def _redacted_record(*arguments: Any, **keywords: Any) -> logging.LogRecord:

@@ -3,11 +3,11 @@
 All of it is read from the runs' folders, so it says the same wherever the workers are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from rich.live import Live
@@ -27,6 +27,10 @@ from pipeline.storage import Storage
 POLL_SECONDS = 2.0
 LINE_SECONDS = 20.0
 """Off a terminal, a line about the whole is printed at most this often."""
+
+
+Beat = Mapping[str, Any] | None
+"""A run's last heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ def percent(error: float | None) -> str:
     return "" if error is None else f"{error:.2f} %"
 
 
-def read_progress(storage: Storage, run: Run, since_ms: int) -> RunProgress:
-    """A run as its folder shows it; heartbeats from before `since_ms` are an earlier attempt's."""
+def read_progress(storage: Storage, run: Run, earlier: Beat) -> RunProgress:
+    """A run as its folder shows it; the heartbeat that was there `earlier` is another attempt's."""
     # result.json is written last: with it, nothing else needs to be asked.
     result = read_result(storage, run)
     if result is not None:
@@ -63,15 +67,16 @@ def read_progress(storage: Storage, run: Run, since_ms: int) -> RunProgress:
         return RunProgress(run, result["status"], result["iterations"], 0.0, error)
     history = newest_history(storage, run)
     error = history.last().get(TEST_ERR) if history else None
-    return living(storage, run, history.iteration if history else 0, error, since_ms)
+    return progress_of(storage, run, history.iteration if history else 0, error, earlier)
 
 
-def living(
-    storage: Storage, run: Run, iteration: int, error: float | None, since_ms: int
+def progress_of(
+    storage: Storage, run: Run, iteration: int, error: float | None, earlier: Beat
 ) -> RunProgress:
     """A run that has not ended, by its heartbeat and the iteration and error of a checkpoint."""
     heartbeat = read_heartbeat(storage, run)
-    if heartbeat is None or heartbeat["time_ms"] < since_ms:
+    # Told by its content, as no two machines' clocks agree.
+    if heartbeat is None or heartbeat == earlier:
         return RunProgress(run, "waiting", iteration, 0.0, error)
     # Heartbeats come more often than checkpoints, but a resumed run's first one may lie behind.
     iteration = max(iteration, heartbeat["iteration"])
@@ -101,11 +106,11 @@ def follow(
 
     # The job has the background and the screen the main thread, because Python delivers Ctrl-C to
     # the main thread alone; a daemon, so that it cannot keep an interrupted command alive.
-    since_ms, thread = int(1000 * time()), Thread(target=body, daemon=True)
+    before, thread = _heartbeats(storage, runs), Thread(target=body, daemon=True)
     thread.start()
     show = _show_table if console.is_terminal else _print_lines
     try:
-        show(heading, storage, runs, max_concurrent_runs, since_ms, thread)
+        show(heading, storage, runs, max_concurrent_runs, before, thread)
     # Ctrl-C, or nobody reads any more what is shown.
     except (KeyboardInterrupt, SystemExit):
         on_interrupt()
@@ -120,7 +125,7 @@ def _show_table(
     storage: Storage,
     runs: list[Run],
     max_concurrent_runs: int,
-    since_ms: int,
+    before: dict[Run, Beat],
     thread: Thread,
 ) -> None:
     """One table that is drawn again and again in its place, the last time after the end."""
@@ -128,7 +133,7 @@ def _show_table(
         running = True
         while running:
             running = thread.is_alive()
-            progress = _read_all(storage, runs, since_ms)
+            progress = _read_all(storage, runs, before)
             live.update(_table(heading, progress, max_concurrent_runs))
             thread.join(POLL_SECONDS)
 
@@ -138,7 +143,7 @@ def _print_lines(
     storage: Storage,
     runs: list[Run],
     max_concurrent_runs: int,
-    since_ms: int,
+    before: dict[Run, Beat],
     thread: Thread,
 ) -> None:
     """A line for each run that ends, and now and then one about all of them."""
@@ -146,12 +151,12 @@ def _print_lines(
     states: dict[Run, str] = {}
     while thread.is_alive():
         thread.join(POLL_SECONDS)
-        progress = _read_all(storage, runs, since_ms)
+        progress = _read_all(storage, runs, before)
         # Only changes are told: a run that had ended before the command began is no news.
         for each in progress:
-            before = states.get(each.run)
+            told = states.get(each.run)
             states[each.run] = each.state
-            if before not in (None, each.state) and each.state in ("finished", "diverged"):
+            if told not in (None, each.state) and each.state in ("finished", "diverged"):
                 error = percent(each.test_err)
                 print(f"{each.run}: {each.state}, {error} test error", flush=True)
         if monotonic() - last_line >= LINE_SECONDS and thread.is_alive():
@@ -159,14 +164,23 @@ def _print_lines(
             print(f"{heading}: {_summary(progress, max_concurrent_runs)}", flush=True)
 
 
-def _read_all(storage: Storage, runs: list[Run], since_ms: int) -> list[RunProgress]:
+def _heartbeats(storage: Storage, runs: list[Run]) -> dict[Run, Beat]:
+    """What runs said last; nothing of those that cannot be read, which the job will say."""
+    beats = dict[Run, Beat]()
+    for run in runs:
+        with suppress(OSError, ValueError, InputError):
+            beats[run] = read_heartbeat(storage, run)
+    return beats
+
+
+def _read_all(storage: Storage, runs: list[Run], before: dict[Run, Beat]) -> list[RunProgress]:
     progress = []
     for run in runs:
         read = RunProgress(run, "waiting", 0, 0.0, None)
         # A file may be being replaced just now, or be one that the run itself will refuse with a
         # better message than this screen could give.
         with suppress(OSError, ValueError, KeyError, InputError):
-            read = read_progress(storage, run, since_ms)
+            read = read_progress(storage, run, before.get(run))
         progress.append(read)
     return progress
 

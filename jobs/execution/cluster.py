@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import ray
 import yaml
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants, services
 
+from jobs.console.redaction import hiding_secrets
 from jobs.execution.processors import usable_cpus
 from pipeline.errors import InputError, first_line
 from pipeline.runs.provenance import PACKAGE_ROOT
@@ -277,6 +279,11 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = supported
+
+
+def remote(begins: Callable[..., Any], **options: Any) -> Any:
+    """`ray.remote` of a task's function or an actor's class, whose process shows no password."""
+    return ray.remote(**options)(hiding_secrets(begins))
 
 
 Node = dict[str, float]

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import uuid4
 
 from jobs.console.console import failed
-from jobs.console.redaction import hide_secrets
 from jobs.execution.packs import import_trouble
 from jobs.execution.processors import KernelSettings
 from pipeline.errors import InputError, reason_of
@@ -166,7 +165,6 @@ def score_on_worker(config: dict[str, Any]) -> dict[str, Any]:
 
     What the user got wrong comes back as a value: raised, it would be a worker's failure to Ray.
     """
-    hide_secrets()
     import ray
     import ray.train
     import torch

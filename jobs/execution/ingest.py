@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from jobs.execution.cluster import remote
 from pipeline.data.download import md5_of
 from pipeline.data.photo_ingest import Reading, finish, ingest_part, read_record
 from pipeline.data.photo_parts import Part
@@ -87,10 +88,11 @@ def _carry_out(
     progress: Progress,
 ) -> bool:
     """Read the missing parts; whether the source is the official archives."""
+    part_task, md5_task = remote(_ingest, max_retries=3), remote(_md5, max_retries=3)
     # Checksums are begun first, as each takes longer than a part; parts are read meanwhile.
-    sums = [_md5.remote(archive) for archive in listing.archives]
+    sums = [md5_task.remote(archive) for archive in listing.archives]
     waiting = [
-        _ingest.remote(
+        part_task.remote(
             *(source_digest(), storage.uri, key, number),
             *(listing.parts[number], listing.classes, reading),
         )
@@ -114,7 +116,6 @@ def _carry_out(
             ray.cancel(task, force=True)
 
 
-@ray.remote(max_retries=3)
 def _ingest(
     source: str,
     storage: str,
@@ -145,7 +146,6 @@ def _ingest(
     return ""
 
 
-@ray.remote(max_retries=3)
 def _md5(path: str) -> str:
     """An archive's checksum; empty where it cannot be read, which makes it no official one."""
     try:

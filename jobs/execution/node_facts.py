@@ -12,7 +12,6 @@ from pathlib import Path
 from time import sleep, time
 from typing import Any
 
-from jobs.console.redaction import hide_secrets
 from jobs.execution.processors import GpuFacts, examine_gpus, mps_sign
 from jobs.execution.worker import cache_folder
 from jobs.tracking.server_check import tracking_trouble
@@ -78,7 +77,6 @@ def examine(question: Question, name: str, trains: bool, gpus: int, head: bool) 
     """Answer on the node this runs on; the asker knows `name` to `head` from Ray."""
     import ray
 
-    hide_secrets()
     began = time()
     writes, reads, mine = _try_storage(question, name)
     cards, cards_trouble = _cards() if gpus else ((), "")  # torch is slow to load

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from jobs.execution.cluster import remote
 from jobs.execution.node_facts import Facts, Question, examine
 from jobs.execution.worker import use_own_interface
 from pipeline.errors import last_line
@@ -44,7 +45,7 @@ def pinned_to(node: RayNode) -> NodeAffinitySchedulingStrategy:
 def ask(nodes: Sequence[RayNode], question: Question) -> tuple[list[Facts], list[str]]:
     """The nodes' answers, and the names of those that gave none."""
     # No CPU is asked for, so that a cluster which is busy training answers too.
-    task = ray.remote(num_cpus=0, max_retries=0)(examine)
+    task = remote(examine, num_cpus=0, max_retries=0)
     names = {}
     for node in nodes:
         resources = node["Resources"]
@@ -75,7 +76,7 @@ def link_speed(nodes: Sequence[RayNode]) -> tuple[float, int]:
     """
     # The sum is a binary tree: a power of two of processes takes part, as in a run.
     count = 1 << (min(len(nodes), LINK_NODES).bit_length() - 1)
-    actor: Any = ray.remote(num_cpus=0)(LinkPeer)
+    actor: Any = remote(LinkPeer, num_cpus=0)
     peers = [actor.options(scheduling_strategy=pinned_to(node)).remote() for node in nodes[:count]]
     deadline = monotonic() + LINK_SECONDS
     try:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import ray
 
-from jobs.execution.cluster import places
+from jobs.execution.cluster import places, remote
 from jobs.execution.experiment_timing import RunsAtOnce, Timing, time_at_once, time_experiment
 from jobs.execution.launch import run_on_ray
 from pipeline.data.catalogue.digits import digits
@@ -102,9 +102,7 @@ def probe_runs_at_once(
         ray.exceptions.RayError: the GPU could not be tried.
     """
     each = execution.each_worker
-    task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)(
-        time_at_once
-    )
+    task = remote(time_at_once, num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)
     trying = task.remote(experiment, side, execution, most)
     ready, _ = ray.wait([trying], timeout=AT_ONCE_SECONDS)
     if not ready:
@@ -125,7 +123,7 @@ def _wait_for_nodes(execution: Execution, at_once: int) -> None:
     if places(present, each) >= at_once:
         return
     # Tasks of a worker's size are the only way to ask an autoscaler for that many nodes.
-    task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=-1)(nap)
+    task = remote(nap, num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=-1)
     waiting = [task.remote() for _ in range(at_once)]
     ready, late = ray.wait(waiting, num_returns=len(waiting), timeout=BOOT_SECONDS)
     ray.get(ready)
@@ -186,9 +184,7 @@ def _time_experiments(
     """
     # With a worker's resources each, so that Ray places them as it would place workers.
     each, deadline = execution.each_worker, monotonic() + limit
-    task = ray.remote(num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)(
-        time_experiment
-    )
+    task = remote(time_experiment, num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), max_retries=0)
     by_fingerprint = {request.experiment.fingerprint: request for request in requests}
     copies = Counter({name: min(request.runs, at_once) for name, request in by_fingerprint.items()})
     timings, running = dict[str, Timing](), dict[Any, str]()

@@ -8,6 +8,7 @@ Imports Ray Train: other modules import this one where they need it.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -15,10 +16,12 @@ from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from jobs.console.redaction import hide_secrets, hiding_secrets
 from jobs.execution.cluster import OWN_RAY
 
 
@@ -47,8 +50,18 @@ class PlainController(TrainController):
     worker_group_cls = PlainWorkerGroup
 
 
+class HiddenSecrets(ControllerCallback):
+    """The beginning of a controller: what its process shows and logs has no password."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        hide_secrets()
+
+
 class WorkerGroupTrainer(DataParallelTrainer):
     """A worker group without the processes that would do nothing for it."""
+
+    def __init__(self, train_loop_per_worker: Callable[..., Any], **options: Any) -> None:
+        super().__init__(hiding_secrets(train_loop_per_worker), **options)
 
     def _create_default_callbacks(self) -> list[Any]:
         # Workers read their data themselves, so there is nothing for Ray Data to hand out.
@@ -58,7 +71,7 @@ class WorkerGroupTrainer(DataParallelTrainer):
         # wait 12 s for the answer.
         if not has_dashboard():
             needless += (PlacementGroupCleanerCallback,)
-        callbacks = super()._create_default_callbacks()
+        callbacks = [HiddenSecrets(), *super()._create_default_callbacks()]
         return [callback for callback in callbacks if not isinstance(callback, needless)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from jobs.console.redaction import hide_secrets
+from jobs.console.redaction import hiding_secrets
 from jobs.execution.cluster import Node, places
 from jobs.execution.drive import drive
 from jobs.execution.packs import work
@@ -71,7 +71,10 @@ def run_grid(
     name = f"grid-{uuid4().hex[:8]}"
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trial, packs=packs, execution=execution, tags=tags), DRIVER
+            tune.with_parameters(
+                hiding_secrets(_trial), packs=packs, execution=execution, tags=tags
+            ),
+            DRIVER,
         ),
         # Not a Tuner over hyper-parameters: a list of packs, of which each is a trial.
         param_space={"pack": tune.grid_search(list(range(len(packs))))},
@@ -100,7 +103,6 @@ def _trial(
     execution: Execution,
     tags: dict[Run, dict[str, str]],
 ) -> dict[str, Any]:
-    hide_secrets()
     ended = drive({run: tags[run] for run in packs[config["pack"]]}, execution)
     return {"ended": {run.key: how for run, how in ended.items()}}
 

@@ -16,7 +16,6 @@ from typing import Any
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
-from jobs.console.redaction import hide_secrets
 from pipeline.errors import InputError
 from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.provenance import code_trouble
@@ -42,7 +41,6 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     Returns how each attempt ended, by the run's key: its `result.json`, or a status of
     `pipeline.runs.run` with a reason. Nothing where this worker has no place.
     """
-    hide_secrets()
     import torch
 
     from jobs.execution.processors import compiler_missing, kernel_settings, set_kernels

@@ -6,6 +6,7 @@ from jobs.execution.experiment_timing import RUNS_AT_ONCE
 from jobs.planning.estimate import FIXED_SECONDS, Cluster, Estimate, Plan, estimate, longest_first
 from jobs.planning.gpu_rates import CARDS, described
 from jobs.planning.plan_request import PlanRequest
+from jobs.planning.rates import Rate
 from jobs.planning.workload import Amount
 from pipeline.errors import InputError
 from pipeline.runs.run import Run
@@ -90,13 +91,16 @@ def _estimates(
     left: dict[Run, Amount], card: str, width: int, sharing: int, one_pass: bool
 ) -> list[Estimate]:
     """Each run: ImageNet's with up to `width` workers, CIFAR's `sharing` to a GPU."""
-    estimates = list[Estimate]()
+    estimates, rates = list[Estimate](), dict[str, Rate]()
     for run, amount in left.items():
         experiment = run.experiment
         # A run uses at most a worker for each batch-norm group. CIFAR's runs are too small to be
         # spread; they share instead.
         workers = min(width, experiment.groups) if experiment.family == "imagenet" else 1
         among = sharing if experiment.family == "cifar" else 1
-        rate = described(experiment, card, workers, among, one_pass)
+        # A thousand seeds have one rate, which takes a thousand times as long as to look it up.
+        if experiment.fingerprint not in rates:
+            rates[experiment.fingerprint] = described(experiment, card, workers, among, one_pass)
+        rate = rates[experiment.fingerprint]
         estimates.append(estimate(run, amount, rate, START_SECONDS, workers, workers / among))
     return estimates

@@ -1,6 +1,7 @@
 """Trials placed on a cluster, simulated: longest first, as room appears; and what none can beat."""
 
 import heapq
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,27 +36,29 @@ def place(trials: Sequence[Trial], units: float) -> Placement:
     Raises:
         ValueError: a trial is wider than the cluster.
     """
-    waiting = sorted(trials, key=lambda trial: -trial.seconds)
-    if any(trial.units > units + 1e-9 for trial in waiting):
+    if any(trial.units > units + 1e-9 for trial in trials):
         raise ValueError(f"a trial takes more than the {units:g} there are")
+    # A queue for each width, as what fits is asked of widths: there are few, and thousands of runs.
+    waiting = defaultdict[float, deque[tuple[int, Trial]]](deque)
+    for order, trial in enumerate(sorted(trials, key=lambda trial: -trial.seconds)):
+        waiting[trial.units].append((order, trial))
     free, now = units, 0.0
     starts = list[tuple[float, Trial]]()
     running = list[tuple[float, int, float]]()  # end, number (so that ties have an order), units
-    while waiting or running:
+    while True:
         # Start whatever fits now, the longest first; what does not fit keeps its place.
-        left = []
-        for trial in waiting:
-            if trial.units <= free + 1e-9:
-                free -= trial.units
-                starts.append((now, trial))
-                heapq.heappush(running, (now + trial.seconds, len(starts), trial.units))
-            else:
-                left.append(trial)
-        waiting = left
+        while fitting := [
+            width for width, queue in waiting.items() if queue and width <= free + 1e-9
+        ]:
+            _, trial = waiting[min(fitting, key=lambda width: waiting[width][0][0])].popleft()
+            free -= trial.units
+            starts.append((now, trial))
+            heapq.heappush(running, (now + trial.seconds, len(starts), trial.units))
+        if not running:
+            return Placement(tuple(starts), now)
         # Nothing fits any more: on to the time at which the next trial ends.
         now, _, given = heapq.heappop(running)
         free += given
-    return Placement(tuple(starts), now)
 
 
 def lower_bound(trials: Sequence[Trial], units: float) -> float:

@@ -33,7 +33,8 @@ def run_facts(storage: Storage, run: Run, now: int) -> dict[str, Any]:
     """What a run's folder says, for a script."""
     result, heartbeat = read_result(storage, run), read_heartbeat(storage, run)
     history = newest_history(storage, run)
-    age = (now - heartbeat["time_ms"]) / 1000 if heartbeat else None
+    # A clock that was put back makes nothing younger than new.
+    age = max(0, now - heartbeat["time_ms"]) / 1000 if heartbeat else None
     # The driver's lease says who lives, not the workers' heartbeat: between two worker groups
     # there is none.
     if result is not None:

@@ -9,10 +9,12 @@ from pipeline.recipe.layers import Padding
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import Run, read_result, stored_runs
-from pipeline.storage import Storage
+from pipeline.storage import Storage, check_regular
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".tar", ".ckpt", ".bin")
 """A name with one of them is a file's, and no run's. What a file is, its content says."""
+MOST_WEIGHTS = 4 << 30
+"""Bytes of a file of weights: the paper's largest network has a sixteenth of it."""
 
 
 def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
@@ -70,6 +72,10 @@ def model_named(
         if weights is None:
             raise InputError(f"{run}: has no final weights; it is not finished")
         return Model(str(run), run.experiment, weights, run)
+    try:
+        check_regular(file, MOST_WEIGHTS)
+    except OSError as error:
+        raise InputError(f"{which}: {error}; these are no weights of a network of ours") from error
     # A weights file says which tensors there are, not which network they belong to.
     if experiment is None:
         raise InputError(f"{which}: say with --as which row's network these weights are for")

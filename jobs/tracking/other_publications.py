@@ -40,7 +40,7 @@ from jobs.tracking.store import (
 from pipeline.errors import first_line
 from pipeline.runs.checkpoint import newest_history
 from pipeline.runs.history import History
-from pipeline.runs.lease import held_since, is_alive
+from pipeline.runs.lease import held_since, is_alive, living
 from pipeline.runs.run import Run, read_result, stored_runs
 from pipeline.storage import Storage, regular_file
 
@@ -86,15 +86,22 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
     published, completed = runs_with_deleted(client), 0
     deleted = deleted_runs(published)
     failed, shown = [], {}
-    gone = [deleted[run.key] for run in stored_runs(storage) if run.key in deleted]
+    runs = stored_runs(storage)
+    gone = [deleted[run.key] for run in runs if run.key in deleted]
     if gone:
         warn_of_deleted(tracking, tuple(copy.info.run_id for copy in gone))
-    for run in stored_runs(storage):
+    # Looked at for certain, all at once: a clock that was put forward makes no run a stopped one.
+    alive = living(storage, runs)
+    for run in runs:
         if run.key in deleted:
             continue
         # One run that cannot be sent is no reason not to send the others.
         try:
-            outcome = _send(client, published.get(run.key), tracking, storage, run)
+            # A living run has a publisher of its own, and two would take turns in saying how it
+            # ended.
+            lives = run in alive or is_alive(storage, run)
+            copy = published.get(run.key)
+            outcome = "" if lives else _send(client, copy, tracking, storage, run)
             if outcome or run.key in published:
                 shown[run.experiment, run.dataset_id] = run
         except Exception as error:
@@ -130,8 +137,7 @@ def _send(
     client: MlflowClient, copy: MlflowRun | None, tracking: str, storage: Storage, run: Run
 ) -> str:
     """Complete a run's copy; how the run ended, empty if there was nothing to send."""
-    # A living run has a publisher of its own, and two would take turns in saying how it ended.
-    if is_alive(storage, run) or _is_complete(copy, tracking):
+    if _is_complete(copy, tracking):
         return ""
     result, history = read_result(storage, run), newest_history(storage, run)
     if result is not None:

@@ -7,12 +7,13 @@ holds is published, so a resume can neither lose nor double a point.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from json import dumps
 from math import inf
 from threading import Event, Thread
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 from typing import Any
 
 from mlflow import MlflowClient
@@ -21,7 +22,7 @@ from mlflow.entities import Metric, Param, RunTag
 from analysis.measured.frames import DIVERGED, FINISHED
 from analysis.measured.tags import ALONE, ASKED, COMPLETE
 from jobs.console.durations import duration
-from jobs.console.run_progress import RunProgress, living, percent
+from jobs.console.run_progress import Beat, RunProgress, percent, progress_of
 from jobs.tracking.local_store import send_artifacts
 from jobs.tracking.parents import (
     PARENT,
@@ -37,7 +38,7 @@ from pipeline.errors import InputError, first_line
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.checkpoint import final_weights, newest_history, newest_iteration
 from pipeline.runs.history import History
-from pipeline.runs.run import Run, read_result
+from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
 from pipeline.stored_json import read_json
 
@@ -84,7 +85,8 @@ class Publisher:
         """Its iteration, and the test error in percent."""
         self._told = -inf
         """When tags about progress were sent last (monotonic, seconds)."""
-        self._since_ms = int(1000 * time())
+        self._earlier: Beat = None
+        """The heartbeat of an attempt before."""
         self._was_interrupted = was_interrupted
         self._stop = Event()
         self._ending: tuple[str, str | None] | None = None
@@ -98,6 +100,8 @@ class Publisher:
 
     def start(self) -> None:
         """Follow the run's folder in the background."""
+        with suppress(OSError, InputError):
+            self._earlier = read_heartbeat(self.storage, self.run)
         self._thread.start()
 
     def stop(self, status: str, reason: str | None = None) -> bool:
@@ -181,7 +185,7 @@ class Publisher:
     def _progress_tags(self) -> list[RunTag]:
         self._told = monotonic()
         iteration, error = self._reached
-        progress = living(self.storage, self.run, iteration, error, self._since_ms)
+        progress = progress_of(self.storage, self.run, iteration, error, self._earlier)
         return [RunTag(*item) for item in progress_tags(progress).items()]
 
     def _open(self) -> MlflowClient:

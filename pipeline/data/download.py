@@ -53,4 +53,4 @@ def md5_of(path: Path) -> str:
         with open(path, "rb") as file:
             return file_digest(file, lambda: md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from pipeline.data.parquet_rows import ParquetRows
 from pipeline.data.sources.parquet_layout import ImageColumns
+from pipeline.data.tar_archives import MOST_MEMBER_BYTES, tar_files
 from pipeline.errors import InputError
 from pipeline.storage import check_regular, regular_file
 
@@ -85,7 +86,7 @@ class FilesPart:
         """Raises InputError: a file cannot be read."""
         for file, label in self.files:
             try:
-                yield Found(file, label, regular_file(file))
+                yield Found(file, label, regular_file(file, MOST_MEMBER_BYTES))
             except OSError as error:
                 raise _unseen(file, error) from error
 
@@ -160,10 +161,9 @@ def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
         with source.open("rb") if isinstance(source, Path) else source as file:
             size = file.seek(0, 2)
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                # Offsets are kept, so that a part seeks to its images without a walk through the
-                # archive.
-                members = [Member(m.name, m.offset_data, m.size, -1) for m in tar if m.isfile()]
+            # Offsets are kept, so that a part seeks to its images without a walk through the
+            # archive.
+            members = [Member(m.name, m.offset_data, m.size, -1) for m in tar_files(file)]
             # After the last member a block of zeros must follow: tarfile takes a header that is cut
             # off or damaged for the end, and would lose the rest without a word.
             end = max((m.offset + -(-m.size // BLOCK) * BLOCK for m in members), default=0)

@@ -7,6 +7,7 @@ differs from the paper's.
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -72,6 +73,7 @@ def following(experiment: str, changes: Mapping[str, Any]) -> set[str]:
     }
 
 
+@lru_cache(maxsize=1024)
 def changes_text(experiment: Experiment) -> str:
     """How a row differs from the paper's, in short: `600 iterations, precision=bf16`; or empty."""
     changes = experiment.deviations()

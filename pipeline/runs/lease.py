@@ -11,7 +11,7 @@ harmless: what they write is the same for one run, and each checkpoint is verifi
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from json import dumps
 from pathlib import Path
@@ -31,6 +31,8 @@ BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
 ALIVE_SECONDS = 60
 """A run whose holder gave no sign of life for longer counts as stopped (beats come every 3 s)."""
+WATCH_SECONDS = 2 * BEAT_SECONDS + 1
+"""In which a lease that is held changes."""
 SETTLE_SECONDS = 0.5
 """Between writing a claim and reading it back: of two at once, the later writer has the run."""
 
@@ -187,21 +189,43 @@ class WriterClaim:
 
 def is_alive(storage: Storage, run: Run) -> bool:
     """Whether a run is being trained, as far as its folder can tell at one reading."""
-    lease = _read(storage, f"{run.folder}/lease.json")
-    if lease is None or _is_gone(lease):
-        return False
-    # On this machine the process table has said already that the holder lives.
-    if lease.get("machine") == _machine() is not None:
-        return True
-    # From another machine only its clock's word: when the holder took the run, last renewed its
-    # lease, or last said how far it is.
+    return bool(living(storage, [run], certain=False))
+
+
+def living(storage: Storage, runs: Iterable[Run], certain: bool = True) -> set[Run]:
+    """Those of the runs that are being trained.
+
+    Of a holder on another machine only its own clock's word is there. To be `certain`, or where
+    that word is of the future, leases are watched for some seconds: one that changes is held.
+    """
+    alive, unsure = set[Run](), dict[Run, dict[str, Any]]()
+    for run in runs:
+        lease = _read(storage, f"{run.folder}/lease.json")
+        if lease is None or _is_gone(lease):
+            continue
+        # On this machine the process table has said already that the holder lives.
+        age = 0 if lease.get("machine") == _machine() is not None else _age_ms(storage, run, lease)
+        if abs(age) <= 1000 * ALIVE_SECONDS:
+            alive.add(run)
+        elif certain or age < 0:
+            unsure[run] = lease
+    if unsure:
+        sleep(WATCH_SECONDS)
+    for run, before in unsure.items():
+        if _read(storage, f"{run.folder}/lease.json") not in (None, before):
+            alive.add(run)
+    return alive
+
+
+def _age_ms(storage: Storage, run: Run, lease: dict[str, Any]) -> int:
+    """How long ago, by two clocks, the holder took the run, renewed its lease or said how far."""
     heartbeat = read_heartbeat(storage, run)
     signs_of_life_ms = [
         1000 * int(lease.get("since", 0)),
         int(lease.get("time_ms", 0)),
         heartbeat["time_ms"] if heartbeat else 0,
     ]
-    return int(1000 * time()) - max(signs_of_life_ms) <= 1000 * ALIVE_SECONDS
+    return int(1000 * time()) - max(signs_of_life_ms)
 
 
 def held_since(storage: Storage, run: Run) -> int | None:

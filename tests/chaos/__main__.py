@@ -31,8 +31,9 @@ from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
 from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
+from tests.chaos import mount
 from tests.chaos.judge import Verdict, judge
-from tests.chaos.kills import KINDS, Scene, Server
+from tests.chaos.kills import GO_ON, KINDS, MOUNTED, NotSurvivedError, Scene, Server
 from tests.chaos.nodes import Namespaces, Nodes, Plain, namespaces_possible
 
 SETTINGS = ["depth=8", "eval_every=20"]
@@ -87,6 +88,8 @@ def main() -> int:
     )
     print(f"campaign {options.seed} of {options.kills} kills on {form}, in {place}", flush=True)
     kinds = _kinds(options, nodes)
+    if mounted := {*MOUNTED} & {*kinds}:
+        mount.mount(place / "store")
     rows = _read(place)
     if problem := _another_campaign(place, options, rows):
         print(f"error: {problem}; name another --place or delete it", file=sys.stderr)
@@ -106,6 +109,8 @@ def main() -> int:
     finally:
         nodes.close()
         server.kill()
+        if mounted:
+            mount.unmount(place / "store")
     bad = [row for row in rows if not row.good]
     print(
         f"\n{(place / 'chaos.md').read_text()}\n{len(rows) - len(bad)} of {len(rows)} kills left "
@@ -156,8 +161,11 @@ def _another_campaign(place: Path, options: argparse.Namespace, rows: list[Row])
 def _kinds(options: argparse.Namespace, nodes: Nodes) -> list[str]:
     """Every kind as often as every other, in an order of the seed's."""
     known = [name for name in options.kinds.split(",") if nodes.links or name != "link"]
+    if (why_not := mount.mountable()) and (left_out := [name for name in known if name in MOUNTED]):
+        print(f"without {', '.join(left_out)}: a file system of its own {why_not}", flush=True)
+        known = [name for name in known if name not in MOUNTED]
     dice, kinds = random.Random(options.seed), list[str]()
-    while len(kinds) < options.kills:
+    while known and len(kinds) < options.kills:
         kinds += dice.sample(known, len(known))
     return kinds[: options.kills]
 
@@ -205,7 +213,11 @@ def _strike(
         progress.wait_past(int(share * ITERATIONS) - 1, scene)
         time.sleep(delay)
         scene.strike()
-        remark = KINDS[kind](scene) or ""
+        undone = ""
+        try:
+            remark = KINDS[kind](scene) or ""
+        except NotSurvivedError as error:
+            remark = undone = str(error)
         killed, killed_at = scene.struck
         progress.wait_past(killed_at, scene)
         assert scene.command is not None
@@ -217,10 +229,11 @@ def _strike(
     if len(nodes.running) < 2:
         nodes.start("b")
     verdict = _judged(storage, reference, run, server, ended)
+    verdict = replace(verdict, survived=verdict.survived and not undone)
     history = newest_history(storage, run)
     starts = [int(attempt["from_iteration"]) for attempt in history.attempts[1:]] if history else []
     # A run that had no more to do was not hit, nor one that nothing made start anew.
-    hit = killed_at < ITERATIONS and (bool(starts) or kind == "mlflow" or ended != 0)
+    hit = killed_at < ITERATIONS and (bool(starts) or kind in GO_ON or ended != 0)
     recovery = progress.first_past(max([killed_at, *starts])) - killed
     continued = ", ".join(map(str, starts)) or "went on"
     row = Row(

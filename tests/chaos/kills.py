@@ -15,11 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runs.run import Run
+from tests.chaos import mount
+from tests.chaos.images import write_images
 from tests.chaos.nodes import QUIET, Nodes, descendants
 
 DOWN_SECONDS = 5.0
 """How long what died stays away; a link stays cut until its node is given up."""
 WARNING_SECONDS = 15
+KILLS_BESIDE = 2
+BESIDE_SECONDS = 120.0
+"""How often a command beside a run is killed, and how long it may take when it is left alone."""
+
+
+class NotSurvivedError(Exception):
+    """What a command comes to that was killed and given again: says what is wrong."""
 
 
 class Server:
@@ -246,7 +255,86 @@ def preemption(scene: Scene) -> None:
     scene.nodes.start("b")
 
 
+def full(scene: Scene) -> None:
+    """The storage fills up in the middle, and is given room again."""
+    mount.fill(scene.storage)
+    time.sleep(DOWN_SECONDS)
+    mount.free(scene.storage)
+
+
+def readonly(scene: Scene) -> None:
+    """The storage turns read-only in the middle, and comes back."""
+    mount.set_writable(scene.storage, False)
+    time.sleep(DOWN_SECONDS)
+    mount.set_writable(scene.storage, True)
+
+
+def prepare(scene: Scene) -> str:
+    """`data prepare` beside the training, again and again until it was left alone."""
+    images = scene.storage.parent / "images"
+    if not images.exists():
+        write_images(images)
+    return _kill_and_give_again(
+        scene, "data", "prepare", f"mine-{scene.run.seed}", "--from", images
+    )
+
+
+def export(scene: Scene) -> str:
+    """`results export`, of a run that trains."""
+    target = scene.storage.parent / f"{scene.run.seed}.zip"
+    return _kill_and_give_again(scene, "results", "export", target, *_tracked(scene))
+
+
+def report(scene: Scene) -> str:
+    """`report`, of a run that trains."""
+    out = scene.storage.parent / "report"
+    said = _kill_and_give_again(scene, "report", "--out", out, *_tracked(scene))
+    audited = scene.nodes.run("a", _command("audit", out), scene.storage.parent / "audit.log")
+    if audited.wait(BESIDE_SECONDS):
+        raise NotSurvivedError("audit finds the report changed")
+    return said
+
+
+def clean(scene: Scene) -> str:
+    """`clean`, beside a run that may need its checkpoints."""
+    return _kill_and_give_again(scene, "clean", "--yes")
+
+
+def _tracked(scene: Scene) -> tuple[str, str]:
+    return "--tracking", scene.server.uri
+
+
+def _command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "jobs.cli", *map(str, words)]
+
+
+def _kill_and_give_again(scene: Scene, *words: object) -> str:
+    """Kill a command of another user's at random moments, and give it until it ends by itself."""
+    line = _command(*words, "--storage", scene.storage)
+    log = scene.storage.parent / f"beside-{scene.run.seed}.log"
+    moments = []
+    for _ in range(KILLS_BESIDE):
+        command = scene.nodes.run("a", line, log)
+        moment = scene.dice.uniform(0.5, 6.0)
+        with suppress(subprocess.TimeoutExpired):
+            command.wait(moment)
+        for pid in [*descendants(command.pid), command.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        moments.append(f"{moment:.1f}" if command.wait() else "too late")
+    if code := scene.nodes.run("a", line, log).wait(BESIDE_SECONDS):
+        raise NotSurvivedError(f"{words[0]} ended with {code}, see {log}")
+    return f"after {', '.join(moments)} s"
+
+
 KINDS: dict[str, Callable[[Scene], str | None]] = {
     kind.__name__: kind
-    for kind in (worker, node, elastic, driver, head, cluster, mlflow, link, workers, preemption)
+    for kind in (
+        *(worker, node, elastic, driver, head, cluster, mlflow, link, workers, preemption),
+        *(full, readonly, prepare, export, report, clean),
+    )
 }
+MOUNTED = ("full", "readonly")
+"""Kinds for which the storage is a file system of its own."""
+GO_ON = ("mlflow", *MOUNTED, "prepare", "export", "report", "clean")
+"""Kinds after which a run need not have been started again."""

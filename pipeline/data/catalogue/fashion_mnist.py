@@ -5,6 +5,7 @@ Not in the paper: 70,000 lossless images of CIFAR-10's size, that many machines 
 
 import gzip
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,8 @@ FILES = {
 
 UNSIGNED_BYTES = 0x08
 BORDER = 2
+MOST_BYTES = 1 << 28
+"""Of a file, unpacked; the largest of the four has 47 MB."""
 
 
 def download_fashion_mnist(folder: Path, progress: Progress = silent) -> Path:
@@ -80,8 +83,12 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         InputError: it is missing, something else, or cut short.
     """
     try:
-        content = regular_file(path)
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        content = regular_file(path, MOST_BYTES)
+        if path.suffix == ".gz":
+            with gzip.open(BytesIO(content)) as unpacked:
+                content = unpacked.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise OSError(f"unpacks to more than {MOST_BYTES:,} bytes")
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file; the four files of Fashion-MNIST belong together"

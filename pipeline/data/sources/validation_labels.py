@@ -4,13 +4,14 @@ Two lists say it: the development kit's ground truth, and Kaggle's `LOC_val_solu
 """
 
 import csv
-import tarfile
+import gzip
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.data.tar_archives import tar_files
 from pipeline.errors import InputError, first_line
 from pipeline.storage import check_regular, regular_file
 
@@ -112,13 +113,12 @@ def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:
 
 def _packed(devkit: Path) -> dict[str, bytes]:
     files = {}
-    with tarfile.open(devkit, "r:gz") as tar:
-        for member in tar:
+    with gzip.open(devkit) as unpacked:
+        for member in tar_files(unpacked, compressed=True):
             for name in (TRUTH, META):
-                if member.isfile() and member.name.endswith(name):
+                if member.name.endswith(name):
                     _check_size(name, member.size)
-                    content = tar.extractfile(member)
-                    files[name] = content.read() if content else b""
+                    files[name] = unpacked.read(member.size)
     return files
 
 

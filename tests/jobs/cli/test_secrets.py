@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,71 @@ def test_training_keeps_it_nowhere_and_uses_it(cli: Cli, tmp_path: Path, ray_fol
     # Runs, reports, exports and bundles; what the server has; and what Ray's processes have logged.
     for place in (storage, tmp_path, ray_folder):
         assert_not_kept(place)
+
+
+SPEAKS = """
+import logging, sys
+import ray
+from jobs.execution.cluster import connected, remote
+
+def says():
+    print("http://joe:Hidden4711@host")
+    print("api_key=Hidden4711", file=sys.stderr)
+    logging.getLogger("x").error("password=Hidden4711")
+    return type(sys.stdout).__name__
+
+class Actor:
+    def says(self):
+        return says()
+
+def train():
+    says()
+
+if __name__ == "__main__":
+    from ray.train import RunConfig, ScalingConfig
+    from jobs.execution.trainer import HiddenSecrets, WorkerGroupTrainer
+
+    class Loud(HiddenSecrets):
+        def after_controller_start(self, context):
+            super().after_controller_start(context)
+            assert says() == "RedactedStream"
+
+    # The controller tells by a callback of its own what hides its secrets.
+    import jobs.execution.trainer as trainer
+    trainer.HiddenSecrets = Loud
+    with connected(None):
+        task, actor = remote(says, num_cpus=0), remote(Actor, num_cpus=0)
+        assert ray.get(task.remote()) == "RedactedStream"
+        assert ray.get(actor.remote().says.remote()) == "RedactedStream"
+        run = RunConfig(storage_path=sys.argv[1])
+        WorkerGroupTrainer(train, scaling_config=ScalingConfig(num_workers=1), run_config=run).fit()
+"""
+
+
+@pytest.mark.ray
+def test_every_process_of_ray_hides_it(tmp_path: Path, ray_folder: Path) -> None:
+    """Tasks, actors, Ray Train's controller and its workers, whatever they print and log."""
+    script = tmp_path / "speaks.py"
+    script.write_text(SPEAKS)
+    line = [sys.executable, str(script), str(tmp_path / "s")]
+    root = str(Path(__file__).resolve().parents[3])
+    done = subprocess.run(
+        line,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"PYTHONPATH": f"{root}:{tmp_path}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    said = b"".join(
+        path.read_bytes() for path in ray_folder.rglob("*.[oe][ur][tr]") if not path.is_symlink()
+    )
+    # All four said it, and none of them what it is.
+    assert said.count(b"http://host") >= 4 and said.count(b"api_key=...") >= 4
+    assert SECRET.encode() not in said
+    assert_not_kept(tmp_path / "s")
 
 
 def test_a_database_of_ours_is_for_its_owner_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ budget covers.
 import random
 from collections import Counter
 from dataclasses import replace
+from time import process_time
 
 import pytest
 from torch import Tensor
@@ -115,6 +116,14 @@ def test_a_placement_is_feasible_and_not_below_its_bound(seed: int) -> None:
         bound <= placed.makespan + 1e-9 <= 2 * bound + 1e-6
     )  # list scheduling is within twice the optimum
     assert bool(gap(trials, units, placed)) == (placed.makespan > 1.005 * bound)
+
+
+def test_thousands_of_runs_are_placed_in_a_moment() -> None:
+    trials = [Trial(str(n), 100.0 + n % 7, (1.0, 0.25, 0.5)[n % 3]) for n in range(12_000)]
+    began = process_time()
+    placed = place(trials, 8.0)
+    assert process_time() - began < 3
+    assert len(placed.starts) == len(trials) and placed.makespan >= lower_bound(trials, 8.0)
 
 
 def test_longest_first_is_what_a_known_example_says() -> None:

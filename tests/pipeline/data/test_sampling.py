@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.sampling import batch_at, bounded, permutation, random_words_of, raw_words
+from tests.conftest import examples
 
 
 def test_golden_words() -> None:
@@ -95,7 +96,7 @@ def test_64k_iterations_see_each_image_163_or_164_times() -> None:
     assert Counter(seen.values()) == {164: 42, 163: 8}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.integers(0, 2**32),
     st.integers(1, 60),
@@ -113,7 +114,7 @@ def test_workers_parts_together_are_the_single_workers_batch(
     assert np.array_equal(np.concatenate([part.random_words for part in parts]), whole.random_words)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(0, 2**63), st.integers(1, 50), st.integers(1, 70), st.integers(1, 12))
 def test_iterations_are_slices_of_the_endless_concatenation(
     seed: int, count: int, size: int, iterations: int

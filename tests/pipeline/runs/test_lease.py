@@ -4,13 +4,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from json import dumps, loads
+from time import sleep, time
 
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.runs import lease
 from pipeline.runs.checkpoint import Checkpoint, iterations, save_checkpoint
-from pipeline.runs.lease import Lease, LostRunError, WriterClaim
+from pipeline.runs.lease import Lease, LostRunError, WriterClaim, is_alive, living
 from pipeline.storage import Storage
 from tests.pipeline.training.small_runs import small_run
 
@@ -123,3 +124,48 @@ def test_a_writer_without_a_lease_is_alone(storage: Storage) -> None:
     WriterClaim(storage, RUN, "").claim()
     WriterClaim(storage, RUN, "").check()
     assert storage.names(RUN.folder) == []
+
+
+DAY = 24 * 3600.0
+
+
+@pytest.mark.parametrize("jump", [-DAY, DAY])
+def test_a_clock_that_jumps_changes_nothing_of_who_holds_a_run(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 1.0)
+    with Lease(storage, RUN) as held:
+        monkeypatch.setattr(lease, "time", lambda: time() + jump)
+        assert is_alive(storage, RUN) and living(storage, [RUN]) == {RUN}
+        with pytest.raises(InputError, match="is being trained by"):
+            Lease(storage, RUN).__enter__()
+        sleep(0.6)
+        assert held.held()
+    assert not storage.exists(PATH) and not living(storage, [RUN])
+
+
+class ElsewhereLease(Lease):
+    """A holder on a machine that cannot be looked at, whose clock is another."""
+
+    def __init__(self, storage: Storage, ahead: float) -> None:
+        super().__init__(storage, RUN)
+        self._lease |= {"machine": "another", "since": int(time() + ahead)}
+        self._ahead_ms = int(1000 * ahead)
+
+    def _write(self) -> None:
+        self._lease["time_ms"] = int(1000 * time()) + self._ahead_ms
+        super()._write()
+
+
+@pytest.mark.parametrize("ahead", [-DAY, 0.0, DAY])
+def test_a_holder_elsewhere_is_seen_to_live_whatever_its_clock_says(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 1.0)
+    with ElsewhereLease(storage, ahead):
+        assert living(storage, [RUN]) == {RUN}
+    dead = ElsewhereLease(storage, ahead)
+    dead._write()
+    # Of one that gave its last sign just now nobody can tell.
+    assert living(storage, [RUN]) == (set() if ahead else {RUN})
+    assert is_alive(storage, RUN) == (not ahead)

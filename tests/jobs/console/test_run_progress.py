@@ -1,0 +1,33 @@
+"""What is shown of a run does not depend on whose clock says what."""
+
+from time import time
+
+import pytest
+
+from jobs.console.run_progress import _heartbeats, _read_all
+from jobs.requests.run_facts import run_facts
+from pipeline.runs.run import start_run, write_heartbeat
+from pipeline.storage import Storage
+from tests.pipeline.training.small_runs import small_run
+
+DAY = 24 * 3600.0
+
+
+@pytest.mark.parametrize("jump", [-DAY, 0.0, DAY])
+def test_a_worker_with_another_clock_is_seen_to_run(storage: Storage, jump: float) -> None:
+    run, now = small_run(), int(1000 * (time() + jump))
+    start_run(storage, run, 1)
+    write_heartbeat(storage, run, 9, 50.0, now)
+    before = _heartbeats(storage, [run])
+    # An earlier attempt's heartbeat is no sign of this one.
+    assert [each.state for each in _read_all(storage, [run], before)] == ["waiting"]
+    write_heartbeat(storage, run, 12, 100.0, now + 2000)
+    (progress,) = _read_all(storage, [run], before)
+    assert (progress.state, progress.iteration) == ("running", 12)
+
+
+def test_nothing_is_younger_than_new(storage: Storage) -> None:
+    run, now = small_run(), int(1000 * time())
+    start_run(storage, run, 1)
+    write_heartbeat(storage, run, 9, 50.0, now + 86_400_000)
+    assert run_facts(storage, run, now)["heartbeat_age_s"] == 0
