@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pipeline.data.catalogue.cifar10 import CIFAR10
 from pipeline.data.catalogue.cifar100 import CIFAR100
 from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
-from pipeline.data.parquet_rows import ParquetRows
 from pipeline.data.photo_decoding import UndecodableError, in_rgb, opened
 from pipeline.data.progress import Progress, silent
 from pipeline.data.sources.parquet_layout import ImageColumns, parquet_files, same_classes
+from pipeline.data.sources.parquet_rows import ParquetRows
 from pipeline.data.sources.source_files import held
 from pipeline.errors import InputError, first_line
 

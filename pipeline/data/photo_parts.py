@@ -12,9 +12,9 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from pipeline.data.parquet_rows import ParquetRows
 from pipeline.data.sources.parquet_layout import ImageColumns
-from pipeline.data.tar_archives import MOST_MEMBER_BYTES, tar_files
+from pipeline.data.sources.parquet_rows import ParquetRows
+from pipeline.data.sources.tar_archives import MOST_MEMBER_BYTES, tar_files
 from pipeline.errors import InputError
 from pipeline.storage import check_regular, regular_file
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pipeline.data.parquet_rows import ParquetRows
 from pipeline.data.photo_decoding import SUFFIXES, identified
 from pipeline.data.photo_parts import FilesPart, ParquetPart, Part, Split, TarPart, tar_members
 from pipeline.data.sources.parquet_layout import ImageColumns, parquet_files, same_classes
+from pipeline.data.sources.parquet_rows import ParquetRows
 from pipeline.data.sources.source_files import (
     Tally,
     beside,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
 from pipeline.data.download import download, md5_of
 from pipeline.data.progress import Progress, silent
-from pipeline.data.tar_archives import tar_files
+from pipeline.data.sources.tar_archives import tar_files
 from pipeline.errors import InputError
 from pipeline.storage import regular_file
 
@@ -73,7 +73,9 @@ class CifarArchives:
         An archive is known by its name or, renamed, by its checksum; a folder by its name or files.
         """
         if not path.is_dir():
-            ours = path.name in self.checksums or md5_of(path) in self.checksums.values()
+            ours = (
+                path.name in self.checksums or _md5_within_bounds(path) in self.checksums.values()
+            )
             return [path] if ours else []
         # Archives come first, as one checksum vouches for all of it; the binary one of them, as
         # reading it needs no unpickler.

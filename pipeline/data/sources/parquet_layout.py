@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.data.parquet_rows import ParquetRows
+from pipeline.data.sources.parquet_rows import ParquetRows
 from pipeline.data.sources.source_files import Tally, few, files_below
 from pipeline.errors import InputError
 from pipeline.stored_json import parse

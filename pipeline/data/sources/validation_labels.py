@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.tar_archives import tar_files
+from pipeline.data.sources.tar_archives import tar_files
 from pipeline.errors import InputError, first_line
 from pipeline.storage import check_regular, regular_file
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data import parquet_rows
 from pipeline.data.parquet import parquet_folder
-from pipeline.data.parquet_rows import ParquetRows
 from pipeline.data.photo_sources import list_source
+from pipeline.data.sources import parquet_rows
+from pipeline.data.sources.parquet_rows import ParquetRows
 from pipeline.errors import InputError
 from tests.conftest import examples
 from tests.pipeline.data.test_cifar10_binary import PIXELS
