@@ -59,8 +59,8 @@ def value_of(arguments: list[str], option: str) -> str | None:
 
 def parse_only(context: typer.Context, arguments: list[str]) -> None:
     """Refuse here what the command line would refuse there; nothing is run."""
-    assert context.parent is not None
-    commands: Any = context.parent.command
+    root = context.find_root()
+    commands: Any = root.command
     command = commands.commands[arguments[0]]
     rest = arguments[1:]
     # Down through groups such as `data prepare` to the command itself.
@@ -71,4 +71,4 @@ def parse_only(context: typer.Context, arguments: list[str]) -> None:
             )
         command, rest = command.commands[rest[0]], rest[1:]
     # Typer parses and checks all options here, and stops before it would call the command.
-    command.make_context(arguments[0], rest, parent=context.parent)
+    command.make_context(arguments[0], rest, parent=root)
