@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import ray
 import yaml
 from ray._private import ray_constants
-from ray._raylet import GcsClient
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from jobs.console.termination import TerminatedError
@@ -244,7 +244,7 @@ def asked_to_stop() -> bool:
     return False
 
 
-def _store() -> GcsClient:
+def _store() -> Any:
     """What the processes of a cluster share by names; it is lost with the head."""
     client = internal_kv_get_gcs_client()
     assert client is not None, "asked before Ray was started"
