@@ -3,31 +3,23 @@
 Given again, it continues what was interrupted; with `--until-decided` it stops where it is decided.
 """
 
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from threading import Event
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, INTERIM
 from analysis.stats import INTERIM_SEEDS
-from jobs.console.console import failed
-from jobs.console.run_progress import follow
-from jobs.console.termination import TerminatedError
 from jobs.grids import grids, sweeps
 from jobs.grids.sweeps import Sweep
 from jobs.planning.saved_plans import compare
 from jobs.requests.dry_run import dataset_summary, show_resolved
+from jobs.requests.grid_request import GridRequest
 from jobs.requests.options import (
     MOST_SEEDS,
     AddressOption,
     AnyKernelsOption,
     CheckpointOption,
+    CompileOption,
     DataOption,
     Device,
     DeviceOption,
@@ -52,20 +44,9 @@ from jobs.requests.requested_runs import (
     check_precision,
     check_runs_per_gpu,
     execution_of,
-    resolve_resources,
-    runs_of,
-    shared_out,
-)
-from jobs.tracking.best_effort import (
-    complete_published,
-    on_interrupt,
-    warn_if_unpublished,
-    warn_on_tracking_error,
 )
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
-from pipeline.runs.execution import Execution
-from pipeline.runs.run import SIGNALLED, Run, read_result
 from pipeline.storage import Storage
 
 
@@ -86,6 +67,7 @@ def grid(
     gpus: GpusOption = 1.0,
     runs_per_gpu: RunsPerGpuOption = None,
     one_pass: OnePassOption = False,
+    compiled: CompileOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage_uri: StorageOption = "results",
@@ -117,13 +99,10 @@ def grid(
     began, looks = monotonic(), _looks(seeds, until_decided)
     iterations, settings = grids.with_demo(names, iterations, settings)
 
-    # Names, settings and sweeps are refused before anything is written. A ledger's holdout is in
-    # proportion to the dataset, whose size is known only once it is prepared: CIFAR-10's till then.
+    # Names, settings and sweeps are refused before anything is written.
     _, most = workers_of(workers)
-    check_runs_per_gpu(runs_per_gpu, most, gpus)
-    images = sweeps.CIFAR_TRAINING_IMAGES
-    if dry_run:
-        images = dataset_summary(Storage(storage_uri), data).train_images
+    check_runs_per_gpu(runs_per_gpu, most, gpus, compiled)
+    images = _expected_images(storage_uri, data, dry_run)
     experiments, swept = sweeps.asked_for(names, settings, iterations, images)
     _check_rows(experiments, swept, device, until_decided)
     _say_demo(names, iterations, settings)
@@ -140,6 +119,7 @@ def grid(
         gpus=gpus,
         checkpoint_seconds=checkpoint_seconds,
         one_pass=one_pass,
+        compiled=compiled,
         allow_drift=allow_drift,
         deterministic=not any_kernels,
     )
@@ -164,6 +144,13 @@ def grid(
         print(comparison)
 
 
+def _expected_images(storage_uri: str, data: str, dry_run: bool) -> int:
+    """Training images before anything is prepared: a ledger's holdout is in proportion to them."""
+    if dry_run:
+        return dataset_summary(Storage(storage_uri), data).train_images
+    return sweeps.CIFAR_TRAINING_IMAGES
+
+
 def _say_demo(names: list[str], iterations: int | None, settings: list[str]) -> None:
     """The demo's own iterations and settings are said where it is asked for."""
     if "demo" in names:
@@ -186,166 +173,3 @@ def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
             "leave --seeds out"
         )
     return INTERIM_SEEDS if until_decided else (seeds or 1,)
-
-
-@dataclass(frozen=True)
-class GridRequest:
-    """A grid as it was asked for, and where and how it is carried out."""
-
-    names: list[str]
-    experiments: list[Experiment]
-    swept: list[Sweep]
-    manifest: dict[str, Any]
-    storage: Storage
-    execution: Execution
-    device: Device
-    threads: int | None
-    address: str | None
-    until_decided: bool
-    runs_per_gpu: int | None
-
-    def carry_out(self, looks: tuple[int, ...]) -> list[Run]:
-        """Train, look, train more seeds while something is open; then report, and exit accordingly.
-
-        Returns the runs of the last look that had something left to do.
-        """
-        left: list[Run] = []
-        for seeds in looks:
-            runs, left, reasons = self.train(seeds)
-            still_open = self.still_open(runs) if seeds < looks[-1] else []
-            if not still_open:
-                self.conclude(runs, reasons)
-                break
-            print(f"undecided with {seeds} seeds: {'; '.join(still_open)}", flush=True)
-        return left
-
-    def train(self, seeds: int) -> tuple[list[Run], list[Run], dict[Run, str]]:
-        """Train what is left of the first `seeds` seeds of each row.
-
-        Returns all the runs, those that had something left to do, and which failed and why.
-        """
-        from jobs.execution.tune import unfinished
-
-        workers = self.execution.workers
-        runs = runs_of(self.storage, self.experiments, self.manifest, range(seeds), workers)
-        left = unfinished(self.storage, runs)
-        finished = len(runs) - len(left)
-        print(f"{len(runs)} runs, {finished} finished before, in {self.storage.uri}", flush=True)
-        # MLflow gets what ended while its server was away before anything new is trained, so that
-        # a command whose runs are all finished brings it up to date too.
-        tags = self._tags(runs)
-        complete_published(self.execution.tracking, self.storage, tags)
-        self._publish_sweeps()
-        return runs, left, self._train(left, tags) if left else {}
-
-    def _train(self, left: list[Run], tags: dict[Run, dict[str, str]]) -> dict[Run, str]:
-        """Train the runs that are left on the cluster; how each ended that did not finish."""
-        from jobs.execution.cluster import ask_to_stop, connected, head_memory
-        from jobs.execution.tune import max_concurrent_runs, run_grid
-
-        with connected(self.address, trains=True):
-            execution, nodes = resolve_resources(
-                self.execution,
-                self.device,
-                self.threads,
-                runs=len(left),
-                experiments=self.experiments,
-            )
-            at_once = min(len(left), max_concurrent_runs(nodes, execution, head_memory()))
-            packs = shared_out(left, execution, at_once, self.runs_per_gpu, self.manifest)
-            outcomes = follow(
-                " ".join(self.names),
-                self.storage,
-                list(tags),
-                sum(map(len, packs[:at_once])),
-                lambda: run_grid(packs, execution, at_once, tags),
-                # The drivers are Tune's trials in other processes: nobody here waits for the event.
-                on_interrupt(execution.tracking, self.storage, left, Event()),
-                ask_to_stop,
-            )
-        if any(outcome.status == SIGNALLED for outcome in outcomes):
-            raise TerminatedError("a signal to a worker")
-        warn_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
-        return {
-            outcome.run: f"{outcome.status}: {outcome.reason}"
-            for outcome in outcomes
-            if outcome.status != "finished"
-        }
-
-    def still_open(self, runs: list[Run]) -> list[str]:
-        """The cells and claims about the runs that more seeds could decide, in a few words each."""
-        from analysis.measured.frames import FINISHED
-        from analysis.measured.mlflow_export import export
-        from analysis.report.undecided import undecided
-
-        tracking = self.execution.tracking
-        complete_published(tracking, self.storage, self._tags(runs))
-        try:
-            frames = export(tracking, (self.storage.local or Path("results")) / "export")
-        except InputError as error:
-            return [f"not known: {error}"]
-        # This look is about this grid; other runs of the storage have no say in it.
-        frames = frames.of({run.key for run in runs}, [])
-        # The look is at all finished runs or at none: which ones a server happens to have must not
-        # decide whether training goes on.
-        finished = {
-            run.key for run, result in self._results(runs) if result["status"] == "finished"
-        }
-        missing = len(finished - set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"]))
-        if missing:
-            return [f"not known: {missing} finished runs are not in MLflow yet"]
-        return undecided(frames)
-
-    def conclude(self, runs: list[Run], reasons: dict[Run, str]) -> None:
-        """Say which runs did not finish and why, report on the others, and exit accordingly."""
-        from jobs.tracking.storage_report import report_on
-
-        diverged = {
-            run: result["reason"] for run, result in self._results(runs) if "reason" in result
-        }
-        unfinished = {run: reason for run, reason in reasons.items() if run not in diverged}
-        for run, reason in unfinished.items():
-            print(f"{run} {reason}", file=sys.stderr)
-        for run, reason in diverged.items():
-            print(f"{run} diverged: {reason}", file=sys.stderr)
-
-        # A report on what did finish, even where the command fails: it took hours.
-        if len(unfinished) + len(diverged) < len(runs):
-            self._publish_sweeps()  # where the server was away before
-            sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
-            report_on(self.execution.tracking, self.storage, runs=runs, sweeps=sweep_ids)
-
-        if unfinished:
-            count = f"{len(unfinished)} of {len(runs)}"
-            raise failed(f"{count} runs did not finish; give the same command again")
-        if any(not run.experiment.may_diverge for run in diverged):
-            count = f"{len(diverged)} of {len(runs)}"
-            raise failed(f"{count} runs diverged, which trying again would repeat")
-
-    def _results(self, runs: list[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
-        """The runs that have ended, with their results."""
-        for run in runs:
-            result = read_result(self.storage, run)
-            if result is not None:
-                yield run, result
-
-    def _tags(self, runs: list[Run]) -> dict[Run, dict[str, str]]:
-        """What MLflow is told of each run: which grids asked for it, how, and with which looks."""
-        # A run that a sweep alone asks for is tagged as such, and no table of the paper counts it.
-        changed = {fingerprint for sweep in self.swept for fingerprint in sweep.changed}
-        asking = {f"grid.{name}": "yes" for name in self.names}
-        if self.until_decided:
-            asking[INTERIM] = "yes"
-        return {
-            run: asking | {ASKED: IN_SWEEP if run.experiment.fingerprint in changed else ALONE}
-            for run in runs
-        }
-
-    def _publish_sweeps(self) -> None:
-        from jobs.tracking.other_publications import publish_sweep
-
-        dataset_id, dataset = self.manifest["id"], self.manifest["row"]["name"]
-        tracking = self.execution.tracking
-        for sweep in self.swept:
-            publish = partial(publish_sweep, tracking, self.storage, sweep, dataset_id, dataset)
-            warn_on_tracking_error(publish, tracking)

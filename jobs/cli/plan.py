@@ -14,6 +14,7 @@ from jobs.planning.printing import chosen, facts, show
 from jobs.planning.saved_plans import keep
 from jobs.requests.options import (
     AddressOption,
+    CompileOption,
     DataOption,
     Device,
     DeviceOption,
@@ -63,6 +64,7 @@ def plan(
         ),
     ] = None,
     one_pass: OnePassOption = False,
+    compiled: CompileOption = False,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage_uri: StorageOption = "results",
@@ -86,8 +88,7 @@ def plan(
     # The same runs as `grid` would train, by the same rules.
     iterations, settings = grids.with_demo(names, iterations, settings)
     fewest, most = workers_of(workers)
-    # One option, two meanings: a number is of this cluster, 8xA100 is a cluster of its own.
-    described = re.fullmatch(r"(\d{1,6})x(\w{1,40})", gpus)
+    described = _described(gpus, compiled)
     storage = Storage(storage_uri)
     request = plan_request(
         storage, names, seeds, data, fewest, iterations, settings, mixed=described is not None
@@ -95,12 +96,11 @@ def plan(
 
     # A described cluster is planned from data sheets: nothing is measured and nothing written.
     if described:
-        count, card = int(described[1]), described[2]
-        made = plan_described(request, count, card, price, runs_per_gpu, one_pass)
+        made = plan_described(request, *described, price, runs_per_gpu, one_pass)
         return _show(request, made, budget, as_json, "")
 
     gpus_each = _gpus_of(gpus)  # refused before anything is written
-    check_runs_per_gpu(runs_per_gpu, most, gpus_each)
+    check_runs_per_gpu(runs_per_gpu, most, gpus_each, compiled)
     storage = writable(storage_uri)
     execution = Execution(
         storage=storage.uri,
@@ -108,12 +108,31 @@ def plan(
         most_workers=most,
         gpus=gpus_each,
         one_pass=one_pass,
+        compiled=compiled,
     )
     made, findings = plan_measured(
         request, execution, device, threads, address, price, probe_seconds, runs_per_gpu
     )
     kept = keep(storage, made, {"command": names, **findings}) if made.runs else ""
     _show(request, made, budget, as_json, kept)
+
+
+def _described(gpus: str, compiled: bool) -> tuple[int, str] | None:
+    """How many of which card, of a cluster that is described; None for this cluster's GPUs.
+
+    Raises:
+        InputError: it is to compile, of which no card's rate is known.
+    """
+    # One option, two meanings: a number is of this cluster, 8xA100 is a cluster of its own.
+    described = re.fullmatch(r"(\d{1,6})x(\w{1,40})", gpus)
+    if described is None:
+        return None
+    if compiled:
+        raise InputError(
+            f"--compile with --gpus {gpus}: nothing was measured of compiled kernels on such a "
+            "card; leave it out, or plan on the cluster itself"
+        )
+    return int(described[1]), described[2]
 
 
 def _gpus_of(text: str) -> float:

@@ -191,7 +191,7 @@ def _run_on_one_batch(
 
     # Photographs are of ImageNet's 1,000 classes; the last layer's size matters little for ten.
     network = build_network(experiment, 0, 1000 if side == 0 else 10)
-    train_state = TrainState(experiment, network, device, execution.one_pass)
+    train_state = TrainState(experiment, network, device, execution.one_pass, execution.compiled)
     window = torch.zeros(WINDOW, 2, device=device)
     count, size = experiment.global_batch_size // execution.workers, side or experiment.crop
     images = torch.randn(count, 3, size, size, device=device)

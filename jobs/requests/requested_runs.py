@@ -147,8 +147,10 @@ EVALUATION_BYTES = 15 * 10**8
 """Memory that a test batch of 2,500 may take on its way through a network of CIFAR's width."""
 
 
-def check_runs_per_gpu(runs_per_gpu: int | None, workers: int, gpus: float) -> None:
+def check_runs_per_gpu(runs_per_gpu: int | None, workers: int, gpus: float, compiled: bool) -> None:
     """Refuse packs of runs that have several workers each, or fractions: a pack has one GPU.
+
+    Compiled runs are no pack either: torch's compiler is not made for several threads.
 
     Raises:
         InputError: says so.
@@ -162,6 +164,11 @@ def check_runs_per_gpu(runs_per_gpu: int | None, workers: int, gpus: float) -> N
         raise InputError(
             f"--runs-per-gpu {runs_per_gpu}: runs with --workers {workers} take whole GPUs; leave "
             "one of the two out"
+        )
+    if runs_per_gpu is not None and runs_per_gpu > 1 and compiled:
+        raise InputError(
+            f"--runs-per-gpu {runs_per_gpu}: runs with --compile are trained one at a time on a "
+            "GPU; leave one of the two out"
         )
 
 
@@ -225,7 +232,7 @@ def tried_at_once(
     experiments = [run.experiment for run in runs]
     share = min(RUNS_AT_ONCE[-1], ceil(len(experiments) / places))
     small = [experiment for experiment in experiments if experiment.family != "imagenet"]
-    if not (execution.use_gpu and whole and share > 1 and small):
+    if not (execution.use_gpu and whole and share > 1 and small) or execution.compiled:
         return None
     smallest = min(small, key=lambda experiment: layout(experiment).multiply_adds)
     print(f"trying how many runs of {smallest.name} fill a GPU; --runs-per-gpu says it", flush=True)

@@ -79,6 +79,10 @@ def test_a_budget_is_kept(cli: Cli, tmp_path: Path) -> None:
     [
         (("table6", "--gpus", "8xVoodoo"), "known are V100"),
         (("table6", "--gpus", "many"), "or a cluster such as 8xA100"),
+        (
+            ("table6", "--gpus", "8xA100", "--compile"),
+            "measured of compiled kernels on such a card",
+        ),
         (("table6", "--gpus", "0"), "or a cluster such as 8xA100"),
         (("table6", "--gpus", "nan"), "or a cluster such as 8xA100"),
         (("table6", "--data", "cifra10"), "no dataset and no path of that name"),

@@ -175,13 +175,15 @@ def test_a_second_copy_of_a_command_says_who_holds_the_run(cli: Cli, tmp_path: P
 
 
 @pytest.mark.slow
-def test_one_pass_is_recorded_and_published(cli: Cli, tmp_path: Path) -> None:
-    done = cli(*command(tmp_path, workers=1), "--one-pass")
+def test_how_a_run_was_computed_is_recorded_and_published(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*command(tmp_path, workers=1), "--one-pass", "--compile")
     assert done.returncode == 0, done.stderr
     result = read_result(Storage(str(tmp_path)), tiny_run())
-    assert result is not None and result["attempts"][0]["one_pass"] is True
+    assert result is not None
+    (attempt,) = result["attempts"]
+    assert attempt["one_pass"] is True and attempt["compiled"] is True
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("resnet-repro")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
-    assert (run.data.tags["one_pass"], run.data.tags["compiled"]) == ("True", "False")
+    assert (run.data.tags["one_pass"], run.data.tags["compiled"]) == ("True", "True")

@@ -230,6 +230,7 @@ def test_a_run_that_the_others_would_wait_for_is_not_packed(
         (replace(ONE_GPU, workers=2), 1),
         (replace(ONE_GPU, most_workers=2), 1),
         (ONE_GPU, 4),
+        (replace(ONE_GPU, compiled=True), 1),
     ],
 )
 def test_nothing_is_tried_where_runs_cannot_share_a_gpu(execution: Execution, places: int) -> None:
@@ -237,13 +238,15 @@ def test_nothing_is_tried_where_runs_cannot_share_a_gpu(execution: Execution, pl
     assert sizes(shared_out(runs, execution, places, None, {"row": {"side": 32}})) == [1] * 4
 
 
-def test_packs_of_runs_that_have_several_workers_each_are_refused() -> None:
+def test_packs_of_runs_that_cannot_share_a_gpu_are_refused() -> None:
     with pytest.raises(InputError, match="--runs-per-gpu 4: runs with --workers 2 take whole"):
-        check_runs_per_gpu(4, 2, 1.0)
+        check_runs_per_gpu(4, 2, 1.0, False)
     with pytest.raises(InputError, match=r"--runs-per-gpu 4: with --gpus 0.25 several processes"):
-        check_runs_per_gpu(4, 1, 0.25)
-    check_runs_per_gpu(4, 1, 1.0)
-    check_runs_per_gpu(None, 2, 0.25)
+        check_runs_per_gpu(4, 1, 0.25, False)
+    with pytest.raises(InputError, match="--runs-per-gpu 4: runs with --compile are trained one"):
+        check_runs_per_gpu(4, 1, 1.0, True)
+    check_runs_per_gpu(4, 1, 1.0, False)
+    check_runs_per_gpu(None, 2, 0.25, True)
 
 
 def test_a_gpu_that_cannot_be_tried_trains_one_run_at_a_time(
