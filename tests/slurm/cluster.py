@@ -54,6 +54,13 @@ class SlurmNamespaces(Namespaces):
     host = "10.78.0.254"
     BRIDGE = "rr-slurm"
 
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        # As on a cluster, each node finds the others by name.
+        names = "".join(f"{self.address(node)} node-{node}\n" for node in NAMES)
+        for node in NAMES:
+            (place / node / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
+
     def _space(self, node: str) -> str:
         return f"rr-slurm-{node}"
 
