@@ -5,8 +5,10 @@ knows nothing of runs or datasets.
 """
 
 import os
+import stat
 from contextlib import suppress
 from hashlib import blake2b
+from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -91,14 +93,22 @@ class Storage:
         root, mark, options = self.uri.partition("?")
         return f"{root.rstrip('/')}/{path}{mark}{options}"
 
-    def read(self, path: str) -> bytes:
-        """A file's content; FileNotFoundError if there is none."""
-        with self._files.open_input_file(self.path(path)) as file:
+    def read(self, path: str, most: int | None = None) -> bytes:
+        """A file's content, of at most so many bytes; FileNotFoundError if there is none.
+
+        Raises:
+            InputError: something else lies there, such as a folder or a pipe, or a larger file.
+        """
+        full = self.path(path)
+        if self.local is not None:
+            return regular_file(full, most)
+        with self._files.open_input_file(full) as file:
+            _check_size(full, file.size() if most is not None else 0, most)
             return file.read()
 
-    def read_if_there(self, path: str) -> bytes | None:
+    def read_if_there(self, path: str, most: int | None = None) -> bytes | None:
         try:
-            return self.read(path)
+            return self.read(path, most)
         except FileNotFoundError:
             return None
 
@@ -124,8 +134,32 @@ class Storage:
 
     def names(self, path: str) -> list[str]:
         """Sorted names directly under a folder; empty if there is no such folder."""
-        entries = self._files.get_file_info(fs.FileSelector(self.path(path), allow_not_found=True))
+        full = self.path(path)
+        if self.local is not None:
+            try:
+                found = os.listdir(full)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            # A name that is no text can be neither printed nor ours.
+            return sorted(name for name in found if name.isprintable())
+        try:
+            entries = self._files.get_file_info(fs.FileSelector(full, allow_not_found=True))
+        except OSError:
+            if self.file_size(path) is None:
+                raise
+            return []  # a file, which has nothing under it
         return sorted(entry.base_name for entry in entries)
+
+    def folders(self, path: str) -> list[str]:
+        """Sorted names of the folders directly under a folder, hidden ones left out."""
+        return [
+            name
+            for name in self.names(path)
+            if not name.startswith(".") and self._is_folder(f"{path}/{name}")
+        ]
+
+    def _is_folder(self, path: str) -> bool:
+        return bool(self._files.get_file_info(self.path(path)).type == fs.FileType.Directory)
 
     def exists(self, path: str) -> bool:
         return self._files.get_file_info(self.path(path)).type != fs.FileType.NotFound
@@ -159,3 +193,55 @@ class Storage:
                 pass
             case _:
                 self._files.delete_file(self.path(path))
+
+
+def regular_file(path: str | Path, most: int | None = None) -> bytes:
+    """The content of a file on this machine, of at most so many bytes.
+
+    Raises:
+        InputError: something else lies there, such as a folder or a pipe, or a larger file.
+        OSError: there is none (FileNotFoundError), or it cannot be read.
+    """
+    try:
+        # Before it is opened: to open a pipe waits for ever, and a device may do anything.
+        _check_size(path, check_regular(path).st_size, most)
+        # Without blocking, and looked at again, as another may lie there by now.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            _check_mode(path, os.fstat(file.fileno()).st_mode)
+            content = file.readall() if most is None else _read(file, most + 1)
+    except NotADirectoryError as error:  # a file where a folder would be
+        raise FileNotFoundError(*error.args) from error
+    _check_size(path, len(content), most)
+    return content
+
+
+def check_regular(path: str | Path) -> os.stat_result:
+    """What the system says of a file, for libraries that open files themselves.
+
+    Raises:
+        InputError: it is a folder, a pipe, a socket or a device.
+        OSError: there is none, or it cannot be looked at.
+    """
+    about = os.stat(path)
+    _check_mode(path, about.st_mode)
+    return about
+
+
+def _read(file: FileIO, most: int) -> bytes:
+    """At most so many bytes; the system may give fewer at a time."""
+    parts: list[bytes] = []
+    while most and (part := file.read(most)):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
+
+
+def _check_mode(path: str | Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise InputError(f"{path}: is {what}, where a file is expected; move it away")
+
+
+def _check_size(path: str | Path, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise InputError(f"{path}: has {size:,} bytes, of at most {most:,}; move it away")

@@ -20,7 +20,18 @@ from tests import forked
 settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("steady")
+# A search, with other examples each time: RESNET_REPRO_FUZZ says how many for each property.
+FUZZ = int(os.environ.get("RESNET_REPRO_FUZZ") or 0)
+settings.register_profile(
+    "search", max_examples=FUZZ or 100, deadline=None, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile("search" if FUZZ else "steady")
+
+
+def examples(few: int) -> int:
+    """How many examples a slow property is tried with: few, or as many as a search asks for."""
+    return FUZZ or few
+
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -22,7 +22,16 @@ FILES = {
 SOURCES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
 ROOMS = {
-    "pipeline": ["errors", "memory", "storage", "recipe", "runs", "data", "training"],
+    "pipeline": [
+        "errors",
+        "memory",
+        "storage",
+        "stored_json",
+        "recipe",
+        "runs",
+        "data",
+        "training",
+    ],
     "pipeline/training": [
         "step",
         "feeding",
@@ -57,8 +66,8 @@ ROOMS = {
 }
 """By folder, its rooms and the modules that lie in none, from the ground floor up."""
 
-TORCH_FREE = ("pipeline/errors", "pipeline/memory", "pipeline/storage", "pipeline/recipe",
-              "pipeline/runs", "pipeline/data")  # fmt: skip
+TORCH_FREE = ("pipeline/errors", "pipeline/memory", "pipeline/storage", "pipeline/stored_json",
+              "pipeline/recipe", "pipeline/runs", "pipeline/data")  # fmt: skip
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -179,6 +188,80 @@ def test_only_jobs_read_the_command_line_or_the_environment() -> None:
         or (isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & set(words))
     }
     assert {file.partition("/")[0] for file in readers} <= {"jobs", "benchmarks"}
+
+
+OPENS_FILES = {
+    "pipeline/storage.py": "a storage's files, and all others that are read whole",
+    "pipeline/data/download.py": "an archive, block by block",
+    "pipeline/data/photo_parts.py": "tar files, image by image",
+    "pipeline/data/photo_sources.py": "a development kit, after a look at its sizes",
+    "pipeline/data/parquet_images.py": "parquet that a user names",
+    "pipeline/data/decoders.py": "a node's copy of a shard, whose checksum was right",
+    "pipeline/data/photo_shards.py": "Arrow files, whose checksum was right",
+    "pipeline/data/photo_decoding.py": "bytes of an image",
+    "pipeline/data/catalogue/cifar_archives.py": "an archive's bytes, whose checksum was right",
+    "pipeline/runs/provenance.py": "the code itself, and Linux",
+    "pipeline/runs/lease.py": "Linux",
+    "jobs/execution/processors.py": "Linux",
+    "jobs/execution/cluster.py": "Ray's files on its head node",
+    "jobs/planning/gpu_rates.py": "a table that is packed with the code",
+    "jobs/tracking/store.py": "makes a database, and reads none",
+    "analysis/measured/frame_files.py": "parquet within bounds, of bytes",
+    "analysis/report/artifact_provenance.py": "the code itself",
+    "analysis/report/report_folder.py": "a report's own files, no link on the way",
+}
+"""Who opens files in any way, and which; the others ask `pipeline.storage`."""
+DELETES_FILES = {
+    "pipeline/storage.py": "what a storage's user names, and its own partial files",
+    "pipeline/data/download.py": "its own partial file",
+    "jobs/cli/bundles.py": "its own partial file",
+    "analysis/report/report_folder.py": "what is provably a report's own",
+}
+
+
+def called(names: set[str]) -> set[str]:
+    """Our files outside benchmarks and deployment that call something of these names."""
+    return {
+        file
+        for file, tree in SOURCES.items()
+        if file.startswith(("pipeline/", "jobs/", "analysis/"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) in names
+    }
+
+
+def is_dotted(node: ast.AST) -> bool:
+    """Whether it is a name with a dot, such as `json.loads`."""
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+
+
+def test_json_has_one_reader() -> None:
+    """`pipeline.stored_json` bounds its size and depth, whoever wrote it."""
+    names = {"json.loads", "json.load", "json.JSONDecoder"}
+    parsing = {
+        file
+        for file, tree in SOURCES.items()
+        if names & {*imported(tree), *(ast.unparse(n) for n in ast.walk(tree) if is_dotted(n))}
+    }
+    assert {file.partition("/")[0] for file in parsing} <= {"benchmarks", "deploy"}
+    pydantic = {f for f, tree in SOURCES.items() if any("pydantic" in n for n in imported(tree))}
+    assert pydantic == {"pipeline/stored_json.py"}
+
+
+def test_files_are_opened_and_deleted_in_few_places() -> None:
+    opening = {
+        "open",
+        "fdopen",
+        "read_text",
+        "read_bytes",
+        "open_file",
+        "memory_map",
+        "ParquetFile",
+    }
+    assert called(opening | {"read_table", "open_input_file"}) == set(OPENS_FILES)
+    deleting = {"unlink", "rmtree", "rmdir", "delete_dir", "delete_file"}
+    assert called(deleting) == set(DELETES_FILES)
 
 
 def test_nothing_is_shown_or_logged_past_the_one_place_that_hides_passwords() -> None:

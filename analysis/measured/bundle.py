@@ -7,7 +7,7 @@ way is refused.
 
 from collections.abc import Sequence
 from io import BytesIO
-from json import dumps, loads
+from json import dumps
 from struct import error as StructError
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -17,6 +17,7 @@ from analysis.measured.frame_files import read_parquet
 from analysis.measured.frames import Frames, check, parquet_files, schemas
 from pipeline.errors import InputError, first_line
 from pipeline.storage import checksum
+from pipeline.stored_json import parse
 
 FORMAT = "resnet-repro/bundle/1"
 ABOUT = "bundle.json"
@@ -126,7 +127,7 @@ def _entries(bundle: ZipFile, size: int, where: str) -> dict[str, bytes]:
 
 def _listed(about: bytes, where: str) -> dict[str, str]:
     """The checksums of a bundle's files, by its own list."""
-    parsed = loads(about)
+    parsed = parse(about)
     files = parsed.get("files") if isinstance(parsed, dict) else None
     if not isinstance(files, dict) or parsed.get("format") != FORMAT:
         raise InputError(f"{where}: not a bundle of this version of `resnet-repro results export`")

@@ -6,9 +6,6 @@ before anything becomes a table. What the values may be, `analysis.measured.fram
 
 from collections.abc import Mapping
 from io import BytesIO
-from os import fspath
-from pathlib import Path
-from stat import S_ISREG
 
 import pandas as pd
 import pyarrow as pa
@@ -39,22 +36,6 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
     buffer = BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
-
-
-def regular_file(path: Path, most: int) -> bytes:
-    """A file's content; a device, a pipe or a folder is never opened.
-
-    Raises:
-        OSError: it is none, has more than `most` bytes, or cannot be read.
-    """
-    found = path.stat()
-    if not S_ISREG(found.st_mode):
-        raise OSError("is no file")
-    if found.st_size > most:
-        raise OSError(f"has {found.st_size:,} bytes, of at most {most:,}")
-    with open(fspath(path), "rb") as file:
-        # A file that grows meanwhile is cut off here, and then refused as damaged.
-        return file.read(most)
 
 
 def read_parquet(content: bytes, schema: Mapping[str, Column], where: str) -> pd.DataFrame:

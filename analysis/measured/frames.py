@@ -7,7 +7,7 @@ the exporter and nothing about where the numbers came from; it computes nothing.
 """
 
 from collections.abc import Collection, Iterator
-from json import dumps, loads
+from json import dumps
 from math import isfinite
 from pathlib import Path
 from sys import float_info
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.measured.frame_files import parquet_bytes, read_parquet, regular_file
+from analysis.measured.frame_files import parquet_bytes, read_parquet
 from analysis.measured.schema import (
     DIVERGED,
     EVALUATION_KEY,
@@ -42,6 +42,8 @@ from analysis.measured.schema import (
     Column,
 )
 from pipeline.errors import InputError
+from pipeline.storage import regular_file
+from pipeline.stored_json import parse
 
 __all__ = [
     "DIVERGED",
@@ -397,8 +399,8 @@ def _plain(value: Any) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """The value of a JSON text; None where it is none, or is nested without end."""
+    """The value of a JSON text; None where it is none, or is nested too deeply."""
     try:
-        return loads(text)
-    except (ValueError, RecursionError):
+        return parse(text)
+    except ValueError:
         return None

@@ -5,7 +5,6 @@ sweep, `kind = evaluation` what was evaluated later; parents, reports and foreig
 over.
 """
 
-from json import loads
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +17,8 @@ from mlflow.entities import Run
 from analysis.measured.frames import EVALUATIONS, LAYERS, METRICS, RUNS, SWEEPS, Frames, check
 from analysis.measured.tags import ALONE, ASKED, COMPLETE, INTERIM
 from pipeline.errors import InputError, first_line, redacted
+from pipeline.storage import regular_file
+from pipeline.stored_json import MOST_BYTES, parse
 
 PAGE = 200
 
@@ -187,4 +188,5 @@ def _complete(run: Run) -> bool:
 def _artifact(client: MlflowClient, run: Run, name: str) -> Any:
     """A JSON artifact of a run, parsed."""
     with TemporaryDirectory() as folder:
-        return loads(Path(client.download_artifacts(run.info.run_id, name, folder)).read_bytes())
+        file = client.download_artifacts(run.info.run_id, name, folder)
+        return parse(regular_file(file, MOST_BYTES))

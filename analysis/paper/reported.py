@@ -193,6 +193,27 @@ PLANNED_STD = 0.16
 """Points from run to run that margins are planned with: the one deviation that the paper states."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Who published errors of the paper's networks: a short name, and where and how."""
+
+    name: str
+    origin: str
+
+
+@cache
+def reimplementation_sources() -> dict[str, Source]:
+    """Known reimplementations whose errors are published, by key."""
+    frame = pd.read_csv(PAPER / "reimplementation_sources.csv")
+    return {row.source: Source(row.name, row.origin) for row in each(frame)}
+
+
+@cache
+def reimplementations() -> pd.DataFrame:
+    """Their errors in percent as printed: source, experiment, metric, value (text), note."""
+    return pd.read_csv(PAPER / "reimplementations.csv", dtype="str", keep_default_na=False)
+
+
 @cache
 def margins() -> dict[tuple[str, str], float]:
     """The margin of each number, by (experiment, metric); the file says why each.

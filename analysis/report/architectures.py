@@ -7,7 +7,7 @@ from analysis.report.pages import render
 from analysis.tables.table_1 import table_1
 from analysis.tables.table_text import to_csv, to_latex, to_markdown
 
-PAGE = "architectures.html"
+ARCHITECTURES = "architectures.html"
 
 
 def architecture_files() -> dict[str, bytes]:
@@ -43,5 +43,5 @@ def architecture_files() -> dict[str, bytes]:
         "table_1.md": f"# Table 1\n\n{to_markdown(table)}".encode(),
         "table_1.tex": to_latex(table, "Table 1: architectures", ()).encode(),
         **images,
-        PAGE: render("architectures.html.j2", table=table, figures=figures),
+        ARCHITECTURES: render("architectures.html.j2", table=table, figures=figures),
     }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.metadata import version
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 from platform import python_version
 from typing import Any
@@ -33,6 +33,7 @@ from analysis.studies.studies import Study
 from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 from pipeline.storage import checksum
+from pipeline.stored_json import parse
 
 DATA = "data"
 MAKERS = ("pandas", "pyarrow", "matplotlib", "jinja2", "numpy", "scipy")
@@ -201,6 +202,6 @@ def _plain(value: Any) -> Any:
 
 def _parsed(text: str) -> Any:
     try:
-        return loads(text)
-    except (ValueError, RecursionError):
+        return parse(text)
+    except ValueError:
         return text

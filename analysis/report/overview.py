@@ -6,7 +6,6 @@ statistics.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from json import loads
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,7 @@ from analysis.studies.studies import Study
 from analysis.tables.study_tables import CountedCell
 from analysis.verdicts.judgement import Judgement
 from analysis.verdicts.words import Verdict
+from pipeline.stored_json import parse
 
 ALWAYS_SHOWN = (
     Verdict.REPRODUCED,
@@ -179,8 +179,8 @@ def hardware_text(run: Any) -> str:
 def versions_text(text: str) -> str:
     """`python 3.11.9, ray 2.49.0`; text that is no JSON object is shown as it is."""
     try:
-        versions = loads(text)
-    except (ValueError, RecursionError):
+        versions = parse(text)
+    except ValueError:
         return text
     if not isinstance(versions, dict):
         return text

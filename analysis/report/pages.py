@@ -1,10 +1,14 @@
 """Templates to pages: one Jinja environment, and the symbols that verdicts have on every page."""
 
+import re
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
+from analysis.tables.table_text import MISSING
 from analysis.verdicts.words import Verdict
 
 INDEX = "index.html"
@@ -30,9 +34,26 @@ def render(template: str, **content: object) -> bytes:
     ).encode()
 
 
+def without_empty_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table as a page shows it: columns in which no row has anything would only be in the way."""
+    empty = [name for name in frame if frame[name].isin(["", MISSING]).all()]
+    return frame.drop(columns=empty) if len(frame) else frame
+
+
+def stacked(text: str) -> Markup:
+    """A cell of Table 1: what stands in a bracket is one layer a line, as the paper prints it."""
+    before, bracket, after = re.fullmatch(r"([^[]*)(?:\[(.*)\])?(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    # The pooling before the first block has a line of its own.
+    lines = [escape(part) for part in before.split("; ") if part]
+    if bracket:
+        layers = Markup("<br>").join(map(escape, bracket.split("; ")))
+        lines.append(Markup('<span class="bracket">{}</span>{}').format(layers, after))
+    return Markup("<br>").join(lines)
+
+
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         # Names and reasons may come from elsewhere; a name that a template misspells must fail, not
         # print nothing.
@@ -41,3 +62,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["without_empty_columns"] = without_empty_columns
+    environment.filters["stacked"] = stacked
+    return environment

@@ -11,15 +11,18 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.measured.frames import FINISHED, Frames, check
-from analysis.report.architectures import architecture_files
+from analysis.report.architectures import ARCHITECTURES, architecture_files
 from analysis.report.artifact_provenance import with_manifest
+from analysis.report.headline import headline
 from analysis.report.overview import overview
 from analysis.report.pages import INDEX, render
+from analysis.report.reimplementations import REIMPLEMENTATIONS, reimplementation_files
 from analysis.report.report_folder import put_report
-from analysis.report.study_pages import study_files
+from analysis.report.study_pages import Neighbours, hero, study_files
 from analysis.report.sweep_pages import sweep_files
 from analysis.studies.studies import Study, split_studies
 from analysis.studies.sweeps import MeasuredSweep, split_sweeps
+from analysis.tables.study_tables import study_tables
 from analysis.verdicts import claims
 from analysis.verdicts.claims import Judgement
 from pipeline.errors import InputError
@@ -58,13 +61,15 @@ def report_files(frames: Frames) -> dict[str, bytes]:
     studies, sweeps = split_studies(frames), split_sweeps(frames)
     # Judged once: the list of studies and each study's page show the same verdicts.
     judged = {study.slug: claims.judge_claims(study) for study in studies}
-    files = architecture_files()
+    files = architecture_files() | reimplementation_files(studies)
     # One study is the report itself; of several each gets a folder, and a page lists them.
     if len(studies) == 1 and not sweeps:
         return files | study_files(studies[0], judged[studies[0].slug])
     files[INDEX] = _index_page(studies, judged, sweeps)
-    for study in studies:
-        of_study = study_files(study, judged[study.slug], in_subfolder=True)
+    for previous, study, following in zip(
+        [None, *studies], studies, [*studies[1:], None], strict=False
+    ):
+        of_study = study_files(study, judged[study.slug], Neighbours(previous, following))
         files |= {f"{study.slug}/{name}": content for name, content in of_study.items()}
     for sweep in sweeps:
         files |= {f"{sweep.slug}/{name}": content for name, content in sweep_files(sweep).items()}
@@ -76,6 +81,16 @@ def _index_page(
 ) -> bytes:
     return render(
         "index.html.j2",
-        studies=[(study, overview(study, judged[study.slug])) for study in studies],
+        architectures=ARCHITECTURES,
+        reimplementations=REIMPLEMENTATIONS,
+        studies=[
+            (
+                study,
+                headline(study, study_tables(study)),
+                hero(study),
+                overview(study, judged[study.slug]),
+            )
+            for study in studies
+        ],
         sweeps=[(sweep, overview(sweep.study, [])) for sweep in sweeps],
     )

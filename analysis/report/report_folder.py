@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from json import dumps, loads
+from json import dumps
 from pathlib import Path, PurePosixPath
 from stat import S_ISDIR, S_ISREG
 from tempfile import mkdtemp
@@ -19,6 +19,7 @@ from typing import Any
 from analysis.report.pages import INDEX
 from pipeline.errors import InputError
 from pipeline.storage import checksum
+from pipeline.stored_json import parse
 
 MADE = "report.json"
 FORMAT = "resnet-repro/report/1"
@@ -38,8 +39,8 @@ Files = dict[str, bytes]
 def about_report(folder: Path) -> dict[str, Any]:
     """What the report in a folder says of itself; empty if there is none of ours."""
     try:
-        about = loads(own_file(folder, MADE, MOST_LISTED) or b"")
-    except (ValueError, RecursionError):
+        about = parse(own_file(folder, MADE, MOST_LISTED) or b"")
+    except ValueError:
         return {}
     return about if isinstance(about, dict) and about.get("format") == FORMAT else {}
 

@@ -4,7 +4,6 @@ Curves are drawn as plain SVG elements of the page: a report has hundreds of the
 """
 
 from dataclasses import asdict
-from json import loads
 from math import isfinite
 from typing import Any
 
@@ -13,15 +12,16 @@ import pandas as pd
 from analysis.measured.frames import each
 from analysis.report.overview import commit, final_text, hardware_text, status_text, versions_text
 from analysis.report.pages import render
-from analysis.studies.run_metrics import measure
+from analysis.studies.run_metrics import MEASURED, measure
 from analysis.studies.studies import Study
 from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS
 from pipeline.recipe.metrics import METRICS, TEST_ERR, TRAIN_ERR
 from pipeline.recipe.overrides import value_text
+from pipeline.stored_json import parse
 
 FOLDER = "runs"
-WIDTH, HEIGHT = 640, 260
-LEFT, BOTTOM, TOP, RIGHT = 44, 34, 10, 10
+WIDTH, HEIGHT = 640, 280
+LEFT, BOTTOM, TOP, RIGHT = 60, 50, 10, 34
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 
 
@@ -35,15 +35,39 @@ def run_pages(study: Study) -> dict[str, bytes]:
     points = {str(run_id): frame for run_id, frame in study.metrics.groupby("run_id")}
     run_metrics = measure(study).set_index("run_id")
     no_points = study.metrics.iloc[:0]
+    runs = list(each(study.runs))
     return {
         page_of(run.experiment, run.seed): _page(
-            study, run, points.get(run.run_id, no_points), run_metrics.loc[run.run_id]
+            study,
+            run,
+            points.get(run.run_id, no_points),
+            run_metrics.loc[run.run_id],
+            _link(previous),
+            _link(following),
         )
-        for run in each(study.runs)
+        for previous, run, following in zip([None, *runs], runs, [*runs[1:], None], strict=False)
     }
 
 
-def _page(study: Study, run: Any, points: pd.DataFrame, measured: Any) -> bytes:
+def _link(run: Any) -> dict[str, str] | None:
+    """A neighbour in the list of runs, as a page beside its own; None at either end."""
+    if run is None:
+        return None
+    return {"page": page_of(run.experiment, run.seed).rpartition("/")[2], "title": _title(run)}
+
+
+def _title(run: Any) -> str:
+    return f"{run.experiment}, seed {run.seed}"
+
+
+def _page(
+    study: Study,
+    run: Any,
+    points: pd.DataFrame,
+    measured: Any,
+    previous: dict[str, str] | None,
+    following: dict[str, str] | None,
+) -> bytes:
     # The last value of each metric, at whatever iteration it was measured.
     newest = points.sort_values("iteration").groupby("metric").tail(1).set_index("metric")
     facts = {
@@ -71,20 +95,23 @@ def _page(study: Study, run: Any, points: pd.DataFrame, measured: Any) -> bytes:
     ]
     return render(
         "run.html.j2",
-        title=f"{run.experiment}, seed {run.seed}",
+        title=_title(run),
+        headline=_headline(measured, run),
+        previous=previous,
+        following=following,
         study=study,
         facts={name: text for name, text in facts.items() if text},
         mlflow_url=run.mlflow_url if pd.notna(run.mlflow_url) else "",
         recipe=_recipe(run),
         last=pd.DataFrame(last, columns=["metric", "value", "at", "meaning"]),
-        curves=_curves(points, run.iterations),
+        curves=_curves(points, run.iterations, _drops(run)),
     )
 
 
 def _recipe(run: Any) -> list[dict[str, str]]:
     """Each field of the row: its value, and the paper's where that is another."""
     paper = EXPERIMENTS.get(run.experiment)
-    changed = loads(run.overrides)
+    changed = parse(run.overrides)
     # A row that is not the paper's has no other values to stand beside.
     if paper is None:
         return [
@@ -94,7 +121,7 @@ def _recipe(run: Any) -> list[dict[str, str]]:
     # Fields that say nothing about how this run was trained.
     hidden = ("name", "artifacts", *(PHOTOGRAPHS if paper.family == "cifar" else ()))
     fields = {name: value for name, value in asdict(paper).items() if name not in hidden}
-    return [
+    rows = [
         {
             "field": name,
             "value": value_text(changed.get(name, value)),
@@ -102,9 +129,26 @@ def _recipe(run: Any) -> list[dict[str, str]]:
         }
         for name, value in fields.items()
     ]
+    # What makes it another recipe than the paper's comes first.
+    return sorted(rows, key=lambda row: not row["paper"])
 
 
-def _curves(points: pd.DataFrame, iterations: int) -> dict[str, Any]:
+def _headline(measured: Any, run: Any) -> str:
+    """The run's result in one sentence; empty where it has none."""
+    if measured.state != MEASURED:
+        return ""
+    return f"{measured.test:.2f} % test error after {run.iterations:,} iterations."
+
+
+def _drops(run: Any) -> list[int]:
+    """The iterations at which the learning rate drops; none of a row that is not known."""
+    paper = EXPERIMENTS.get(run.experiment)
+    drops = loads(run.overrides).get("lr_drops", paper.lr_drops if paper else ())
+    known = isinstance(drops, list | tuple)
+    return [at for at in drops if isinstance(at, int) and 0 < at < run.iterations] if known else []
+
+
+def _curves(points: pd.DataFrame, iterations: int, drops: list[int]) -> dict[str, Any]:
     """Test and running training error as polylines with an axis; no `lines` without any point."""
     series = {}
     for name in (TEST_ERR, TRAIN_ERR):
@@ -147,6 +191,8 @@ def _curves(points: pd.DataFrame, iterations: int) -> dict[str, Any]:
             {"at": x(iterations * quarter / 4), "text": f"{iterations * quarter // 4:,}"}
             for quarter in range(5)
         ],
+        "drops": [{"at": x(drop), "text": f"{drop:,}"} for drop in drops],
+        "top": TOP,
         "left": LEFT,
         "right": WIDTH - RIGHT,
         "bottom": HEIGHT - BOTTOM,

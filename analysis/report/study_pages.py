@@ -6,15 +6,19 @@ No statistics here, and nothing is compared: what is shown was judged in `analys
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
 from analysis.figures import captions, figure_4, figure_7, figures_1_and_6, signals, style
-from analysis.measured.frames import each
+from analysis.measured.frames import FINISHED, each
 from analysis.paper import reported
+from analysis.report.architectures import ARCHITECTURES
 from analysis.report.artifact_provenance import artifact_provenance
+from analysis.report.headline import headline
 from analysis.report.overview import coverage, overview, run_list, troubled
 from analysis.report.pages import INDEX, SYMBOLS, render
+from analysis.report.reimplementations import REIMPLEMENTATIONS
 from analysis.report.run_pages import page_of, run_pages
 from analysis.report.verdict_summary import family_sentence, level_sentence, summary
 from analysis.stats import INTERIM_SEEDS, LEVEL, percent
@@ -29,17 +33,22 @@ StudyFigure = tuple[str, Callable[[Study], Figure], Callable[[Study], str]]
 """A figure's title, what draws it, and what writes its caption."""
 
 
-def study_files(
-    study: Study, judgements: list[Judgement], in_subfolder: bool = False
-) -> dict[str, bytes]:
-    """The files of one study.
+@dataclass(frozen=True)
+class Neighbours:
+    """The studies before and after one in a list of several, which lies one folder up."""
 
-    With `in_subfolder`, its page links to the list of studies one folder up.
-    """
+    previous: Study | None
+    following: Study | None
+
+
+def study_files(
+    study: Study, judgements: list[Judgement], neighbours: Neighbours | None = None
+) -> dict[str, bytes]:
+    """The files of one study; with `neighbours`, it is one of several and lies in a folder."""
     tables = study_tables(study)
     verdicts = claims.claims_table(judgements)
     images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})
-    page = _study_page(study, judgements, tables, images, in_subfolder)
+    page = _study_page(study, judgements, tables, images, neighbours)
     return {
         **{name: content for table in tables for name, content in table.files(study).items()},
         # The same numbers as files: for reading, for spreadsheets, for a paper.
@@ -98,7 +107,7 @@ def _study_page(
     judgements: list[Judgement],
     tables: list[StudyTable],
     images: dict[str, bytes],
-    in_subfolder: bool,
+    neighbours: Neighbours | None,
 ) -> bytes:
     # Pictures are part of the page: it can be sent on alone.
     figures = [
@@ -114,8 +123,14 @@ def _study_page(
     return render(
         "study.html.j2",
         study=study,
-        in_subfolder=in_subfolder,
+        in_subfolder=neighbours is not None,
+        previous=neighbours and neighbours.previous,
+        following=neighbours and neighbours.following,
+        architectures=ARCHITECTURES,
+        reimplementations=REIMPLEMENTATIONS,
         # The head: the result before anything else.
+        headline=headline(study, tables),
+        hero=hero(study),
         overview=overview(study, judgements),
         coverage=coverage([cell for table in tables for cell in table.cells()], judgements),
         # The claims, and how they were judged.
@@ -135,6 +150,15 @@ def _study_page(
         run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],
         run_anchors=anchors,
     )
+
+
+def hero(study: Study) -> str:
+    """The figure of the first screen: the paper's first one, where its networks were trained."""
+    if study.family == "imagenet":
+        return "figure_4"
+    first = {name for panel in figures_1_and_6.FIGURE_1 for name in panel.experiments}
+    measured = set(study.runs.loc[study.runs.status == FINISHED, "experiment"])
+    return "figure_1" if first & measured else "figure_6"
 
 
 def _others(study: Study) -> str:

@@ -60,8 +60,7 @@ def summary(judgements: list[Judgement]) -> pd.DataFrame:
 
 def _word(judgement: Judgement) -> str:
     """The verdict with the parts it is about; what holds of the whole study is said once above."""
-    own = [words for words in judgement.qualifiers if words.endswith("parts")]
-    return ", ".join([judgement.verdict.value, *own])
+    return ", ".join([judgement.verdict.value, *judgement.own_qualifiers])
 
 
 def _p(judgement: Judgement, support: float, against: float) -> str:

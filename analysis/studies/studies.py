@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
-from json import dumps, loads
+from json import dumps
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from analysis.measured.frames import Frames, each
 from analysis.stats import INTERIM_SEEDS, LEVEL
 from pipeline.recipe.experiments import EXPERIMENTS, Family
 from pipeline.recipe.overrides import FOLLOWS_ITERATIONS, following, value_text
+from pipeline.stored_json import parse
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +87,8 @@ class Study:
         """Each named override as a phrase, with the paper's value if all rows agree on it."""
         phrases = []
         for name, value in self.named_overrides().items():
-            paper = {
-                value_text(getattr(EXPERIMENTS[experiment], name, None))
-                for experiment in self.runs.experiment
-                if experiment in EXPERIMENTS
-            }
-            instead = f" instead of {paper.pop()}" if len(paper) == 1 else ""
+            paper = self._papers(name)
+            instead = f" instead of {value_text(paper.pop())}" if len(paper) == 1 else ""
             phrases.append(f"{name.replace('_', ' ')} {value_text(value)}{instead}")
             if name == "iterations":
                 moved = [
@@ -124,11 +121,30 @@ class Study:
 
     @property
     def title(self) -> str:
-        if not self.overrides:
-            return f"{self.dataset_title}, the paper's recipe"
-        return f"{self.dataset_title}, " + ", ".join(
-            f"{name}={value_text(value)}" for name, value in self.named_overrides().items()
-        )
+        """`CIFAR-10, the paper's recipe`, or `digits, 360 of 64,000 iterations, in bf16`."""
+        changed = self.named_overrides()
+        # How often a run was measured is no change of what was trained, unless it is the only one.
+        if len(changed) > 1:
+            changed.pop("eval_every", None)
+        phrases = [self._phrase(name, value) for name, value in changed.items()]
+        return ", ".join([self.dataset_title, *(phrases or ["the paper's recipe"])])
+
+    def _phrase(self, name: str, value: Any) -> str:
+        """A change of the recipe in the words of a title."""
+        paper = self._papers(name)
+        if name == "iterations" and isinstance(value, int) and len(paper) == 1:
+            return f"{value:,} of {paper.pop():,} iterations"
+        if name == "precision":
+            return f"in {value_text(value)}"
+        return f"{name.replace('_', ' ')} {value_text(value)}"
+
+    def _papers(self, name: str) -> set[Any]:
+        """A field's values in the paper's rows of the runs' names."""
+        return {
+            getattr(EXPERIMENTS[experiment], name, None)
+            for experiment in self.runs.experiment
+            if experiment in EXPERIMENTS
+        }
 
     @property
     def slug(self) -> str:
@@ -155,7 +171,7 @@ def split_studies(frames: Frames) -> list[Study]:
         official = bool(of_dataset.comparable.any())
         # A recipe's study takes every run that the recipe gives, also those asked for otherwise.
         candidates = {
-            overrides: of_dataset[[_belongs(run, loads(overrides)) for run in each(of_dataset)]]
+            overrides: of_dataset[[_belongs(run, parse(overrides)) for run in each(of_dataset)]]
             for overrides in of_dataset[of_dataset.alone].overrides.unique()
         }
         for overrides, rows in candidates.items():
@@ -167,7 +183,7 @@ def split_studies(frames: Frames) -> list[Study]:
             )
             if paper or not part_of_another:
                 studies.append(
-                    study_of(min(of_dataset.dataset), loads(overrides), official, rows, frames)
+                    study_of(min(of_dataset.dataset), parse(overrides), official, rows, frames)
                 )
     return sorted(studies, key=lambda study: (not study.comparable, study.dataset, study.slug))
 
@@ -198,7 +214,7 @@ def _evaluations(evaluations: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     runs = set(rows.run_id)
     # A peer belongs to its dataset alone; an ensemble only where all of its members are.
     of_study = [
-        evaluation.kind == "peer" or set(loads(evaluation.members)) <= runs
+        evaluation.kind == "peer" or set(parse(evaluation.members)) <= runs
         for evaluation in each(same_dataset)
     ]
     chosen = same_dataset[pd.Series(of_study, index=same_dataset.index, dtype="bool")]
@@ -207,13 +223,13 @@ def _evaluations(evaluations: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _belongs(run: Any, overrides: dict[str, Any]) -> bool:
     """Whether a study's overrides, applied to the paper's row of that name, give the run's row."""
-    own, paper = loads(run.overrides), EXPERIMENTS.get(run.experiment)
+    own, paper = parse(run.overrides), EXPERIMENTS.get(run.experiment)
     # Of a row that is not the paper's only the spelling can be compared.
     if own == overrides or paper is None:
         return bool(own == overrides)
     changed = own.keys() | overrides.keys()
     # Through JSON, as the overrides came: a tuple there is a list.
-    values = {name: loads(dumps(getattr(paper, name, None))) for name in changed}
+    values = {name: parse(dumps(getattr(paper, name, None))) for name in changed}
     return all(own.get(name, values[name]) == overrides.get(name, values[name]) for name in changed)
 
 

@@ -8,7 +8,6 @@ difference.
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from json import loads
 from math import isfinite, nan
 
 import pandas as pd
@@ -18,6 +17,7 @@ from analysis.paper.ledger import LEDGER
 from analysis.stats import difference_interval, summarise
 from analysis.studies.run_metrics import MEASURED, measure
 from analysis.studies.studies import Study, study_of
+from pipeline.stored_json import parse
 
 AS_IT_IS = "as it is"
 """How the cell without any change is printed."""
@@ -60,7 +60,7 @@ def split_sweeps(frames: Frames) -> list[MeasuredSweep]:
         # A sweep that was asked for and has not begun has nothing to show.
         if len(runs):
             official = bool(frames.runs[same_dataset].comparable.any())
-            study = study_of(min(runs.dataset), loads(cells.base.iloc[0]), official, runs, frames)
+            study = study_of(min(runs.dataset), parse(cells.base.iloc[0]), official, runs, frames)
             sweeps.append(
                 MeasuredSweep(
                     str(sweep_id), str(cells.name.iloc[0]), cells.sort_values("position"), study

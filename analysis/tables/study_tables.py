@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import pandas as pd
@@ -74,8 +75,12 @@ class StudyTable:
                 yield CountedCell(row.experiment, metric, row.n > 0, row.verdict)
 
 
+@lru_cache(maxsize=16)
 def study_tables(study: Study) -> list[StudyTable]:
-    """Table 6 of a study on small images, Tables 2 to 5 of one on photographs."""
+    """Table 6 of a study on small images, Tables 2 to 5 of one on photographs.
+
+    Computed once per study: treat them as read-only.
+    """
     if study.family == "cifar":
         return [_table_6(study)]
     return [*(_protocol_table(study, spec) for spec in tables_2_to_5.TABLES), _table_5(study)]

@@ -98,7 +98,7 @@ def judge_cell(
         raise ValueError("a cell holds finite values only")
     summary = stats.summarise(values)
     # For people the usual 95 %; the verdict reads the interval that belongs to its level.
-    low95, high95 = stats.mean_interval(values, Fraction(1, 40)) if summary.n > 1 else (nan, nan)
+    low95, high95 = _interval(values) if summary.n > 1 else (nan, nan)
     compared = summary.n > 1 and isfinite(paper.value) and not not_comparable
     p, p_against, low, high = _tested(runs, paper, level) if compared else (nan,) * 4
     verdict, why = _verdict(runs, summary, paper, level, not_comparable, p, p_against)
@@ -129,6 +129,12 @@ def judge_cell(
         qualifiers=(Qualifier.NOT_JUDGED.value,) if not_comparable and summary.n else (),
         why=why,
     )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean error: within 0 to 100 %, whatever the t distribution allows."""
+    low, high = stats.mean_interval(values, Fraction(1, 40))
+    return max(0.0, low), min(100.0, high)
 
 
 def _tested(

@@ -64,6 +64,12 @@ class Judgement:
         return self.statement.id
 
     @property
+    def own_qualifiers(self) -> list[str]:
+        """Those of this claim alone, not of the whole study: its parts, or that none is judged."""
+        of_all = {Qualifier.ON_THIS_DATASET, Qualifier.SHORTENED, Qualifier.OTHER_RECIPE}
+        return [words for words in self.qualifiers if words not in of_all]
+
+    @property
     def words(self) -> str:
         """Verdict and qualifiers: `seen here (on this dataset, 2 of 4 parts)`."""
         beside = f" ({', '.join(self.qualifiers)})" if self.qualifiers else ""

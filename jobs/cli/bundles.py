@@ -1,16 +1,24 @@
 """`resnet-repro results`: packs what was measured into one file, and takes in what others did."""
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
-from jobs.requests.options import StorageOption, TrackingOption, tracking_of, writable
+from jobs.requests.options import (
+    StorageOption,
+    TrackingOption,
+    tracking_of,
+    writable,
+)
+from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import read_result, stored_runs
-from pipeline.storage import Storage
+from pipeline.storage import Storage, regular_file
 
 # Frames load pandas, which commands that have none to read need not wait for.
 if TYPE_CHECKING:
@@ -38,17 +46,24 @@ def export_results(
     """
     from analysis.measured.bundle import pack
     from analysis.measured.mlflow_export import export
+    from jobs.tracking.server_check import check_database
 
     storage = Storage(storage_uri)
     # MLflow and not the folders: a bundle is what was published, as reports are.
-    frames = export(tracking_of(tracking, storage), (storage.local or Path("results")) / "export")
+    # Of the storage nothing but its runs is read, and nothing is written to it.
+    store = tracking_of(tracking, storage)
+    check_database(store)
+    with TemporaryDirectory() as folder:
+        frames = export(store, Path(folder))
     content = pack(frames, _final_weights(storage, frames) if weights else {})
     # Beside the target and renamed, so that whoever waits for the file never sees half of it.
+    partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
     try:
-        partial = out.with_name(f".{out.name}.partial")
         partial.write_bytes(content)
         partial.replace(out)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise InputError(f"{out}: cannot be written ({error.strerror or error})") from error
     print(f"{out}: {len(frames.runs)} runs, {len(content) / 1e6:.1f} MB")
 
@@ -77,8 +92,9 @@ def import_results(
     taken = [(str(path), unpack(content, str(path))[0]) for path, content in contents.items()]
     taken = [*imported_bundles(storage), *taken]
     merged([*_own(storage, tracking), *taken])
-    for content in contents.values():
-        keep_bundle(storage, content)
+    with failures_in_one_line(storage.uri):
+        for content in contents.values():
+            keep_bundle(storage, content)
     # A run may be in two bundles, of two people who exchanged theirs.
     count = len({run_id for _, frames in taken for run_id in frames.runs.run_id})
     print(
@@ -104,7 +120,6 @@ def _own(storage: Storage, tracking: str | None) -> "list[tuple[str, Frames]]":
 
 def _content(path: Path) -> bytes:
     from analysis.measured.bundle import MOST_BYTES
-    from analysis.measured.frame_files import regular_file
 
     try:
         return regular_file(path, MOST_BYTES)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from jobs.console.console import console, progress
 from jobs.requests.options import AddressOption, JsonOption, StorageOption, completing, writable
+from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.data.catalogue.imagenet import IMAGENET
 from pipeline.data.catalogue.table import DATASETS
 from pipeline.storage import Storage
@@ -35,7 +37,11 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
     )
     for name in ("name", "id", "train", "test", "image", "comparable"):
         table.add_column(name, no_wrap=True)
-    prepared = stored_manifests(Storage(storage))
+    damaged: list[str] = []
+    with failures_in_one_line(storage):
+        prepared = stored_manifests(Storage(storage), damaged.append)
+    for what in damaged:
+        print(f"damaged: {what}", file=sys.stderr, flush=True)
     if as_json:
         known = [{"name": row.name, "arrives": row.spec.arrives} for row in DATASETS.values()]
         print(
@@ -124,7 +130,7 @@ def data_prepare(
         return _prepare_photographs(storage, name, path, shorter_side, exclude, address)
     from pipeline.data.preparation import prepare
 
-    with progress(f"preparing {name}") as report:
+    with failures_in_one_line(storage.uri), progress(f"preparing {name}") as report:
         manifest = prepare(storage, name, path, download, report)
     print(
         f"{manifest['row']['name']} {manifest['id']}: {manifest['train_images']:,} training and "
@@ -158,7 +164,11 @@ def _prepare_photographs(
             "networks look at"
         )
     reading = Reading(shorter_side, tuple(exclude))
-    with connected(address), progress(f"reading {name}, parts") as report:
+    with (
+        failures_in_one_line(storage.uri),
+        connected(address),
+        progress(f"reading {name}, parts") as report,
+    ):
         manifest = ingest(storage, name, path.resolve(), reading, report)
     seen = manifest["classes_seen"]
     print(
@@ -214,7 +224,8 @@ def data_verify(
             verify_photos(storage, manifest, report)
         print(f"{manifest['row']['name']} {manifest['id']}: every shard, image and label is right")
         return
-    dataset = verify_dataset(storage, manifest["id"])
+    with failures_in_one_line(storage.uri):
+        dataset = verify_dataset(storage, manifest["id"])
     print(f"{dataset.spec.name} {dataset.id}: checksum and id are right")
     if against is not None:
         verify_against(storage, manifest, against)

@@ -17,6 +17,7 @@ from jobs.requests.options import (
     check_tracking,
     tracking_of,
 )
+from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.storage import Storage
 
@@ -55,7 +56,8 @@ def report(
 
         out = out or Path("report")
         frames = load(source)
-        files = write_report(frames if chosen is None else frames.of_seeds(chosen), out)
+        with failures_in_one_line(str(out)):
+            files = write_report(frames if chosen is None else frames.of_seeds(chosen), out)
         print(f"report: {out / INDEX}")
         if others := others_line(out, files):
             print(others)
@@ -63,7 +65,8 @@ def report(
     from jobs.tracking.storage_report import report_on
 
     storage = Storage(storage_uri)
-    report_on(tracking_of(tracking, storage), storage, out, seeds=chosen)
+    with failures_in_one_line(str(out) if out else storage.uri):
+        report_on(tracking_of(tracking, storage), storage, out, seeds=chosen)
 
 
 def _seeds(text: str) -> list[int]:

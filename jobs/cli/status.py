@@ -1,6 +1,7 @@
 """`resnet-repro status` and `clean`: what a storage holds, and what of it nobody needs any more."""
 
 import json
+import sys
 from time import time
 from typing import Annotated, Any
 
@@ -8,7 +9,8 @@ import typer
 
 from jobs.console.console import console
 from jobs.requests.options import JsonOption, StorageOption
-from pipeline.errors import InputError
+from jobs.requests.storage_failures import failures_in_one_line
+from pipeline.errors import InputError, first_line
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import title
 from pipeline.recipe.schedule import milestone
@@ -25,9 +27,18 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
     """
     now = int(1000 * time())
     storage = Storage(storage_uri)
-    runs = stored_runs(storage)
-    # One moment for all, so that ages can be compared.
-    facts = [_facts(storage, run, now) for run in runs]
+    damaged: list[str] = []
+    runs, facts = [], []
+    with failures_in_one_line(storage.uri):
+        for run in stored_runs(storage, damaged.append):
+            # One that cannot be read does not hide the others.
+            try:
+                # One moment for all, so that ages can be compared.
+                facts.append(_facts(storage, run, now))
+                runs.append(run)
+            except (InputError, PermissionError) as error:
+                damaged.append(f"{run}: {first_line(error)}")
+    _name_damaged(damaged)
     if as_json:
         print(json.dumps(facts, indent=1))
         return
@@ -42,6 +53,12 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
         print(_line(fact))
     if any(fact["state"] == "stopped" for fact in facts):
         print("stopped runs continue when their command is given again")
+
+
+def _name_damaged(damaged: list[str]) -> None:
+    """Say on standard error which runs cannot be read, a line each."""
+    for what in damaged:
+        print(f"damaged: {what}", file=sys.stderr, flush=True)
 
 
 def _line(fact: dict[str, Any]) -> str:
@@ -100,22 +117,8 @@ def clean(
     Example: `resnet-repro clean --storage results/demo`
     """
     storage = Storage(storage_uri)
-    runs = stored_runs(storage)
-    # Only of runs that have ended: one that has not may resume from any checkpoint it has.
-    spare = [
-        path
-        for run in runs
-        if read_result(storage, run) is not None
-        for path in _spare_checkpoints(storage, run)
-    ]
-    # Ray's folders belong to commands, not to runs: as long as any run lives, they may be in use.
-    if not _any_alive(storage):
-        spare += [f"ray/{name}" for name in storage.names("ray")]
-    spare += [
-        f"verify/{name}"
-        for name in storage.names("verify")
-        if not _any_alive(Storage(storage.uri_of(f"verify/{name}")))
-    ]
+    with failures_in_one_line(storage.uri):
+        spare = _spare(storage)
     if not spare:
         print(f"nothing to clean in {storage.uri}")
         return
@@ -125,16 +128,47 @@ def clean(
     if not yes and not _agreed(f"delete these {len(spare)} folders?"):
         print("nothing was deleted")
         return
-    for path in spare:
-        storage.delete(path)
+    with failures_in_one_line(storage.uri):
+        for path in spare:
+            storage.delete(path)
     print(f"deleted {len(spare)} folders")
+
+
+def _spare(storage: Storage) -> list[str]:
+    """What nobody needs any more; runs that are damaged are named, and keep all that they have."""
+    damaged: list[str] = []
+    spare: list[str] = []
+    for run in stored_runs(storage, damaged.append):
+        # Only of runs that have ended: one that has not may resume from any checkpoint it has.
+        try:
+            ended = read_result(storage, run) is not None
+            spare += _spare_checkpoints(storage, run) if ended else []
+        except InputError as error:
+            damaged.append(f"{run}: {error}")
+    _name_damaged(damaged)
+    # Ray's folders belong to commands, not to runs: as long as any run lives, they may be in use.
+    if not _any_alive(storage):
+        spare += [f"ray/{name}" for name in storage.folders("ray")]
+    spare += [
+        f"verify/{name}"
+        for name in storage.folders("verify")
+        if not _any_alive(Storage(storage.uri_of(f"verify/{name}")))
+    ]
+    return spare
 
 
 def _any_alive(storage: Storage) -> bool:
     """Whether a run in it is being trained."""
     return any(
-        read_result(storage, run) is None and is_alive(storage, run) for run in stored_runs(storage)
+        is_alive(storage, run) and not _has_ended(storage, run) for run in stored_runs(storage)
     )
+
+
+def _has_ended(storage: Storage, run: Run) -> bool:
+    try:
+        return read_result(storage, run) is not None
+    except InputError:  # damaged: it may be going on
+        return False
 
 
 def _spare_checkpoints(storage: Storage, run: Run) -> list[str]:

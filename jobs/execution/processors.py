@@ -16,6 +16,7 @@ from pipeline.errors import first_line, last_line
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.execution import Execution
 from pipeline.runs.provenance import gpu_driver
+from pipeline.stored_json import parse
 
 COMPILERS = ("c++", "g++", "clang++", "cc", "gcc", "clang")
 PRODUCT_SIDE = 256
@@ -87,7 +88,7 @@ def examine_gpus() -> list[GpuFacts]:
         raise RuntimeError(f"no kernel ended within {GPU_SECONDS:.0f} s") from None
     if done.returncode:
         raise RuntimeError(last_line(done.stderr) or f"ended with code {done.returncode}")
-    return [GpuFacts(**facts) for facts in json.loads(done.stdout.splitlines()[-1])]
+    return [GpuFacts(**facts) for facts in parse(done.stdout.splitlines()[-1])]
 
 
 def print_gpus() -> None:

@@ -7,6 +7,7 @@ floating-point operations an iteration, of networks of its family.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -131,7 +132,10 @@ def earlier(
     """
     seen = dict[str, list[float]]()
     for run in runs:
-        history = newest_history(storage, run)
+        # A run that is damaged tells nothing; `status` names it.
+        history = None
+        with suppress(InputError):
+            history = newest_history(storage, run)
         if history is None or not all(
             _is_alike(attempt, execution, hardware) for attempt in history.attempts
         ):

@@ -2,16 +2,29 @@
 
 from collections.abc import Iterable
 from hashlib import blake2b
-from json import dumps, loads
+from json import dumps
 from time import time
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from jobs.planning.estimate import Plan
+from pipeline.errors import InputError
 from pipeline.runs.provenance import source_commit
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
+from pipeline.stored_json import read_json
 
 FORMAT = "resnet-repro/plan/1"
+
+
+class KeptPlan(TypedDict):
+    """A plan's file, as far as it is read."""
+
+    format: str
+    seconds: float
+    low: float
+    high: float
 
 
 def path_of(runs: Iterable[Run]) -> str:
@@ -47,14 +60,14 @@ def compare(storage: Storage, runs: Iterable[Run], seconds: float) -> str:
     path = path_of(runs)
     # A plan that is damaged or of another format is no reason for a finished grid to fail.
     try:
-        planned = loads(storage.read_if_there(path) or b"null")
-        if not isinstance(planned, dict) or planned.get("format") != FORMAT:
+        planned: Any = read_json(storage, path, KeptPlan)
+        if planned is None or planned["format"] != FORMAT:
             return ""
         # Kept beside the estimate: how good plans are can then be looked up.
         planned["took"] = round(seconds, 1)
         storage.write(path, dumps(planned, indent=1).encode())
         off = seconds / planned["seconds"] - 1
-    except (OSError, ValueError, KeyError, ZeroDivisionError):
+    except (OSError, InputError, ArithmeticError):
         return ""
     between = f"{planned['low']:,.0f} to {planned['high']:,.0f}"
     return (

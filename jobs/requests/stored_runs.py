@@ -7,7 +7,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import Run, read_result, stored_runs
-from pipeline.storage import Storage
+from pipeline.storage import Storage, regular_file
 
 
 def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
@@ -61,7 +61,7 @@ def model_named(storage: Storage, which: str, experiment: str | None, settings: 
     # A weights file says which tensors there are, not which network they belong to.
     if experiment is None:
         raise InputError(f"{which}: say with --as which row's network these weights are for")
-    content = file.read_bytes()
+    content = regular_file(file)
     # Read by torch's own restricted loader, and handed on as safetensors, like all others.
     if file.suffix == ".pth":
         from pipeline.training.step.weights import torch_file_bytes

@@ -8,7 +8,7 @@ holds is published, so a resume can neither lose nor double a point.
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from json import dumps, loads
+from json import dumps
 from math import isnan
 from threading import Event, Thread
 from time import monotonic, sleep, time
@@ -23,7 +23,7 @@ from analysis.stats import summarise
 from jobs.tracking.registry import register
 from jobs.tracking.store import end_parent, experiment_id, only_run, open_store
 from pipeline.data.stored import read_manifest
-from pipeline.errors import first_line
+from pipeline.errors import InputError, first_line
 from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR
 from pipeline.recipe.overrides import changes_text
@@ -31,6 +31,7 @@ from pipeline.runs.checkpoint import final_weights, newest_history, newest_itera
 from pipeline.runs.history import History
 from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
+from pipeline.stored_json import read_json
 
 POLL_SECONDS = 5.0
 ENDING_SECONDS = 90.0
@@ -344,10 +345,10 @@ def remember_tags(storage: Storage, run: Run, tags: dict[str, str]) -> None:
 def remembered_tags(storage: Storage, run: Run) -> dict[str, str]:
     """The tags that a run was asked for with; none where that is not known."""
     try:
-        tags = loads(storage.read_if_there(f"{run.folder}/asked.json") or b"{}")
-    except ValueError:
+        tags = read_json(storage, f"{run.folder}/asked.json", dict[str, str])
+    except InputError:
         return {}
-    return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
+    return tags or {}
 
 
 def missing_tags(tags: dict[str, str], known: dict[str, str]) -> dict[str, str]:

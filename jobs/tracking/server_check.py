@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-from pipeline.errors import first_line
+from pipeline.errors import InputError, first_line
 
 PATIENCE_SECONDS = 10.0
 
@@ -48,6 +48,31 @@ def tracking_trouble(tracking: str) -> str:
     except OSError as error:
         why = getattr(error, "reason", error)  # urllib wraps what happened
         return f"cannot be reached ({first_line(why)}): start it, or open its port to the nodes"
+
+
+def check_database(tracking: str) -> None:
+    """Connect once to an MLflow store that is a PostgreSQL or MySQL; others are taken as they are.
+
+    MLflow would try ten times, each as long as the network lets it, and print a page each time.
+
+    Raises:
+        InputError: it does not answer, or refuses.
+    """
+    if not tracking.startswith(("postgresql", "mysql")):
+        return
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    try:
+        # The drivers of both know this option, and mean each address that the host's name has.
+        patience = {"connect_timeout": int(PATIENCE_SECONDS)}
+        create_engine(tracking, connect_args=patience, poolclass=NullPool).connect().close()
+    except Exception as error:  # whatever a driver, a network or a server does
+        why = getattr(error, "orig", None) or error  # what SQLAlchemy wraps
+        raise InputError(
+            f"--tracking {tracking}: the database does not let us in ({first_line(why)}); start "
+            "it, or look at the address, user and password"
+        ) from error
 
 
 def _with_access(tracking: str) -> tuple[str, dict[str, str]]:

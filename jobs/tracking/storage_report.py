@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from analysis.measured.bundle import merged
 from analysis.measured.mlflow_export import NoRunsError, export
@@ -12,6 +13,7 @@ from analysis.report.report_folder import others_line
 from jobs.tracking.best_effort import warn_on_tracking_error
 from jobs.tracking.imported_bundles import imported_bundles
 from jobs.tracking.other_publications import log_report
+from jobs.tracking.server_check import check_database
 from jobs.tracking.store import default_tracking
 from pipeline.errors import redacted
 from pipeline.runs.run import Run
@@ -33,10 +35,14 @@ def report_on(
     """
     # What is in a bucket is reported on here, as a browser opens files of this machine.
     base = storage.local or Path("results")
+    # A report that goes elsewhere writes nothing to the storage, which may be read-only.
+    keep = base / "export" if out is None else None
     out = out or base / "report"
+    check_database(tracking)
     parts = imported_bundles(storage) if runs is None else []
     try:
-        parts = [(tracking, export(tracking, base / "export")), *parts]
+        with TemporaryDirectory() as scratch:
+            parts = [(tracking, export(tracking, keep or Path(scratch))), *parts]
     except NoRunsError:  # of this storage's own; imported ones are enough for a report
         if not parts:
             raise

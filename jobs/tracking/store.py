@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from jobs.tracking.server_check import check_database
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 
@@ -87,6 +88,7 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
     configure_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    check_database(tracking)
     if tracking.startswith("sqlite"):
         _for_its_owner(Path(tracking.partition(":///")[2]))
     client = MlflowClient(tracking)

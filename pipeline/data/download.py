@@ -8,6 +8,7 @@ from urllib.request import urlopen
 
 from pipeline.data.progress import Progress, silent
 from pipeline.errors import InputError
+from pipeline.storage import check_regular
 
 
 def download(url: str, checksum: str, target: Path, progress: Progress = silent) -> Path:
@@ -47,6 +48,7 @@ def md5_of(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
+        check_regular(path)
         # Block by block: ImageNet's archive is larger than a machine's memory.
         with open(path, "rb") as file:
             return file_digest(file, lambda: md5(usedforsecurity=False)).hexdigest()

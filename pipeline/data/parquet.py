@@ -9,15 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.data.catalogue.cifar10 import CIFAR10
 from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
+from pipeline.data.parquet_images import ImagesFile
 from pipeline.data.photo_decoding import UndecodableError, opened
 from pipeline.data.progress import Progress, silent
 from pipeline.errors import InputError, first_line
+
+COLUMNS = ("img", "image")
 
 
 def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Dataset:
@@ -37,7 +38,7 @@ def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Datase
             raise InputError(
                 f"{path}: holds no {split}*.parquet; expected train*.parquet and test*.parquet"
             )
-    total = sum(_rows(file) for found in files.values() for file in found)
+    total = sum(sum(ImagesFile(file, COLUMNS).rows) for found in files.values() for file in found)
     splits, done = {}, 0
     for split, found in files.items():
         pixels, labels = [], []
@@ -48,42 +49,23 @@ def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Datase
             # Seldom, as showing progress costs more than decoding a small image.
             if done % 500 == 0 or done == total:
                 progress(done, total)
+        if not pixels:
+            raise InputError(f"{path}: its {split}*.parquet have no images")
         splits[split] = Images(np.stack(pixels), np.array(labels, dtype=np.uint8))
     return canonical_dataset(spec, splits["train"], splits["test"])
 
 
-def _rows(file: Path) -> int:
-    try:
-        return pq.ParquetFile(file).metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable parquet file ({first_line(error)})") from error
-
-
 def _decoded(file: Path, spec: DatasetSpec) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """Pixels [side, side, 3] and label of each row of a file."""
-    parquet = pq.ParquetFile(file)
-    columns = parquet.schema_arrow.names
-    image_column = next((column for column in ("img", "image") if column in columns), None)
-    if image_column is None or "label" not in columns:
-        raise InputError(
-            f"{file}: columns are {', '.join(columns)}; expected img (or image) and label"
-        )
-    number = 0
-    try:
-        for batch in parquet.iter_batches(1000, columns=[image_column, "label"]):
-            for record in batch.to_pylist():
-                yield _decode(record, image_column, spec, f"{file}, row {number}")
-                number += 1
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: damaged after row {number} ({first_line(error)})") from error
+    for number, (content, label) in enumerate(ImagesFile(file, COLUMNS).images()):
+        yield _decode(content, label, spec, f"{file}, row {number}")
 
 
 def _decode(
-    record: dict, column: str, spec: DatasetSpec, where: str
+    content: bytes | None, label: int | None, spec: DatasetSpec, where: str
 ) -> tuple[NDArray[np.uint8], int]:
-    content = (record[column] or {}).get("bytes")
     try:
-        with opened(content if isinstance(content, bytes) else b"") as image:
+        with opened(content or b"") as image:
             # By its header, and never resized: an image of another size is not of this dataset.
             if image.size != (spec.side, spec.side):
                 shape = (image.height, image.width, len(image.getbands()))
@@ -96,7 +78,6 @@ def _decode(
         ) from error
     if pixels.shape != (spec.side, spec.side, 3):
         raise _of_another_shape(where, pixels.shape, spec)
-    label = record["label"]
     # Checked here and not in `canonical_dataset` alone: as uint8, a label of 256 would be 0.
     if not isinstance(label, int) or not 0 <= label < spec.classes:
         raise InputError(f"{where}: label {label}, labels go from 0 to {spec.classes - 1}")

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from io import BytesIO
-from json import dumps, loads
+from json import dumps
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
+from typing_extensions import TypedDict
 
 from pipeline.data.catalogue.imagenet import IMAGENET
 from pipeline.data.datasets import FORMAT
@@ -45,9 +46,10 @@ from pipeline.data.photo_shards import (
     shard_file,
 )
 from pipeline.data.photo_sources import Listing
-from pipeline.data.stored import FOLDER, read_manifest, stored_manifests
+from pipeline.data.stored import FOLDER, StoredFile, read_manifest, stored_manifests
 from pipeline.errors import InputError
 from pipeline.storage import Storage
+from pipeline.stored_json import parse, parse_as
 
 QUALITY = 95
 """Of the JPEG in which a photograph is stored that was scaled down, with full chroma."""
@@ -165,6 +167,16 @@ def _scaled_down(image: Image.Image, shorter: int) -> tuple[bytes, Image.Image]:
     return sink.getvalue(), decode(sink.getvalue())
 
 
+class AboutPart(TypedDict):
+    """What a record says in words, beside its arrays."""
+
+    split: str
+    names: list[str]
+    left_out: list[str]
+    notes: list[str]
+    shard: StoredFile
+
+
 @dataclass(frozen=True)
 class Record:
     """What a part's record says."""
@@ -189,11 +201,12 @@ def read_record(storage: Storage, key: str, number: int, reading: Reading) -> Re
         # safetensors gives its metadata only of files on disk, so the header is read here: eight
         # bytes with its length, then JSON.
         size = int.from_bytes(content[:8], "little")
-        record = Record(
-            loads(loads(content[8 : 8 + size])["__metadata__"]["about"]), load_arrays(content)
-        )
+        header = parse(content[8 : 8 + size])
+        words = header["__metadata__"]["about"].encode()
+        about: Any = parse_as(words, AboutPart, record_path(key, number))
+        record = Record(about, load_arrays(content))
         left_out, shard = record.about["left_out"], record.about["shard"]
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return None
     if left_out != record.left_out(reading):
         return None

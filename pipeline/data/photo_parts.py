@@ -12,10 +12,9 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipeline.errors import InputError, first_line
+from pipeline.data.parquet_images import ImagesFile
+from pipeline.errors import InputError
+from pipeline.storage import check_regular, regular_file
 
 # The names and fields of the classes here are part of what a half-done ingest is filed under
 # (`Reading.key` hashes their repr): renaming one restarts it.
@@ -49,22 +48,16 @@ class ParquetPart:
         """Raises InputError: the file is damaged, or a row has no image or label."""
         number = self.rows_before
         try:
-            parquet = pq.ParquetFile(self.file)
-            # A few megabytes at a time: a row group may be larger than a task's share of memory.
-            for batch in parquet.iter_batches(
-                256, row_groups=range(self.first, self.last), columns=["image", "label"]
-            ):
-                for record in batch.to_pylist():
-                    where = f"{self.file}, row {number}"
-                    image, label = record["image"] or {}, record["label"]
-                    if not isinstance(label, int) or not isinstance(image.get("bytes"), bytes):
-                        raise InputError(f"{where}: has no image bytes and integer label")
-                    yield Found(where, label, image["bytes"])
-                    number += 1
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"{self.file}: damaged after row {number} ({first_line(error)})"
-            ) from error
+            check_regular(self.file)
+        except OSError as error:
+            raise _unseen(self.file, error) from error
+        file = ImagesFile(Path(self.file), ("image",))
+        for content, label in file.images(self.first, self.last):
+            where = f"{self.file}, row {number}"
+            if content is None or label is None:
+                raise InputError(f"{where}: has no image bytes and integer label")
+            yield Found(where, label, content)
+            number += 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ class FilesPart:
         """Raises InputError: a file cannot be read."""
         for file, label in self.files:
             try:
-                yield Found(file, label, Path(file).read_bytes())
+                yield Found(file, label, regular_file(file))
             except OSError as error:
                 raise _unseen(file, error) from error
 
@@ -104,6 +97,7 @@ class TarPart:
     def read(self) -> Iterator[Found]:
         """Raises InputError: the tar file cannot be read here, is cut off or leads outside."""
         try:
+            check_regular(self.tar)
             file = open(self.tar, "rb")  # noqa: SIM115  (closed below)
         except OSError as error:
             raise _unseen(self.tar, error) from error
@@ -142,6 +136,8 @@ def tar_members(source: Path | BytesIO, where: str = "") -> list[Member]:
     """
     where = where or str(source)
     try:
+        if isinstance(source, Path):
+            check_regular(source)
         with source.open("rb") if isinstance(source, Path) else source as file:
             size = file.seek(0, 2)
             file.seek(0)

@@ -12,11 +12,11 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.data.parquet_images import ImagesFile
 from pipeline.data.photo_parts import FilesPart, ParquetPart, Part, Split, TarPart, tar_members
 from pipeline.errors import InputError, first_line
+from pipeline.storage import check_regular
 
 PART_IMAGES = 1500
 """About so many images make a part, and a shard."""
@@ -100,26 +100,8 @@ def _check_all_there(files: list[Path]) -> None:
 
 
 def _parquet_parts(file: Path, split: Split) -> Iterator[ParquetPart]:
-    try:
-        parquet = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable parquet file ({first_line(error)})") from error
-    missing = {"image", "label"} - set(parquet.schema_arrow.names)
-    if missing:
-        raise InputError(
-            f"{file}: has no column {' and '.join(sorted(missing))}; expected image and label"
-        )
-    types = {name: parquet.schema_arrow.field(name).type for name in ("image", "label")}
-    encoded = pa.types.is_struct(types["image"]) and "bytes" in {
-        field.name for field in types["image"]
-    }
-    if not encoded or not pa.types.is_integer(types["label"]):
-        raise InputError(
-            f"{file}: expected an image with `bytes` and an integer label, not "
-            f"{types['image']}, {types['label']}"
-        )
     # A part is whole row groups, as nothing less can be read of a file without reading the rest.
-    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    sizes = ImagesFile(file, ("image",)).rows
     first, before = 0, 0
     for group in range(len(sizes)):
         rows = sum(sizes[first : group + 1])
@@ -213,6 +195,7 @@ def read_devkit(devkit: Path) -> tuple[dict[int, str], list[int]]:
     # Slow to import, and only the tar files have a devkit.
     from scipy.io import loadmat
 
+    check_regular(devkit)
     try:
         with tarfile.open(devkit, "r:gz") as tar:
             files = {}

@@ -6,24 +6,66 @@ with its size and checksum. Photographs have manifests here too, and their files
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import blake2b
-from json import dumps, loads
-from typing import Any
+from json import dumps
+from typing import Any, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
+from typing_extensions import TypedDict
 
 from pipeline.data.datasets import FORMAT, Dataset, DatasetSpec, Images, canonical_dataset
 from pipeline.errors import InputError
 from pipeline.storage import Storage
+from pipeline.stored_json import MOST_BYTES, DamagedError, check_as, parse
 
 FOLDER = "datasets"
 SHORTEST_PREFIX = 4
 """Digits of an id that are enough to name a dataset by."""
+
+
+class ImagesManifest(TypedDict):
+    """`manifest.json` of a dataset of images of one size."""
+
+    id: str
+    row: DatasetSpec  # as a dictionary of its fields
+    train_images: int
+    test_images: int
+    sources: list[dict[str, Any]]
+    size: int
+    checksum: str
+
+
+class StoredFile(TypedDict):
+    """What a manifest says of a file of photographs."""
+
+    path: str
+    size: int
+    checksum: str
+    split: NotRequired[str]
+    rows: NotRequired[int]
+
+
+class PhotosManifest(TypedDict):
+    """`manifest.json` of a dataset of photographs."""
+
+    id: str
+    kind: Literal["photographs"]
+    row: DatasetSpec  # as a dictionary of its fields
+    train_images: int
+    test_images: int
+    sources: list[dict[str, Any]]
+    classes_seen: dict[str, int]
+    left_out: list[str]
+    notes: list[str]
+    shards: list[StoredFile]
+    index: StoredFile
+    mean: StoredFile
 
 
 def images_path(dataset_id: str) -> str:
@@ -71,19 +113,52 @@ def _arrays(dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
 
 def read_manifest(storage: Storage, dataset_id: str) -> dict[str, Any] | None:
     """The manifest of a stored dataset, None where there is none or it is not one of ours."""
-    content = storage.read_if_there(f"{FOLDER}/{dataset_id}/manifest.json")
-    # Someone else's folder, or a later format's manifest, is no dataset here and is left alone.
     try:
-        manifest = loads(content) if content else {}
-    except ValueError:
+        return _manifest(storage, dataset_id)
+    except InputError:  # damaged: as good as not there, and written anew by `data prepare`
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
 
-def stored_manifests(storage: Storage) -> list[dict[str, Any]]:
-    """Manifests of all datasets in storage, by id."""
-    found = (read_manifest(storage, name) for name in storage.names(FOLDER))
-    return [manifest for manifest in found if manifest is not None]
+def _manifest(storage: Storage, dataset_id: str) -> dict[str, Any] | None:
+    """A manifest; None where there is none, or it is of another format.
+
+    Raises:
+        InputError: it is damaged, or of something else than its folder says.
+    """
+    path = f"{FOLDER}/{dataset_id}/manifest.json"
+    content, where = storage.read_if_there(path, MOST_BYTES), storage.path(path)
+    if content is None:
+        return None
+    try:
+        manifest: Any = parse(content)
+    except ValueError as error:
+        raise DamagedError(f"{where}: damaged ({error}); prepare the dataset again") from None
+    # Someone else's folder, or a later format's manifest, is no dataset here and is left alone.
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return None
+    check_as(content, PhotosManifest if "kind" in manifest else ImagesManifest, where)
+    files = [manifest[name] for name in ("index", "mean") if name in manifest]
+    paths = [file["path"] for file in [*files, *manifest.get("shards", ())]]
+    # They name what is read, copied and deleted: nothing outside the storage.
+    inside = all(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", path) for path in paths)
+    if manifest["id"] != dataset_id or not inside:
+        raise DamagedError(f"{where}: names what does not belong to it; prepare the dataset again")
+    return manifest
+
+
+def stored_manifests(
+    storage: Storage, damaged: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Manifests of all datasets in storage, by id; `damaged` is told of those that are."""
+    found = []
+    for name in storage.names(FOLDER):
+        try:
+            manifest = _manifest(storage, name)
+        except InputError as error:
+            damaged(str(error))
+            continue
+        found += [manifest] if manifest is not None else []
+    return found
 
 
 def find_stored(storage: Storage, name: str) -> dict[str, Any] | None:

@@ -5,21 +5,41 @@ Torch-free. A checkpoint is `checkpoints/<iteration>/` with the files it was giv
 not used, so this is the one authority for resuming.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from json import dumps, loads
+from json import dumps
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from pipeline.errors import InputError
 from pipeline.recipe.schedule import milestone
 from pipeline.runs.history import History
-from pipeline.runs.run import Run
+from pipeline.runs.run import Identity, Run
 from pipeline.storage import Storage, checksum
+from pipeline.stored_json import MOST_BYTES, check_as, parse
 
 FORMAT = "resnet-repro/checkpoint/1"
 KEEP = 2
 """Checkpoints kept besides those at lr drops and the end: the newest, and one to fall back on."""
+
+
+class NamedFile(TypedDict):
+    """What a manifest says of a file."""
+
+    size: int
+    checksum: str
+
+
+class Manifest(TypedDict):
+    """`manifest.json` of a checkpoint."""
+
+    format: str
+    identity: Identity
+    iteration: int
+    files: dict[str, NamedFile]
 
 
 @dataclass(frozen=True)
@@ -117,10 +137,11 @@ def iterations(storage: Storage, run: Run) -> list[int]:
     Raises:
         InputError: something else lies there.
     """
-    names = storage.names(f"{run.folder}/checkpoints")
+    # What a file browser leaves behind is passed over, and stays.
+    names = [n for n in storage.names(f"{run.folder}/checkpoints") if not n.startswith(".")]
     for name in names:
         # Numbers alone are ours: a foreign folder must not be deleted with the old ones.
-        if not name.isdecimal():
+        if not re.fullmatch("[0-9]{8,18}", name):
             raise InputError(
                 f"{storage.path(run.folder)}/checkpoints/{name}: not a checkpoint of ours; move it "
                 "away"
@@ -164,20 +185,24 @@ def _manifest(storage: Storage, run: Run, iteration: int) -> dict[str, Any] | No
     Raises as `read_checkpoint` does.
     """
     path = folder(run, iteration)
-    content = storage.read_if_there(f"{path}/manifest.json")
+    content = storage.read_if_there(f"{path}/manifest.json", MOST_BYTES)
     if content is None:
         return None
     try:
-        manifest = loads(content)
+        manifest = parse(content)
     except ValueError:  # cut, or overwritten: as good as not there
         return None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{storage.path(path)}: not a checkpoint of ours; move it away")
-    if manifest["identity"] != run.identity:
+    if manifest.get("identity") != run.identity:
         raise InputError(
-            f"{storage.path(path)}: a checkpoint of another run ({manifest['identity']}); move it "
-            "away"
+            f"{storage.path(path)}: a checkpoint of another run ({manifest.get('identity')}); move "
+            "it away"
         )
+    check_as(content, Manifest, storage.path(path))
+    # The files of a checkpoint lie in its folder, and nowhere else.
+    if any("/" in name for name in manifest["files"]):
+        raise InputError(f"{storage.path(path)}: not a checkpoint of ours; move it away")
     return dict(manifest)
 
 
@@ -199,14 +224,18 @@ def final_weights(storage: Storage, run: Run, result: dict[str, Any]) -> bytes |
 
 
 def newest_history(storage: Storage, run: Run) -> History | None:
-    """What the newest complete checkpoint has measured, without its tensors; None before it."""
+    """What the newest complete checkpoint has measured, without its tensors; None before it.
+
+    Raises:
+        InputError: that is damaged, or something foreign lies among the checkpoints.
+    """
     for iteration in sorted(iterations(storage, run), reverse=True):
         path = folder(run, iteration)
         content = (
-            storage.read_if_there(f"{path}/history.json")
+            storage.read_if_there(f"{path}/history.json", MOST_BYTES)
             if storage.exists(f"{path}/manifest.json")
             else None
         )
         if content is not None:
-            return History.from_json(content)
+            return History.from_json(content, storage.path(f"{path}/history.json"))
     return None

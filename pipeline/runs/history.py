@@ -5,11 +5,12 @@ Torch-free.
 """
 
 from dataclasses import asdict, dataclass, field
-from json import dumps, loads
+from json import dumps
 from typing import Any
 
 from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
 from pipeline.recipe.schedule import CONVERGING_RULE
+from pipeline.stored_json import parse_as
 
 
 @dataclass
@@ -57,11 +58,19 @@ class History:
         return dumps(asdict(self), indent=1).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> "History":
-        """The inverse of `to_json`."""
-        state = loads(content)
-        # Histories of earlier versions have no layers, and the first rule of convergence.
-        points = [Point(**point) for point in state.pop("points")]
-        layers = [LayerValues(**values) for values in state.pop("layers", [])]
-        rule = state.pop("converging_rule", 1)
-        return cls(**state, converging_rule=rule, points=points, layers=layers)
+    def from_json(cls, content: bytes, where: str = "history.json") -> "History":
+        """The inverse of `to_json`; `where` names the file in messages.
+
+        Raises:
+            InputError: it is something else.
+        """
+        return cls(**vars(parse_as(content, StoredHistory, where)))
+
+
+@dataclass(kw_only=True)
+class StoredHistory(History):
+    """A history's file: the first version had no layers, and the first rule of convergence."""
+
+    iteration: int = field()
+    points: list[Point] = field()
+    converging_rule: int = 1

@@ -13,16 +13,19 @@ import atexit
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, sleep, time
-from typing import Any
+from typing import Any, NotRequired
 from uuid import uuid4
+
+from typing_extensions import TypedDict
 
 from pipeline.errors import InputError
 from pipeline.runs.run import Run, read_heartbeat
 from pipeline.storage import Storage
+from pipeline.stored_json import read_json
 
 BEAT_SECONDS = 3.0
 STALE_SECONDS = 20.0
@@ -30,6 +33,19 @@ ALIVE_SECONDS = 60
 """A run whose holder gave no sign of life for longer counts as stopped (beats come every 3 s)."""
 SETTLE_SECONDS = 0.5
 """Between writing a claim and reading it back: of two at once, the later writer has the run."""
+
+
+class StoredLease(TypedDict):
+    """`lease.json`, and `writer.json`, which names no process."""
+
+    holder: str
+    since: NotRequired[int]
+    time_ms: NotRequired[int]
+    beat: NotRequired[int]
+    host: NotRequired[str]
+    pid: NotRequired[int]
+    machine: NotRequired[str | None]
+    started: NotRequired[str | None]
 
 
 class LostRunError(RuntimeError):
@@ -195,13 +211,12 @@ def held_since(storage: Storage, run: Run) -> int | None:
 
 
 def _read(storage: Storage, path: str) -> dict[str, Any] | None:
-    """A lease, None where there is none; one that cannot be parsed is nobody's."""
-    content = storage.read_if_there(path)
+    """A lease, None where there is none; one that cannot be read is nobody's."""
     try:
-        lease = loads(content) if content else None
-    except ValueError:
+        lease = read_json(storage, path, StoredLease)
+    except InputError:
         return None
-    return lease if isinstance(lease, dict) else None
+    return dict(lease) if lease is not None else None
 
 
 def _whom(lease: dict[str, Any]) -> str:
@@ -246,6 +261,6 @@ def _started(pid: int) -> str | None:
         # The process's name stands in brackets and may hold anything: fields are counted from
         # behind it.
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (OSError, ValueError):  # a number that no process can have
         return None
     return None if state == "Z" else rest[18]

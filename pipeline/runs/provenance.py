@@ -9,9 +9,11 @@ import subprocess
 import sys
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
-from json import loads
 from pathlib import Path
 from typing import Any
+
+from pipeline.storage import regular_file
+from pipeline.stored_json import parse
 
 PACKAGES = (
     "resnet-repro",
@@ -43,7 +45,7 @@ def source_commit() -> dict[str, Any]:
     folder = Path(__file__).resolve().parent
     root = folder.parents[1]
     try:
-        packed = loads((root / COMMIT_FILE).read_text())
+        packed = parse(regular_file(root / COMMIT_FILE))
         return {"commit": str(packed["commit"]), "dirty": bool(packed["dirty"])}
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -5,14 +5,21 @@ start, `checkpoints/` while it lives, `progress.json` is a heartbeat, and `resul
 last, means that nothing is left to do.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from json import dumps, loads
-from typing import Any
+from functools import lru_cache
+from json import dumps
+from math import isfinite
+from typing import Any, Literal, NotRequired
 
-from pipeline.errors import InputError
+from typing_extensions import TypedDict
+
+from pipeline.errors import InputError, first_line
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.overrides import title
 from pipeline.storage import Storage
+from pipeline.stored_json import MOST_BYTES, DamagedError, check_as, parse, read_json
 
 FORMAT = "resnet-repro/run/1"
 
@@ -32,6 +39,42 @@ FAILED = "failed"
 """An attempt that an error ended, which may be another one's the next time."""
 LOST = "lost"
 """An attempt that could not save any more: its storage is away, or another has the run."""
+
+
+class Identity(TypedDict):
+    """What makes a run this one and no other."""
+
+    fingerprint: str
+    dataset: str
+    seed: int
+
+
+class About(TypedDict):
+    """`run.json`."""
+
+    format: str
+    identity: Identity
+    threads: int
+    experiment: Experiment  # as a dictionary of its fields
+
+
+class Result(TypedDict):
+    """`result.json`, as far as it is read here; what was measured stands there too."""
+
+    format: str
+    identity: Identity
+    status: Literal["finished", "diverged"]
+    iterations: int
+    final: NotRequired[dict[str, float | None]]
+    reason: NotRequired[str | None]
+
+
+class Heartbeat(TypedDict):
+    """`progress.json`."""
+
+    iteration: int
+    images_per_second: float
+    time_ms: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +119,7 @@ def check_run(storage: Storage, run: Run) -> dict[str, Any] | None:
     Raises:
         InputError: the folder belongs to something else.
     """
-    return _own(storage, run, "run.json")
+    return _own(storage, run, "run.json", About)
 
 
 def start_run(storage: Storage, run: Run, threads: int) -> int:
@@ -107,7 +150,7 @@ def read_result(storage: Storage, run: Run) -> dict[str, Any] | None:
         InputError: the file is not one of ours or is about another run.
     """
     # Its existence is the answer: it is the last file that a run writes.
-    return _own(storage, run, "result.json")
+    return _own(storage, run, "result.json", Result)
 
 
 def write_result(storage: Storage, run: Run, status: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -117,39 +160,55 @@ def write_result(storage: Storage, run: Run, status: str, facts: dict[str, Any])
     return result
 
 
-def stored_runs(storage: Storage) -> list[Run]:
+def stored_runs(storage: Storage, damaged: Callable[[str], None] = lambda _: None) -> list[Run]:
     """Every run that has a folder in storage, by experiment, dataset and seed.
 
-    What is not ours is passed over.
+    What is not ours is passed over; `damaged` is told of each run that cannot be read.
     """
     runs = []
     for recipe in storage.names("runs"):
         for dataset in storage.names(f"runs/{recipe}"):
             for seed in storage.names(f"runs/{recipe}/{dataset}"):
                 folder = f"runs/{recipe}/{dataset}/{seed}"
-                run = _stored_run(storage.read_if_there(f"{folder}/run.json"), dataset)
+                if not re.fullmatch("seed-[0-9]+", seed):
+                    continue
+                try:
+                    run = _stored_run(storage, folder, dataset)
+                except InputError as error:
+                    damaged(str(error))
+                    continue
                 # A folder that was copied or renamed is not the run that it says it is.
                 if run is not None and run.folder == folder:
                     runs.append(run)
     return sorted(runs, key=lambda run: (run.experiment.depth, run.folder))
 
 
-def _stored_run(content: bytes | None, dataset_key: str) -> Run | None:
+def _stored_run(storage: Storage, folder: str, dataset_key: str) -> Run | None:
+    """The run of a folder; None where it has no `run.json`.
+
+    Raises:
+        InputError: that is damaged, or of a version with other fields.
+    """
+    path = f"{folder}/run.json"
+    about: Any = read_json(storage, path, About)
+    if about is None:
+        return None
     try:
-        about = loads(content or b"null")
         # JSON knows no tuples; a field that this version does not have makes it no run of ours.
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in about["experiment"].items()
         }
-        return Run(
-            Experiment(**values),
-            about["identity"]["dataset"],
-            dataset_key,
-            about["identity"]["seed"],
-        )
-    except (ValueError, TypeError, KeyError):
-        return None
+        identity = about["identity"]
+        return Run(_experiment(**values), identity["dataset"], dataset_key, identity["seed"])
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise DamagedError(
+            f"{storage.path(path)}: damaged ({first_line(error)}); move it away"
+        ) from error
+
+
+_experiment = lru_cache(typed=True)(Experiment)
+"""Equal rows as one object: a storage holds many runs of few, and makes each fingerprint once."""
 
 
 def write_heartbeat(
@@ -160,23 +219,23 @@ def write_heartbeat(
     storage.write(f"{run.folder}/progress.json", dumps(beat).encode())
 
 
-def read_heartbeat(storage: Storage, run: Run) -> dict[str, Any] | None:
-    """The last heartbeat (`iteration`, `images_per_second`, `time_ms`), None before the first."""
-    content = storage.read_if_there(f"{run.folder}/progress.json")
+def read_heartbeat(storage: Storage, run: Run) -> Heartbeat | None:
+    """The last heartbeat, None before the first; one that is damaged says nothing."""
     try:
-        return loads(content) if content else None
-    except ValueError:
+        beat = read_json(storage, f"{run.folder}/progress.json", Heartbeat)
+    except InputError:
         return None
+    return beat if beat is not None and isfinite(beat["images_per_second"]) else None
 
 
-def _own(storage: Storage, run: Run, name: str) -> dict[str, Any] | None:
+def _own(storage: Storage, run: Run, name: str, kind: type[Any]) -> dict[str, Any] | None:
     """A JSON file of the run's folder; None where it is not there, InputError if another's."""
     path = f"{run.folder}/{name}"
-    content = storage.read_if_there(path)
+    content = storage.read_if_there(path, MOST_BYTES)
     if content is None:
         return None
     try:
-        parsed = loads(content)
+        parsed = parse(content)
     except ValueError:
         parsed = None
     # What is not ours is never overwritten, and never read as if it were.
@@ -187,4 +246,5 @@ def _own(storage: Storage, run: Run, name: str) -> dict[str, Any] | None:
         raise InputError(
             f"{storage.path(path)}: belongs to another run ({parsed.get('identity')}); move it away"
         )
+    check_as(content, kind, storage.path(path))
     return parsed

@@ -8,7 +8,6 @@ can train. How fast a run was and when it ran are no part of what has to be equa
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from json import loads
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from pipeline.runs.provenance import drift, drift_text
 from pipeline.runs.run import Run, check_run, read_result
 from pipeline.storage import Storage
 from pipeline.training.step.networks import build_network
-from pipeline.training.step.weights import HEADER, load_weights, read_tensors
+from pipeline.training.step.weights import load_weights, read_tensors, stated_architecture
 
 TENSORS = ("weights.safetensors", "momentum.safetensors")
 """The files of a checkpoint that are compared byte by byte."""
@@ -142,15 +141,18 @@ def _check_tensors(run: Run, checkpoint: Checkpoint) -> None:
     # Load the weights into a network of the row, with as many classes as the file says.
     where = f"checkpoint {checkpoint.iteration}"
     weights, momentum = (checkpoint.files[name] for name in TENSORS)
-    header = loads(read_tensors(weights, where)[1].get(HEADER, "{}"))
-    classes = header["architecture"]["classes"]
+    classes = stated_architecture(read_tensors(weights, where)[1])["classes"]
     network = build_network(run.experiment, run.seed, classes)
     load_weights(network, run.experiment, classes, weights, where)
     # Momentum is one flat vector with an element for each parameter.
     count = sum(parameter.numel() for parameter in network.parameters())
     if read_tensors(momentum, where)[0]["momentum"].numel() != count:
         raise InputError(f"{where}: momentum is not that of {count:,} parameters")
-    if History.from_json(checkpoint.files["history.json"]).iteration != checkpoint.iteration:
+    try:
+        history = History.from_json(checkpoint.files["history.json"])
+    except InputError as error:
+        raise InputError(f"history.json cannot be read ({error})") from error
+    if history.iteration != checkpoint.iteration:
         raise InputError(f"{where}: its history is of another iteration")
 
 

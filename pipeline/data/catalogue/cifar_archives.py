@@ -19,6 +19,7 @@ from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_datas
 from pipeline.data.download import download, md5_of
 from pipeline.data.progress import Progress, silent
 from pipeline.errors import InputError
+from pipeline.storage import regular_file
 
 SITE = "https://www.cs.toronto.edu/~kriz"
 PIXEL_BYTES = 3 * 32 * 32
@@ -75,9 +76,9 @@ class CifarArchives:
         # paper, and it is why a pickle may be read at all.
         found = md5_of(path)
         if found == self.checksums[self.binary]:
-            return self.binary_members(path.read_bytes(), str(path))
+            return self.binary_members(regular_file(path), str(path))
         if found == self.checksums[self.python]:
-            return self.python_members(path.read_bytes(), str(path))
+            return self.python_members(regular_file(path), str(path))
         official = " and ".join(f"{md5} ({name})" for name, md5 in self.checksums.items())
         raise InputError(
             f"{path}: md5 {found}, the official archives have {official}: a truncated download or "

@@ -15,6 +15,7 @@ from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_datas
 from pipeline.data.download import download
 from pipeline.data.progress import Progress, silent
 from pipeline.errors import InputError
+from pipeline.storage import regular_file
 
 SPEC = DatasetSpec(
     name="fashion-mnist", side=32, classes=10, pad=4, flip=True,
@@ -79,7 +80,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         InputError: it is missing, something else, or cut short.
     """
     try:
-        content = path.read_bytes()
+        content = regular_file(path)
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except FileNotFoundError as error:
         raise InputError(

@@ -7,7 +7,7 @@ option A, v1 or v1.5) is never guessed. Pickles are never loaded.
 
 from collections.abc import Mapping
 from io import BytesIO
-from json import dumps, loads
+from json import dumps
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.experiments import Experiment
+from pipeline.stored_json import parse
 
 FORMAT = "resnet-repro/weights/1"
 HEADER = "resnet-repro"
@@ -73,7 +74,7 @@ def load_weights(
     # Compare architectures first: "these weights are 56 layers deep" tells a user more than the
     # first tensor of an unexpected shape. A field that a foreign file does not tell agrees.
     expected = architecture(experiment, classes)
-    stored = _stated(header) or _described(tensors)
+    stored = stated_architecture(header) or _described(tensors)
     for field, value in expected.items():
         stored_value = stored.get(field, value)
         if stored_value != value:
@@ -114,20 +115,21 @@ def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[st
         tensors = load(content)
         # `load` does not return the metadata: it is in the JSON header, after its size (8 bytes).
         size = int.from_bytes(content[:8], "little")
-        return tensors, loads(content[8 : 8 + size]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        header = parse(content[8 : 8 + size])
+        return tensors, header.get("__metadata__") or {}
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{where}: not a safetensors file ({first_line(error)}); other formats and pickles "
             "are not loaded"
         ) from error
 
 
-def _stated(header: dict[str, str]) -> dict[str, Any]:
+def stated_architecture(metadata: dict[str, str]) -> dict[str, Any]:
     """The architecture that a file's metadata states; empty where it is none of ours."""
     # Others use metadata too, and anybody may use our key.
     try:
-        about = loads(header.get(HEADER, "{}"))
-    except (ValueError, RecursionError):
+        about = parse(metadata.get(HEADER, "{}").encode())
+    except ValueError:
         return {}
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         return {}

@@ -297,7 +297,7 @@ def test_a_page_of_a_few_iterations_says_how_it_differs() -> None:
     ] = 600
     study = study_of((frames[0], frames[1][frames[1].iteration <= 600]))
     assert "the x-axis ends at 600 iterations instead of 600,000" in figure_4.caption_4(study)
-    assert "crop=64" in study.title
+    assert study.title == "imagenet, crop 64, 600 of 600,000 iterations"
 
 
 def test_the_report_of_imagenet_runs_is_whole() -> None:

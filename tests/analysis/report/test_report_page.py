@@ -19,7 +19,7 @@ ONE_STUDY = {
     "figure_7.origin.json",
 }  # fmt: skip
 ARCHITECTURES = {
-    "architectures.html", "table_1.csv", "table_1.md", "table_1.tex",
+    "architectures.html", "reimplementations.html", "table_1.csv", "table_1.md", "table_1.tex",
     "figure_2.svg", "figure_2.png", "figure_3.svg", "figure_3.png", "figure_5.svg", "figure_5.png",
 }  # fmt: skip
 SEAL = ARCHITECTURES | {
@@ -198,7 +198,7 @@ def test_a_shortened_schedule_is_said_at_the_head(build, tmp_path):
         iterations=600,
     )
     text = Page(written(*frames, out=tmp_path)).text
-    assert "→ seen here shortened schedule" in text and "whose schedule is shortened" in text
+    assert "seen here (shortened schedule)" in text and "whose schedule is shortened" in text
     assert "✓ reproduced 0" in text and "that test alone orders up to a quarter" in text
 
 

@@ -82,7 +82,7 @@ def test_each_change_is_compared_with_the_row_as_it_is(frames: Frames) -> None:
 
 def test_runs_for_a_sweep_alone_make_no_study(frames: Frames) -> None:
     (study,) = split_studies(frames)
-    assert study.title == "digits, iterations=800" and len(study.runs) == 2
+    assert study.title == "digits, 800 of 64,000 iterations" and len(study.runs) == 2
 
 
 def test_a_run_asked_for_on_its_own_makes_a_study_whatever_sweeps_have_it_too(

@@ -37,8 +37,8 @@ def test_dataset_and_recipe_make_a_study(build):
     studies = split_studies(together(digits, bf16, paper))
     assert [study.title for study in studies] == [
         "CIFAR-10, the paper's recipe",
-        "CIFAR-10, precision=bf16",
-        "digits, iterations=800",
+        "CIFAR-10, in bf16",
+        "digits, 800 of 64,000 iterations",
     ]
     assert [study.comparable for study in studies] == [True, False, False]
     assert len({study.slug for study in studies}) == 3
@@ -58,7 +58,7 @@ def test_dataset_and_recipe_make_a_study(build):
         ),
         (
             SHORT,
-            "not the paper's recipe: iterations=800",
+            "not the paper's recipe: 800 of 64,000 iterations",
             [
                 "iterations 800 instead of 64,000 (learning rate drops and evaluations moved in "
                 "proportion)"
@@ -157,7 +157,7 @@ def test_a_row_that_has_the_asked_value_anyway_is_in_the_study_that_asks_for_it(
         {"resnet110": [7.0]}, dataset_id="d1", comparable=False
     )  # its row warms up at 0.01 already
     (study,) = split_studies(together(everywhere, own))
-    assert study.title == "cifar10, warmup_lr=0.01" and set(study.runs.experiment) == {
+    assert study.title == "cifar10, warmup lr 0.01" and set(study.runs.experiment) == {
         "resnet20",
         "resnet110",
     }

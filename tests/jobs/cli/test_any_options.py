@@ -5,7 +5,6 @@ grief over. More of them: `RESNET_REPRO_FUZZ=2000 pytest tests/jobs/cli/test_any
 """
 
 import io
-import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -16,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.cli.main import main
-
-EXAMPLES = int(os.environ.get("RESNET_REPRO_FUZZ") or 25)
+from tests.conftest import examples
 
 NUMBERS = st.one_of(
     st.integers().map(str),
@@ -114,7 +112,7 @@ def outcome(words: list[str]) -> tuple[int, str, str]:
 
 
 @settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -19,6 +19,7 @@ from pipeline.data import photo_sources
 from pipeline.data.parquet import parquet_folder
 from pipeline.data.photo_decoding import MOST_PIXELS, UndecodableError, decode
 from pipeline.errors import InputError
+from tests.conftest import examples
 from tests.pipeline.data.photographs import photograph, tar_bytes
 
 
@@ -65,7 +66,7 @@ def test_a_large_photograph_within_the_limit_is_decoded() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_damaged_photographs_are_decoded_or_refused(data: st.DataObject) -> None:
     content = bytearray(photograph(1, (40, 30), form=data.draw(st.sampled_from(["JPEG", "PNG"]))))
     for _ in range(data.draw(st.integers(1, 6))):

@@ -234,7 +234,7 @@ def test_labels_out_of_range_and_missing_columns_are_named(
         ingested(storage, as_parquet(tmp_path / "p", images))
     table = pq.read_table(tmp_path / "p" / "train-0.parquet").drop_columns("label")
     pq.write_table(table, tmp_path / "p" / "train-0.parquet")
-    with pytest.raises(InputError, match="has no column label"):
+    with pytest.raises(InputError, match="columns are image; expected image, and label"):
         list_source(tmp_path / "p")
 
 

@@ -37,12 +37,12 @@ class RemoteStorage(Storage):
         self._files = fs.SubTreeFileSystem("/", fs.LocalFileSystem())
         self.local, self._notes, self._delay = None, folder.with_name("transfers"), delay
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, most: int | None = None) -> bytes:
         if path == images_path(ID):
             with self._notes.open("a") as notes:
                 notes.write(f"{os.getpid()}\n")
             time.sleep(self._delay)
-        return super().read(path)
+        return super().read(path, most)
 
     @property
     def transfers(self) -> int:

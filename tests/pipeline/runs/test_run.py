@@ -48,7 +48,7 @@ def test_threads_are_fixed_at_the_first_start(storage: Storage) -> None:
 
 def test_a_result_is_there_when_nothing_is_left_to_do(storage: Storage) -> None:
     assert read_result(storage, RUN) is None
-    written = write_result(storage, RUN, "finished", {"final": {TEST_ERR: 8.75}})
+    written = write_result(storage, RUN, "finished", {"iterations": 100, "final": {TEST_ERR: 8.75}})
     assert read_result(storage, RUN) == written
     assert (written["status"], written["identity"]) == ("finished", RUN.identity)
 
@@ -64,7 +64,7 @@ def test_a_foreign_file_is_refused(storage: Storage, file: str, content: bytes) 
 def test_another_runs_files_are_refused(storage: Storage) -> None:
     other = replace(RUN, experiment=replace(ROW, lr=0.05))
     start_run(storage, other, 1)
-    write_result(storage, other, "finished", {})
+    write_result(storage, other, "finished", {"iterations": 100})
     for file in ("run.json", "result.json"):
         storage.write(f"{RUN.folder}/{file}", storage.read(f"{other.folder}/{file}"))
     with pytest.raises(InputError, match=r"run\.json: belongs to another run"):

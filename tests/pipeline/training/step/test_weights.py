@@ -25,6 +25,7 @@ from pipeline.training.step.weights import (
     torch_file_bytes,
     weights_bytes,
 )
+from tests.conftest import examples
 
 RESNET20, RESNET50 = EXPERIMENTS["resnet20"], EXPERIMENTS["resnet50"]
 V15 = replace(RESNET50, bottleneck_stride="3x3")
@@ -200,7 +201,7 @@ def test_metadata_of_others_is_no_traceback(metadata: object) -> None:
 
 
 @given(st.data())
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=examples(60), deadline=None)
 def test_any_bytes_are_weights_or_refused(data: st.DataObject) -> None:
     content = bytearray(RESNET20_BYTES)
     for _ in range(data.draw(st.integers(1, 6))):
