@@ -5,7 +5,7 @@ DATA ?=
 DEMO ?=
 CHAOS ?=
 
-.PHONY: install demo test test-slow chaos two-nodes lint format lock clean
+.PHONY: install demo test test-slow chaos two-nodes slurm lint format lock clean
 
 install: .venv/installed
 
@@ -36,6 +36,10 @@ chaos: install
 # The guide's way through a cluster, and everything that is known to go wrong on one; as root, with Postgres installed.
 two-nodes: install
 	$(BIN)/python -m tests.two_nodes
+
+# The guide's way through Slurm, on a cluster made here; as root, with slurm-wlm and munge installed.
+slurm: install
+	$(BIN)/python -m tests.slurm
 
 format: install
 	$(BIN)/ruff format .

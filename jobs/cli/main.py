@@ -1,7 +1,7 @@
 """The command line, `resnet-repro`: assembles the commands, and says how each of them may end.
 
 What a user got wrong ends in one line on standard error and exit code 2; an interruption in exit
-code 130.
+code 130; SIGTERM, SIGHUP and SIGUSR1 in exit code 75, after what is trained was saved.
 """
 
 import os
@@ -30,6 +30,7 @@ from jobs.cli import (
 )
 from jobs.console import surroundings
 from jobs.console.redaction import hide_secrets
+from jobs.console.termination import CONTINUE, TerminatedError, raise_on_signals
 from pipeline.errors import InputError, is_text, one_line, shortened
 from pipeline.runs.provenance import source_commit, versions
 
@@ -94,14 +95,20 @@ app.command()(verify.verify)
 app.command()(status.clean)
 # What follows the name of one of these is a command itself, with options that are not its own.
 TAKE_A_COMMAND = ("submit", "manifests")
-for takes_a_command in (submit.submit, manifests.manifests):
-    app.command(
+for application, name, takes_a_command in (
+    (app, "submit", submit.submit),
+    (manifests.app, "kubernetes", manifests.kubernetes),
+    (manifests.app, "slurm", manifests.slurm),
+):
+    application.command(
+        name,
         context_settings={
             "allow_extra_args": True,
             "ignore_unknown_options": True,
             "allow_interspersed_args": False,
-        }
+        },
     )(takes_a_command)
+app.add_typer(manifests.app, name="manifests")
 app.add_typer(submit.app, name="jobs")
 app.add_typer(data.app, name="data")
 app.add_typer(bundles.app, name="results")
@@ -144,22 +151,29 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "agg"
     surroundings.settle()
     hide_secrets()
+    signals = raise_on_signals()
     try:
-        _carry_out()
+        _carry_out(signals)
     finally:
         # What is still kept is written here, where it is noticed that nobody reads it any more.
         if sys.stdout is not None:
             sys.stdout.flush()
 
 
-def _carry_out() -> None:
+def _carry_out(signals: list[str]) -> None:
     try:
         _check_arguments(sys.argv[1:])
         sys.argv[1:] = _at_home(sys.argv[1:])
         code = app(standalone_mode=False) or 0
-        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+        # What Typer makes of Ctrl-C, and of a signal that found Ray waiting for something.
+        if code == INTERRUPTED and signals:
+            raise TerminatedError(signals[-1])
+        if code == INTERRUPTED:
             print("interrupted: give the same command again to continue", file=sys.stderr)
         sys.exit(code)
+    except TerminatedError as error:
+        print(f"ended by {error}: give the same command again to continue", file=sys.stderr)
+        sys.exit(CONTINUE)
     # What is not a mistake of the user's is a bug of ours, and keeps its traceback.
     except InputError as error:
         message = str(error)

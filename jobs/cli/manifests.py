@@ -1,4 +1,4 @@
-"""`resnet-repro manifests`: a Ray cluster, a job and an MLflow server for Kubernetes, as files."""
+"""`resnet-repro manifests`: what Kubernetes or Slurm is handed to carry out a command, as files."""
 
 import re
 import shlex
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from typer.core import TyperGroup
 
 from jobs.execution.submission import job_name
 from jobs.requests.submitted_commands import check_command, parse_only, value_of
@@ -17,8 +18,28 @@ TRACKING = "http://mlflow:5000"
 TRACKED = ("train", "grid", "evaluate", "report", "sync", "doctor")
 """The commands that take `--tracking`."""
 
+TIME_LIMIT = r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}"
+"""As `sbatch --time` takes it."""
 
-def manifests(
+
+class KubernetesByDefault(TyperGroup):
+    """`manifests --image ...` is Kubernetes': the command is older than its kinds."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the kind in where it was left out."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["kubernetes", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=KubernetesByDefault,
+    no_args_is_help=True,
+    help="Write the files by which Kubernetes or Slurm carries out a command.",
+)
+
+
+def kubernetes(
     context: typer.Context,
     image: Annotated[
         str, typer.Option(help="The image of deploy/Dockerfile, as the cluster pulls it.")
@@ -58,8 +79,8 @@ def manifests(
     They need the KubeRay operator. A job's MLflow server is the one of `mlflow.yaml`, unless the
     command names another. Example:
 
-    * `resnet-repro manifests --image registry/resnet-repro:1 --artifacts s3://bucket/mlflow --nodes
-      4 grid table6 --data cifar10 --storage s3://bucket/resnet`
+    * `resnet-repro manifests kubernetes --image registry/resnet-repro:1 --artifacts
+      s3://bucket/mlflow --nodes 4 grid table6 --data cifar10 --storage s3://bucket/resnet`
     """
     command = list(context.args)
     # What the templates are filled with; StrictUndefined makes an error of one that is missing.
@@ -92,10 +113,76 @@ def manifests(
     if command:
         names.append("rayjob")
     for name in names:
-        text = rendered(f"{name}.yaml.j2", values)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / f"{name}.yaml").write_text(text)
-        print(out / f"{name}.yaml")
+        _write(out / f"{name}.yaml", rendered(f"{name}.yaml.j2", values))
+
+
+def slurm(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="The folder the script is written to.")] = Path(
+        "manifests"
+    ),
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes; several are taken whole.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each.")] = 8,
+    memory: Annotated[
+        str, typer.Option(help="Memory of each, as 64G; default: the cluster's.")
+    ] = "",
+    time: Annotated[
+        str, typer.Option(help="Time limit, as HOURS:MINUTES:SECONDS; then it is continued.")
+    ] = "24:00:00",
+    partition: Annotated[str, typer.Option(help="Where; default: the cluster's.")] = "",
+    account: Annotated[str, typer.Option(help="Who pays; default: yours.")] = "",
+    sbatch: Annotated[
+        list[str], typer.Option(help="Any other option of sbatch, as --sbatch=--qos=long.")
+    ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    setup: Annotated[
+        list[str],
+        typer.Option(help="A line of shell that is run first, as '. ~/venv/bin/activate'."),
+    ] = [],  # noqa: B006
+    signal_seconds: Annotated[
+        int, typer.Option(min=60, help="So long before the limit it saves and leaves.")
+    ] = 120,
+    requeues: Annotated[int, typer.Option(min=0, help="How often it is continued.")] = 100,
+) -> None:
+    """Write `slurm.sbatch`, which carries out a command on nodes of a Slurm cluster.
+
+    Before its time limit the job saves, and is put into the queue again to go on. Example:
+
+    * `resnet-repro manifests slurm --nodes 2 --gpus-per-node 4 --cpus 32 --partition gpu --setup ".
+      ~/venv/bin/activate" grid table6 --data cifar10 --storage /scratch/me/resnet`
+    """
+    command = list(context.args)
+    check_command(command)
+    parse_only(context, command)
+    if not re.fullmatch(TIME_LIMIT, time):
+        raise InputError(f"--time {time}: expected minutes, HH:MM:SS or DAYS-HH:MM:SS")
+    options = {"--partition": partition, "--account": account, "--mem": memory}
+    lines = [f"{option}={value}" for option, value in options.items() if value]
+    for line in (*lines, *sbatch):
+        if not re.fullmatch(r"--?[a-zA-Z][\w-]*([ =]\S+)?", line):
+            raise InputError(f"{line}: expected one option of sbatch without spaces in its value")
+    if any(line != redacted(line) for line in setup):
+        raise InputError("--setup: a password would be readable in the script; read it from a file")
+    values = {
+        "name": job_name(command),
+        "command": f"resnet-repro {shlex.join(command)}",
+        "nodes": nodes,
+        "gpus_per_node": gpus_per_node,
+        "cpus": cpus,
+        "time": time,
+        "options": [*lines, *sbatch],
+        "setup": setup,
+        "signal_seconds": signal_seconds,
+        "requeues": requeues,
+    }
+    _write(out / "slurm.sbatch", rendered("slurm.sbatch.j2", values))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file and say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    print(path)
 
 
 def _job_values(context: typer.Context, command: list[str]) -> dict[str, str]:

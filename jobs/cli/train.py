@@ -6,6 +6,7 @@ from typing import Any
 from analysis.measured.tags import ALONE, ASKED
 from jobs.console.console import failed
 from jobs.console.run_progress import follow
+from jobs.console.termination import TerminatedError
 from jobs.requests.dry_run import show_resolved
 from jobs.requests.options import (
     AddressOption,
@@ -43,7 +44,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import FAILED, REFUSED, Run, read_result
+from pipeline.runs.run import FAILED, REFUSED, SIGNALLED, Run, read_result
 from pipeline.storage import Storage
 
 RELEASE_SECONDS = 10.0
@@ -114,6 +115,8 @@ def train(
         outcome = _train(run, storage, execution, device, threads, address)
         if outcome["status"] == REFUSED:
             raise InputError(outcome["reason"])
+        if outcome["status"] == SIGNALLED:
+            raise TerminatedError("a signal to a worker")
         if outcome["status"] == FAILED:
             why = f"{run} failed: {outcome['reason']}"
             raise failed(f"{why}; give the same command again to continue")
@@ -137,7 +140,7 @@ def _train(
     address: str | None,
 ) -> dict[str, Any]:
     """Drive the run in this process, on the cluster at `address`; returns what `drive` does."""
-    from jobs.execution.cluster import connected
+    from jobs.execution.cluster import ask_to_stop, connected
 
     # `stop` tells the driver that Ray is taken away from under it; `ended` says that it has
     # noticed.
@@ -157,7 +160,9 @@ def _train(
                 execution, device, threads, runs=1, experiments=[run.experiment]
             )
             interrupted = on_interrupt(execution.tracking, storage, [run], stop)
-            outcome: dict[str, Any] = follow(str(run), storage, [run], 1, job, interrupted)
+            outcome: dict[str, Any] = follow(
+                str(run), storage, [run], 1, job, interrupted, ask_to_stop
+            )
     finally:
         # After Ctrl-C the driver goes on in its thread until it notices that Ray is gone, and then
         # gives the lease back: without it the same command would have to wait for its expiry.

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.console.run_progress import follow
+from jobs.console.termination import TerminatedError
 from jobs.execution.cluster import connected
 from jobs.execution.launch import check_workers, run_on_ray
 from jobs.requests.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
@@ -20,7 +21,7 @@ from pipeline.runs.execution import Execution
 from pipeline.runs.history import History
 from pipeline.runs.lease import living
 from pipeline.runs.provenance import drift, drift_text
-from pipeline.runs.run import REFUSED, Run
+from pipeline.runs.run import REFUSED, SIGNALLED, Run
 from pipeline.storage import Storage
 
 
@@ -178,6 +179,8 @@ def _train_segment(
             return f"its workers failed ({reason_of(error)}); give the same command again"
     if answer.get("status") == REFUSED:
         raise InputError(answer["reason"])
+    if answer.get("status") == SIGNALLED:
+        raise TerminatedError("a signal to a worker")
     return ""
 
 

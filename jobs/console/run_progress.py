@@ -3,10 +3,11 @@
 All of it is read from the runs' folders, so it says the same wherever the workers are.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.live import Live
 from jobs.console.console import console
 from jobs.console.durations import duration
 from jobs.console.tables import FittingTable
+from jobs.console.termination import SAVE_SECONDS, TerminatedError
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout
@@ -90,19 +92,25 @@ def follow(
     max_concurrent_runs: int,
     job: Callable[[], Any],
     on_interrupt: Callable[[], None] = lambda: None,
+    on_terminate: Callable[[], None] = lambda: None,
 ) -> Any:
     """Run `job` in the background and show its runs until it ends; returns or raises what it does.
 
     `max_concurrent_runs` is how many runs go at once, for the estimate of the time left. Ctrl-C
-    reaches the caller at once, after `on_interrupt` was called; so does the end of whoever reads.
+    reaches the caller at once, after `on_interrupt` was called; so does the end of whoever reads. A
+    signal that asks the command to end does so when the job has ended, which `on_terminate` asks it
+    to do, or has had its time.
     """
     outcome: dict[str, Any] = {}
+    ended = Event()
 
     def body() -> None:
         try:
             outcome["value"] = job()
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
     # The job has the background and the screen the main thread, because Python delivers Ctrl-C to
     # the main thread alone; a daemon, so that it cannot keep an interrupted command alive.
@@ -115,9 +123,32 @@ def follow(
     except (KeyboardInterrupt, SystemExit):
         on_interrupt()
         raise
+    except TerminatedError as error:
+        print(f"{error}: saving, for {SAVE_SECONDS:.0f} s at most", file=sys.stderr, flush=True)
+        _let_end(ended, on_terminate)
+        if not outcome:
+            print("not all was saved; the checkpoints before count", file=sys.stderr, flush=True)
+            on_interrupt()
+        raise
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
+
+
+def _let_end(ended: Event, ask: Callable[[], None]) -> None:
+    """Ask a job to end until it has, nobody is left who could be asked, or its time is up."""
+
+    def keep_asking() -> None:
+        # The signal may have gone to the cluster's own processes too, which end sooner or later.
+        with suppress(Exception):
+            while not ended.is_set():
+                ask()
+                ended.wait(POLL_SECONDS)
+        ended.set()
+
+    # Not by `join`, which takes a thread for ended that it was interrupted in (Python 3.11).
+    Thread(target=keep_asking, daemon=True).start()
+    ended.wait(SAVE_SECONDS)
 
 
 def _show_table(

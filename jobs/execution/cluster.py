@@ -4,11 +4,12 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,8 +18,10 @@ import ray
 import yaml
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants, services
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from jobs.console.redaction import hiding_secrets
+from jobs.console.termination import TerminatedError
 from jobs.execution.processors import usable_cpus
 from pipeline.errors import InputError, first_line
 from pipeline.runs.provenance import PACKAGE_ROOT
@@ -109,6 +112,8 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
             # Ray has workers import from the driver's folder first: whatever lies where a command
             # is given, `pipeline.py` or another checkout, they are to have this code.
             chdir(PACKAGE_ROOT),
+            nullcontext() if named else _unmoved_by_signals(),
+            _own_sigterm(),
         ):
             try:
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
@@ -284,6 +289,69 @@ def _on_loopback() -> Iterator[None]:
 def remote(begins: Callable[..., Any], **options: Any) -> Any:
     """`ray.remote` of a task's function or an actor's class, whose process shows no password."""
     return ray.remote(**options)(hiding_secrets(begins))
+
+
+@contextmanager
+def _unmoved_by_signals() -> Iterator[None]:
+    """Start processes that SIGHUP and SIGUSR1 do not end: workers have to save first.
+
+    A terminal that is closed, and a batch system, sends them to all processes at once.
+    """
+    # Blocked, and not ignored: what comes meanwhile reaches this process afterwards.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's way to take SIGTERM: by Ray's, Ray is killed before anything is saved.
+
+    Raises:
+        TerminatedError: it came while Ray started.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:  # by Ray's handler
+        raise TerminatedError("SIGTERM") from error
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGTERM, before)
+
+
+STOPS = b"resnet-repro"
+"""Ray's namespace for the jobs that are asked to end."""
+
+
+def ask_to_stop() -> None:
+    """Ask this command's workers and drivers, on all nodes, to save and end (`asked_to_stop`).
+
+    Raises:
+        ray.exceptions.RpcError: the head does not answer.
+    """
+    _store().internal_kv_put(_job(), b"stop", True, STOPS, timeout=KNOCK_SECONDS)
+
+
+def asked_to_stop() -> bool:
+    """Whether this process's command was asked to end, as far as the head answers."""
+    with suppress(ray.exceptions.RpcError):
+        return bool(_store().internal_kv_exists(_job(), STOPS, timeout=KNOCK_SECONDS))
+    return False
+
+
+def _store() -> Any:
+    """What the processes of a cluster share by names; it is lost with the head."""
+    client = internal_kv_get_gcs_client()
+    assert client is not None, "asked before Ray was started"
+    return client
+
+
+def _job() -> bytes:
+    """The job of Ray's that a command is, in all its processes."""
+    return str(ray.get_runtime_context().get_job_id()).encode()
 
 
 Node = dict[str, float]

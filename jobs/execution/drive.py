@@ -13,7 +13,7 @@ from jobs.execution.packs import Outcome
 from jobs.tracking.run_publisher import Publisher, outcome_of, remember_tags
 from pipeline.errors import InputError, reason_of
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import FAILED, REFUSED, Run
+from pipeline.runs.run import FAILED, REFUSED, SIGNALLED, Run
 from pipeline.storage import Storage
 
 
@@ -27,8 +27,9 @@ def drive(
     `tags` are what MLflow is told of each. Whoever takes Ray away from under them answers yes to
     `was_interrupted`, and says so in MLflow instead.
 
-    Returns for each run `status` (finished, diverged, failed, or refused for what the user has to
-    mend), `reason` where it is not finished, and `published`, whether MLflow has it all.
+    Returns for each run `status` (finished, diverged, failed, signalled, or refused for what the
+    user has to mend), `reason` where it is not finished, and `published`, whether MLflow has it
+    all.
     """
     storage = Storage(execution.storage)
     publishers = {
@@ -54,9 +55,13 @@ def drive(
 def _conclude(publisher: Publisher, outcome: Outcome) -> dict[str, Any]:
     """Publish how a run ended, and say it."""
     if not isinstance(outcome, Exception):
-        reason = outcome.get("reason", "")
-        published = publisher.stop(outcome_of(outcome), reason)
-        return {"status": outcome["status"], "reason": reason, "published": published}
+        status, reason = outcome["status"], outcome.get("reason", "")
+        if status == SIGNALLED:
+            reason = "ended by a signal"
+            published = publisher.started and publisher.stop("KILLED", reason)
+        else:
+            published = publisher.stop(outcome_of(outcome), reason)
+        return {"status": status, "reason": reason, "published": published}
     status, reason = (REFUSED if isinstance(outcome, InputError) else FAILED), reason_of(outcome)
     # Another's run, or none: nothing is to be said of it.
     published = not publisher.started or publisher.stop("FAILED", reason)

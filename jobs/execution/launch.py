@@ -16,14 +16,14 @@ from time import sleep
 from typing import Any
 from uuid import uuid4
 
-from jobs.execution.cluster import RAY_TRAIN_ENVIRONMENT, cpus_that_fit, nodes
+from jobs.execution.cluster import RAY_TRAIN_ENVIRONMENT, asked_to_stop, cpus_that_fit, nodes
 from jobs.execution.packs import Outcome, PackedRun, next_groups
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import newest_checkpoint, newest_iteration
 from pipeline.runs.execution import Execution
 from pipeline.runs.lease import Lease
 from pipeline.runs.provenance import source_commit
-from pipeline.runs.run import Run, read_result, start_run
+from pipeline.runs.run import SIGNALLED, Run, read_result, start_run
 from pipeline.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -79,12 +79,15 @@ def pack_on_ray(
     under one lease a run (`pipeline.runs.lease`); `on_lease_acquired` is called once it is held.
     A run that is held elsewhere, refused, or ends, leaves the others alone; of a pack that keeps
     failing each half is started by itself, until only what is to blame fails.
-    Whoever takes Ray away answers yes to `was_interrupted` first: then nothing is restarted.
+    Whoever takes Ray away answers yes to `was_interrupted` first: then nothing is restarted. Nor is
+    anything once the command was asked to stop: what has not ended then is `signalled`.
 
     Raises:
         ray.train.TrainingFailedError: Ray was taken away.
     """
     storage = Storage(execution.storage)
+    if asked_to_stop():
+        return {run: {"status": SIGNALLED} for run in runs}
     with ExitStack() as leases:
 
         def take(run: Run) -> PackedRun | Outcome:
@@ -104,8 +107,8 @@ def pack_on_ray(
             group, *later = groups
             again = start_group(group, execution, storage, was_interrupted)
             outcomes |= {each.run: each.outcome for each in group if each.outcome is not None}
-            groups = again + later
-    return {run: outcomes[run] for run in runs}
+            groups = [] if asked_to_stop() else again + later
+    return {run: outcomes.get(run, {"status": SIGNALLED}) for run in runs}
 
 
 def _taken(

@@ -17,11 +17,11 @@ from pipeline.recipe.layers import layout
 from pipeline.runs.checkpoint import newest_iteration
 from pipeline.runs.execution import Execution
 from pipeline.runs.lease import Lease
-from pipeline.runs.run import FAILED, LOST, PREEMPTED, REFUSED, STOPPED, Run, read_result
+from pipeline.runs.run import FAILED, LOST, PREEMPTED, REFUSED, SIGNALLED, STOPPED, Run, read_result
 from pipeline.storage import Storage
 
 Outcome = dict[str, Any] | Exception
-"""How a run ended: its `result.json` (or status `stopped`), or why it did not."""
+"""How a run ended: its `result.json` (or status `stopped` or `signalled`), or why it did not."""
 
 MAX_RESTARTS = 10
 """The retry budget of a command: failures of a run's workers; preemptions do not count."""
@@ -117,7 +117,7 @@ class PackedRun:
             self.outcome = InputError(reason)
         elif status == LOST:
             self.outcome = StorageLostError(reason)
-        elif status == STOPPED:
+        elif status in (STOPPED, SIGNALLED):
             self.outcome = answer
         elif status == FAILED:
             self._failed(storage, failure or RuntimeError(reason), alone or self.failed_itself)

@@ -6,22 +6,32 @@ Imports torch only inside the worker. What it trains with is `pipeline.training.
 
 import logging
 import os
+import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
+from jobs.console.termination import SIGNALS
+from jobs.execution.cluster import ask_to_stop, asked_to_stop
 from pipeline.errors import InputError
 from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.provenance import code_trouble
-from pipeline.runs.run import IDLE, Run
+from pipeline.runs.run import IDLE, PREEMPTED, SIGNALLED, Run
+
+LOOK_SECONDS = 1.0
+"""Between two looks at whether the command was asked to end."""
 
 logger = logging.getLogger(__name__)
+stopping = Event()
+"""Set once this worker is to save and leave: by a signal, or as its command is asked to end."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,9 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     Returns how each attempt ended, by the run's key: its `result.json`, or a status of
     `pipeline.runs.run` with a reason. Nothing where this worker has no place.
     """
+    # Signals reach a process's main thread, where Ray Train's actor is; the training has another.
+    ray.get_runtime_context().current_actor.execute.remote(heed_signals)
+    Thread(target=_watch, daemon=True).start()
     import torch
 
     from jobs.execution.processors import compiler_missing, kernel_settings, set_kernels
@@ -79,7 +92,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
             holder=holder,
             provenance=made_with,
             decoders=decoders(context.get_local_world_size()),
-            preempted=_preempted,
+            preempted=_has_to_leave,
         )
         for run, holder in task.holders.items()
     }
@@ -87,7 +100,12 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
         answers = _train(attempts, dataset, refused, process_group, execution)
     finally:
         leave_group()
-    return {run.key: answer for run, answer in answers.items()}
+    # Taken away by the cluster, a run goes on elsewhere; told to end by a signal, it does not.
+    told = stopping.is_set() or asked_to_stop()
+    return {
+        run.key: {"status": SIGNALLED} if told and answer["status"] == PREEMPTED else answer
+        for run, answer in answers.items()
+    }
 
 
 def _train(
@@ -169,6 +187,36 @@ def usable_workers(workers: int, groups: int) -> int:
 def decoders(workers_here: int) -> int:
     """How many decode photographs for a worker: its share of the node's processors."""
     return max(1, len(os.sched_getaffinity(0)) // workers_here)
+
+
+def heed_signals() -> None:
+    """Save and leave when a signal asks for it; called in a worker's main thread."""
+
+    def on_signal(_number: int, _frame: object) -> None:
+        stopping.set()
+
+    for number in SIGNALS:
+        signal.signal(number, on_signal)
+    # A Ray of the command's own starts its processes with these blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _watch() -> None:
+    """Tell the others of the command once this worker is told to end, and hear it from them.
+
+    In a thread of its own, so that training never waits for the cluster's answer.
+    """
+    while not stopping.wait(LOOK_SECONDS):
+        if asked_to_stop():
+            stopping.set()
+            return
+    with suppress(ray.exceptions.RpcError):
+        ask_to_stop()
+
+
+def _has_to_leave() -> bool:
+    """Whether this worker is to save and leave: the command has to end, or a node of the group."""
+    return stopping.is_set() or _preempted()
 
 
 def _preempted() -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, INTERIM
 from jobs.console.console import failed
 from jobs.console.run_progress import follow
+from jobs.console.termination import TerminatedError
 from jobs.grids.sweeps import Sweep
 from jobs.requests.options import Device
 from jobs.requests.requested_runs import resolve_resources, runs_of, shared_out
@@ -23,7 +24,7 @@ from jobs.tracking.best_effort import (
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import Run, read_result
+from pipeline.runs.run import SIGNALLED, Run, read_result
 from pipeline.storage import Storage
 
 
@@ -79,7 +80,7 @@ class GridRequest:
 
     def _train(self, left: list[Run], tags: dict[Run, dict[str, str]]) -> dict[Run, str]:
         """Train the runs that are left on the cluster; how each ended that did not finish."""
-        from jobs.execution.cluster import connected, head_memory
+        from jobs.execution.cluster import ask_to_stop, connected, head_memory
         from jobs.execution.tune import max_concurrent_runs, run_grid
 
         with connected(self.address, trains=True):
@@ -100,7 +101,10 @@ class GridRequest:
                 lambda: run_grid(packs, execution, at_once, tags),
                 # The drivers are Tune's trials in other processes: nobody here waits for the event.
                 on_interrupt(execution.tracking, self.storage, left, Event()),
+                ask_to_stop,
             )
+        if any(outcome.status == SIGNALLED for outcome in outcomes):
+            raise TerminatedError("a signal to a worker")
         warn_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
         return {
             outcome.run: f"{outcome.status}: {outcome.reason}"

@@ -77,13 +77,12 @@ def parse_only(context: typer.Context, arguments: list[str]) -> None:
     """Refuse here what the command line would refuse there; nothing is run."""
     command, rest = _command(context, arguments)
     # Typer parses and checks all options here, and stops before it would call the command.
-    command.make_context(arguments[0], rest, parent=context.parent)
+    command.make_context(arguments[0], rest, parent=context.find_root())
 
 
 def _command(context: typer.Context, arguments: list[str]) -> tuple[Any, list[str]]:
     """The command that arguments name, and what is left of them for it."""
-    assert context.parent is not None
-    commands: Any = context.parent.command
+    commands: Any = context.find_root().command
     command = commands.commands[arguments[0]]
     rest = arguments[1:]
     # Down through groups such as `data prepare` to the command itself.

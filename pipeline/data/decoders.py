@@ -215,8 +215,10 @@ class _DecoderProcess:
 
 def serve(connection: int, memory: int) -> None:
     """What a decoder process does until its worker is gone; both are file descriptors."""
-    # Ctrl-C reaches every process of a terminal: the worker decides what becomes of its decoders.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These reach every process of a terminal or of a batch job: the worker decides what becomes of
+    # its decoders, and may still have to save.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     keep_freed_memory()
     worker, shared = Connection(connection), mmap.mmap(memory, 0)
     while True:

@@ -73,7 +73,7 @@ def _check_one_folder(path: Path, split: str, files: list[Path]) -> None:
     if len(folders) > 1:
         places = few(f"{folder} ({count:,})" for folder, count in folders.items())
         raise InputError(
-            f"--from {path}: parquet files for {split} lie in {len(folders)} folders: {places}; "
+            f"{path}: parquet files for {split} lie in {len(folders)} folders: {places}; "
             "name the one that is meant, or put what belongs together into one"
         )
 

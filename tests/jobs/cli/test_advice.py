@@ -23,18 +23,26 @@ QUOTED = re.compile(
 )
 """What names the program or the command that the options are of."""
 
-OTHERS = {"--num-gpus", "--shm-size", "--constraint", "--editable", "--allowed-hosts", "--add"}
-"""Of `ray start`, containers, pip, MLflow's server and git, as the messages say."""
+OTHERS = {
+    "--num-gpus",
+    "--shm-size",
+    "--constraint",
+    "--editable",
+    "--allowed-hosts",
+    "--add",
+    "--qos",
+}
+"""Of `ray start`, containers, pip, MLflow's server, git and sbatch, as the messages say."""
 
 UNREACHED = {
-    "jobs.cli.submit._seconds_since_life": "asks a storage and keeps what it is refused",
+    "jobs.cli.submit._living": "asks a storage and keeps what it is refused",
     "pipeline.storage.Storage": "the same, for `jobs status`",
     "jobs.execution.processors.compiler_missing": "where --compile was given",
     "pipeline.recipe.overrides.experiment_named": "where --iterations was given",
     "pipeline.training.attempts.record_attempt": "where a stored run is continued",
     "pipeline.data.preparation.prepare_path": "--data was looked for before",
     "pipeline.data.preparation._read": "where a name was given beside --from",
-    "jobs.tracking.registry.card": "is a page about a network, not a message",
+    "jobs.tracking.registry.model_card": "is a page about a network, not a message",
     "jobs.cli.verify._unprovable": "says how the run was made",
 }
 """Functions with an option that some of the commands lack, and why those do not get there."""
