@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.tracking.registry import card
+from jobs.tracking.registry import model_card
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, protocol_err
 from pipeline.runs.run import Run
@@ -30,7 +30,7 @@ def test_a_card_offers_no_network_that_computes_something_else(
     final |= {protocol_err(name, top): 25.0 for name in experiment.protocols for top in (1, 5)}
     result = {"final": final, "attempts": [{}], "iterations": 600_000}
     run = Run(experiment, "1" * 16, "imagenet-1", 0)
-    text = card(run, {"row": data, "test_images": 50_000}, result)
+    text = model_card(run, {"row": data, "test_images": 50_000}, result)
     assert says in text and says_not not in text
     offered = "load_state_dict" in text
     assert offered == ("`import timm` and `network = timm.create_model(" in text)
