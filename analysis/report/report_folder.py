@@ -75,11 +75,16 @@ def own_file(folder: Path, name: str, most: int = MOST_BYTES) -> bytes | None:
 def unlisted_files(folder: Path, listed: set[str]) -> list[str]:
     """Files in a report's folder that are not the report's, at most a hundred, by name.
 
-    What is hidden is passed over, links are named and not followed.
+    What is hidden is passed over, and folders with a report of their own; links are named and not
+    followed.
     """
     found: list[str] = []
     for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not about_report(Path(root, name))
+        )
         inside = Path(root).relative_to(folder)
         links = [name for name in folders if Path(root, name).is_symlink()]
         names = {(inside / name).as_posix() for name in [*files, *links] if name[0] != "."}

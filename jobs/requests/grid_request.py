@@ -138,7 +138,7 @@ class GridRequest:
 
     def conclude(self, runs: list[Run], reasons: dict[Run, str]) -> None:
         """Say which runs did not finish and why, report on the others, and exit accordingly."""
-        from jobs.tracking.storage_report import report_on
+        from jobs.tracking.storage_report import ReportPart, report_on
 
         diverged = {
             run: result["reason"] for run, result in self._results(runs) if "reason" in result
@@ -153,7 +153,8 @@ class GridRequest:
         if len(unfinished) + len(diverged) < len(runs):
             self._publish_sweeps()  # where the server was away before
             sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
-            report_on(self.execution.tracking, self.storage, runs=runs, sweeps=sweep_ids)
+            part = ReportPart("-".join(self.names)[:80], runs, sweep_ids)
+            report_on(self.execution.tracking, self.storage, part=part)
 
         if unfinished:
             count = f"{len(unfinished)} of {len(runs)}"

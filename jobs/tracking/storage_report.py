@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,18 +22,28 @@ from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
 
+@dataclass(frozen=True)
+class ReportPart:
+    """A part of a storage that somebody asked for by one command: runs, and sweeps by their ids."""
+
+    name: str
+    """Of its folder."""
+    runs: list[Run]
+    sweeps: Collection[str]
+
+
 def report_on(
     tracking: str,
     storage: Storage,
     out: Path | None = None,
-    runs: list[Run] | None = None,
-    sweeps: Collection[str] = (),
     seeds: Collection[int] | None = None,
+    part: ReportPart | None = None,
 ) -> None:
     """Export, write the report, keep it in MLflow, and say where it is.
 
-    With `runs`, it is about these runs and the sweeps of these ids alone; else also about what was
-    imported into the storage. With `seeds`, it is about runs of these alone.
+    It is about all of the storage, what was imported included; with `seeds`, about runs of these
+    alone. Where a `part` is not all there is, it gets a report of its own within the report's
+    folder.
     """
     # What is in a bucket is reported on here, as a browser opens files of this machine.
     base = storage.local or Path("results")
@@ -40,7 +51,7 @@ def report_on(
     keep = base / "export" if out is None else None
     out = out or base / "report"
     check_database(tracking)
-    parts = imported_bundles(storage) if runs is None else []
+    parts = imported_bundles(storage)
     rehome(tracking, storage)
     try:
         with TemporaryDirectory() as scratch:
@@ -49,8 +60,6 @@ def report_on(
         if not parts:
             raise
     frames = merged(parts)
-    if runs is not None:
-        frames = frames.of({run.key for run in runs}, sweeps)
     if seeds is not None:
         frames = frames.of_seeds(seeds)
     # Written first: the copy in MLflow is for others, and may fail.
@@ -59,6 +68,10 @@ def report_on(
     print(f"report: {out / INDEX}  (open it in a browser)")
     if others := others_line(out, files):
         print(others)
+    if part is not None and not {run.key for run in part.runs}.issuperset(frames.runs.run_id):
+        own = out / part.name
+        write_report(frames.of({run.key for run in part.runs}, part.sweeps), own)
+        print(f"of this grid alone: {own / INDEX}")
     print(f"runs in the MLflow UI: {_ui_command(tracking, storage)}")
 
 

@@ -125,8 +125,14 @@ def test_a_sweep_is_reported_apart_from_the_reproduction(cli: Cli, grid: Path, s
     assert table.unchanged.tolist() == [False, True]
     assert table.difference[0] == pytest.approx(table["mean"][0] - table["mean"][1])
     (study,) = (grid / "report").glob("digits-*/table_6.csv")
-    of_study = pd.read_csv(study).set_index("experiment").loc["resnet20"]
-    assert (of_study.n, of_study["mean"]) == (2, pytest.approx(table["mean"][1]))
+    of_study = pd.read_csv(study).set_index("experiment")
+    assert of_study["mean"]["resnet20"] == pytest.approx(table["mean"][1])
+    # The report is about the whole storage; the grid has one of its own within.
+    assert of_study.n[["plain20", "resnet20"]].tolist() == [2, 2]
+    (own,) = (grid / "report" / "resnet20").glob("digits-*/table_6.csv")
+    assert pd.read_csv(own).set_index("experiment").n[["plain20", "resnet20"]].tolist() == [0, 2]
+    for folder in (grid / "report", grid / "report" / "resnet20"):
+        assert cli("audit", folder).returncode == 0
 
 
 def test_the_same_command_again_trains_nothing_and_doubles_nothing(
