@@ -6,6 +6,7 @@ code 130; SIGTERM, SIGHUP and SIGUSR1 in exit code 75, after what is trained was
 
 import os
 import sys
+from contextlib import suppress
 from errno import ENAMETOOLONG
 from typing import Annotated
 
@@ -30,7 +31,7 @@ from jobs.cli import (
 )
 from jobs.console import surroundings
 from jobs.console.redaction import hide_secrets
-from jobs.console.termination import CONTINUE, TerminatedError, raise_on_signals
+from jobs.console.termination import CONTINUE, TerminatedError, raise_on_signals, say
 from pipeline.errors import InputError, is_text, one_line, shortened
 from pipeline.runs.provenance import source_commit, versions
 
@@ -155,9 +156,11 @@ def main() -> None:
     try:
         _carry_out(signals)
     finally:
-        # What is still kept is written here, where it is noticed that nobody reads it any more.
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        # What is still kept is written here, where it is noticed that nobody reads it any more;
+        # a command that a signal ended says by its code that it continues.
+        with suppress(*([SystemExit] if signals else [])):
+            if sys.stdout is not None:
+                sys.stdout.flush()
 
 
 def _carry_out(signals: list[str]) -> None:
@@ -172,7 +175,7 @@ def _carry_out(signals: list[str]) -> None:
             print("interrupted: give the same command again to continue", file=sys.stderr)
         sys.exit(code)
     except TerminatedError as error:
-        print(f"ended by {error}: give the same command again to continue", file=sys.stderr)
+        say(f"ended by {error}: give the same command again to continue")
         sys.exit(CONTINUE)
     # What is not a mistake of the user's is a bug of ours, and keeps its traceback.
     except InputError as error:

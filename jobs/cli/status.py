@@ -31,11 +31,13 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
     damaged: list[str] = []
     runs, facts = [], []
     with failures_in_one_line(storage.uri):
-        for run in stored_runs(storage, damaged.append):
+        stored = stored_runs(storage, damaged.append)
+        alive = living(storage, stored, certain=False)
+        for run in stored:
             # One that cannot be read does not hide the others.
             try:
                 # One moment for all, so that ages can be compared.
-                facts.append(run_facts(storage, run, now))
+                facts.append(run_facts(storage, run, now, run in alive))
                 runs.append(run)
             except (InputError, PermissionError) as error:
                 damaged.append(f"{run}: {first_line(error)}")

@@ -249,12 +249,14 @@ def _living(job: dict[str, Any]) -> tuple[float | None, list[dict[str, Any]]]:
     """Seconds since any run in a job's storage last wrote its heartbeat, and what the folders of
     those that the job may be training say; nothing where its storage is not seen from here.
     """
+    from pipeline.runs.lease import living
     from pipeline.runs.run import read_heartbeat, stored_runs
     from pipeline.storage import Storage
 
     # The job's own command says where its runs are; of `train`, also which one it is.
-    words, now = shlex.split(job["command"]), int(1000 * time.time())
+    now = int(1000 * time.time())
     try:
+        words = shlex.split(job["command"])
         storage = Storage(value_of(words, "--storage") or "")
         beats = {run: read_heartbeat(storage, run) for run in stored_runs(storage)}
         ages = {run: max(0, now - beat["time_ms"]) / 1000 for run, beat in beats.items() if beat}
@@ -262,8 +264,9 @@ def _living(job: dict[str, Any]) -> tuple[float | None, list[dict[str, Any]]]:
         if words[0] == "train":
             asked = words[1], value_of(words, "--seed") or "0"
             recent = [run for run in recent if (run.experiment.name, str(run.seed)) == asked]
-        runs = [run_facts(storage, run, now) for run in recent] if job["state"] == RUNNING else []
-    except (InputError, OSError, KeyError, IndexError):
+        alive = living(storage, recent, certain=False) if job["state"] == RUNNING else set()
+        runs = [run_facts(storage, run, now, alive=True) for run in recent if run in alive]
+    except (InputError, OSError, KeyError, IndexError, ValueError):
         return None, []
     return min(ages.values(), default=None), [run for run in runs if run["state"] == "running"]
 

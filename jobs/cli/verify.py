@@ -10,7 +10,7 @@ import typer
 
 from jobs.console.run_progress import follow
 from jobs.console.termination import TerminatedError
-from jobs.execution.cluster import connected
+from jobs.execution.cluster import ask_to_stop, connected
 from jobs.execution.launch import check_workers, run_on_ray
 from jobs.requests.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
 from jobs.requests.requested_runs import resolve_resources
@@ -172,7 +172,8 @@ def _train_segment(
         )
         storage = Storage(execution.storage)
         try:
-            answer = follow(title, storage, [run], 1, partial(run_on_ray, run, execution))
+            train = partial(run_on_ray, run, execution)
+            answer = follow(title, storage, [run], 1, train, on_terminate=ask_to_stop)
         except InputError:
             raise
         except Exception as error:  # lost storage, failed workers: no proof, but no bug of ours

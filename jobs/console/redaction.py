@@ -6,6 +6,7 @@ Here is also what becomes of letters that a locale lacks, and of a reader that h
 """
 
 import codecs
+import errno
 import logging
 import os
 import sys
@@ -79,7 +80,10 @@ class RedactedStream:
                 self._stream.write(text)
             if flush:
                 self._stream.flush()
-        except BrokenPipeError:
+        except OSError as error:
+            # A pipe without a reader, or a terminal that was closed.
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
             # What is still kept for the pipe would be tried again at the end of the process.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

@@ -3,7 +3,6 @@
 All of it is read from the runs' folders, so it says the same wherever the workers are.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from rich.live import Live
 from jobs.console.console import console
 from jobs.console.durations import duration
 from jobs.console.tables import FittingTable
-from jobs.console.termination import SAVE_SECONDS, TerminatedError
+from jobs.console.termination import SAVE_SECONDS, TerminatedError, say, signal_behind
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import layout
@@ -27,6 +26,8 @@ from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
 
 POLL_SECONDS = 2.0
+MOST_FAILURES = 3
+"""In a row, to reach those who are to save."""
 LINE_SECONDS = 20.0
 """Off a terminal, a line about the whole is printed at most this often."""
 
@@ -119,35 +120,44 @@ def follow(
     show = _show_table if console.is_terminal else _print_lines
     try:
         show(heading, storage, runs, max_concurrent_runs, before, thread)
-    # Ctrl-C, or nobody reads any more what is shown.
-    except (KeyboardInterrupt, SystemExit):
-        on_interrupt()
-        raise
-    except TerminatedError as error:
-        print(f"{error}: saving, for {SAVE_SECONDS:.0f} s at most", file=sys.stderr, flush=True)
-        _let_end(ended, on_terminate)
-        if not outcome:
-            print("not all was saved; the checkpoints before count", file=sys.stderr, flush=True)
+    # Ctrl-C, a signal, or nobody reads any more what is shown.
+    except (KeyboardInterrupt, SystemExit, TerminatedError) as error:
+        signal = signal_behind(error)
+        if signal is None:
             on_interrupt()
-        raise
+            raise
+        try:
+            _let_end(ended, on_terminate, f"{signal}: saving, for {SAVE_SECONDS:.0f} s at most")
+        finally:
+            if not outcome:
+                on_interrupt()
+        if not outcome:
+            say("not all was saved; the checkpoints before count")
+        raise signal from None
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
 
 
-def _let_end(ended: Event, ask: Callable[[], None]) -> None:
+def _let_end(ended: Event, ask: Callable[[], None], words: str) -> None:
     """Ask a job to end until it has, nobody is left who could be asked, or its time is up."""
 
     def keep_asking() -> None:
-        # The signal may have gone to the cluster's own processes too, which end sooner or later.
-        with suppress(Exception):
-            while not ended.is_set():
+        # A head that is busy answers later. But the signal may have gone to the cluster's own
+        # processes too, which end sooner or later, and then nobody answers.
+        failures = 0
+        while not ended.is_set() and failures < MOST_FAILURES:
+            try:
                 ask()
-                ended.wait(POLL_SECONDS)
+                failures = 0
+            except Exception:
+                failures += 1
+            ended.wait(POLL_SECONDS)
         ended.set()
 
     # Not by `join`, which takes a thread for ended that it was interrupted in (Python 3.11).
     Thread(target=keep_asking, daemon=True).start()
+    say(words)
     ended.wait(SAVE_SECONDS)
 
 

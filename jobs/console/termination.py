@@ -6,6 +6,8 @@ and a terminal that is closed SIGHUP. Ctrl-C is another thing: it waits for nobo
 
 import os
 import signal
+import sys
+from contextlib import suppress
 from time import monotonic
 from types import FrameType
 
@@ -46,3 +48,17 @@ def raise_on_signals() -> list[str]:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, on_signal)
     return came
+
+
+def signal_behind(error: BaseException) -> TerminatedError | None:
+    """The signal that an error came of: with a terminal that is closed, what is shown fails too."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, TerminatedError):
+        seen = seen.__context__
+    return seen
+
+
+def say(words: str) -> None:
+    """Say on standard error what becomes of a command that ends, whether anybody still reads it."""
+    with suppress(SystemExit):
+        print(words, file=sys.stderr, flush=True)

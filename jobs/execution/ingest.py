@@ -68,7 +68,9 @@ def came_of(storage: Storage, source: dict[str, Any], listing: Listing) -> dict[
     That is so where a shard is gone, or an earlier version read other files of it.
     """
     for manifest in stored_manifests(storage):
-        if not holds_photographs(manifest) or source not in manifest["sources"]:
+        # What was left out, and how that is said, makes no other source of the same images.
+        known = [_without_notes(other) for other in manifest["sources"]]
+        if not holds_photographs(manifest) or _without_notes(source) not in known:
             continue
         # Earlier versions passed over images by their suffix, without a note.
         counts = (manifest["train_images"], manifest["test_images"], len(manifest["left_out"]))
@@ -77,6 +79,10 @@ def came_of(storage: Storage, source: dict[str, Any], listing: Listing) -> dict[
         ):
             return manifest
     return None
+
+
+def _without_notes(source: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in source.items() if name != "notes"}
 
 
 def _carry_out(

@@ -154,7 +154,9 @@ class PackedRun:
 
 def import_trouble(error: BaseException) -> str:
     """What to do where workers could not import this code; empty if that was not their trouble."""
-    found = re.search(r"\b(ModuleNotFoundError|ImportError): .*", reason_of(error))
+    # Of ours alone: what is missing besides, such as a library of CUDA's, has another remedy.
+    ours = r"\b(ModuleNotFoundError|ImportError): .*\b(pipeline|jobs|analysis)\b.*"
+    found = re.search(ours, reason_of(error))
     if found is None:
         return ""
     return (

@@ -101,7 +101,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     finally:
         leave_group()
     # Taken away by the cluster, a run goes on elsewhere; told to end by a signal, it does not.
-    told = stopping.is_set() or asked_to_stop()
+    told = asked_to_stop() or (stopping.is_set() and not _preempted())
     return {
         run.key: {"status": SIGNALLED} if told and answer["status"] == PREEMPTED else answer
         for run, answer in answers.items()
@@ -210,8 +210,10 @@ def _watch() -> None:
         if asked_to_stop():
             stopping.set()
             return
-    with suppress(ray.exceptions.RpcError):
-        ask_to_stop()
+    # A node that is taken away ends its own workers: the command goes on elsewhere.
+    if not _preempted():
+        with suppress(ray.exceptions.RpcError):
+            ask_to_stop()
 
 
 def _has_to_leave() -> bool:

@@ -4,6 +4,7 @@ A file is written under another name and then renamed, a measurement trains in a
 of a command that is killed meanwhile they stay. Buckets keep no such file, as uploads are whole.
 """
 
+import os
 import re
 from pathlib import Path
 from time import time
@@ -28,15 +29,19 @@ def leftovers(storage: Storage) -> list[str]:
     if storage.local is None:
         return []
     found = []
-    for path in sorted(storage.local.rglob("*")):
-        inside = path.relative_to(storage.local)
-        measurement = len(inside.parts) == 1 and MEASUREMENT.fullmatch(path.name) and path.is_dir()
-        if not measurement and not TEMPORARY.fullmatch(path.name):
-            continue
-        if not path.is_symlink() and (measurement or path.is_file()) and _is_old(path):
-            found.append(inside.as_posix())
-    # What lies in a folder that goes as a whole is not named.
-    return [path for path in found if "/" not in path or path.partition("/")[0] not in found]
+    # What is deleted meanwhile is passed over.
+    for root, folders, files in os.walk(storage.local):
+        here = Path(root)
+        measurements = [
+            name for name in folders if here == storage.local and MEASUREMENT.fullmatch(name)
+        ]
+        # What lies in a folder that goes as a whole is not named.
+        folders[:] = sorted(set(folders) - set(measurements))
+        for name in [*measurements, *sorted(filter(TEMPORARY.fullmatch, files))]:
+            path = here / name
+            if not path.is_symlink() and (name in measurements or path.is_file()) and _is_old(path):
+                found.append(path.relative_to(storage.local).as_posix())
+    return found
 
 
 def _is_old(path: Path) -> bool:

@@ -287,7 +287,10 @@ def tracking_in_environment() -> str | None:
     named = os.environ.get(TRACKING_VARIABLE)
     if not named:
         return None
-    store = tracking_uri(named, TRACKING_VARIABLE)
+    try:
+        store = tracking_uri(named, TRACKING_VARIABLE)
+    except InputError as error:
+        raise InputError(f"{error}; name another by --tracking, or unset it") from error
     says = f"note: MLflow at {redacted(store)}, by {TRACKING_VARIABLE}; --tracking names another"
     print(says, file=sys.stderr)
     return store

@@ -6,7 +6,6 @@ from jobs.console.durations import duration
 from jobs.console.run_progress import RunProgress, percent
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.checkpoint import newest_history
-from pipeline.runs.lease import is_alive
 from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
 
@@ -29,8 +28,8 @@ def run_line(fact: dict[str, Any]) -> str:
     return line.rstrip()
 
 
-def run_facts(storage: Storage, run: Run, now: int) -> dict[str, Any]:
-    """What a run's folder says, for a script."""
+def run_facts(storage: Storage, run: Run, now: int, alive: bool) -> dict[str, Any]:
+    """What a run's folder says, for a script; `alive` is whether it is being trained."""
     result, heartbeat = read_result(storage, run), read_heartbeat(storage, run)
     history = newest_history(storage, run)
     # A clock that was put back makes nothing younger than new.
@@ -39,7 +38,7 @@ def run_facts(storage: Storage, run: Run, now: int) -> dict[str, Any]:
     # there is none.
     if result is not None:
         state = result["status"]
-    elif is_alive(storage, run):
+    elif alive:
         state = "running"
     else:
         state = "not started" if age is None and history is None else "stopped"

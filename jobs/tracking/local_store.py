@@ -19,7 +19,7 @@ from analysis.measured.local_artifacts import (
     recorded_folder,
     run_folder,
 )
-from pipeline.storage import Storage
+from pipeline.storage import Storage, whole_file
 from pipeline.stored_json import parse
 
 PLACES = "artifact_places"
@@ -42,7 +42,9 @@ def _write(place: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        # Whole or not at all: a report may read it meanwhile.
+        with whole_file(file) as partial:
+            partial.write_bytes(content)
 
 
 def rehome(tracking: str, storage: Storage | None = None, for_server: bool = False) -> None:
@@ -92,7 +94,11 @@ def _places(store: sqlite3.Connection, experiment: int) -> list[str]:
     """Every place that an experiment's artifacts were recorded at."""
     query = "SELECT value FROM experiment_tags WHERE experiment_id = ? AND key = ?"
     found = store.execute(query, (experiment, PLACES)).fetchone()
-    return list(parse(found[0])) if found else []
+    try:
+        places = parse(found[0]) if found else []
+    except ValueError:  # changed in the UI
+        return []
+    return [place for place in places if isinstance(place, str)] if isinstance(places, list) else []
 
 
 def _record(

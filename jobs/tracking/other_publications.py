@@ -91,7 +91,7 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
     if gone:
         warn_of_deleted(tracking, tuple(copy.info.run_id for copy in gone))
     # Looked at for certain, all at once: a clock that was put forward makes no run a stopped one.
-    alive = living(storage, runs)
+    alive = living(storage, [run for run in runs if read_result(storage, run) is None])
     for run in runs:
         if run.key in deleted:
             continue

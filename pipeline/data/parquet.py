@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.data.catalogue.cifar10 import CIFAR10
 from pipeline.data.catalogue.cifar100 import CIFAR100
 from pipeline.data.datasets import Dataset, DatasetSpec, Images, canonical_dataset
-from pipeline.data.photo_decoding import UndecodableError, in_rgb, opened
+from pipeline.data.photo_decoding import BROKEN, UndecodableError, in_rgb, opened
 from pipeline.data.progress import Progress, silent
 from pipeline.data.sources.parquet_layout import ImageColumns, parquet_files, same_classes
 from pipeline.data.sources.parquet_rows import ParquetRows
@@ -102,7 +102,7 @@ def _decode(
                 raise _of_another_shape(where, shape, spec)
             pixels = np.asarray(in_rgb(image))
     # A damaged image makes Pillow raise many things.
-    except (UndecodableError, OSError, SyntaxError, ValueError, TypeError) as error:
+    except (UndecodableError, *BROKEN) as error:
         raise InputError(
             f"{where}: not an image that can be decoded ({first_line(error)})"
         ) from error

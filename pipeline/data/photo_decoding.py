@@ -47,7 +47,7 @@ fb.resnet.torch's constants of "the standard color augmentation in [21]".
 """
 
 
-_BROKEN = (
+BROKEN = (
     OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, OverflowError, EOFError,
     MemoryError, RuntimeError, StructError, ZlibError,
 )  # fmt: skip
@@ -81,7 +81,7 @@ def decode(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Ima
             image.draft("RGB", at_least)
         image.load()
         image = in_rgb(image)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UndecodableError(first_line(error)) from error
     if min(image.size) < 2:
         raise UndecodableError(f"{image.width}x{image.height} pixels")
@@ -140,7 +140,7 @@ def identified(file: Path) -> bool:
             Image.open(content, formats=FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return True
-        except _BROKEN:
+        except BROKEN:
             return False
     return True
 
@@ -157,7 +157,7 @@ def opened(content: bytes) -> Image.Image:
         raise UndecodableError(f"none of {', '.join(FORMATS)}" if content else "empty") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UndecodableError(f"more than {MOST_PIXELS:,} pixels") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UndecodableError(first_line(error)) from error
     # By the header alone: the pixels of a file of kilobytes may take gigabytes.
     if image.width * image.height > MOST_PIXELS:

@@ -95,11 +95,16 @@ def _listed(path: Path) -> Listing:
     folders = [folder for folder in folders if folder.is_dir()]
     if tars and (not folders or (len(tars) == 2 and (path / DEVKIT).exists())):
         return _list_tars(path, folders)
-    files, notes = parquet_files(path, PARQUET_SPLITS)
     with_classes = [folder for folder in folders if _subfolders(folder)]
-    # A single table beside folders of classes is rather a list of their files.
-    if files["train"] and (files["test"] or not with_classes):
-        return _list_parquet(path, files, notes + beside("parquet", with_classes))
+    try:
+        files, notes = parquet_files(path, PARQUET_SPLITS)
+        # A single table beside folders of classes is rather a list of their files.
+        if files["train"] and (files["test"] or not with_classes):
+            return _list_parquet(path, files, notes + beside("parquet", with_classes))
+    except InputError:
+        # Nor is a table in them one of images (Hugging Face's `metadata.parquet`).
+        if not with_classes:
+            raise
     if any(folder.name in FOLDERS["train"] for folder in folders):
         return _list_folders(path, root, tars)
     raise InputError(

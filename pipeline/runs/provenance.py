@@ -49,7 +49,7 @@ def source_commit() -> dict[str, Any]:
 
     'unknown' where neither says it; `commit_trouble` then says why.
     """
-    return _commit()[0]
+    return dict(_commit()[0])
 
 
 def commit_trouble() -> str:
@@ -57,6 +57,7 @@ def commit_trouble() -> str:
     return _commit()[1]
 
 
+@cache
 def _commit() -> tuple[dict[str, Any], str]:
     """What is known of the commit, and why it is not more."""
     try:

@@ -130,7 +130,7 @@ class CifarArchives:
         for name in names:
             file = folder / f"{name}{end}"
             try:
-                files[file.name] = file.read_bytes()
+                files[file.name] = regular_file(file, MOST_BYTES)
             except FileNotFoundError:
                 continue  # said by the reader
             except OSError as error:

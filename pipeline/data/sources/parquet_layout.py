@@ -176,7 +176,7 @@ def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
     try:
         about = parse((schema.metadata or {})[b"huggingface"])
         return tuple(str(name) for name in about["info"]["features"][label]["names"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return ()
 
 

@@ -30,4 +30,4 @@ def test_nothing_is_younger_than_new(storage: Storage) -> None:
     run, now = small_run(), int(1000 * time())
     start_run(storage, run, 1)
     write_heartbeat(storage, run, 9, 50.0, now + 86_400_000)
-    assert run_facts(storage, run, now)["heartbeat_age_s"] == 0
+    assert run_facts(storage, run, now, alive=False)["heartbeat_age_s"] == 0
