@@ -17,7 +17,7 @@ SAVE_SECONDS = 45.0
 
 
 class TerminatedError(BaseException):
-    """A command is to end: by the signal of this name, or since a worker of its got one.
+    """A command is to end: by what has this name, a signal mostly, its own or a worker's.
 
     As KeyboardInterrupt, it is none of the errors that `except Exception` is about.
     """
@@ -46,3 +46,14 @@ def raise_on_signals() -> list[str]:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, on_signal)
     return came
+
+
+def stop_after(minutes: float | None) -> None:
+    """From now on so long, then end as by one of the signals; never without a number."""
+
+    def on_alarm(_: int, __: FrameType | None) -> None:
+        raise TerminatedError("--stop-after")
+
+    if minutes is not None:
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
