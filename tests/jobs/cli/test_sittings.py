@@ -1,4 +1,4 @@
-"""A grid in sittings: stopped by its time, carried elsewhere, and gone on with, to the same bytes."""
+"""A grid in sittings: stopped by its time, carried elsewhere, gone on with to the same bytes."""
 
 from pathlib import Path
 
