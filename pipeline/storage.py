@@ -6,7 +6,8 @@ knows nothing of runs or datasets.
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from io import FileIO
 from pathlib import Path
@@ -193,6 +194,24 @@ class Storage:
                 pass
             case _:
                 self._files.delete_file(self.path(path))
+
+
+@contextmanager
+def whole_file(out: Path) -> Iterator[Path]:
+    """A file beside the target to write into, which takes its name at the end.
+
+    So whoever waits for the target never sees half of it. Where it fails nothing is left behind.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
+    try:
+        yield partial
+        partial.replace(out)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def regular_file(path: str | Path, most: int | None = None) -> bytes:

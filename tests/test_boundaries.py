@@ -218,7 +218,6 @@ OPENS_FILES = {
 DELETES_FILES = {
     "pipeline/storage.py": "what a storage's user names, and its own partial files",
     "pipeline/data/download.py": "its own partial file",
-    "jobs/cli/bundles.py": "its own partial file",
     "analysis/report/report_folder.py": "what is provably a report's own",
 }
 

@@ -1,11 +1,13 @@
-"""`resnet-repro results`: packs what was measured into one file, and takes in what others did."""
+"""`resnet-repro results` and `runs`: what was measured, or runs to go on with, in one file.
+
+Results are for reading, everybody's; runs are for going on with them in another storage.
+"""
 
 import os
-from contextlib import suppress
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
-from uuid import uuid4
 
 import typer
 
@@ -20,7 +22,7 @@ from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import read_result, stored_runs
-from pipeline.storage import Storage, regular_file
+from pipeline.storage import Storage, regular_file, whole_file
 
 # Frames load pandas, which commands that have none to read need not wait for.
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True, help="Pack results into one file, and take in those of others."
+)
+
+runs = typer.Typer(
+    no_args_is_help=True, help="Carry runs, finished or not, from one storage to another."
 )
 
 
@@ -58,14 +64,10 @@ def export_results(
     with TemporaryDirectory() as folder:
         frames = export(store, Path(folder))
     content = pack(frames, _final_weights(storage, frames) if weights else {})
-    # Beside the target and renamed, so that whoever waits for the file never sees half of it.
-    partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
     try:
-        partial.write_bytes(content)
-        partial.replace(out)
+        with whole_file(out) as partial:
+            partial.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise InputError(f"{out}: cannot be written ({error.strerror or error})") from error
     print(f"{out}: {len(frames.runs)} runs, {len(content) / 1e6:.1f} MB")
 
@@ -141,3 +143,55 @@ def _final_weights(storage: Storage, frames: "Frames") -> dict[str, bytes]:
         if content is not None:
             weights[run.key] = content
     return weights
+
+
+@runs.command("export")
+def export_runs(
+    out: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="The file to write, such as runs.zip.")
+    ],
+    storage_uri: StorageOption = "results",
+    weights: Annotated[
+        bool, typer.Option("--weights", help="With the final weights of runs that have ended.")
+    ] = False,
+) -> None:
+    """Pack the newest checkpoints of runs that go on, and what the others measured.
+
+    For a machine that is lent for some minutes: `runs import` there, `grid --stop-after`, `runs
+    export`.
+
+    Example: `resnet-repro runs export runs.zip --storage results/demo`
+    """
+    from pipeline.runs.run_archive import write_archive
+
+    storage = Storage(storage_uri)
+    with failures_in_one_line(str(out)):
+        packed = write_archive(storage, out, weights)
+        size = out.stat().st_size
+    ended = sum(read_result(storage, run) is not None for run in packed)
+    print(f"{out}: {len(packed)} runs, {ended} of them ended, {size / 1e6:.1f} MB")
+
+
+@runs.command("import")
+def import_runs(
+    archives: Annotated[
+        list[Path], typer.Argument(metavar="ARCHIVE...", help="Files of `runs export`.")
+    ],
+    storage_uri: StorageOption = "results",
+) -> None:
+    """Take runs into a storage, where they are further than what is there; `grid` goes on.
+
+    Example: `resnet-repro runs import runs.zip --storage results/demo`
+    """
+    from pipeline.runs.run_archive import take_in
+
+    storage = writable(storage_uri)
+    for archive in archives:
+        if not archive.exists():
+            raise InputError(f"{archive}: no such file")
+    for archive in archives:
+        with failures_in_one_line(storage.uri):
+            found = take_in(storage, archive, lambda line: print(line, file=sys.stderr))
+        for run, why in found.passed_over.items():
+            print(f"{run}: left as it is, {why}")
+        print(f"{archive}: {len(found.taken)} runs taken into {storage.uri}")

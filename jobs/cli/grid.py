@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from analysis.stats import INTERIM_SEEDS
+from jobs.console.termination import stop_after
 from jobs.grids import grids, sweeps
 from jobs.grids.sweeps import Sweep
 from jobs.planning.saved_plans import compare
@@ -32,6 +33,7 @@ from jobs.requests.options import (
     RequireTrackingOption,
     RunsPerGpuOption,
     SetOption,
+    StopAfterOption,
     StorageOption,
     ThreadsOption,
     TrackingOption,
@@ -68,6 +70,7 @@ def grid(
     runs_per_gpu: RunsPerGpuOption = None,
     one_pass: OnePassOption = False,
     compiled: CompileOption = False,
+    minutes: StopAfterOption = None,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage_uri: StorageOption = "results",
@@ -97,18 +100,17 @@ def grid(
       cells need, ten at the most
     """
     began, looks = monotonic(), _looks(seeds, until_decided)
-    iterations, settings = grids.with_demo(names, iterations, settings)
+    iterations, settings = _with_demo(names, iterations, settings)
 
     # Names, settings and sweeps are refused before anything is written.
     _, most = workers_of(workers)
     check_runs_per_gpu(runs_per_gpu, most, gpus, compiled)
     images = _expected_images(storage_uri, data, dry_run)
-    experiments, swept = sweeps.asked_for(names, settings, iterations, images)
-    _check_rows(experiments, swept, device, until_decided)
-    _say_demo(names, iterations, settings)
+    experiments, swept = _asked_for(names, settings, iterations, images, device, until_decided)
     if dry_run:
         return show_resolved(experiments, range(looks[-1]), data, storage_uri, tracking, workers)
 
+    stop_after(minutes)
     # From here on something is written: storage, then the dataset if it is not prepared yet.
     storage = writable(storage_uri)
     execution = execution_of(
@@ -151,18 +153,34 @@ def _expected_images(storage_uri: str, data: str, dry_run: bool) -> int:
     return sweeps.CIFAR_TRAINING_IMAGES
 
 
-def _say_demo(names: list[str], iterations: int | None, settings: list[str]) -> None:
-    """The demo's own iterations and settings are said where it is asked for."""
+def _with_demo(
+    names: list[str], iterations: int | None, settings: list[str]
+) -> tuple[int | None, list[str]]:
+    """The demo's own iterations and settings, said where it is asked for."""
+    iterations, settings = grids.with_demo(names, iterations, settings)
     if "demo" in names:
         print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+    return iterations, settings
 
 
-def _check_rows(
-    experiments: list[Experiment], swept: list[Sweep], device: Device, until_decided: bool
-) -> None:
+def _asked_for(
+    names: list[str],
+    settings: list[str],
+    iterations: int | None,
+    images: int,
+    device: Device,
+    until_decided: bool,
+) -> tuple[list[Experiment], list[Sweep]]:
+    """The rows and sweeps that are asked for.
+
+    Raises:
+        InputError: they cannot be trained as they are asked for.
+    """
+    experiments, swept = sweeps.asked_for(names, settings, iterations, images)
     check_precision(experiments, on_cpus=device is Device.CPU)
     if until_decided and swept:
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
+    return experiments, swept
 
 
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:

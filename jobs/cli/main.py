@@ -113,6 +113,7 @@ app.add_typer(manifests.app, name="manifests")
 app.add_typer(submit.app, name="jobs")
 app.add_typer(data.app, name="data")
 app.add_typer(bundles.app, name="results")
+app.add_typer(bundles.runs, name="runs")
 app.add_typer(bench.app, name="bench")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from analysis.measured.tags import ALONE, ASKED
 from jobs.console.console import failed
 from jobs.console.run_progress import follow
-from jobs.console.termination import TerminatedError
+from jobs.console.termination import TerminatedError, stop_after
 from jobs.requests.dry_run import show_resolved
 from jobs.requests.options import (
     AddressOption,
@@ -25,6 +25,7 @@ from jobs.requests.options import (
     RequireTrackingOption,
     SeedOption,
     SetOption,
+    StopAfterOption,
     StorageOption,
     ThreadsOption,
     TrackingOption,
@@ -63,6 +64,7 @@ def train(
     gpus: GpusOption = 1.0,
     one_pass: OnePassOption = False,
     compiled: CompileOption = False,
+    minutes: StopAfterOption = None,
     iterations: IterationsOption = None,
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage_uri: StorageOption = "results",
@@ -92,6 +94,7 @@ def train(
     if dry_run:
         return show_resolved([experiment], [seed], data, storage_uri, tracking, workers)
 
+    stop_after(minutes)
     # From here on something is written: storage, then the dataset if it is not prepared yet.
     storage = writable(storage_uri)
     execution = execution_of(

@@ -133,6 +133,8 @@ def follow(
                 on_interrupt()
         if not outcome:
             say("not all was saved; the checkpoints before count")
+        left = _read_all(storage, runs, before)
+        say(f"{heading}: {_summary(left, max_concurrent_runs, stopped=True)}")
         raise signal from None
     if "error" in outcome:
         raise outcome["error"]
@@ -255,10 +257,11 @@ def _name(progress: list[RunProgress], experiment: Experiment) -> str:
     return title(experiment) if len(namesakes) > 1 else experiment.name
 
 
-def _summary(progress: list[RunProgress], max_concurrent_runs: int) -> str:
+def _summary(progress: list[RunProgress], max_concurrent_runs: int, stopped: bool = False) -> str:
     finished = sum(each.state in ("finished", "diverged") for each in progress)
     running = sum(each.state == "running" for each in progress)
-    words = f"{finished} of {len(progress)} finished, {running} running"
+    words = f"{finished} of {len(progress)} finished, {running} "
+    words += "saved on their way" if stopped else "running"
     # Of a single run there is more to say than that it is one of one.
     if len(progress) == 1 and running:
         only = progress[0]

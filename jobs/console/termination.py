@@ -19,7 +19,7 @@ SAVE_SECONDS = 45.0
 
 
 class TerminatedError(BaseException):
-    """A command is to end: by the signal of this name, or since a worker of its got one.
+    """A command is to end: by what has this name, a signal mostly, its own or a worker's.
 
     As KeyboardInterrupt, it is none of the errors that `except Exception` is about.
     """
@@ -62,3 +62,14 @@ def say(words: str) -> None:
     """Say on standard error what becomes of a command that ends, whether anybody still reads it."""
     with suppress(SystemExit):
         print(words, file=sys.stderr, flush=True)
+
+
+def stop_after(minutes: float | None) -> None:
+    """From now on so long, then end as by one of the signals; never without a number."""
+
+    def on_alarm(_: int, __: FrameType | None) -> None:
+        raise TerminatedError("--stop-after")
+
+    if minutes is not None:
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)

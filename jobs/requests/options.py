@@ -219,6 +219,16 @@ CompileOption = Annotated[
         help="Fuse kernels with torch's compiler: for ImageNet on GPUs, not byte-exact.",
     ),
 ]
+StopAfterOption = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-after",
+        min=0.1,
+        max=10_000_000,
+        metavar="MINUTES",
+        help="Save and end after so long, with exit code 75; given again, it continues.",
+    ),
+]
 DryRunOption = Annotated[
     bool,
     typer.Option(
