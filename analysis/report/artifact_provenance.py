@@ -27,6 +27,7 @@ from analysis.report.report_folder import (
     about_report,
     listed_files,
     own_file,
+    reports_within,
     unlisted_files,
 )
 from analysis.studies.studies import Study
@@ -107,12 +108,14 @@ class Audit:
     versions: list[str]
 
 
-def audit(folder: Path, make: Callable[[Frames], Files]) -> Audit:
+def audit(folder: Path, make: Callable[[Frames], Files], within: bool = False) -> Audit:
     """Compare the report in `folder` with its list, and with what `make` gives of its data.
 
     An audit shows that a report follows from the data it carries, not that the data is true. Where
     other rules or other code made the report, it shows that nothing was changed since; whether it
     follows from its data, only that version can show.
+
+    A report within it, as of one grid, is audited with it; `within` is said of such a one.
 
     Raises:
         InputError: it is no report of ours, or its data cannot be read.
@@ -134,11 +137,18 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> Audit:
         for name, content in stored.items()
         if content is not None and checksum(content) != sums[name]
     }
-    wrong |= dict.fromkeys(unlisted_files(folder, set(sums)), "is not one of the report's files")
+    parts = [] if within else reports_within(folder)
+    others = unlisted_files(folder, set(sums), parts)
+    wrong |= dict.fromkeys(others, "is not one of the report's files")
+    otherwise: dict[str, str] = {}
+    for part in parts:
+        found = audit(folder / part, make, within=True)
+        wrong |= {f"{part}/{name}": what for name, what in found.wrong.items()}
+        otherwise |= {f"{part}/{name}": what for name, what in found.otherwise.items()}
     versions = _other_versions(about)
     # From changed data another report would follow, and every difference would be reported twice.
     if any(name.startswith(f"{DATA}/") for name in wrong):
-        return Audit(wrong, {}, versions)
+        return Audit(wrong, otherwise, versions)
 
     # Then, from data that is as it was, the same report again. Another version of what makes
     # reports gives other bytes of the same data: then a difference is no sign of a change.
@@ -152,8 +162,8 @@ def audit(folder: Path, make: Callable[[Frames], Files]) -> Audit:
         elif name not in wrong and remade[name] != stored[name]:
             differing[name] = "is not what the report's data gives"
     if versions:
-        return Audit(wrong, differing, versions)
-    return Audit(wrong | differing, {}, versions)
+        return Audit(wrong, differing | otherwise, versions)
+    return Audit(wrong | differing, otherwise, versions)
 
 
 def _other_versions(about: dict[str, Any]) -> list[str]:

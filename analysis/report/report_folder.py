@@ -72,18 +72,17 @@ def own_file(folder: Path, name: str, most: int = MOST_BYTES) -> bytes | None:
         return None
 
 
-def unlisted_files(folder: Path, listed: set[str]) -> list[str]:
+def unlisted_files(folder: Path, listed: set[str], apart: Collection[str] = ()) -> list[str]:
     """Files in a report's folder that are not the report's, at most a hundred, by name.
 
-    What is hidden is passed over, and folders with a report of their own; links are named and not
-    followed.
+    What is hidden is passed over, and the folders of `apart`; links are named and not followed.
     """
     found: list[str] = []
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and not about_report(Path(root, name))
+            if not name.startswith(".") and not (Path(root) == folder and name in apart)
         )
         inside = Path(root).relative_to(folder)
         links = [name for name in folders if Path(root, name).is_symlink()]
@@ -94,9 +93,17 @@ def unlisted_files(folder: Path, listed: set[str]) -> list[str]:
     return found[:MOST_UNLISTED]
 
 
+def reports_within(folder: Path) -> list[str]:
+    """The folders directly in a report's that hold a report of their own, by name."""
+    with suppress(OSError):
+        names = (entry.name for entry in folder.iterdir() if not entry.is_symlink())
+        return sorted(name for name in names if about_report(folder / name))
+    return []
+
+
 def others_line(folder: Path, files: Collection[str]) -> str:
     """What lies in a report's folder and is not the report's, in a line; empty if nothing does."""
-    others = unlisted_files(folder, set(files))
+    others = unlisted_files(folder, set(files), reports_within(folder))
     if not others:
         return ""
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, nullcontext, suppress
 from pathlib import Path
+from stat import S_ISDIR
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -165,9 +166,13 @@ def _own_options() -> dict[str, object]:
     options: dict[str, object] = {"address": "local", "include_dashboard": False}
     usual = Path(get_default_ray_temp_dir())
     if trouble := _session_trouble(usual):
-        # Short, and this user's alone.
+        # Short, and this user's alone: whoever else made it could read, or lead away, all of it.
         spare = Path(f"/tmp/ray-{os.getuid()}")
-        if "RAY_TMPDIR" in os.environ or _session_trouble(spare):
+        with suppress(FileExistsError):
+            spare.mkdir(mode=0o700)
+        about = spare.lstat()
+        own = about.st_uid == os.getuid() and S_ISDIR(about.st_mode) and not about.st_mode & 0o022
+        if "RAY_TMPDIR" in os.environ or not own or _session_trouble(spare):
             raise InputError(
                 f"Ray does not start on this machine: {usual} {trouble}; set RAY_TMPDIR to a short "
                 "path of a folder that you can write"

@@ -150,11 +150,16 @@ class GridRequest:
             print(f"{run} diverged: {reason}", file=sys.stderr)
 
         # A report on what did finish, even where the command fails: it took hours.
+        unreported = None
         if len(unfinished) + len(diverged) < len(runs):
             self._publish_sweeps()  # where the server was away before
             sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
             part = ReportPart("-".join(self.names)[:80], runs, sweep_ids)
-            report_on(self.execution.tracking, self.storage, part=part)
+            try:
+                report_on(self.execution.tracking, self.storage, part=part)
+            except InputError as error:  # such as a bundle that contradicts what was trained
+                unreported = error
+                print(f"warning: there is no report ({error})", file=sys.stderr)
 
         if unfinished:
             count = f"{len(unfinished)} of {len(runs)}"
@@ -162,6 +167,8 @@ class GridRequest:
         if any(not run.experiment.may_diverge for run in diverged):
             count = f"{len(diverged)} of {len(runs)}"
             raise failed(f"{count} runs diverged, which trying again would repeat")
+        if unreported is not None:
+            raise unreported
 
     def _results(self, runs: list[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
         """The runs that have ended, with their results."""
