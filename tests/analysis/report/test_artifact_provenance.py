@@ -175,6 +175,20 @@ def test_a_page_that_the_report_does_not_list_is_named(report):
     assert wrong(report) == ["runs/plain20-seed-9.html is not one of the report's files"]
 
 
+def test_a_report_within_a_report_is_audited_with_it(build, report):
+    write_report(build({"plain20": [9.6, 9.7, 9.8]}), report / "table6")
+    assert wrong(report) == []
+    (report / "table6" / "claims.csv").write_text("reproduced")
+    (report / "table6" / "deeper").mkdir()
+    (report / "table6" / "deeper" / "report.json").write_bytes((report / MADE).read_bytes())
+    assert set(audit(report, report_files).wrong) == {
+        "table6/claims.csv",
+        "table6/deeper/report.json",
+    }
+    write_report(build({"plain20": [9.6, 9.7, 9.9]}), report)
+    assert "table6/claims.csv" in audit(report, report_files).wrong
+
+
 def test_a_report_that_says_nonsense_of_itself_is_audited_all_the_same(report):
     said_to_be_of(report, rules={"a": ["\n"]})
     about = json.loads((report / MADE).read_bytes())

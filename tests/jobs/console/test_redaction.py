@@ -102,3 +102,20 @@ finally:
     os.close(writing)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (READER_GONE, b"")
+
+
+def test_a_terminal_that_was_closed_ends_the_process_as_a_closed_pipe_does() -> None:
+    ours, theirs = os.openpty()
+    code = "from jobs.console.redaction import hide_secrets; import sys; hide_secrets()\n"
+    code += "sys.stdin.read(1)\nfor number in range(10**4): print(number)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    for end in (theirs, ours):
+        os.close(end)
+    _, said = process.communicate(b"x", timeout=60)
+    assert (process.returncode, said) == (READER_GONE, b"")

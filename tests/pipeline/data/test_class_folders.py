@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import photo_sources
@@ -279,6 +281,13 @@ def test_parquet_beside_folders_is_read_once(tmp_path: Path) -> None:
     assert list_source(source).layout == "folders"
     (source / "meta-train-0.parquet").rename(source / "train.parquet")
     assert list_source(source).layout == "folders"
+
+
+def test_tables_that_describe_the_images_of_class_folders_are_no_images(folders: Path) -> None:
+    for split in ("train", "val"):
+        table = pa.table({"file_name": ["a.jpeg"], "caption": ["a bird"]})
+        pq.write_table(table, folders / split / "metadata.parquet")
+    assert list_source(folders).layout == "folders"
 
 
 def test_a_folder_that_cannot_be_read_is_one_line(
