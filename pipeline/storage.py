@@ -4,6 +4,7 @@ Through pyarrow's file systems. Paths are relative, with `/`. A file appears who
 knows nothing of runs or datasets.
 """
 
+import glob
 import os
 import stat
 from collections.abc import Iterator
@@ -200,12 +201,19 @@ class Storage:
 def whole_file(out: Path) -> Iterator[Path]:
     """A file beside the target to write into, which takes its name at the end.
 
-    So whoever waits for the target never sees half of it. Where it fails nothing is left behind.
+    So whoever waits for the target never sees half of it. Where it fails nothing is left behind,
+    and what a process of this machine left that was killed goes with the next one.
 
     Raises:
         OSError: it cannot be written.
     """
-    partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
+    here = os.uname().nodename
+    for left in out.parent.glob(f".{glob.escape(out.name)}.{here}-*.partial"):
+        writer = left.name.removesuffix(".partial").split("-")[-2]
+        ended = Path("/proc/self").exists() and not Path(f"/proc/{writer}").exists()
+        if writer.isdecimal() and ended:
+            left.unlink(missing_ok=True)
+    partial = out.with_name(f".{out.name}.{here}-{os.getpid()}-{uuid4().hex[:8]}.partial")
     try:
         yield partial
         partial.replace(out)

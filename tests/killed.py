@@ -25,9 +25,9 @@ def watch(folder: Path, at: int | None, counted: Path) -> None:
         if event not in CHANGES and event != "open":
             return
         path = arguments[0]
-        if not isinstance(path, str | bytes | os.PathLike) or not os.fsdecode(path).startswith(
-            inside
-        ):
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        if not os.path.abspath(os.fsdecode(path)).startswith(inside):
             return
         if event == "open" and not arguments[2] & WRITING:
             return

@@ -201,7 +201,6 @@ OPENS_FILES = {
     "pipeline/data/decoders.py": "a node's copy of a shard, whose checksum was right",
     "pipeline/data/photo_shards.py": "Arrow files, whose checksum was right",
     "pipeline/data/photo_decoding.py": "bytes of an image",
-    "pipeline/data/catalogue/cifar_archives.py": "an archive's bytes, whose checksum was right",
     "pipeline/training/step/weights_files.py": "weights that a user names, mapped into memory",
     "pipeline/runs/provenance.py": "the code itself, and Linux",
     "pipeline/runs/lease.py": "Linux",

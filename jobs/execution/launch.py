@@ -16,7 +16,13 @@ from time import sleep
 from typing import Any
 from uuid import uuid4
 
-from jobs.execution.cluster import RAY_TRAIN_ENVIRONMENT, asked_to_stop, cpus_that_fit, nodes
+from jobs.execution.cluster import (
+    RAY_TRAIN_ENVIRONMENT,
+    ask_to_stop,
+    asked_to_stop,
+    cpus_that_fit,
+    nodes,
+)
 from jobs.execution.packs import Outcome, PackedRun, next_groups
 from pipeline.errors import InputError
 from pipeline.runs.checkpoint import newest_checkpoint, newest_iteration
@@ -155,6 +161,7 @@ def start_group(
     Raises:
         ray.train.TrainingFailedError: Ray was taken away.
     """
+    from ray.exceptions import RpcError
     from ray.train import TrainingFailedError
 
     # A run that failed alone without progress is not hammered at.
@@ -176,6 +183,10 @@ def start_group(
     finally:
         with suppress(OSError):
             storage.delete(f"ray/{name}")
+    # Whoever trains beside these is to save and end as well.
+    if any(answer["status"] == SIGNALLED for answer in answers.values()):
+        with suppress(RpcError):
+            ask_to_stop()
     for member in group:
         try:
             member.judge(storage, answers.get(member.run.key), failure, alone=len(group) == 1)

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 from jobs.console.termination import SIGNALS
-from jobs.execution.cluster import ask_to_stop, asked_to_stop
+from jobs.execution.cluster import OWN_RAY, asked_to_stop
 from pipeline.errors import InputError
 from pipeline.runs.execution import Attempt, Execution
 from pipeline.runs.provenance import code_trouble
@@ -30,6 +29,8 @@ LOOK_SECONDS = 1.0
 """Between two looks at whether the command was asked to end."""
 
 logger = logging.getLogger(__name__)
+signals: list[int] = []
+"""Those that this worker got; Ray sends SIGTERM too, when a worker that has ended is slow to go."""
 stopping = Event()
 """Set once this worker is to save and leave: by a signal, or as its command is asked to end."""
 
@@ -101,7 +102,7 @@ def train_on_worker(config: dict[str, WorkerTask]) -> dict[str, dict[str, Any]]:
     finally:
         leave_group()
     # Taken away by the cluster, a run goes on elsewhere; told to end by a signal, it does not.
-    told = asked_to_stop() or (stopping.is_set() and not _preempted())
+    told = asked_to_stop() or (stopping.is_set() and not _taken_away())
     return {
         run.key: {"status": SIGNALLED} if told and answer["status"] == PREEMPTED else answer
         for run, answer in answers.items()
@@ -192,7 +193,8 @@ def decoders(workers_here: int) -> int:
 def heed_signals() -> None:
     """Save and leave when a signal asks for it; called in a worker's main thread."""
 
-    def on_signal(_number: int, _frame: object) -> None:
+    def on_signal(number: int, _frame: object) -> None:
+        signals.append(number)
         stopping.set()
 
     for number in SIGNALS:
@@ -202,18 +204,22 @@ def heed_signals() -> None:
 
 
 def _watch() -> None:
-    """Tell the others of the command once this worker is told to end, and hear it from them.
+    """Hear it when the command is asked to end.
 
     In a thread of its own, so that training never waits for the cluster's answer.
     """
     while not stopping.wait(LOOK_SECONDS):
         if asked_to_stop():
             stopping.set()
-            return
-    # A node that is taken away ends its own workers: the command goes on elsewhere.
-    if not _preempted():
-        with suppress(ray.exceptions.RpcError):
-            ask_to_stop()
+
+
+def _taken_away() -> bool:
+    """Whether this worker has to leave, and its run goes on elsewhere: not that the command ends.
+
+    On a cluster that is joined a SIGTERM alone says that the node or its Ray is being stopped.
+    """
+    node = OWN_RAY not in os.environ and set(signals) == {signal.SIGTERM}
+    return node or _preempted()
 
 
 def _has_to_leave() -> bool:

@@ -13,6 +13,7 @@ from pipeline.storage import Storage
 
 TEMPORARY = re.compile(
     r".+\.[0-9a-f]{32}\.partial"  # a file that a storage was writing
+    r"|\..+-[0-9]+-[0-9a-f]{8}\.partial"  # or that was written beside its target
     r"|\.probe-[0-9a-f]{32}|\.doctor-[0-9a-f]{8}(-[0-9a-f]{8})?"  # to see whether it can be written
     r"|\.artifact\.uploading\.\w+"  # MLflow's
 )

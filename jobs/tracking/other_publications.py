@@ -126,7 +126,8 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
 
 def _is_complete(copy: MlflowRun | None, tracking: str) -> bool:
     """Whether a run's copy has everything, its final weights included; set last of all."""
-    if copy is None or copy.data.tags.get(COMPLETE) != "yes":
+    # One that was deleted, restored and gone on with has the tags of before.
+    if copy is None or copy.info.status == "RUNNING" or copy.data.tags.get(COMPLETE) != "yes":
         return False
     # A database may have been moved without its files.
     folder = run_folder(tracking, copy.info.artifact_uri)

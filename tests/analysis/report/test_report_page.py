@@ -227,7 +227,7 @@ def test_several_studies_are_kept_apart(paper, digits, tmp_path):
     assert "9.70 ± 0.10 (3)" in official.text
     assert "4.00 (1)" not in official.text
     assert "4.00 (1)" in other.text
-    assert "Not comparable with the paper's numbers. The dataset is digits" in other.text
+    assert "Not comparable with the paper's numbers: dataset is digits" in other.text
     assert "9.70 ± 0.10 (3)" not in other.text
 
 

@@ -70,7 +70,10 @@ def assert_saved_and_gone(process: "subprocess.Popen[str]", storage: Path, said:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("who", ["command", "worker", "group"])
+@pytest.mark.parametrize(
+    "who",
+    ["command", *(pytest.param(who, marks=pytest.mark.slow) for who in ("worker", "group"))],
+)
 def test_a_run_that_is_told_to_end_saves_and_leaves_nothing_behind(
     who: str, tmp_path: Path
 ) -> None:

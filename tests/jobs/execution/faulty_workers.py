@@ -24,8 +24,6 @@ from tests.pipeline.training.small_runs import small_run
 SCENARIOS = {"mixed": 4, "guilty": 2}
 """How many runs each has."""
 
-train_on_worker = worker.train_on_worker
-
 
 def mixed(config: dict[str, WorkerTask]) -> Any:
     """Seed 1's worker is killed, once; seed 2 has no memory in company."""
@@ -47,14 +45,14 @@ def mixed(config: dict[str, WorkerTask]) -> Any:
         return train(run, *rest)
 
     packs.train = faulty  # type: ignore[assignment]
-    return train_on_worker(config)
+    return worker.train_on_worker(config)  # of the worker's process, where it is not replaced
 
 
 def guilty(config: dict[str, WorkerTask]) -> Any:
     """Seed 1 takes its worker down, whenever it is there."""
     if any(run.seed == 1 for run in config["task"].holders):
         os.kill(os.getpid(), signal.SIGKILL)
-    return train_on_worker(config)
+    return worker.train_on_worker(config)  # of the worker's process, where it is not replaced
 
 
 def main(scenario: str, uri: str) -> None:

@@ -70,6 +70,9 @@ def forget(uri: str) -> None:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("resnet-repro")
     for run in client.search_runs([experiment.experiment_id]) if experiment else []:
+        # A run that is only deleted is known, and stays so.
+        for key in {"run_key", "parent_key"} & run.data.tags.keys():
+            client.set_tag(run.info.run_id, key, "forgotten")
         client.delete_run(run.info.run_id)
 
 
