@@ -143,6 +143,11 @@ def test_a_sparse_file_of_50_gigabytes_is_not_read(tmp_path: Path) -> None:
     refused(lambda: tar_members(sparse(tmp_path / "x.tar", 50 << 30)))
 
 
+def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    for read in (ARCHIVES.read, ARCHIVES.find):
+        assert "cannot be read" in refused(lambda read=read: read(tmp_path / "nothing"))
+
+
 def test_a_pipe_or_a_device_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
