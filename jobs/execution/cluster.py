@@ -166,12 +166,12 @@ def _own_options() -> dict[str, object]:
     options: dict[str, object] = {"address": "local", "include_dashboard": False}
     usual = Path(get_default_ray_temp_dir())
     if trouble := _session_trouble(usual):
-        # Short, and this user's alone: whoever else made it could read, or lead away, all of it.
+        # Short, and this user's: whoever else made it could read, or lead away, all of it.
         spare = Path(f"/tmp/ray-{os.getuid()}")
         with suppress(FileExistsError):
             spare.mkdir(mode=0o700)
         about = spare.lstat()
-        own = about.st_uid == os.getuid() and S_ISDIR(about.st_mode) and not about.st_mode & 0o022
+        own = about.st_uid == os.getuid() and S_ISDIR(about.st_mode)
         if "RAY_TMPDIR" in os.environ or not own or _session_trouble(spare):
             raise InputError(
                 f"Ray does not start on this machine: {usual} {trouble}; set RAY_TMPDIR to a short "

@@ -16,7 +16,7 @@ from jobs.execution.drive import drive
 from jobs.execution.packs import work
 from pipeline.errors import last_line
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import FAILED, SIGNALLED, Run, read_result
+from pipeline.runs.run import FAILED, SIGNALLED, STOPPED, Run, read_result
 from pipeline.storage import Storage
 
 DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
@@ -114,7 +114,7 @@ def _outcome(storage: Storage, run: Run, result: Any) -> GridOutcome:
     published = bool(reported.get("published"))
     if ended is not None:
         return GridOutcome(run, ended["status"], ended.get("reason", ""), published)
-    if reported.get("status") == SIGNALLED:
-        return GridOutcome(run, SIGNALLED, reported["reason"], published)
+    if (status := reported.get("status")) in (STOPPED, SIGNALLED):
+        return GridOutcome(run, status, reported.get("reason", ""), published)
     reason = reported.get("reason") or last_line(str(result.error or "")) or "its driver ended"
     return GridOutcome(run, FAILED, reason, published)

@@ -13,6 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
 
 from analysis.measured.local_artifacts import run_folder
 from analysis.measured.mlflow_export import warn_of_deleted
@@ -101,7 +102,7 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
             # ended.
             lives = run in alive or is_alive(storage, run)
             copy = published.get(run.key)
-            outcome = "" if lives else _send(client, copy, tracking, storage, run)
+            outcome = "" if lives else _send_again(client, copy, tracking, storage, run)
             if outcome or run.key in published:
                 shown[run.experiment, run.dataset_id] = run
         except Exception as error:
@@ -132,6 +133,16 @@ def _is_complete(copy: MlflowRun | None, tracking: str) -> bool:
     # A database may have been moved without its files.
     folder = run_folder(tracking, copy.info.artifact_uri)
     return folder is None or (folder / "result.json").is_file()
+
+
+def _send_again(
+    client: MlflowClient, copy: MlflowRun | None, tracking: str, storage: Storage, run: Run
+) -> str:
+    """As `_send`, twice where need be: another `sync` may have sent the same at the same moment."""
+    try:
+        return _send(client, copy, tracking, storage, run)
+    except MlflowException:
+        return _send(client, our_runs(client).get(run.key), tracking, storage, run)
 
 
 def _send(

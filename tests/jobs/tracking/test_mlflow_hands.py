@@ -147,7 +147,8 @@ def test_a_deleted_experiment_is_said_with_the_remedy(
     uri = server if where == "server" else store_of(storage)
     of = ("--storage", storage, "--tracking", uri)
     remedy = f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id 1` restores it"
-    small = ("train", "resnet20", "--iterations", "4", "--set", "depth=8")
+    iterations = {"server": "4", "database": "5"}[where]  # each has a run to train
+    small = ("train", "resnet20", "--iterations", iterations, "--set", "depth=8")
     for command in (("report",), ("sync",), (*small, "--require-tracking")):
         done = cli(*command, *of)
         assert done.returncode == 2 and remedy in done.stderr, done.stderr
