@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
+SLOW ?= slow
 DEMO ?=
 CHAOS ?=
 
@@ -27,7 +28,7 @@ test: lint
 
 # What takes the longest: kills, a team's servers, the MLflow UI in a browser, benchmarks.
 test-slow: install
-	RESNET_REPRO_TEST_DATA=$(DATA) $(BIN)/python -m pytest -m slow
+	RESNET_REPRO_TEST_DATA=$(DATA) $(BIN)/python -m pytest -m "$(SLOW)"
 
 # Kills on a real cluster of two nodes; as root in network namespaces. CHAOS="--help" says what can be asked for.
 chaos: install

@@ -21,7 +21,7 @@ from pipeline.training.step.process_group import single_process
 from tests.chaos.nodes import descendants
 from tests.jobs.conftest import kill_all
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 ITERATIONS = 1500
 PATIENCE = 400.0

@@ -108,7 +108,9 @@ def moments(count: int, thorough: bool) -> Sequence[int]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "thorough", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.long])]
+)
 def test_a_killed_command_is_given_again(
     cli: Cli, kept: Path, monkeypatch: pytest.MonkeyPatch, command: str, thorough: bool
 ) -> None:

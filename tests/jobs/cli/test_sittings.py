@@ -10,7 +10,7 @@ from pipeline.runs.run import read_result, stored_runs
 from pipeline.storage import Storage
 from tests.conftest import Cli
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 ITERATIONS = 1500
 GRID = (

@@ -180,6 +180,7 @@ def test_a_job_is_joined_stopped_and_continued(cluster: Submit, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_bench_submit_compares_with_bare_jobs(cluster: Submit) -> None:
     done = cluster("bench", "submit", "--rounds", "1", timeout=400)
