@@ -100,7 +100,7 @@ def grid(
       cells need, ten at the most
     """
     began, looks = monotonic(), _looks(seeds, until_decided)
-    iterations, settings = _with_demo(names, iterations, settings)
+    iterations, settings = grids.with_demo(names, iterations, settings)
 
     # Names, settings and sweeps are refused before anything is written.
     _, most = workers_of(workers)
@@ -153,16 +153,6 @@ def _expected_images(storage_uri: str, data: str, dry_run: bool) -> int:
     return sweeps.CIFAR_TRAINING_IMAGES
 
 
-def _with_demo(
-    names: list[str], iterations: int | None, settings: list[str]
-) -> tuple[int | None, list[str]]:
-    """The demo's own iterations and settings, said where it is asked for."""
-    iterations, settings = grids.with_demo(names, iterations, settings)
-    if "demo" in names:
-        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
-    return iterations, settings
-
-
 def _asked_for(
     names: list[str],
     settings: list[str],
@@ -180,6 +170,9 @@ def _asked_for(
     check_precision(experiments, on_cpus=device is Device.CPU)
     if until_decided and swept:
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
+    # The demo's own iterations and settings are said where it is asked for.
+    if "demo" in names:
+        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
     return experiments, swept
 
 

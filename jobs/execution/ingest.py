@@ -68,9 +68,10 @@ def came_of(storage: Storage, source: dict[str, Any], listing: Listing) -> dict[
     That is so where a shard is gone, or an earlier version read other files of it.
     """
     for manifest in stored_manifests(storage):
-        # What was left out, and how that is said, makes no other source of the same images.
-        known = [_without_notes(other) for other in manifest["sources"]]
-        if not holds_photographs(manifest) or _without_notes(source) not in known:
+        # How it is said that files were left out makes no other source; whether it is said does,
+        # as earlier versions read such files, or passed over others without a word.
+        known = [_noted(other) for other in manifest["sources"]]
+        if not holds_photographs(manifest) or _noted(source) not in known:
             continue
         # Earlier versions passed over images by their suffix, without a note.
         counts = (manifest["train_images"], manifest["test_images"], len(manifest["left_out"]))
@@ -81,8 +82,9 @@ def came_of(storage: Storage, source: dict[str, Any], listing: Listing) -> dict[
     return None
 
 
-def _without_notes(source: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in source.items() if name != "notes"}
+def _noted(source: dict[str, Any]) -> dict[str, Any]:
+    """A source with whether it has notes in place of their words."""
+    return source | {"notes": bool(source.get("notes"))}
 
 
 def _carry_out(
