@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from jobs.cli.main import app, main
+from pipeline.runs.provenance import source_commit
 from tests.conftest import examples
 
 NUMBERS = st.one_of(
@@ -144,6 +145,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Any:
         raise ConnectionError("nothing is started here")
 
+    source_commit()  # kept by the process: asked before git is out of reach
     for place in ("ray.init", "socket.create_connection", "socket.getaddrinfo"):
         monkeypatch.setattr(place, refuse)
     ended = subprocess.CompletedProcess([], 1, "", "")
