@@ -6,7 +6,7 @@ is taken in is checked by the readers that a storage has, before anything of it 
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,10 +44,8 @@ class TakenIn:
     passed_over: dict[Run, str]
 
 
-def write_archive(
-    storage: Storage, out: Path, weights: bool = False, wanted: Collection[Run] | None = None
-) -> list[Run]:
-    """Pack a storage's runs (or those of `wanted`) that have anything to go on from; returns them.
+def write_archive(storage: Storage, out: Path, weights: bool = False) -> list[Run]:
+    """Pack a storage's runs that have anything to go on from; returns them.
 
     With `weights`, also the final weights of runs that have ended.
 
@@ -55,7 +53,7 @@ def write_archive(
         InputError: a run is being trained: it would go on in two places.
         OSError: the file cannot be written.
     """
-    runs = [run for run in stored_runs(storage) if wanted is None or run in wanted]
+    runs = stored_runs(storage)
     for run in living(storage, [run for run in runs if read_result(storage, run) is None]):
         raise InputError(f"{run}: is being trained; stop it first, it would go on in two places")
     packed = []
