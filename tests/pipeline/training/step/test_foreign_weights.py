@@ -343,7 +343,7 @@ REFUSED: dict[Callable[[Path], Any], str] = {
     lambda file: file.write_bytes(b'{"message": "Not Found"}'): r"begins with '{\"message\": \"Not",
     lambda file: file.write_bytes(bytes(range(1, 250)) * 9): "neither a safetensors file nor one",
     lambda file: torch.save({"resnet.embedder.weight": torch.zeros(1, 1, 1, 1)}, file): (
-        "its tensors are named resnet.embedder.weight, not as torchvision's"
+        "its tensors are named resnet.embedder.weight, neither as torchvision's"
     ),
     lambda file: torch.save([1, 2], file): "holds no convolution's weights under a name",
     lambda file: file.mkdir(): "w.pth: ",
