@@ -144,7 +144,8 @@ def test_any_list_of_files_is_one_line(about: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["more.parquet", "../weights/a.safetensors", "weights/x", "a\nb", "weights/../model.safetensors",
+    ["more.parquet", "../weights/a.safetensors", "weights/x", "a\nb",
+     "weights/../model.safetensors",
      "weights/../x/model.safetensors", "weights/a/run.sh", "weights/.a/README.md",
      "weights/a/b/README.md", "weights/a/../b.safetensors", "weights/a\\b.safetensors"],
 )  # fmt: skip
