@@ -112,11 +112,17 @@ def _of_foreign(
         check_suits(row, manifest["row"]["name"], holds_photographs(manifest))
         dataset = means_of(storage, manifest["id"])
         return Preprocessing.of(row, dataset), named_classes(manifest)
+    try:
+        prepared = Preprocessing.without_dataset(row, row.crop if row.family == "imagenet" else 32)
+    except ValueError as error:
+        raise InputError(
+            f"{model.name}: {error}; name them by --data, or say --set normalisation=torchvision, "
+            "as most weights of others expect"
+        ) from error
     classes = len(read_tensors(model.weights, model.name)[0]["fc.weight"])
     if row.family == "imagenet" and classes == len(imagenet_names()):
         note, names = "its classes are taken for ImageNet's in their usual order", imagenet_names()
     else:
         note, names = "its classes have no names here", numbers(classes)
     print(f"note: {model.name}: {note}; --data names their dataset", file=sys.stderr)
-    prepared = Preprocessing.without_dataset(row, row.crop if row.family == "imagenet" else 32)
     return prepared, names

@@ -17,7 +17,6 @@ from typing_extensions import TypedDict
 from pipeline.data.datasets import Dataset, Images
 from pipeline.data.photo_decoding import centre
 from pipeline.data.photo_shards import Photos
-from pipeline.errors import InputError
 from pipeline.recipe.experiments import MOST, Experiment
 from pipeline.training.feeding.image_batches import normalisation, training_split
 from pipeline.training.feeding.normaliser import Normaliser
@@ -74,13 +73,11 @@ class Preprocessing:
         """That of a row whose normalisation takes nothing from training images.
 
         Raises:
-            InputError: it takes a mean.
+            ValueError: it takes a mean.
         """
         if experiment.normalisation not in ("none", "torchvision"):
-            raise InputError(
-                f"normalisation={experiment.normalisation} takes a mean of the training images: "
-                "name them by --data, or say --set normalisation=torchvision, as most weights of "
-                "others expect"
+            raise ValueError(
+                f"normalisation={experiment.normalisation} takes a mean of the training images"
             )
         shorter = experiment.test_side if experiment.family == "imagenet" else 0
         black = Images(np.zeros((1, side, side, 3), np.uint8), np.zeros(1, np.uint8))

@@ -174,7 +174,7 @@ def test_weights_made_elsewhere_are_told_their_row_and_dataset(cli: Cli, here: P
 
     untold = cli("predict", *words)
     assert untold.returncode == 2 and untold.stderr.splitlines()[-1].startswith(
-        "error: normalisation=per_pixel_mean takes a mean of the training images: name them by"
+        "error: theirs.pth: normalisation=per_pixel_mean takes a mean of the training images; name"
     )
     # One that takes none needs no dataset, and its classes have numbers.
     alone = cli("predict", *words, "--set", "normalisation=torchvision", "--json")
