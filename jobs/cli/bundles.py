@@ -141,10 +141,9 @@ def _folders(storage: Storage, frames: "Frames") -> dict[str, bytes]:
     published = set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"])
     finished = FinishedRuns(storage)
     files: dict[str, bytes] = {}
-    for run in finished.runs:
-        if run.key in published:
-            exported = finished.exported(run)
-            files |= {f"{exported.name}/{n}": file for n, file in folder_files(exported).items()}
+    for run in finished.with_weights([run for run in finished.runs if run.key in published]):
+        exported = finished.exported(run)
+        files |= {f"{exported.name}/{n}": file for n, file in folder_files(exported).items()}
     return files
 
 

@@ -55,7 +55,8 @@ def evaluate(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|WEIGHTS...", help="Runs' folders or rows' names; or weights files."
+            metavar="RUN|FOLDER|WEIGHTS...",
+            help="Runs' folders or rows' names; folders of `results weights`; or weights files.",
         ),
     ],
     experiment_name: AsOption = None,
@@ -86,7 +87,7 @@ def evaluate(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test errors of networks: a run's final one, or a weights file with `--as`.
+    """Test errors of networks: a run's final one, an exported one, or a weights file with `--as`.
 
     Weights are safetensors or what torch.save wrote, in torchvision's names or what is usual
     instead; notes say what was made of them. Each photograph counts once, on any number of workers.

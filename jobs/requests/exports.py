@@ -19,6 +19,7 @@ from pipeline.data.staging import staged_dataset
 from pipeline.data.stored import read_manifest
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
+from pipeline.runs.checkpoint import final_weights_path
 from pipeline.runs.model_card import PrintedError, Standing
 from pipeline.runs.run import Run, read_result, stored_runs
 from pipeline.storage import Storage, regular_file
@@ -64,36 +65,50 @@ def exports_named(storage: Storage, named: list[str]) -> Exports:
             found[exported.name] = _as_it_is(exported)
         else:
             runs = stored_runs_named(storage, which)
-            ended = [run for run in runs if run.key in finished.results]
+            ended = finished.with_weights(runs)
             if not ended:
-                weights_of(storage, runs[0])  # says that it is not finished
+                weights_of(storage, runs[0])  # says that it has none
             found |= {folder_name(run): partial(finished.exported, run) for run in ended}
     if not named:
-        found = {folder_name(run): partial(finished.exported, run) for run in finished.runs}
+        ended = finished.with_weights(finished.runs)
+        found = {folder_name(run): partial(finished.exported, run) for run in ended}
     if not found:
         raise InputError(f"{storage.uri}: holds no finished runs; `resnet-repro status` lists all")
     return found
 
 
 class FinishedRuns:
-    """The runs of a storage that have final weights, with their results."""
+    """The runs of a storage, and the results of those that have finished, read when asked for."""
 
     def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        self.results: dict[str, dict[str, Any]] = {}
-        """Their `result.json`, by the run's key."""
-        self.runs: list[Run] = []
-        for run in stored_runs(storage):
-            result = read_result(storage, run)
-            if result is not None and result["status"] == "finished":
-                self.results[run.key] = result
-                self.runs.append(run)
+        self.storage, self.runs = storage, stored_runs(storage)
+        self._results: dict[str, dict[str, Any] | None] = {}
+
+    def result(self, run: Run) -> dict[str, Any] | None:
+        """A run's `result.json`; None unless it has finished."""
+        if run.key not in self._results:
+            result = read_result(self.storage, run)
+            finished = result is not None and result["status"] == "finished"
+            self._results[run.key] = result if finished else None
+        return self._results[run.key]
+
+    def with_weights(self, runs: list[Run]) -> list[Run]:
+        """Those of some runs that have finished, and whose weights are there.
+
+        A run that was carried here by `runs import` may have come without.
+        """
+        found = []
+        for run in runs:
+            result = self.result(run)
+            if result is not None and self.storage.exists(final_weights_path(run, result)):
+                found.append(run)
+        return found
 
     def exported(self, run: Run) -> "ExportedWeights":
         """A finished run's weights with all that they are published with.
 
         Raises:
-            InputError: its weights or its dataset are not in storage any more.
+            InputError: it has no weights, or its dataset is not in storage any more.
         """
         from pipeline.training.exported_weights import ExportedWeights, named_classes
         from pipeline.training.feeding.preprocessing import Preprocessing
@@ -106,10 +121,12 @@ class FinishedRuns:
                 "pictures are prepared; prepare it again"
             )
         dataset = means_of(self.storage, run.dataset_id)
+        result = self.result(run)
+        assert result is not None  # or it had no weights
         return ExportedWeights(
             run,
             manifest,
-            self.results[run.key],
+            result,
             self._standing(run),
             Preprocessing.of(run.experiment, dataset),
             named_classes(manifest),
@@ -117,11 +134,12 @@ class FinishedRuns:
         )
 
     def _standing(self, run: Run) -> Standing:
-        errors = tuple(
-            float(self.results[other.key]["final"][TEST_ERR])
-            for other in self.runs
-            if other.identity | {"seed": run.seed} == run.identity
+        """Of all finished seeds of the run's experiment on its dataset, and the paper's row."""
+        seeds = (
+            other for other in self.runs if other.identity | {"seed": run.seed} == run.identity
         )
+        results = (self.result(seed) for seed in seeds)
+        errors = tuple(float(result["final"][TEST_ERR]) for result in results if result is not None)
         return Standing(errors, printed_errors(run.experiment.name))
 
 

@@ -103,12 +103,14 @@ def weights_of(storage: Storage, run: Run) -> bytes:
     """The final weights of a stored run.
 
     Raises:
-        InputError: it is not finished.
+        InputError: it has none.
     """
     result = read_result(storage, run)
     weights = final_weights(storage, run, result) if result else None
     if weights is None:
-        raise InputError(f"{run}: has no final weights; it is not finished")
+        raise InputError(
+            f"{run}: has no final weights; it is not finished, or was brought here without them"
+        )
     return weights
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
+from pipeline.data.photo_shards import open_photos
 from pipeline.data.stored import write_dataset
+from pipeline.recipe.other_libraries import WeightsLayout
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import Run, read_result, start_run
 from pipeline.storage import Storage
@@ -21,8 +24,10 @@ from pipeline.training.loop import train
 from pipeline.training.step.process_group import single_process
 from pipeline.training.step.weights import read_tensors
 from tests.conftest import Cli
+from tests.pipeline.data.photographs import WNIDS, as_folders, ingested, pictures
 from tests.pipeline.training.small_runs import digits_once, small_run
 from tests.pipeline.training.step.test_foreign_weights import unlike
+from tests.pipeline.training.test_photo_runs import run_on
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +133,9 @@ def test_pictures_of_any_kind_become_rgb_as_a_datasets_do(cli: Cli, here: Path) 
     model = ("--model", small_run().folder, "--storage", "s")
     first, *others = predicted(cli, *names, "picture.jpg", "large.png", *model)
     assert others[: len(names) - 1] == [first] * (len(names) - 1)
-    for lossy in others[len(names) - 1 :]:
-        assert lossy[0]["class"] == first[0]["class"]
-        assert lossy[0]["probability"] == pytest.approx(first[0]["probability"], abs=0.1)
+    jpeg, large = others[len(names) - 1 :]
+    assert jpeg[0]["class"] == large[0]["class"] == first[0]["class"]
+    assert jpeg[0]["probability"] == pytest.approx(first[0]["probability"], abs=0.1)
 
     shown = cli("predict", "digit.png", "large.png", *model)
     assert shown.returncode == 0 and len(shown.stdout.splitlines()) == 12
@@ -215,7 +220,12 @@ def test_folders_are_never_written_over(cli: Cli, here: Path) -> None:
     refused = cli(*words)
     assert refused.returncode == 2 and "no such run" in refused.stderr
     words = ("results", "weights", small_run().folder, "--storage", "s")
+    # What a killed command left is no folder, and goes with the next one.
+    left = here / "weights" / f".{NAME}.resnet-repro.partial"
+    left.mkdir(parents=True)
+    (left / "README.md").write_text("cut")
     assert cli(*words).returncode == 0
+    assert (here / "weights" / NAME / "README.md").read_text() != "cut" and not left.exists()
     before = (here / "weights" / NAME / "README.md").stat().st_mtime_ns
     again = cli(*words)
     assert again.returncode == 2 and f"weights/{NAME}: is there already" in again.stderr
@@ -241,6 +251,55 @@ def test_runs_that_are_not_there_any_more_are_one_line(cli: Cli, here: Path) -> 
     gone = cli("results", "weights", "--storage", "copy")
     assert gone.returncode == 2 and "its dataset is not in" in gone.stderr
     assert len(gone.stderr.splitlines()) == 1 and not (here / "weights").exists()
+    # A run that was brought here without its weights counts as a seed, and is left out.
+    (here / "copy").rename(here / "gone")
+    shutil.copytree(here / "s", here / "copy")
+    for file in (here / "copy" / small_run().folder).rglob("weights.safetensors"):
+        file.unlink()
+    assert cli("results", "weights", "--storage", "copy").returncode == 0
+    (folder,) = (here / "weights").iterdir()
+    assert folder.name == NAME[:-1] + "1" and "(n = 2)" in (folder / "README.md").read_text()
+    without = cli("results", "weights", small_run().folder, "--storage", "copy")
+    assert without.returncode == 2 and "was brought here without them" in without.stderr
     (here / "foreign.safetensors").write_bytes(weights_of(small_run()))
     unsaid = cli("results", "weights", "foreign.safetensors")
     assert unsaid.returncode == 2 and "does not say what it is" in unsaid.stderr
+
+
+def test_a_run_on_photographs_is_one_network_in_every_layout(cli: Cli, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "s"))
+    folders = as_folders(tmp_path / "p", pictures())
+    photos = open_photos(storage, ingested(storage, folders)["id"], None)
+    run = run_on(photos, shortcut="B")
+    start_run(storage, run, 1)
+    train(run, photos, storage, single_process())
+
+    place, shown = (
+        ("--storage", str(tmp_path / "s")),
+        [str(file) for file in folders.rglob("*_*2*")],
+    )
+    assert len(shown) > 3  # grey ones, CMYK and others
+    of_run = predicted(cli, *shown, "--model", run.folder, *place)
+    assert {each["name"] for each in of_run[0]} == set(WNIDS)
+    name = run.folder.removeprefix("runs/").replace("/", "-")
+    for layout in get_args(WeightsLayout):
+        out = tmp_path / layout
+        words = ("results", "weights", run.folder, "--layout", layout, "--out", str(out), *place)
+        made = cli(*words)
+        assert made.returncode == 0, made.stderr
+        assert made.stderr == ""  # of a crop of 32 no mean image is subtracted, as there is none
+        model = ["--model", str(out / name)]
+        if layout == "torchvision":
+            model = ["--model", str(out / name / "resnet18.pth"), "--as", "resnet18"]
+            model += [f"--set={each}" for each in ("shortcut=B", "crop=32", "scale=32,40")]
+            model += ["--set=test_side=36", "--set=test_sides=32,40", "--data", photos.id, *place]
+        assert predicted(cli, *shown, *model) == of_run
+        # And back: from a folder to another layout, without the storage.
+        if layout != "torchvision":
+            back = ("results", "weights", str(out / name), "--out", str(out / "back"))
+            assert cli(*back).returncode == 0
+            again, first = (
+                (folder / name / "model.safetensors").read_bytes()
+                for folder in (out / "back", tmp_path / "resnet-repro")
+            )
+            assert again == first
