@@ -152,7 +152,7 @@ def export_weights(
     named: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN|FOLDER|BUNDLE]...",
+            metavar="RUN|FOLDER|BUNDLE",
             help="Runs' folders or rows' names, folders made by this command, or bundles; "
             "default: all finished runs of the storage.",
             show_default=False,

@@ -144,7 +144,7 @@ def evaluate(
 
 def predict(
     pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE...", help="JPEG, PNG, WebP and the like.")
+        list[Path], typer.Argument(metavar="PICTURE", help="JPEG, PNG, WebP and the like.")
     ],
     which: Annotated[
         str,

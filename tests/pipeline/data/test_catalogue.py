@@ -36,6 +36,10 @@ def test_classes_are_named_all_or_none(name: str) -> None:
     # ImageNet's are in whatever brings it: folders of WordNet ids, or the words of a parquet file.
     assert len(set(known.class_names)) == (0 if name == "imagenet" else known.spec.classes)
     assert class_names({"row": asdict(known.spec)}) == known.class_names
+    # A copy has them once it is proved to hold the same.
+    assert class_names({"row": asdict(replace(known.spec, name="mine"))}) == (
+        known.class_names if name == "cifar10" else ()
+    )
     fewer = replace(known.spec, classes=known.spec.classes + 1)
     assert class_names({"row": asdict(fewer)}) == ()
 

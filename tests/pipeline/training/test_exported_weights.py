@@ -243,6 +243,8 @@ def test_the_layout_of_transformers_computes_the_same(name: str, tmp_path: Path)
     folder = written(tmp_path, exported, "transformers")
     names = {file.name for file in folder.iterdir()}
     assert names == {CARD, "config.json", "preprocessor_config.json", "model.safetensors"}
+    card = (folder / CARD).read_text()
+    assert "library_name: transformers" in card and "subtracts one mean a channel" in card
     config = json.loads((folder / "config.json").read_text())
     assert config["id2label"]["2"] == "great white shark" and config["label2id"]["hen"] == 6
     content = (folder / "model.safetensors").read_bytes()
