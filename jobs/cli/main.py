@@ -92,6 +92,7 @@ app.command()(results.audit)
 app.command()(results.ui)
 app.command()(results.sync)
 app.command()(evaluate.evaluate)
+app.command()(evaluate.predict)
 app.command()(verify.verify)
 app.command()(status.clean)
 # What follows the name of one of these is a command itself, with options that are not its own.
