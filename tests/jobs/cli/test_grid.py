@@ -136,10 +136,12 @@ def test_final_models_are_registered_and_score_what_their_cards_say(
     files = Path(client.download_artifacts(version.run_id, "model", str(grid)))
     assert (files / "README.md").read_text() == version.description
     options = ("--as", "resnet20", "--data", "digits", "--set", "depth=8", "--storage", grid)
-    assert (
-        f"{version.tags['test_err']} % of 360"
-        in cli("evaluate", files / "weights.safetensors", *options).stdout
-    )
+    result, report, ui = cli(
+        "evaluate", files / "weights.safetensors", *options
+    ).stdout.splitlines()
+    assert result.startswith(f"{version.tags['test_err']} % of 360")
+    assert report.startswith("report: ") and report.endswith(f" report --storage {grid}")
+    assert ui.startswith("runs in the MLflow UI: ") and ui.endswith(f" ui --storage {grid}")
 
 
 @pytest.mark.slow
