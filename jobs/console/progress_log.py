@@ -41,9 +41,9 @@ class Subject:
     def __init__(self, now: float, wait: float = FIRST_SECONDS) -> None:
         self.first, self.due, self.said = now, now + wait, ""
 
-    def is_due(self, now: float, at_once: int) -> bool:
+    def is_due(self, now: float, at_once: int, news: bool = False) -> bool:
         """Whether it is time for a line; if so, the next one comes half its age later."""
-        if now < self.due:
+        if now < self.due and not news:
             return False
         wait = min(MOST_SECONDS, max(FIRST_SECONDS, (now - self.first) / 2))
         self.due = now + wait * max(1.0, at_once / FEW)
@@ -85,8 +85,8 @@ class ProgressLog:
     def _tell_running(self, each: RunProgress, now: float) -> None:
         subject = self._subjects.setdefault(each.run, Subject(now))
         # The first errors are news at once.
-        first = not subject.said and each.test_err is not None
-        if first or subject.is_due(now, len(self._watch.running)):
+        news = not subject.said and each.test_err is not None
+        if subject.is_due(now, len(self._watch.running), news):
             left = self._watch.rates.run_seconds_left(each)
             time = "time left unknown" if left is None else f"about {duration(left)} left"
             self._tell(subject, f"{self._name(each)}: {self._watch.how_far(each)}, {time}")
@@ -99,13 +99,14 @@ class ProgressLog:
     def _tell_ended(self, each: RunProgress) -> None:
         """How a run ended; of a single one its command itself says it."""
         watch, total = self._watch, len(self._watch.progress)
-        if total == 1:
+        if total == 1 or self._news is None:
             return
+        ended = total - len(self._news)
         at = "" if each.state == "finished" else f" at iteration {each.iteration:,}"
-        left = "" if watch.ended == total else f", {watch.time_left()}"
+        left = "" if ended == total else f", {watch.time_left()}"
         self._say(
             f"{self._name(each)}: {each.state}{at}{both_errors(each)}; "
-            f"{watch.ended} of {total} runs{left}"
+            f"{ended} of {total} runs{left}"
         )
 
     def _tell_so_far(self) -> None:

@@ -6,6 +6,7 @@ from analysis.verdicts.claims import claim_experiments
 from jobs.execution.cluster import Node, check_fits, cpus_that_fit, threads_per_worker
 from jobs.execution.tune import max_concurrent_runs, unfinished
 from jobs.grids.grids import demo_words, grids, rows_asked_for, shows_early, with_demo
+from jobs.requests.requested_runs import placement_words
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.runs.execution import Execution
@@ -161,3 +162,15 @@ def test_the_demo_says_what_it_will_show_and_each_field_once() -> None:
     assert "To be seen: " in words and "minutes on two cores" in words
     assert "(240 iterations, eval_every=60, precision=fp32)" in words
     assert max(map(len, words.splitlines())) <= 85
+
+
+def test_threads_that_were_chosen_are_said_to_be() -> None:
+    assert placement_words(Execution(threads=2), None) == (
+        "on 2 CPU threads (chosen; --threads says it)"
+    )
+    assert placement_words(Execution(threads=2), 2) == "on 2 CPU threads"
+    # A run keeps those that it began with.
+    kept = placement_words(Execution(threads=2), None, kept=1)
+    assert kept == "on 1 CPU thread, as at its first start"
+    gpus = placement_words(Execution(threads=1, workers=8, use_gpu=True), 1)
+    assert gpus == "8 workers of 1 GPU and 1 CPU thread"
