@@ -171,7 +171,7 @@ def _train(
             )
             begun = check_run(storage, run)
             kept = int(begun["threads"]) if begun else None
-            announce(placement_words(execution, threads, kept))
+            announce(f"training {placement_words(execution, threads, kept)}")
             interrupted = on_interrupt(execution.tracking, storage, [run], stop)
             outcome: dict[str, Any] = follow(
                 str(run), storage, [run], 1, job, interrupted, ask_to_stop, where()

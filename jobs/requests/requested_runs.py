@@ -167,7 +167,7 @@ def placement_words(execution: Execution, asked: int | None, kept: int | None = 
         count += ", as at its first start"
     elif asked is None:
         count += " (chosen; --threads says it)"
-    workers = f"{execution.workers} workers of " if execution.workers > 1 else "on "
+    workers = f"with {execution.workers} workers of " if execution.workers > 1 else "on "
     gpu = f"{execution.gpus:g} GPU and " if execution.use_gpu else ""
     return f"{workers}{gpu}{count}"
 

@@ -41,7 +41,7 @@ def report_on(
 
     It is about all of the storage, what was imported included; with `seeds`, about runs of these
     alone. Where a `part` is not all there is, it gets a report of its own within the report's
-    folder. `say_first` is called when the report is written, before it is said where.
+    folder. `say_first` is called when all is written, before it is said where.
     """
     # What is in a bucket is reported on here, as a browser opens files of this machine.
     base = storage.local or Path("results")
@@ -63,12 +63,14 @@ def report_on(
     # Written first: the copy in MLflow is for others, and may fail.
     files = write_report(frames, out)
     warn_on_tracking_error(lambda: log_report(tracking, storage, out, files), tracking)
+    own = None
+    if part is not None and not {run.key for run in part.runs}.issuperset(frames.runs.run_id):
+        own = out / part.name
+        write_report(frames.of({run.key for run in part.runs}, part.sweeps), own)
     say_first()
     print(f"report: {out / INDEX}  (open it in a browser)")
     if others := others_line(out, files):
         print(others)
-    if part is not None and not {run.key for run in part.runs}.issuperset(frames.runs.run_id):
-        own = out / part.name
-        write_report(frames.of({run.key for run in part.runs}, part.sweeps), own)
+    if own is not None:
         print(f"of this grid alone: {own / INDEX}")
     print(f"runs in the MLflow UI: {ui_command(tracking, storage)}")

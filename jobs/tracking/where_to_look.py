@@ -13,10 +13,14 @@ def ui_command(tracking: str, storage: Storage) -> str:
     """What to type, or to open, to see the runs."""
     if not tracking.startswith("sqlite"):
         return redacted(tracking)
-    command = own_name()
-    if storage.local is not None and tracking == default_tracking(storage):
-        return f"{command} ui --storage {storage.local}"
-    return f"{command} ui --tracking {redacted(tracking)}"
+    if _is_own(tracking, storage):
+        return f"{own_name()} ui --storage {storage.local}"
+    return f"{own_name()} ui --tracking {redacted(tracking)}"
+
+
+def _is_own(tracking: str, storage: Storage) -> bool:
+    """Whether the tracking store is the one that a storage holds itself."""
+    return storage.local is not None and tracking == default_tracking(storage)
 
 
 def own_name() -> str:
@@ -26,5 +30,6 @@ def own_name() -> str:
 
 def say_where_to_look(tracking: str, storage: Storage) -> None:
     """Print how a report is made of what a storage holds now, and what shows its runs."""
-    print(f"report: {own_name()} report --storage {redacted(storage.uri)}")
+    store = "" if _is_own(tracking, storage) else f" --tracking {redacted(tracking)}"
+    print(f"report: {own_name()} report --storage {redacted(storage.uri)}{store}")
     print(f"runs in the MLflow UI: {ui_command(tracking, storage)}")

@@ -76,7 +76,7 @@ def uninterrupted(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     begun, ray, threads, *_ = done.stdout.splitlines()
     assert begun.startswith("training resnet20") and ray.endswith("  starting Ray")
-    assert threads.endswith("  on 1 CPU thread") and "waiting" not in done.stdout
+    assert threads.endswith("  training on 1 CPU thread") and "waiting" not in done.stdout
     return place
 
 

@@ -173,4 +173,4 @@ def test_threads_that_were_chosen_are_said_to_be() -> None:
     kept = placement_words(Execution(threads=2), None, kept=1)
     assert kept == "on 1 CPU thread, as at its first start"
     gpus = placement_words(Execution(threads=1, workers=8, use_gpu=True), 1)
-    assert gpus == "8 workers of 1 GPU and 1 CPU thread"
+    assert gpus == "with 8 workers of 1 GPU and 1 CPU thread"
