@@ -23,9 +23,9 @@ def table(watch: Watch) -> FittingTable:
     more = f" ({hidden} runs not shown)" if hidden else ""
     # Narrow enough for 80 columns, as a table that does not fit becomes a list.
     shown = FittingTable(
-        *("experiment", "seed", "iteration", "images/s", "test", "curve", "state"),
+        *("experiment", "seed", "iteration", "images/s", "test", "curve", "left"),
         title=f"{watch.heading}: {watch.summary()}{more}",
-        left=["experiment", "curve", "state"],
+        left=["experiment", "curve", "left"],
         wrapping=["experiment"],
     )
     # On one scale, so that runs can be compared.
@@ -40,7 +40,7 @@ def table(watch: Watch) -> FittingTable:
             rate_text(each.images_per_second),
             percent(each.test_err),
             sparkline(each.curve, highest, bars),
-            _state(each, watch),
+            _left(each, watch),
         )
     return shown
 
@@ -66,11 +66,11 @@ def sparkline(values: Sequence[float], highest: float, bars: str = BARS) -> str:
     return "".join(bars[min(len(bars) - 1, int(each / highest * len(bars)))] for each in means)
 
 
-def _state(each: RunProgress, watch: Watch) -> str:
-    """Of a run that trains the time left; others have ended, or wait for their turn or for Ray."""
+def _left(each: RunProgress, watch: Watch) -> str:
+    """The time left of a run that trains; others have ended, or wait for their turn or for Ray."""
     if each.state == "running":
         left = watch.rates.run_seconds_left(each)
-        return "time unknown" if left is None else f"{duration(left)} left"
+        return "unknown" if left is None else duration(left)
     if each.state == "waiting" and len(watch.progress) == 1:
-        return "starting Ray"
+        return "starting"
     return each.state

@@ -82,6 +82,8 @@ class Watch:
         if len(self.progress) == 1 and self.running:
             # Of a single run there is more to say than that it is one of one.
             return f"{self.how_far(self.progress[0])}, {self.time_left()}"
+        if len(self.progress) == 1 and self.ended:
+            return self.progress[0].state
         if not self.running and self.ended < len(self.progress):
             return f"{self.ended} of {len(self.progress)} finished, starting Ray's workers"
         words = f"{self.ended} of {len(self.progress)} finished, {len(self.running)} running"
