@@ -1,7 +1,8 @@
 """How fast runs are, as this command sees them, and how long the rest takes at that.
 
 A heartbeat's rate is of SGD steps alone. What is left takes evaluations and checkpoints as well, so
-it is reckoned by the iterations that were seen to pass, over some minutes to be steady.
+it is reckoned by the iterations that were seen to pass, over some minutes to be steady; and by the
+seconds that runs were seen to take until they train.
 """
 
 from collections import deque
@@ -25,7 +26,8 @@ class MeasuredRates:
     """Iterations a second of each run; of those that have ended, their last ones."""
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
-        self._now = now
+        self._now, self._began = now, now()
+        self._trained: dict[Run, tuple[float, float]] = {}  # from when to when
         self._seen: dict[Run, deque[tuple[float, int]]] = {}
         self._said: dict[Run, float] = {}
 
@@ -35,6 +37,7 @@ class MeasuredRates:
         for each in progress:
             if each.state != "running":
                 continue
+            self._trained[each.run] = self._trained.get(each.run, (now, now))[0], now
             batch = each.run.experiment.global_batch_size
             if each.images_per_second > 0:
                 self._said[each.run] = each.images_per_second / batch
@@ -78,11 +81,19 @@ class MeasuredRates:
                 if experiment in by_row
                 else work_rate / _work_an_iteration(experiment)
             )
-            return each.iterations_left / rate
+            begins = each.state == "waiting" and each.run not in self._trained
+            return each.iterations_left / rate + (start if begins else 0.0)
 
+        start = self._start_seconds(at_once)
         left = [seconds(each) for each in progress]
         # Spread over all that run at once; but the longest single run cannot be spread.
         return max(max(left), sum(left) / max(at_once, 1))
+
+    def _start_seconds(self, at_once: int) -> float:
+        """What a run takes besides its training, such as its workers' start: as seen until now."""
+        trained = sum(end - begin for begin, end in self._trained.values())
+        idle = at_once * (self._now() - self._began) - trained
+        return max(0.0, idle) / max(1, len(self._trained))
 
 
 @cache

@@ -74,3 +74,14 @@ def test_a_run_that_begins_again_further_back_is_measured_anew() -> None:
         hour.time = time
         rates.see([running(iteration, rate=1.0)])
     assert rates.iterations_per_second(small_run()) == 10 / 20
+
+
+def test_the_start_of_workers_counts_for_runs_that_have_not_begun() -> None:
+    hour = Hour()
+    rates = MeasuredRates(hour)
+    waiting = [RunProgress(small_run(seed), "waiting", 0, 0.0, None) for seed in (1, 2)]
+    for time, iteration in ((12.0, 0), (32.0, 20)):  # twelve seconds to start, one an iteration
+        hour.time = time
+        rates.see([running(iteration, rate=1.0)])
+    # Ten more, then twice twelve to start and thirty to train.
+    assert rates.seconds_left([running(20), *waiting], 1) == 10 + 2 * (12 + 30)
