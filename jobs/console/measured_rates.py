@@ -63,20 +63,24 @@ class MeasuredRates:
 
     def seconds_left(self, progress: list[RunProgress], at_once: int) -> float | None:
         """Until all have ended, so many of them at once; None where no rate is known yet."""
+        rates = {each.run: self.iterations_per_second(each.run) for each in progress}
+        # A command that stops before it saw any of its runs has what they were saved with.
+        if not any(rates.values()):
+            rates = {each.run: each.kept_rate for each in progress}
         # A run that has not begun is as fast as others of its row, else by its multiply-adds.
         by_row: dict[Experiment, list[float]] = {}
-        for each in progress:
-            if rate := self.iterations_per_second(each.run):
-                by_row.setdefault(each.run.experiment, []).append(rate)
+        for run, rate in rates.items():
+            if rate:
+                by_row.setdefault(run.experiment, []).append(rate)
         if not by_row:
             return None
         work_rate = mean(
-            mean(rates) * _work_an_iteration(experiment) for experiment, rates in by_row.items()
+            mean(known) * _work_an_iteration(experiment) for experiment, known in by_row.items()
         )
 
         def seconds(each: RunProgress) -> float:
             experiment = each.run.experiment
-            rate = self.iterations_per_second(each.run) or (
+            rate = rates[each.run] or (
                 mean(by_row[experiment])
                 if experiment in by_row
                 else work_rate / _work_an_iteration(experiment)
@@ -93,7 +97,7 @@ class MeasuredRates:
         """What a run takes besides its training, such as its workers' start: as seen until now."""
         trained = sum(end - begin for begin, end in self._trained.values())
         idle = at_once * (self._now() - self._began) - trained
-        return max(0.0, idle) / max(1, len(self._trained))
+        return max(0.0, idle) / (len(self._trained) or max(1, at_once))
 
 
 @cache

@@ -29,6 +29,8 @@ class RunProgress:
     """Of the images trained on since the last point; of an ended run on the training set."""
     curve: tuple[float, ...] = ()
     """The test errors so far, the oldest first; empty for a run that has ended."""
+    kept_rate: float | None = None
+    """Iterations a second up to its checkpoint, on whatever it was trained."""
 
     @property
     def ended(self) -> bool:
@@ -67,7 +69,8 @@ def read_progress(storage: Storage, run: Run, earlier: Beat) -> RunProgress:
     last = history.last()
     progress = progress_of(storage, run, history.iteration, last.get(TEST_ERR), earlier)
     curve = tuple(point.value for point in history.points if point.metric == TEST_ERR)
-    return replace(progress, train_err=last.get(TRAIN_ERR), curve=curve)
+    rate = history.iteration / history.seconds if history.seconds > 0 else None
+    return replace(progress, train_err=last.get(TRAIN_ERR), curve=curve, kept_rate=rate)
 
 
 def progress_of(

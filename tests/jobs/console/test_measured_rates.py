@@ -85,3 +85,15 @@ def test_the_start_of_workers_counts_for_runs_that_have_not_begun() -> None:
         rates.see([running(iteration, rate=1.0)])
     # Ten more, then twice twelve to start and thirty to train.
     assert rates.seconds_left([running(20), *waiting], 1) == 10 + 2 * (12 + 30)
+
+
+def test_what_was_not_seen_here_is_known_by_its_checkpoint() -> None:
+    rates = MeasuredRates(Hour())
+    saved = RunProgress(small_run(), "waiting", 10, 0.0, None, kept_rate=0.5)
+    fresh = RunProgress(small_run(seed=1), "waiting", 0, 0.0, None)
+    rates.see([saved, fresh])
+    assert rates.seconds_left([saved, fresh], 1) == 20 / 0.5 + 30 / 0.5
+    # Rates of this machine count more than those of another.
+    begun = replace(fresh, state="running", images_per_second=16.0)
+    rates.see([saved, begun])
+    assert rates.seconds_left([saved, begun], 1) == 20 + 30
