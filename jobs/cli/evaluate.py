@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import product
@@ -105,6 +105,7 @@ def evaluate(
       normalisation=torchvision --data imagenet`
     """
     from jobs.tracking.other_publications import publish_evaluation
+    from jobs.tracking.where_to_look import say_where_to_look
 
     # Everything that can be refused is, before a dataset is staged or a worker started.
     storage = writable(storage_uri)
@@ -140,6 +141,10 @@ def evaluate(
         publish_evaluation(store, storage, _kept(keep, chosen, ensemble, rows))
     if as_json:
         print(json.dumps(rows, indent=1))
+    # A storage without runs has no report to make, and nothing in MLflow.
+    elif storage.names("runs"):
+        with suppress(InputError):  # a tracking store that cannot be named is none to look at
+            say_where_to_look(tracking_of(tracking, storage), storage)
 
 
 def predict(

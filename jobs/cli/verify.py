@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.console.run_progress import follow
+from jobs.console.following import follow
 from jobs.console.termination import TerminatedError
 from jobs.execution.cluster import ask_to_stop, connected
 from jobs.execution.launch import check_workers, run_on_ray
