@@ -2,8 +2,9 @@
 
 What was measured stands in `gpu_rates.csv`, all runs of a line together, with where it is from. The
 model is of an iteration that is replayed as a CUDA graph: so much for each convolution with its
-norm and ReLU, unless computing takes longer. It is within 4 % of what it was made of. Of photographs, networks with the same blocks as a measured one go by it in
-proportion, and others by data sheets; a run is never faster than its photographs are decoded.
+norm and ReLU, unless computing takes longer. It is within 4 % of what it was made of. Of
+photographs, networks with the same blocks as a measured one go by it in proportion, and others by
+data sheets; a run is never faster than its photographs are decoded.
 """
 
 import csv
