@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.measure import GPU_PRECISIONS, PRECISIONS, checked_precision
 from jobs.requests.options import (
     DashboardOption,
-    DataOption,
+    DatasetOption,
     Device,
     ExperimentArgument,
     SetOption,
@@ -31,7 +30,7 @@ app = typer.Typer(
 
 @app.command("loop")
 def bench_loop(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
     precision: Annotated[
@@ -57,7 +56,7 @@ def bench_loop(
 
 @app.command("data")
 def bench_data(
-    data: DataOption = "imagenet",
+    data: DatasetOption = "imagenet",
     storage_uri: StorageOption = "results",
     rounds: RoundsOption = 5,
     batches: Annotated[int, typer.Option(min=2, help="Batches of 64 a round.")] = 14,
@@ -75,7 +74,7 @@ def bench_data(
 
 @app.command("ray")
 def bench_ray(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     iterations: RunIterationsOption = 120,
     rounds: RoundsOption = 3,
@@ -93,7 +92,7 @@ def bench_ray(
 
 @app.command("tracking")
 def bench_tracking(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     iterations: RunIterationsOption = 400,
     rounds: RoundsOption = 3,
@@ -143,7 +142,7 @@ def bench_verdicts(
 @app.command("profile")
 def bench_profile(
     experiment: ExperimentArgument,
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     precision: Annotated[
         str, typer.Option(help="fp32 or bf16; default: bf16 where the CPU has it.")
@@ -192,7 +191,7 @@ def bench_startup(
 
 @app.command("gpu")
 def bench_gpu(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     experiments: Annotated[
         str, typer.Option(help="Rows of CIFAR, with commas between.")
@@ -214,6 +213,7 @@ def bench_gpu(
 
     Example: `resnet-repro bench gpu --data cifar10 --rounds 3`
     """
+    from benchmarks.measure import GPU_PRECISIONS, PRECISIONS, checked_precision
     from benchmarks.one_gpu.cifar import bench
     from pipeline.data.stored import read_dataset
 
@@ -227,7 +227,7 @@ def bench_gpu(
 
 @app.command("gpu-imagenet")
 def bench_gpu_imagenet(
-    data: DataOption = "imagenet",
+    data: DatasetOption = "imagenet",
     storage_uri: StorageOption = "results",
     experiments: Annotated[
         str, typer.Option(help="Rows of ImageNet, with commas between.")
@@ -280,7 +280,7 @@ def photographs_named(storage: Storage, data: str, command: str) -> dict[str, An
 
 @app.command("packs")
 def bench_packs(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     experiment: Annotated[str, typer.Option(help="A row of CIFAR.")] = "resnet20",
     settings: SetOption = ["precision=bf16"],  # noqa: B006  (Typer reads it, nobody writes it)

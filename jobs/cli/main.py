@@ -104,7 +104,6 @@ for application, name, takes_a_command in (
     application.command(
         name,
         context_settings={
-            "allow_extra_args": True,
             "ignore_unknown_options": True,
             "allow_interspersed_args": False,
         },

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from typer.core import TyperGroup
 
 from jobs.execution.submission import job_name
-from jobs.requests.submitted_commands import check_command, parse_only, value_of
+from jobs.requests.submitted_commands import (
+    CommandArgument,
+    check_command,
+    parse_only,
+    value_of,
+)
 from pipeline.errors import InputError, redacted
 
 TRACKING = "http://mlflow:5000"
@@ -41,6 +45,8 @@ app = typer.Typer(
 
 def kubernetes(
     context: typer.Context,
+    command: CommandArgument = None,
+    *,
     image: Annotated[
         str, typer.Option(help="The image of deploy/Dockerfile, as the cluster pulls it.")
     ],
@@ -82,7 +88,7 @@ def kubernetes(
     * `resnet-repro manifests kubernetes --image registry/resnet-repro:1 --artifacts
       s3://bucket/mlflow --nodes 4 grid table6 --data cifar10 --storage s3://bucket/resnet`
     """
-    command = list(context.args)
+    command = command or []
     # What the templates are filled with; StrictUndefined makes an error of one that is missing.
     values: dict[str, Any] = {
         "image": image,
@@ -118,6 +124,7 @@ def kubernetes(
 
 def slurm(
     context: typer.Context,
+    command: CommandArgument = None,
     out: Annotated[Path, typer.Option(help="The folder the script is written to.")] = Path(
         "manifests"
     ),
@@ -151,7 +158,7 @@ def slurm(
     * `resnet-repro manifests slurm --nodes 2 --gpus-per-node 4 --cpus 32 --partition gpu --setup ".
       ~/venv/bin/activate" grid table6 --data cifar10 --storage /scratch/me/resnet`
     """
-    command = list(context.args)
+    command = command or []
     check_command(command)
     parse_only(context, command)
     if not re.fullmatch(TIME_LIMIT, time):
@@ -203,6 +210,8 @@ def _job_values(context: typer.Context, command: list[str]) -> dict[str, str]:
 
 def rendered(template: str, values: dict[str, Any]) -> str:
     """A manifest's text; a value that a template needs and nobody gave is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("deploy", "."),
         undefined=StrictUndefined,

@@ -10,10 +10,7 @@ import typer
 
 from jobs.console.run_progress import follow
 from jobs.console.termination import TerminatedError
-from jobs.execution.cluster import ask_to_stop, connected
-from jobs.execution.launch import check_workers, run_on_ray
 from jobs.requests.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
-from jobs.requests.requested_runs import resolve_resources
 from jobs.requests.stored_runs import stored_run_named
 from pipeline.errors import InputError, reason_of
 from pipeline.runs.checkpoint import iterations, newest_history, read_checkpoint
@@ -108,6 +105,7 @@ def _train_again(
     That storage is deleted if everything is equal, and kept for whoever looks for the difference
     otherwise.
     """
+    from jobs.execution.launch import check_workers
     from pipeline.training.verify import CheckResult, Segment
 
     segment = Segment.of(storage, run, start)
@@ -164,6 +162,9 @@ def _train_segment(
     Raises:
         InputError: there is no cluster, it has no room, or the run refuses to be trained so.
     """
+    from jobs.execution.cluster import ask_to_stop, connected
+    from jobs.execution.launch import run_on_ray
+    from jobs.requests.requested_runs import resolve_resources
 
     title = f"{run} again, {segment.start:,} to {segment.end:,}"
     with connected(address, trains=True):

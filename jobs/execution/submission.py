@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jobs.execution.cluster import TOKEN_REMEDY, wants_token
 from pipeline.errors import InputError, first_line
 from pipeline.runs.provenance import COMMIT_FILE, PACKAGE_ROOT, source_commit
 
@@ -93,6 +92,8 @@ def client_of(dashboard: str | None) -> Any:
         # Making a client asks nothing of the cluster; only this shows that somebody answers.
         client.list_jobs()
     except Exception as error:
+        from jobs.execution.cluster import TOKEN_REMEDY, wants_token
+
         if wants_token(str(error)):
             raise InputError(
                 f"{named_by} {address}: the cluster wants another token; {TOKEN_REMEDY}"

@@ -86,8 +86,11 @@ def test_a_budget_is_kept(cli: Cli, tmp_path: Path) -> None:
         (("table6", "--gpus", "0"), "or a cluster such as 8xA100"),
         (("table6", "--gpus", "nan"), "or a cluster such as 8xA100"),
         (("table6", "--data", "cifra10"), "no dataset and no path of that name"),
-        (("table6", "--set", "holdout=5000"), "leaves nothing of 1,437 training images"),
-        (("table2", "--gpus", "8"), "does not suit --data digits"),
+        (
+            ("table6", "--data", "digits", "--set", "holdout=5000"),
+            "leaves nothing of 1,437 training images",
+        ),
+        (("table2", "--data", "digits", "--gpus", "8"), "does not suit --data digits"),
         (("tabel6",), "unknown grid or experiment tabel6"),
     ],
 )
@@ -121,6 +124,8 @@ def test_a_grid_is_planned_carried_out_and_planned_again(cli: Cli, tmp_path: Pat
     rows = (
         "plain20",
         "resnet20",
+        "--data",
+        "digits",
         "--iterations",
         "30",
         "--set",
@@ -144,4 +149,4 @@ def test_a_grid_is_planned_carried_out_and_planned_again(cli: Cli, tmp_path: Pat
     assert done.returncode == 0 and "planned were" in done.stdout, done.stdout + done.stderr
     assert json.loads(Path(made["kept"]).read_text())["took"] > 0
     again = cli(*line)
-    assert again.returncode == 0 and again.stdout.strip() == "2 runs, 2 finished before"
+    assert again.returncode == 0 and again.stdout.strip() == "2 runs on digits, 2 finished before"

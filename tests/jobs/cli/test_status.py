@@ -105,7 +105,7 @@ def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(
     cli: Cli, tmp_path: Path, digits_dataset: Dataset
 ) -> None:
     options = ("--iterations", "400", "--set", "precision=bf16", "--storage", tmp_path / "new")
-    done = cli("train", "resnet20", "--dry-run", *options)
+    done = cli("train", "resnet20", "--data", "digits", "--dry-run", *options)
     assert done.returncode == 0, done.stderr
     experiment = experiment_named("resnet20", ["precision=bf16"], 400)
     run = Run(experiment, digits_dataset.id, digits_dataset.key, 0)
