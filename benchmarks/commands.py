@@ -194,7 +194,7 @@ def bench_gpu(
     data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     experiments: Annotated[
-        str, typer.Option(help="Rows of CIFAR, with commas between.")
+        str, typer.Option(metavar="EXPERIMENT,...", help="Of CIFAR, with commas between.")
     ] = "resnet20,resnet56,resnet110",
     precision: Annotated[
         str, typer.Option(help="fp32, tf32 and bf16, with commas; default: all that there are.")
@@ -230,7 +230,7 @@ def bench_gpu_imagenet(
     data: DatasetOption = "imagenet",
     storage_uri: StorageOption = "results",
     experiments: Annotated[
-        str, typer.Option(help="Rows of ImageNet, with commas between.")
+        str, typer.Option(metavar="EXPERIMENT,...", help="Of ImageNet, with commas between.")
     ] = "resnet50,resnet18",
     rounds: RoundsOption = 3,
     steps: Annotated[int, typer.Option(min=2, help="Iterations a round.")] = 40,

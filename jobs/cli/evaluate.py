@@ -47,7 +47,7 @@ from pipeline.storage import Storage
 ModelsArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="RUN|WEIGHTS...",
+        metavar="RUN|WEIGHTS",
         help="Runs by their folder, or by their experiment where that is enough; or weights files.",
         autocompletion=runs_or_weights,
     ),

@@ -145,18 +145,9 @@ def grid(
     manifest = manifest_named(storage, data)
     experiments, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     request = GridRequest(
-        names,
-        experiments,
-        swept,
-        manifest,
-        storage,
-        execution,
-        device,
-        threads,
-        address,
-        until_decided,
-        runs_per_gpu,
-    )
+        names, experiments, swept, manifest, storage, execution, device, threads, address,
+        until_decided, runs_per_gpu,
+    )  # fmt: skip
     left = request.carry_out(looks)
     # A plan was about one number of seeds, so it says nothing of a grid that looks in between.
     if len(looks) == 1 and (comparison := compare(storage, left, monotonic() - began)):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from jobs.console.command_help import PlainGroup
 from jobs.execution.submission import job_name
 from jobs.requests.submitted_commands import (
     CommandArgument,
@@ -26,7 +26,7 @@ TIME_LIMIT = r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}"
 """As `sbatch --time` takes it."""
 
 
-class KubernetesByDefault(TyperGroup):
+class KubernetesByDefault(PlainGroup):
     """`manifests --image ...` is Kubernetes': the command is older than its kinds."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -48,10 +48,16 @@ def kubernetes(
     command: CommandArgument = None,
     *,
     image: Annotated[
-        str, typer.Option(help="The image of deploy/Dockerfile, as the cluster pulls it.")
+        str,
+        typer.Option(
+            metavar="IMAGE", help="The image of deploy/Dockerfile, as the cluster pulls it."
+        ),
     ],
     artifacts: Annotated[
-        str, typer.Option(help="Where MLflow keeps artifacts, such as s3://bucket/mlflow.")
+        str,
+        typer.Option(
+            metavar="URI", help="Where MLflow keeps artifacts, such as s3://bucket/mlflow."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The folder the files are written to.")] = Path(
         "manifests"
@@ -59,15 +65,23 @@ def kubernetes(
     nodes: Annotated[int, typer.Option(min=1, help="GPU nodes at the most.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 8,
     cpus: Annotated[int, typer.Option(min=1, help="CPUs of each.")] = 88,
-    memory: Annotated[str, typer.Option(help="Memory of each.")] = "700Gi",
-    namespace: Annotated[str, typer.Option(help="Where all of it lives.")] = "resnet-repro",
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of each.")] = "700Gi",
+    namespace: Annotated[
+        str, typer.Option(metavar="NAME", help="Where all of it lives.")
+    ] = "resnet-repro",
     head_selector: Annotated[
-        str, typer.Option(help="LABEL=VALUE of nodes for the head: neither GPU nor spot.")
+        str,
+        typer.Option(metavar="LABEL=VALUE", help="Of nodes for the head: neither GPU nor spot."),
     ] = "",
-    worker_selector: Annotated[str, typer.Option(help="LABEL=VALUE of the GPU nodes.")] = "",
+    worker_selector: Annotated[
+        str, typer.Option(metavar="LABEL=VALUE", help="Of the GPU nodes.")
+    ] = "",
     service_account: Annotated[
         str,
-        typer.Option(help="The pods' service account, where a role of its may read the bucket."),
+        typer.Option(
+            metavar="NAME",
+            help="The pods' service account, where a role of its may read the bucket.",
+        ),
     ] = "",
     retries: Annotated[
         int,
@@ -132,22 +146,33 @@ def slurm(
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 1,
     cpus: Annotated[int, typer.Option(min=1, help="CPUs of each.")] = 8,
     memory: Annotated[
-        str, typer.Option(help="Memory of each, as 64G; default: the cluster's.")
+        str, typer.Option(metavar="SIZE", help="Memory of each, as 64G; default: the cluster's.")
     ] = "",
     time: Annotated[
-        str, typer.Option(help="Time limit, as HOURS:MINUTES:SECONDS; then it is continued.")
+        str,
+        typer.Option(
+            metavar="HH:MM:SS", help="Time limit of a job; then another one continues it."
+        ),
     ] = "24:00:00",
-    partition: Annotated[str, typer.Option(help="Where; default: the cluster's.")] = "",
-    account: Annotated[str, typer.Option(help="Who pays; default: yours.")] = "",
+    partition: Annotated[
+        str, typer.Option(metavar="NAME", help="Where; default: the cluster's.")
+    ] = "",
+    account: Annotated[str, typer.Option(metavar="NAME", help="Who pays; default: yours.")] = "",
     sbatch: Annotated[
-        list[str], typer.Option(help="Any other option of sbatch, as --sbatch=--qos=long.")
+        list[str],
+        typer.Option(metavar="OPTION", help="Any other option of sbatch, as --sbatch=--qos=long."),
     ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
     setup: Annotated[
         list[str],
-        typer.Option(help="A line of shell that is run first, as '. ~/venv/bin/activate'."),
+        typer.Option(
+            metavar="LINE", help="A line of shell that is run first, as '. ~/venv/bin/activate'."
+        ),
     ] = [],  # noqa: B006
     signal_seconds: Annotated[
-        int, typer.Option(min=60, help="So long before the limit it saves and leaves.")
+        int,
+        typer.Option(
+            metavar="SECONDS", min=60, help="So long before the limit it saves and leaves."
+        ),
     ] = 120,
     requeues: Annotated[int, typer.Option(min=0, help="How often it is continued.")] = 100,
 ) -> None:

@@ -66,7 +66,7 @@ def show_resolved(
     console.print(_table(experiments, differing))
     for what, says in (
         ("dataset", dataset.says),
-        ("runs", f"{len(runs)}, of {len(experiments)} experiments x {len(seeds)} seeds"),
+        ("runs", f"{len(runs)}: {_count(experiments, 'experiment')} x {_count(seeds, 'seed')}"),
         ("storage", storage.uri),
         ("tracking", redacted(store)),
         ("workers", workers),
@@ -76,6 +76,10 @@ def show_resolved(
         print(
             f"{_state(storage, run) if dataset.id else 'to train':<19} {storage.path(run.folder)}"
         )
+
+
+def _count(things: Sequence[Any], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _table(experiments: Sequence[Experiment], differing: list[str]) -> FittingTable:

@@ -44,7 +44,7 @@ ExperimentArgument = Annotated[
 NamesArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="GRID|EXPERIMENT...",
+        metavar="GRID|EXPERIMENT",
         help="Of those that `resnet-repro grids` and `resnet-repro experiments` list.",
         autocompletion=completing(completion.grids, completion.experiments),
     ),
@@ -206,6 +206,21 @@ def writable(storage_uri: str) -> Storage:
     """The storage at a URI, tried by writing to it."""
     storage = Storage(storage_uri)
     storage.check_writable()
+    return storage
+
+
+def existing(storage_uri: str) -> Storage:
+    """The storage at a URI, for commands that only read it.
+
+    Raises:
+        InputError: there is none, as where its name is misspelt.
+    """
+    storage = Storage(storage_uri)
+    if not storage.exists(""):
+        raise InputError(
+            f"--storage {storage.uri}: does not exist; `resnet-repro train`, `grid` and `data "
+            "prepare` make one"
+        )
     return storage
 
 

@@ -15,7 +15,7 @@ SENT = ("train", "grid", "evaluate", "verify", "report", "sync", "data", "doctor
 CommandArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="COMMAND...",
+        metavar="COMMAND",
         show_default=False,
         help=f"What is carried out there, with its own options: {', '.join(SENT)}.",
         autocompletion=commands(SENT),
