@@ -36,7 +36,6 @@ from jobs.requests.options import (
     tracking_of,
     writable,
 )
-from jobs.requests.stored_runs import model_named
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.metrics import PROTOCOLS
@@ -124,6 +123,7 @@ def evaluate(
       normalisation=torchvision --data imagenet`
     """
     from jobs.requests.requested_runs import check_suits
+    from jobs.requests.stored_runs import model_named
     from jobs.tracking.other_publications import publish_evaluation
     from pipeline.data.photo_shards import holds_photographs
 

@@ -20,7 +20,6 @@ from jobs.requests.options import (
     StorageOption,
     existing,
 )
-from jobs.requests.stored_runs import stored_run_named
 from pipeline.errors import InputError, reason_of
 from pipeline.runs.checkpoint import iterations, newest_history, read_checkpoint
 from pipeline.runs.execution import Execution
@@ -79,6 +78,7 @@ def verify(
     * `resnet-repro verify results/runs/resnet20-c289b6b5/cifar10-1f3a2b4c/seed-0 --from 32000
       --json`
     """
+    from jobs.requests.stored_runs import stored_run_named
     from pipeline.training.verify import examine
 
     storage = existing(storage_uri)

@@ -3,6 +3,7 @@ difference for another.
 """
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -92,3 +93,10 @@ def test_what_is_not_there_is_refused(cli: Cli, finished: Storage) -> None:
     assert nothing.returncode == 2 and "no checkpoint yet" in nothing.stderr
     beyond = cli("verify", "resnet20", "--seed", "0", "--from", "12", "--storage", finished.uri)
     assert beyond.returncode == 2 and "there are 0, 15, 23, 27" in beyond.stderr
+    # Of several recipes it says which there are.
+    other = replace(RUN, experiment=replace(RUN.experiment, weight_decay=0.0))
+    start_run(finished, other, 1)
+    choice = cli("verify", "resnet20", "--storage", finished.uri).stderr
+    assert "3 runs are meant" in choice and len(choice.splitlines()) == 1
+    assert re.search(rf"{RUN.folder} \([^)]*; seed 0, 1\)", choice)
+    assert re.search(rf"{other.folder} \([^)]*weight_decay=0.0[^)]*; seed 0\)", choice)
