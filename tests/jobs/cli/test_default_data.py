@@ -1,6 +1,8 @@
 """Where no dataset is named it is the paper's own for the experiments; the demo's is digits."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.run import Run, start_run
 from pipeline.storage import Storage
 from tests.conftest import Cli
+from tests.jobs.cli.test_help import BLOCK, DOCUMENTS, LEAVES, ROOT, examples
 
 DIGITS = "186de2c683d404c1"
 
@@ -99,3 +102,32 @@ def test_an_old_command_never_begins_something_else_without_a_word(
         assert cli(*words.split(), *here, *dry).returncode == 0
     # Runs of another recipe are no runs of the command.
     assert cli("train", "resnet32", *here[:2], "--dry-run").returncode == 0
+
+
+def documented() -> list[tuple[str, list[str]]]:
+    """The commands that train in the documents and in help, which name no other dataset."""
+    found = []
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text().replace("\\\n", "")
+        shown = "\n".join(fenced or indented for fenced, indented in BLOCK.findall(text))
+        lines = re.findall(r"^ *(?:\S*/)?resnet-repro +(?:submit +)?(.*)$", shown, re.MULTILINE)
+        found += [(name, shlex.split(line, comments=True)) for line in lines]
+    for path, command in LEAVES.items():
+        found += [(" ".join(path), shlex.split(line)) for line in examples(command.help)]
+    return [(where, words) for where, words in found if words[:1] in (["train"], ["grid"])]
+
+
+def test_every_command_of_the_documents_that_trains_can_be_pasted(cli: Cli, tmp_path: Path) -> None:
+    """As far as it can be tried without the paper's data: as a dry run, which refuses what it
+    would.
+    """
+    commands = documented()
+    assert len(commands) > 20
+    for where, words in commands:
+        # Datasets of one's own are prepared by a line above; addresses and buckets are examples.
+        own = ["digits" if word in ("FOLDER", "cifar10-jpeg") else word for word in words]
+        line = shlex.join(own).replace("$STORAGE", "s").replace("$TRACKING", "http://127.0.0.1:9")
+        line = re.sub(r"--storage \S+", "", line)
+        done = cli(*shlex.split(line), "--dry-run", "--storage", tmp_path)
+        assert done.returncode == 0, (where, line, done.stderr)
+        assert "dataset  " in done.stdout
