@@ -32,6 +32,7 @@ from pipeline.data.catalogue.digits import digits
 from pipeline.data.stored import write_dataset
 from pipeline.errors import InputError, last_line
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.recipe.overrides import title
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
@@ -91,7 +92,7 @@ def probe(
         began = monotonic()
         start = _time_starts(storage, execution, min(at_once, STARTED_AT_ONCE))
         seconds_left = limit - (monotonic() - began)
-        timings = _time_experiments(requests, side, execution, at_once, seconds_left, complete)
+        timings = time_experiments(requests, side, execution, at_once, seconds_left, complete)
     except InputError:
         raise
     except Exception as error:  # whatever Ray, torch or a GPU says, such as that memory is short
@@ -183,7 +184,7 @@ def _time_starts(storage: Storage, execution: Execution, at_once: int) -> float:
             storage.delete(folder)
 
 
-def _time_experiments(
+def time_experiments(
     requests: Sequence[TimingRequest],
     side: int,
     execution: Execution,
@@ -228,8 +229,8 @@ def _time_experiments(
         if not ended and not (complete and unknown):
             break
         if not ended:
-            names = " and ".join(by_fingerprint[name].experiment.name for name in unknown)
-            print(f"measuring longer, until {names} is timed; Ctrl-C ends it", file=sys.stderr)
+            names = dict.fromkeys(title(by_fingerprint[name].experiment) for name in unknown)
+            print(f"measuring on, until this is timed: {', '.join(names)}", file=sys.stderr)
             ended, _ = ray.wait(list(running))
         for reference in ended:
             name, timing = running.pop(reference), ray.get(reference)

@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from jobs.execution.cluster import connected
+from jobs.execution.probe import TimingRequest, time_experiments
 from jobs.planning.estimate import Cluster, Estimate, Plan
-from jobs.planning.rates import Rate
+from jobs.planning.rates import Rate, probed, rates
 from jobs.planning.saved_plans import compare, keep
+from jobs.planning.workload import iteration_flops
+from pipeline.errors import InputError
+from pipeline.recipe.overrides import experiment_named
+from pipeline.runs.execution import Execution
 from pipeline.storage import Storage
 from tests.conftest import Cli
 from tests.pipeline.training.small_runs import small_run
@@ -116,6 +122,25 @@ def test_what_a_grid_took_stands_beside_its_plan(storage: Storage) -> None:
     assert compare(storage, reversed(runs), 60.0) == "took 60 s; planned were 50 s (42 to 60): +20%"
     kept = json.loads(Path(path).read_text())
     assert kept["took"] == 60.0 and kept["seconds"] == 50.0 and kept["commit"]
+
+
+@pytest.mark.ray
+def test_a_probe_goes_on_until_each_kind_is_timed_where_nobody_bounds_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With no time at all, in which an experiment of neither precision can be timed."""
+    settings = ["depth=8", "global_batch_size=16", "bn_group=8"]
+    rows = [experiment_named("resnet20", [*settings, f"precision={p}"]) for p in ("fp32", "bf16")]
+    requests = [TimingRequest(row, 1, 0.5, iteration_flops(row)) for row in rows]
+    execution = Execution(storage="/nowhere", workers=1, threads=1)
+    with connected(None):
+        bounded = time_experiments(requests, 16, execution, 1, limit=0.0, complete=False)
+        complete = time_experiments(requests, 16, execution, 1, limit=0.0, complete=True)
+    with pytest.raises(InputError, match="--probe-seconds: too few"):
+        rates(rows, probed(bounded, 1))
+    assert {row.fingerprint for row in rows} == complete.keys()
+    assert {rate.source for rate in rates(rows, probed(complete, 1)).values()} == {"probed"}
+    assert "measuring on, until this is timed: resnet20 (" in capsys.readouterr().err
 
 
 @pytest.mark.slow
