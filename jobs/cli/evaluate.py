@@ -19,7 +19,7 @@ from jobs.execution.evaluate import (
     score_on_ray,
 )
 from jobs.execution.processors import usable_cpus, usable_gpus
-from jobs.requests.completion import completing, datasets, protocols, runs_or_weights
+from jobs.requests.completion import completing, protocols, runs_or_weights
 from jobs.requests.options import (
     HARDWARE,
     AddressOption,
@@ -32,6 +32,7 @@ from jobs.requests.options import (
     StorageOption,
     TrackingOption,
     check_tracking,
+    dataset_option,
     manifest_named,
     tracking_of,
     writable,
@@ -68,13 +69,7 @@ KeepOption = Annotated[
 ]
 EvaluatedDataOption = Annotated[
     str,
-    typer.Option(
-        "--data",
-        metavar="DATASET",
-        help="A dataset's name or id, or a path to its files; default: the runs' own, and of "
-        "weights files the paper's for their experiment.",
-        autocompletion=datasets,
-    ),
+    dataset_option("; default: the runs' own, and of weights files the paper's for their network"),
 ]
 ScoringWorkersOption = Annotated[
     int,

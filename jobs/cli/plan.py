@@ -10,9 +10,9 @@ from jobs.grids import grids
 from jobs.requests.options import (
     HARDWARE,
     AddressOption,
-    DataOption,
     Device,
     DeviceOption,
+    GridDataOption,
     JsonOption,
     NamesArgument,
     SeedsOption,
@@ -95,7 +95,7 @@ ProbeOption = Annotated[
 def plan(
     names: NamesArgument,
     seeds: SeedsOption = 1,
-    data: DataOption = None,
+    data: GridDataOption = None,
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,

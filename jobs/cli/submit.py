@@ -20,6 +20,7 @@ from jobs.execution.submission import (
     client_of,
     send,
 )
+from jobs.requests.completion import jobs
 from jobs.requests.options import DashboardOption, JsonOption, warn_of_unknown_commit
 from jobs.requests.run_facts import run_facts, run_line
 from jobs.requests.submitted_commands import (
@@ -37,7 +38,12 @@ SILENT_SECONDS = 60.0
 """Without a sign of life from any run for longer, a job that Ray calls RUNNING may be dead."""
 
 JobArgument = Annotated[
-    str, typer.Argument(metavar="JOB", help="A job's id, or its name for the newest of that name.")
+    str,
+    typer.Argument(
+        metavar="JOB",
+        help="A job's id, or its name for the newest of that name.",
+        autocompletion=jobs,
+    ),
 ]
 
 app = typer.Typer(

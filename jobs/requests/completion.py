@@ -87,6 +87,14 @@ def runs_or_weights(context: typer.Context, incomplete: str) -> list[str]:
     return [*runs(context, incomplete), *files]
 
 
+def jobs(context: typer.Context, incomplete: str) -> list[str]:
+    """Jobs of the cluster whose dashboard is named, or is that of the environment."""
+    from jobs.execution.submission import job_ids
+
+    ids = job_ids(context.params.get("dashboard"))
+    return [job for job in ids if job.startswith(incomplete)]
+
+
 def commands(named: Iterable[str]) -> Callable[..., list[str]]:
     """One of these commands, and then what that completes its arguments and values to."""
 

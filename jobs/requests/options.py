@@ -76,25 +76,26 @@ StorageOption = Annotated[
         help="Where datasets, runs and reports are: a folder that every node sees, or s3://...",
     ),
 ]
+
+
+def dataset_option(default: str = "") -> Any:
+    """`--data`, with what it is in words where it is not named."""
+    return typer.Option(
+        "--data",
+        metavar="DATASET",
+        help=f"A dataset's name or id, or a path to its files{default}.",
+        autocompletion=completion.datasets,
+    )
+
+
 DataOption = Annotated[
+    str | None, dataset_option("; default: the paper's for it, cifar10 or imagenet")
+]
+GridDataOption = Annotated[
     str | None,
-    typer.Option(
-        "--data",
-        metavar="DATASET",
-        help="A dataset's name or id, or a path to its files; default: the paper's for these "
-        "experiments, cifar10 or imagenet (of the grid `demo`: digits).",
-        autocompletion=completion.datasets,
-    ),
+    dataset_option("; default: the paper's for the experiments, cifar10 or imagenet; demo: digits"),
 ]
-DatasetOption = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="DATASET",
-        help="A dataset's name or id, or a path to its files.",
-        autocompletion=completion.datasets,
-    ),
-]
+DatasetOption = Annotated[str, dataset_option()]
 SetOption = Annotated[
     list[str],
     typer.Option(

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import typer
@@ -134,6 +136,31 @@ def complete(words: str, *program: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | asked | {"_RESNET_REPRO_COMPLETE": "complete_bash"}
     line = program or (str(PROGRAM),)
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_shells_complete_jobs_by_asking_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [("grid-table6-1a2b3c4d.1", {"command": "grid table6"}), ("raysubmit_of_others", {})]
+    jobs = [{"submission_id": name, "metadata": about} for name, about in known]
+
+    class Dashboard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            let_in = self.path == "/api/jobs/" and self.headers["Authorization"] == "Bearer word"
+            self.send_response(200 if let_in else 401)
+            self.end_headers()
+            self.wfile.write(json.dumps(jobs).encode() if let_in else b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        line = f"jobs logs --dashboard http://127.0.0.1:{server.server_port} g"
+        assert complete(line).stdout.split() == []  # without the token
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "word")
+        assert complete(line).stdout.split() == ["grid-table6-1a2b3c4d.1"]
+        server.shutdown()
+    assert complete(line).stdout.split() == []  # nobody is there
 
 
 HEAVY = {"ray", "torch", "mlflow", "pandas", "scipy", "sklearn", "matplotlib", "jinja2"}
