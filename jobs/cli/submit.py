@@ -20,7 +20,7 @@ from jobs.execution.submission import (
     client_of,
     send,
 )
-from jobs.requests.completion import jobs
+from jobs.requests.completion import cluster_jobs
 from jobs.requests.options import DashboardOption, JsonOption, warn_of_unknown_commit
 from jobs.requests.run_facts import run_facts, run_line
 from jobs.requests.submitted_commands import (
@@ -42,7 +42,7 @@ JobArgument = Annotated[
     typer.Argument(
         metavar="JOB",
         help="A job's id, or its name for the newest of that name.",
-        autocompletion=jobs,
+        autocompletion=cluster_jobs,
     ),
 ]
 

@@ -87,7 +87,7 @@ def runs_or_weights(context: typer.Context, incomplete: str) -> list[str]:
     return [*runs(context, incomplete), *files]
 
 
-def jobs(context: typer.Context, incomplete: str) -> list[str]:
+def cluster_jobs(context: typer.Context, incomplete: str) -> list[str]:
     """Jobs of the cluster whose dashboard is named, or is that of the environment."""
     from jobs.execution.submission import job_ids
 
