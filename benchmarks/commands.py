@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.requests.completion import completing
+from jobs.requests.completion import experiments as experiment_names
 from jobs.requests.options import (
     DashboardOption,
     DatasetOption,
@@ -22,6 +24,12 @@ RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medi
 RunIterationsOption = Annotated[int, typer.Option(min=20, help="Iterations of each run.")]
 PrecisionOption = Annotated[str, typer.Option(help="fp32 or bf16.")]
 
+ONE_EXPERIMENT: Any = typer.Option(
+    metavar="EXPERIMENT",
+    help="One of CIFAR-10's.",
+    autocompletion=completing(experiment_names),
+)
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Measure speed against named references, and the error rates of verdicts.",
@@ -32,7 +40,7 @@ app = typer.Typer(
 def bench_loop(
     data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
-    experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
+    experiment: Annotated[str, ONE_EXPERIMENT] = "resnet20",
     precision: Annotated[
         str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")
     ] = "",
@@ -282,10 +290,10 @@ def photographs_named(storage: Storage, data: str, command: str) -> dict[str, An
 def bench_packs(
     data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
-    experiment: Annotated[str, typer.Option(help="A row of CIFAR.")] = "resnet20",
+    experiment: Annotated[str, ONE_EXPERIMENT] = "resnet20",
     settings: SetOption = ["precision=bf16"],  # noqa: B006  (Typer reads it, nobody writes it)
     runs: Annotated[str, typer.Option(help="How many train at once, with commas between.")] = "1,8",
-    until: Annotated[int, typer.Option(min=2, help="The row's first iterations.")] = 8000,
+    until: Annotated[int, typer.Option(min=2, help="This many of its first iterations.")] = 8000,
     out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
         "bench-packs.json"
     ),
