@@ -61,13 +61,14 @@ class OurRun:
         constant: bool = False,
         capture: bool = True,
         warmup_end: int | None = 0,
+        lanes: int | None = None,
     ) -> None:
         self.experiment, self.warmup_end, self.number = experiment, warmup_end, 0
         device = images.pixels.device
         self.stream = torch.cuda.Stream() if device.type == "cuda" else None
         with self._own_stream():
             network = build_network(experiment, seed, classes)
-            self.state = TrainState(experiment, network, device)
+            self.state = TrainState(experiment, network, device, lanes=lanes)
             size = experiment.global_batch_size
             feed = DeviceBatches(images, seed, size, 0, size)
             batches = ConstantBatch(*feed.batch(0)) if constant else feed
@@ -161,7 +162,7 @@ def _contestants(
     images = TrainImages(experiment, dataset, device)
     tf32 = experiment.precision == "tf32"
 
-    def ours(name: str, deterministic: bool, **how: bool) -> GpuContestant:
+    def ours(name: str, deterministic: bool, **how: Any) -> GpuContestant:
         set_kernels(KernelSettings(deterministic, tf32))
         run = OurRun(experiment, classes, images, **how)
         # Kernels are chosen by the first launches, under the settings of this contestant.
@@ -171,6 +172,7 @@ def _contestants(
         return GpuContestant(name, size, run.step, 1.0 if run.iteration.captured else 0.25)
 
     yield ours("captured, fed, deterministic", True)
+    yield ours("captured, fed, deterministic, groups in turn", True, lanes=1)
     yield ours("captured, one batch, deterministic", True, constant=True)
     yield ours("captured, fed, any kernels", False)
     yield ours("launched one by one, fed, deterministic", True, capture=False)
@@ -265,6 +267,12 @@ def check_bytes(
 ) -> dict[str, bool]:
     """Whether captured equals uncaptured, twice is the same, and batches are the CPU's."""
     steps = 12 if device.type == "cpu" else 450
+    ways: dict[str, dict[str, Any]] = {
+        "captured": {},
+        "again": {},
+        "uncaptured": {"capture": False},
+        "groups in turn": {"lanes": 1},
+    }
     found: dict[str, bool] = {}
     # Within so many iterations: an epoch's border, a drop of the rate, the end of a warm-up.
     drops = (steps - 5, 900)
@@ -275,14 +283,14 @@ def check_bytes(
         experiment = replace(small, precision=precision)
         set_kernels(KernelSettings(deterministic=True, tf32=precision == "tf32"))
         ended = {}
-        for name, capture in (("captured", True), ("again", True), ("uncaptured", False)):
-            run = OurRun(experiment, classes, images, capture=capture, warmup_end=steps // 2)
+        for name, how in ways.items():
+            run = OurRun(experiment, classes, images, warmup_end=steps // 2, **how)
             for _ in range(steps):
                 run.step()
             ended[name] = run.bytes()
-            if capture and device.type == "cuda":
-                found[f"{precision}: was captured"] = run.iteration.captured
-        for name in ("again", "uncaptured"):
+            if device.type == "cuda" and "capture" not in how:
+                found[f"{precision}, {name}: was captured"] = run.iteration.captured
+        for name in list(ways)[1:]:
             same = all(map(torch.equal, ended["captured"], ended[name]))
             found[f"{precision}: {steps} captured iterations equal {name}"] = same
     feed, same = DeviceBatches(images, 1, 128, 0, 128), True

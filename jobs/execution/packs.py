@@ -38,8 +38,9 @@ def packs_of(
     """Share runs out as packs: at most `most` of an experiment at once, and no place left idle.
 
     A pack's runs have one dataset, want the same of their process's kernels, and none has less than
-    half of another's work: it would leave early, and the others a GPU that idles. Photographs are
-    trained alone: a network for them fills a GPU.
+    half of another's work: it would leave early, and the others a GPU that idles. Where one pack on
+    one GPU holds them all, they share it whatever their work: nobody waits to take a place in it.
+    Photographs are trained alone: a network for them fills a GPU.
     """
     share, leagues = ceil(len(runs) / max(places, 1)), dict[tuple[Any, ...], list[list[Run]]]()
     for run in runs:
@@ -49,7 +50,9 @@ def packs_of(
         alike = leagues.setdefault(
             (size, run.dataset_id, kernel_settings(experiment, execution)), []
         )
-        if not alike or work(experiment) < work(alike[-1][0].experiment) / 2:
+        together = places == 1 and len(runs) <= size
+        apart = bool(alike) and work(experiment) < work(alike[-1][0].experiment) / 2
+        if not alike or (apart and not together):
             alike.append([])
         alike[-1].append(run)
     packs = [

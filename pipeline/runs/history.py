@@ -12,6 +12,9 @@ from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
 from pipeline.recipe.schedule import CONVERGING_RULE
 from pipeline.stored_json import parse_as
 
+DEVICE_SECONDS, JOULES = "device_seconds", "joules"
+"""Fields of an attempt: seconds times devices that it held them, and the energy that it used."""
+
 
 @dataclass
 class History:

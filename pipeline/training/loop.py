@@ -18,6 +18,7 @@ from pipeline.runs.run import PREEMPTED, STOPPED, Run, read_result
 from pipeline.storage import Storage
 from pipeline.training.attempts import record_attempt, record_capture
 from pipeline.training.feeding.feeds import AnyDataset, training_feed
+from pipeline.training.measuring.cost import Cost, DeviceMeter
 from pipeline.training.measuring.measurements import Measurements, check_window
 from pipeline.training.run_writer import RunWriter
 from pipeline.training.step.iteration import Iteration
@@ -33,12 +34,14 @@ def train(
     process_group: ProcessGroup,
     execution: Execution | None = None,
     attempt: Attempt | None = None,
+    meter: DeviceMeter | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end from wherever its folder stands, and return its `result.json`.
 
     Every rank calls it. A run whose loss becomes NaN or infinite ends with status `diverged`:
     trying again would repeat it. Two statuses leave nothing in the folder but a checkpoint:
     `preempted`, where the workers are about to be taken away, and `stopped` at `execution.until`.
+    Runs that train at once on one device share its `meter`.
 
     Raises:
         InputError: the run would drift (see `pipeline.runs.provenance.drift`).
@@ -73,6 +76,9 @@ def train(
                 train_state, feed, process_group, window, history.iteration, capture=left
             )
             record_capture(history, iteration.captured)
+        # From here on the attempt is charged for its devices.
+        meter = meter or DeviceMeter.of(process_group.device)
+        cost = opened.enter_context(Cost(meter, execution, process_group.world_size))
         measurements = Measurements(
             train_state, dataset, feed, process_group, attempt.decoders, history.iteration
         )
@@ -105,11 +111,11 @@ def train(
                     stops |= process_group.any(attempt.preempted())
                 if run_writer.due(history) or stops:
                     with measurements.clock_stopped(history):
-                        run_writer.save(train_state, history, window)
+                        run_writer.save(train_state, history, window, cost)
                 if stops and history.iteration < experiment.iterations:
                     run_writer.wait()
                     asked = history.iteration == execution.until
                     return {"status": STOPPED if asked else PREEMPTED}
-            return run_writer.finish(history)
+            return run_writer.finish(history, cost)
         except DivergedError as error:
-            return run_writer.finish(history, "diverged", reason=str(error))
+            return run_writer.finish(history, cost, "diverged", reason=str(error))

@@ -25,6 +25,7 @@ from pipeline.runs.run import FAILED, LOST, REFUSED, Run
 from pipeline.storage import Storage
 from pipeline.training.feeding.feeds import AnyDataset
 from pipeline.training.loop import train
+from pipeline.training.measuring.cost import DeviceMeter
 from pipeline.training.step.process_group import own_stream, single_process
 
 DEVICE_FAULTS = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "cuDNN error", "CUDNN_STATUS")
@@ -81,7 +82,7 @@ def train_pack(
     Raises:
         DeviceFaultError: the device failed under all of them; what was saved is in their folders.
     """
-    line = StartLine(len(attempts))
+    line, meter = StartLine(len(attempts)), DeviceMeter.of(device)
 
     def attempt(run: Run) -> dict[str, Any]:
         # A thread begins on the process's first device and on its default stream.
@@ -90,8 +91,9 @@ def train_pack(
         mine = replace(attempts[run], setting_up=line.setting_up)
         try:
             with own_stream(device):
+                group = single_process(device)
                 return answer_of(
-                    lambda: train(run, dataset, storage, single_process(device), execution, mine)
+                    lambda: train(run, dataset, storage, group, execution, mine, meter)
                 )
         except Exception as error:
             logger.exception("%s failed within a pack of %d", run, len(attempts))

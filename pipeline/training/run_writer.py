@@ -28,6 +28,7 @@ from pipeline.runs.lease import LostRunError, WriterClaim
 from pipeline.runs.run import Run, write_heartbeat, write_result
 from pipeline.storage import Storage
 from pipeline.training.measuring.clock import Clock
+from pipeline.training.measuring.cost import Cost
 from pipeline.training.step.process_group import ProcessGroup, own_stream
 from pipeline.training.step.train_state import TrainState
 from pipeline.training.step.weights import load_weights, read_tensors, weights_bytes
@@ -154,7 +155,7 @@ class RunWriter:
             return True
         return self._checkpoint is None and perf_counter() - self.last_save >= self.seconds
 
-    def save(self, train_state: TrainState, history: History, window: Tensor) -> None:
+    def save(self, train_state: TrainState, history: History, window: Tensor, cost: Cost) -> None:
         """Clone the state at this iteration's border and have a thread write it (rank 0).
 
         `window` [25, 2] is the ring of losses and wrong predictions. Waits for a checkpoint that is
@@ -172,6 +173,7 @@ class RunWriter:
             for name, tensor in train_state.network.state_dict().items()
         }
         momentum, window_clone = train_state.momentum.clone(), window.clone()
+        cost.record(history)
         snapshot = replace(
             history,
             points=[*history.points],
@@ -248,7 +250,7 @@ class RunWriter:
         self._beating.shutdown(wait=False)
 
     def finish(
-        self, history: History, status: str = "finished", **more_facts: str
+        self, history: History, cost: Cost, status: str = "finished", **more_facts: str
     ) -> dict[str, Any]:
         """Write `result.json` (rank 0) after everything else, and return it; raises as `due`.
 
@@ -257,7 +259,9 @@ class RunWriter:
         # The last checkpoint comes first: whoever sees `result.json` takes the run for complete.
         self.wait()
 
-        # Gather the facts. How long training stood still per checkpoint is known only now.
+        # Gather the facts. How long training stood still per checkpoint, and all that the attempt
+        # has cost, is known only now.
+        cost.record(history)
         if self.stalls:
             history.attempts[-1]["checkpoint_stall_ms"] = round(1000 * median(self.stalls), 3)
         facts = {

@@ -17,7 +17,7 @@ from pipeline.errors import InputError, first_line
 from pipeline.recipe.metrics import CONVOLUTION_VARIANCE, SPEEDS
 from pipeline.recipe.schedule import expected_points, milestone
 from pipeline.runs.checkpoint import Checkpoint, folder, iterations, read_checkpoint
-from pipeline.runs.history import History
+from pipeline.runs.history import DEVICE_SECONDS, JOULES, History
 from pipeline.runs.provenance import drift, drift_text
 from pipeline.runs.run import Run, check_run, read_result
 from pipeline.storage import Storage
@@ -26,6 +26,8 @@ from pipeline.training.step.weights import load_weights, read_tensors, stated_ar
 
 TENSORS = ("weights.safetensors", "momentum.safetensors")
 """The files of a checkpoint that are compared byte by byte."""
+AFTER_THE_LAST_SAVE = ("checkpoint_stall_ms", DEVICE_SECONDS, JOULES)
+"""Of an attempt, what the result may say otherwise than the last checkpoint: it ended later."""
 
 
 @dataclass(frozen=True)
@@ -211,13 +213,13 @@ def _history(storage: Storage, run: Run, checkpoints: dict[int, Checkpoint]) -> 
 def _same_attempts(result: dict[str, Any], history: list[dict[str, Any]]) -> bool:
     """Whether result and last checkpoint have the same attempts.
 
-    What comes after the last checkpoint is left out: the time that saving took, and attempts that
-    found nothing left to train.
+    What comes after the last checkpoint is left out: the time that saving took, what it cost, and
+    attempts that found nothing left to train.
     """
 
     def trained(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
-            {key: value for key, value in attempt.items() if key != "checkpoint_stall_ms"}
+            {key: value for key, value in attempt.items() if key not in AFTER_THE_LAST_SAVE}
             for attempt in attempts
             if attempt["from_iteration"] < result["iterations"]
         ]

@@ -12,7 +12,7 @@ from pipeline.recipe.experiments import Precision
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The context in which a network of this precision computes on `device`; bf16 alone changes it.
 
-    Leaving it drops the copies of weights rounded to bf16, so one context around all groups of an
-    iteration rounds each weight once.
+    Within it weights are rounded to bf16 where they are used. Training gives it weights that are
+    rounded already (`TrainState`).
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -7,23 +7,30 @@ Everything that is summed over groups (gradients, batch statistics, loss, wrong 
 vector, so that an iteration needs one exchange. Weights are views into one vector too: SGD is a few
 operations, whatever the depth.
 
+On a GPU groups are computed side by side, in lanes (`pipeline.training.step.lanes`).
+
 That is exact: the same bytes for any number of workers. `one_pass` is the alternative for GPUs: all
 groups of a worker in one forward and backward pass, the same sums up to the order of addition. A
 worker with a single group makes the exact step either way. `compiled` has torch's compiler fuse
 kernels: the same up to rounding. Both are off by default.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from pipeline.recipe.experiments import Experiment
 from pipeline.training.step.batch_norm import GroupBatchNorm2d
+from pipeline.training.step.lanes import LANES, Lane, rounded_parameters, side_by_side
 from pipeline.training.step.networks import ResNet
 from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup, sum_subtree
+
+GROUP_STATISTICS = ("group_mean", "group_var")
+"""The buffers of a norm that a group's pass writes, in the order that they are laid out in."""
 
 
 class TrainState:
@@ -40,9 +47,10 @@ class TrainState:
         device: torch.device,
         one_pass: bool = False,
         compiled: bool = False,
+        lanes: int | None = None,
     ) -> None:
         self.experiment, self.device = experiment, device
-        self.one_pass = one_pass
+        self.one_pass, self.compiled = one_pass, compiled
         self.network = network.to(device)
         # One program for forward and one for backward, of fixed shapes; tests of the network and
         # its state go by the network itself, which shares all of its tensors.
@@ -57,30 +65,44 @@ class TrainState:
             norm.group_size = experiment.bn_group if one_pass else None
         self.weights = _flatten(self.parameters)
         self.momentum = torch.zeros_like(self.weights)
-        self.gradients = torch.zeros_like(self.weights)
-        for parameter, gradient in zip(
-            self.parameters, _views(self.gradients, self.parameters), strict=True
-        ):
-            parameter.grad = gradient
-        self.statistics = _flatten_buffers(self.norms, device, "group_mean", "group_var")
+        self.statistics = _flatten_buffers(self.norms, device, *GROUP_STATISTICS)
         self.running = _flatten_buffers(self.norms, device, "running_mean", "running_var")
         self.decay = _decay(experiment, self.parameters)
+        # The first lane's gradients are the network's own.
+        if lanes is None:
+            beside = device.type == "cuda" and not one_pass and not compiled
+            lanes = min(LANES, experiment.groups) if beside else 1
+        self.lanes = [self._lane(own=number == 0) for number in range(lanes)]
+        for parameter, gradient in zip(self.parameters, self.lanes[0].gradient_views, strict=True):
+            parameter.grad = gradient
+        # Each weight that autocast would round is rounded with all others, by one kernel.
+        rounds = experiment.precision == "bf16" and not compiled
+        self._rounded = rounded_parameters(network) if rounds else set[str]()
 
-    def forward_backward_group(self, x: Tensor, labels: Tensor) -> Tensor:
+    def forward_backward_group(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        lane: Lane | None = None,
+        leaves: dict[str, Tensor] | None = None,
+    ) -> Tensor:
         """Forward and backward of one batch-norm group; its share of every sum, a new vector.
 
         With `one_pass` the images are several groups. The loss is a group's mean divided by the
-        number of groups, so that the tree's sum is the batch's mean.
+        number of groups, so that the tree's sum is the batch's mean. `leaves` are those of this
+        iteration, where they have been made already.
         """
+        lane, leaves = lane or self.lanes[0], self._leaves() if leaves is None else leaves
         here = len(labels) // self.experiment.bn_group
-        self.gradients.zero_()
-        logits = self.forward(x)
+        stands_in = {name: leaves[name] for name in self._rounded} | lane.buffers
+        # Where nothing stands in for the network's own tensors, it is called as it is.
+        logits = functional_call(self.network, stands_in, x) if stands_in else self.forward(x)
         loss = F.cross_entropy(logits.float(), labels) / (self.experiment.groups / here)
-        loss.backward()
+        lane.keep(torch.autograd.grad(loss, list(leaves.values())))
         wrong = (logits.argmax(1) != labels).sum()
         scalars = torch.stack([loss.detach(), wrong.float()])
-        statistics = self.statistics if here == 1 else self.statistics * here
-        return torch.cat([self.gradients, statistics, scalars])
+        statistics = lane.statistics if here == 1 else lane.statistics * here
+        return torch.cat([lane.gradients, statistics, scalars])
 
     def totals(self, x: Tensor, labels: Tensor) -> Tensor:
         """Forward and backward of this rank's groups; their sums as one new vector.
@@ -88,9 +110,15 @@ class TrainState:
         Views [n, 3, side, side] and labels [n] are of a power of two of groups, in order.
         """
         self.network.train()
-        # One context around all groups, so that each weight is rounded to bf16 once an iteration.
+        leaves = self._leaves()
         with autocast(self.experiment.precision, self.device):
-            return sum_subtree(self._groups(x, labels))
+            groups = self._groups(x, labels, leaves)
+            if len(self.lanes) == 1:
+                return sum_subtree(groups)
+            # All groups are launched before any is waited for.
+            with side_by_side(self.lanes):
+                launched = list(groups)
+            return sum_subtree(launched)
 
     def update(self, totals: Tensor, lr: Tensor) -> Tensor:
         """Running statistics and weights from the sums over all groups of all ranks.
@@ -139,10 +167,38 @@ class TrainState:
             self.forward(x[start : start + size])
             yield self.statistics * (size // self.experiment.bn_group)
 
-    def _groups(self, x: Tensor, labels: Tensor) -> Iterator[Tensor]:
+    def _groups(self, x: Tensor, labels: Tensor, leaves: dict[str, Tensor]) -> Iterator[Tensor]:
+        """Each group's share of the sums, computed in the lanes in turn."""
         size = len(labels) if self.one_pass else self.experiment.bn_group
-        for start in range(0, len(labels), size):
-            yield self.forward_backward_group(x[start : start + size], labels[start : start + size])
+        for number, start in enumerate(range(0, len(labels), size)):
+            lane, images = self.lanes[number % len(self.lanes)], slice(start, start + size)
+            with lane.running():
+                sums = self.forward_backward_group(x[images], labels[images], lane, leaves)
+            yield sums
+
+    def _leaves(self) -> dict[str, Tensor]:
+        """What gradients are taken by: the parameters by name, rounded where autocast would do it.
+
+        A weight's gradient then comes in its rounded precision, and becomes fp32 as it is kept:
+        the same bytes, without a kernel for each weight.
+        """
+        leaves: dict[str, Tensor] = dict(self.network.named_parameters())
+        if self._rounded:
+            rounded = self.weights.to(torch.bfloat16)
+            for name, view in zip(leaves, _views(rounded, self.parameters), strict=True):
+                if name in self._rounded:
+                    leaves[name] = view.requires_grad_()
+        return leaves
+
+    def _lane(self, own: bool) -> Lane:
+        """A lane that writes the network's own statistics, or others in their place."""
+        gradients, buffers = torch.zeros_like(self.weights), dict[str, Tensor]()
+        statistics = self.statistics if own else self.statistics.clone()
+        if not own:
+            views = _norm_views(statistics, self.norms, GROUP_STATISTICS)
+            of_module = {id(norm): name for name, norm in self.network.named_modules()}
+            buffers = {f"{of_module[id(norm)]}.{name}": view for norm, name, view in views}
+        return Lane(gradients, list(_views(gradients, self.parameters)), statistics, buffers)
 
     def _update_running(self, sums: Tensor) -> None:
         """One update from the mean over all groups, once an iteration.
@@ -207,12 +263,20 @@ def _flatten_buffers(norms: list[GroupBatchNorm2d], device: torch.device, *names
     if not norms:
         return torch.zeros(0, device=device)
     flat = torch.cat([getattr(norm, name) for name in names for norm in norms])
+    for norm, name, view in _norm_views(flat, norms, names):
+        setattr(norm, name, view)
+    return flat
+
+
+def _norm_views(
+    flat: Tensor, norms: list[GroupBatchNorm2d], names: Sequence[str]
+) -> Iterator[tuple[GroupBatchNorm2d, str, Tensor]]:
+    """Each norm's part of a vector that is laid out as `_flatten_buffers` does it."""
     start = 0
     for name in names:
         for norm in norms:
-            setattr(norm, name, flat[start : start + norm.num_features])
+            yield norm, name, flat[start : start + norm.num_features]
             start += norm.num_features
-    return flat
 
 
 def _decay(experiment: Experiment, parameters: list[nn.Parameter]) -> Tensor:

@@ -38,6 +38,11 @@ def test_packs_are_as_large_as_asked_for_and_leave_no_place_idle() -> None:
     assert [run for pack in packs for run in pack] == runs
     # ResNet-20 would leave after a third of ResNet-56's time.
     assert sizes(packs_of(runs[:5] + seeds("resnet20", 5), ONE_GPU, 1, lambda _: 8)) == [5, 5]
+    # But where one pack holds everything, two that take turns would end later.
+    few = [seeds(name, 1)[0] for name in ("resnet56", "plain56", "resnet20", "plain20")]
+    assert packs_of(few, ONE_GPU, 1, lambda _: 4) == [few]
+    assert sizes(packs_of(few, ONE_GPU, 1, lambda _: 3)) == [2, 2]
+    assert sizes(packs_of(few, ONE_GPU, 2, lambda _: 4)) == [2, 2]
     # Four GPUs: four packs rather than one that is full.
     assert sizes(packs_of(runs, ONE_GPU, 4, lambda _: 8)) == [2, 3, 3, 2]
     assert sizes(packs_of(runs, ONE_GPU, 16, lambda _: 8)) == [1] * 10
