@@ -20,7 +20,7 @@ from jobs.requests.options import JsonOption, StorageOption
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS, Experiment
 from pipeline.recipe.layers import layout
-from pipeline.recipe.overrides import experiment_named, title, value_text
+from pipeline.recipe.overrides import papers_experiment, title, value_text
 from pipeline.storage import Storage
 
 
@@ -46,7 +46,7 @@ def experiments(
     * `resnet-repro experiments resnet56 --storage results/demo`
     """
     if name is not None:
-        return _show_one(experiment_named(name), storage_uri, as_json)
+        return _show_one(papers_experiment(name), storage_uri, as_json)
     from analysis.tables.paper_errors import TEN_CROPS, TEST_ERROR
 
     # JSON has exact counts; the table rounds them as the paper does.
