@@ -42,23 +42,43 @@ app = typer.Typer(
     help="Write the files by which Kubernetes or Slurm carries out a command.",
 )
 
+ImageOption = Annotated[
+    str,
+    typer.Option(metavar="IMAGE", help="The image of deploy/Dockerfile, as the cluster pulls it."),
+]
+ArtifactsOption = Annotated[
+    str,
+    typer.Option(metavar="URI", help="Where MLflow keeps artifacts, such as s3://bucket/mlflow."),
+]
+HeadSelectorOption = Annotated[
+    str,
+    typer.Option(metavar="LABEL=VALUE", help="Of nodes for the head: neither GPU nor spot."),
+]
+ServiceAccountOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="The pods' service account, where a role of its may read the bucket.",
+    ),
+]
+RetriesOption = Annotated[
+    int,
+    typer.Option(min=0, help="Clusters that are built again for a job; each one continues."),
+]
+HoursOption = Annotated[
+    float,
+    typer.Option(
+        min=0.1, help="After which a job is ended in any case, all its clusters together."
+    ),
+]
+
 
 def kubernetes(
     context: typer.Context,
     command: CommandArgument = None,
     *,
-    image: Annotated[
-        str,
-        typer.Option(
-            metavar="IMAGE", help="The image of deploy/Dockerfile, as the cluster pulls it."
-        ),
-    ],
-    artifacts: Annotated[
-        str,
-        typer.Option(
-            metavar="URI", help="Where MLflow keeps artifacts, such as s3://bucket/mlflow."
-        ),
-    ],
+    image: ImageOption,
+    artifacts: ArtifactsOption,
     out: Annotated[Path, typer.Option(help="The folder the files are written to.")] = Path(
         "manifests"
     ),
@@ -69,30 +89,13 @@ def kubernetes(
     namespace: Annotated[
         str, typer.Option(metavar="NAME", help="Where all of it lives.")
     ] = "resnet-repro",
-    head_selector: Annotated[
-        str,
-        typer.Option(metavar="LABEL=VALUE", help="Of nodes for the head: neither GPU nor spot."),
-    ] = "",
+    head_selector: HeadSelectorOption = "",
     worker_selector: Annotated[
         str, typer.Option(metavar="LABEL=VALUE", help="Of the GPU nodes.")
     ] = "",
-    service_account: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="The pods' service account, where a role of its may read the bucket.",
-        ),
-    ] = "",
-    retries: Annotated[
-        int,
-        typer.Option(min=0, help="Clusters that are built again for a job; each one continues."),
-    ] = 3,
-    hours: Annotated[
-        float,
-        typer.Option(
-            min=0.1, help="After which a job is ended in any case, all its clusters together."
-        ),
-    ] = 168.0,
+    service_account: ServiceAccountOption = "",
+    retries: RetriesOption = 3,
+    hours: HoursOption = 168.0,
 ) -> None:
     """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes.
 
