@@ -17,6 +17,7 @@ from jobs.grids.grids import ABOUT, grids
 from jobs.requests.completion import completing
 from jobs.requests.completion import experiments as names
 from jobs.requests.options import JsonOption, StorageOption
+from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS, Experiment
 from pipeline.recipe.layers import layout
@@ -80,15 +81,15 @@ def _show_one(experiment: Experiment, storage_uri: str, as_json: bool) -> None:
     from pipeline.runs.lease import living
     from pipeline.runs.run import stored_runs
 
-    storage, facts = Storage(storage_uri), _facts(experiment)
-    runs = [run for run in stored_runs(storage) if run.experiment.name == experiment.name]
-    alive = living(storage, runs, certain=False)
-    found = []
-    for run in runs:
-        try:
-            found.append((run, run_facts(storage, run, int(1000 * time()), run in alive)))
-        except InputError:  # damaged: `status` says so
-            continue
+    storage, facts, found = Storage(storage_uri), _facts(experiment), []
+    with failures_in_one_line(storage.uri):
+        runs = [run for run in stored_runs(storage) if run.experiment.name == experiment.name]
+        alive = living(storage, runs, certain=False)
+        for run in runs:
+            try:
+                found.append((run, run_facts(storage, run, int(1000 * time()), run in alive)))
+            except InputError:  # damaged: `status` says so
+                continue
     if as_json:
         whole = facts | {"layers": _layers(experiment), "recipe": asdict(experiment)}
         print(json.dumps([whole | {"runs": [fact for _, fact in found]}], indent=1))

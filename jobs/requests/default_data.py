@@ -6,6 +6,7 @@ another without a word.
 
 from collections.abc import Iterable
 
+from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.runs.run import recipe_folder
@@ -27,13 +28,14 @@ def check_earlier_default(
         InputError: says which two commands may be meant.
     """
     folders, found = {f"seed-{seed}" for seed in seeds}, set[str]()
-    for experiment in experiments:
-        own, place = experiment.dataset, recipe_folder(experiment)
-        for dataset in storage.names(place):
-            # A folder is named by the dataset's name and the beginning of its id.
-            name = dataset.rpartition("-")[0]
-            if name in (own, EARLIER) and folders & {*storage.names(f"{place}/{dataset}")}:
-                found.add(name)
+    with failures_in_one_line(storage.uri):
+        for experiment in experiments:
+            own, place = experiment.dataset, recipe_folder(experiment)
+            for dataset in storage.names(place):
+                # A folder is named by the dataset's name and the beginning of its id.
+                name = dataset.rpartition("-")[0]
+                if name in (own, EARLIER) and folders & {*storage.names(f"{place}/{dataset}")}:
+                    found.add(name)
     if found == {EARLIER}:
         raise InputError(
             f"--data: is now {own} where none is named; {storage.uri} has runs of this command on "

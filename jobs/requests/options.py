@@ -15,6 +15,7 @@ import typer
 from jobs.console.console import progress
 from jobs.requests import completion
 from jobs.requests.completion import completing
+from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.recipe.layers import Padding
 from pipeline.runs.provenance import commit_trouble
@@ -217,7 +218,9 @@ def existing(storage_uri: str) -> Storage:
         InputError: there is none, as where its name is misspelt.
     """
     storage = Storage(storage_uri)
-    if not storage.exists(""):
+    with failures_in_one_line(storage.uri):
+        there = storage.exists("")
+    if not there:
         raise InputError(
             f"--storage {storage.uri}: does not exist; `resnet-repro train`, `grid` and `data "
             "prepare` make one"

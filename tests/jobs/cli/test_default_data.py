@@ -16,6 +16,7 @@ from pipeline.runs.run import Run, start_run
 from pipeline.storage import Storage
 from tests.conftest import Cli
 from tests.jobs.cli.test_help import BLOCK, DOCUMENTS, LEAVES, ROOT, examples
+from tests.object_store import ACCESS
 
 DIGITS = "186de2c683d404c1"
 
@@ -102,6 +103,20 @@ def test_an_old_command_never_begins_something_else_without_a_word(
         assert cli(*words.split(), *here, *dry).returncode == 0
     # Runs of another recipe are no runs of the command.
     assert cli("train", "resnet32", *here[:2], "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["train resnet20", "grid table6", "status", "experiments plain20"]
+)
+def test_a_bucket_that_cannot_be_reached_is_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    for name, value in ACCESS.items():
+        monkeypatch.setenv(name, value)
+    away = "s3://bucket/x?scheme=http&endpoint_override=127.0.0.1%3A9&region=us-east-1"
+    done = cli(*words.split(), "--storage", away)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "look whether it can be reached" in done.stderr
 
 
 def documented() -> list[tuple[str, list[str]]]:
