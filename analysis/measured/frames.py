@@ -28,6 +28,7 @@ from analysis.measured.schema import (
     METRIC_KEY,
     METRICS,
     MOST_CELLS,
+    MOST_COST,
     MOST_ITERATIONS,
     MOST_RUNS,
     NAME,
@@ -42,6 +43,7 @@ from analysis.measured.schema import (
     Column,
 )
 from pipeline.errors import InputError
+from pipeline.runs.history import DEVICE_SECONDS, JOULES
 from pipeline.storage import regular_file
 from pipeline.stored_json import parse
 
@@ -183,6 +185,10 @@ def _check_runs(runs: pd.DataFrame, where: str) -> None:
     unknown = sorted(set(runs.status) - {FINISHED, *FAILED, *UNFINISHED})
     if unknown:
         raise InputError(f"{where}: unknown status {unknown[0]!r}")
+    for name in (DEVICE_SECONDS, JOULES):
+        outside = runs[name][~runs[name].between(0, MOST_COST)].dropna()
+        if len(outside):
+            raise InputError(f"{where}: {name} of {outside.iloc[0]:g} is beyond any run")
     # Frames may come from elsewhere: a name becomes a file's name, an address becomes a link.
     unsafe_names = sorted(name for name in set(runs.experiment) if not NAME.fullmatch(name))
     if unsafe_names:

@@ -30,6 +30,7 @@ from analysis.measured.tags import (
     deleted_runs_note,
 )
 from pipeline.errors import InputError, first_line, redacted
+from pipeline.runs.history import DEVICE_SECONDS, JOULES
 from pipeline.storage import regular_file
 from pipeline.stored_json import MOST_BYTES, parse
 
@@ -186,6 +187,7 @@ def _row(run: Run) -> dict[str, Any]:
         **{key: tags.get(key, "unknown") for key in ("device", "commit", "hardware")},
         **{key: tags.get(key) == "True" for key in ("dirty", "one_pass")},
         "drift": tags.get("drift"),
+        **{key: float(tags[key]) if key in tags else None for key in (DEVICE_SECONDS, JOULES)},
         "versions": tags.get("versions", "{}"),
         "mlflow_run_id": run.info.run_id,
         "started_ms": run.info.start_time,

@@ -15,6 +15,9 @@ MOST_MILLISECONDS = 10**14
 LARGEST = 3.5e38
 """No finite number of single precision is larger."""
 
+MOST_COST = 1e15
+"""Device seconds, or joules, of a run."""
+
 MOST_RUNS = 100_000
 MOST_CELLS = 1_000
 """Of a sweep: its figure has a line of each, and a picture's height ends."""
@@ -78,6 +81,8 @@ RUNS: dict[str, Column] = {
     "one_pass": Column("boolean", added_later=True),
     "versions": _PROSE,
     "hardware": _PROSE,
+    "device_seconds": Column("number", True, True),
+    "joules": Column("number", True, True),
     "mlflow_run_id": _TEXT,
     "mlflow_url": Column("text", True, True, longest=2_000),
     "started_ms": Column("integer", nullable=True, high=MOST_MILLISECONDS),
@@ -90,7 +95,8 @@ is false for a run that was only ever asked for as a change within a sweep. `loo
 run of a grid with interim analyses, which runs until it is decided. `converging_from` is null for
 one that never did better than guessing; `converging_rule` is the version of the rule that says so,
 null for the first. `drift` says what changed under a run that was continued
-with `--allow-drift`. `mlflow_url` is its page where a server is known.
+with `--allow-drift`. `device_seconds` and `joules` are what it cost in all, null where it did not
+record it. `mlflow_url` is its page where a server is known.
 """
 
 METRICS: dict[str, Column] = {

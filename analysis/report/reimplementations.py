@@ -10,6 +10,7 @@ from analysis.measured.frames import each
 from analysis.paper import reported
 from analysis.report.pages import render
 from analysis.studies.studies import Study
+from analysis.tables.cost import amount, measured_costs
 from analysis.tables.study_tables import METRICS, study_tables
 from analysis.tables.table_6 import references
 from analysis.tables.table_text import MISSING, mean_std_n
@@ -18,6 +19,7 @@ REIMPLEMENTATIONS = "reimplementations.html"
 
 OURS = "ours (%)"
 PAPER = "paper (%)"
+HOURS = "ours (GPU hours a run)"
 
 
 def reimplementation_files(studies: list[Study]) -> dict[str, bytes]:
@@ -36,6 +38,8 @@ def reimplementation_files(studies: list[Study]) -> dict[str, bytes]:
             "reimplementations.html.j2",
             tables=[(name, title, table, _origins(table)) for name, title, table in tables],
             measured=[study.title for study in comparable],
+            hours=HOURS,
+            missing=MISSING,
         )
     }
 
@@ -58,8 +62,8 @@ def _paper_imagenet() -> dict[str, tuple[str, str]]:
 
 
 def _table(paper: dict[str, tuple[str, str]], metric: str, studies: list[Study]) -> pd.DataFrame:
-    """A line a network: the paper's number, ours, and that of each who published one."""
-    ours, others = _ours(metric, studies), reported.reimplementations()
+    """A line a network: the paper's number, ours, what it cost, and that of each other."""
+    ours, others, hours = _ours(metric, studies), reported.reimplementations(), _hours(studies)
     others = others[others.metric == metric]
     names = reported.reimplementation_sources()
     published = {
@@ -69,6 +73,7 @@ def _table(paper: dict[str, tuple[str, str]], metric: str, studies: list[Study])
     return pd.DataFrame(
         [
             {"network": name, PAPER: printed, OURS: ours.get(experiment, MISSING)}
+            | {HOURS: hours.get(experiment, MISSING)}
             | {source: values.get(experiment, MISSING) for source, values in published.items()}
             for experiment, (name, printed) in paper.items()
         ]
@@ -85,6 +90,21 @@ def _ours(metric: str, studies: list[Study]) -> dict[str, str]:
             raw = table.raw[table.raw.measure == "top1"] if "measure" in table.raw else table.raw
             for row in each(raw[(raw.experiment != "") & (raw.n > 0)]):
                 found.setdefault(row.experiment, mean_std_n(row.mean, row.std, row.n))
+    return found
+
+
+def _hours(studies: list[Study]) -> dict[str, str]:
+    """What a run of ours cost by experiment, of each kind of GPU: `0.52 (NVIDIA H100), 2.1 (...)`.
+
+    Medians; only runs of the first study that has any, as of `_ours`.
+    """
+    found: dict[str, str] = {}
+    for study in studies:
+        runs = measured_costs(study)
+        for experiment, alike in runs[runs.gpu].groupby("experiment"):
+            medians = alike.groupby("device").device_seconds.median() / 3600
+            texts = [f"{amount(hours)} ({device})" for device, hours in medians.items()]
+            found.setdefault(str(experiment), ", ".join(texts))
     return found
 
 

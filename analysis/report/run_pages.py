@@ -14,6 +14,7 @@ from analysis.report.overview import commit, final_text, hardware_text, status_t
 from analysis.report.pages import render
 from analysis.studies.run_metrics import MEASURED, measure
 from analysis.studies.studies import Study
+from analysis.tables.cost import ENERGY, RATE, SECONDS, amount
 from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS
 from pipeline.recipe.metrics import METRICS, TEST_ERR, TRAIN_ERR
 from pipeline.recipe.overrides import value_text
@@ -80,6 +81,7 @@ def _page(
         "Drift": run.drift if pd.notna(run.drift) else "",
         "Batch norm": "all groups of a worker in one pass" if run.one_pass else "",
         "Hardware": hardware_text(run),
+        "Cost": _cost(measured),
         "Versions": versions_text(run.versions),
         "MLflow run": run.mlflow_run_id,
     }
@@ -138,6 +140,18 @@ def _headline(measured: Any, run: Any) -> str:
     if measured.state != MEASURED:
         return ""
     return f"{measured.test:.2f} % test error after {run.iterations:,} iterations."
+
+
+def _cost(measured: Any) -> str:
+    """What the run cost, and how fast it trained; empty where it recorded no cost."""
+    if pd.isna(measured.device_seconds):
+        return ""
+    known = {
+        SECONDS: measured.device_seconds,
+        ENERGY: measured.joules,
+        RATE: measured.images_per_second,
+    }
+    return ", ".join(f"{amount(value)} {name}" for name, value in known.items() if pd.notna(value))
 
 
 def _drops(run: Any) -> list[int]:

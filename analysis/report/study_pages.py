@@ -23,6 +23,7 @@ from analysis.report.run_pages import page_of, run_pages
 from analysis.report.verdict_summary import family_sentence, level_sentence, summary
 from analysis.stats import INTERIM_SEEDS, LEVEL, percent
 from analysis.studies.studies import Study
+from analysis.tables.cost import cost_tables
 from analysis.tables.study_tables import StudyTable, study_tables
 from analysis.tables.table_text import markdown_text, to_csv, to_markdown
 from analysis.verdicts import claims, evidence
@@ -50,7 +51,11 @@ def study_files(
     images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})
     page = _study_page(study, judgements, tables, images, neighbours)
     return {
-        **{name: content for table in tables for name, content in table.files(study).items()},
+        **{
+            name: content
+            for table in [*tables, *cost_tables(study)]
+            for name, content in table.files(study).items()
+        },
         # The same numbers as files: for reading, for spreadsheets, for a paper.
         "claims.csv": to_csv(verdicts),
         "claims.md": _claims_markdown(study, judgements).encode(),
@@ -77,7 +82,7 @@ def _experiments_behind(study: Study) -> dict[str, set[str]]:
     }
     of_tables = {
         table.name: set(table.raw.experiment)
-        for table in study_tables(study)
+        for table in [*study_tables(study), *cost_tables(study)]
         if "experiment" in table.raw
     }
     return {**of_tables, "claims": of_claims, **of_figures}
@@ -144,7 +149,8 @@ def _study_page(
         # The tables and figures.
         tables=[(table, table.links(study)) for table in tables],
         figures=figures,
-        # The runs behind them.
+        # The runs behind them, and what they cost.
+        costs=[(table, table.links(study)) for table in cost_tables(study)],
         troubled=troubled(study),
         runs=run_list(study),
         run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],

@@ -18,6 +18,7 @@ from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import (
     CONVOLUTION_VARIANCE,
     GRADIENT_NORM,
+    IMAGES_PER_SECOND,
     PROTOCOLS,
     RESPONSE_STD,
     TEST_ERR,
@@ -25,6 +26,7 @@ from pipeline.recipe.metrics import (
     TRAIN_ERR,
     protocol_err,
 )
+from pipeline.runs.history import DEVICE_SECONDS, JOULES
 
 LATE_SHARE = 50_000 / PAPER_ITERATIONS
 """The share of the iterations from which on running training errors are averaged to a final one.
@@ -53,12 +55,16 @@ FINAL_TESTS = {
 NOTED = ["warmup_end", "converging_from", "converging_rule"]
 """What a run notes of itself while it trains, as whole numbers."""
 
+COSTS = [DEVICE_SECONDS, JOULES]
+"""What a run records of its cost, as numbers."""
+
 COLUMNS = [
     "test",
     "train_clean",
     "train_running",
     "train_first",
     "train_plateau",
+    "images_per_second",
     *EARLY_SHARES,
     *FINAL_TESTS,
     "response",
@@ -75,11 +81,12 @@ def measure(study: Study) -> pd.DataFrame:
     final error`: finished without, never averaged; `diverged`: a result, and at no finite loss;
     `failed`; `unfinished`), `classes` of the dataset, `test`, `train_clean` and `train_running`
     (final errors), `train_first` and `train_plateau` (mean running error before the first learning
-    rate drop, and between the last two), `early_5` and `early_10` (test error early in training),
-    `ten_crop_1`, ... (`FINAL_TESTS`), `response` (mean over layers of the final standard deviation
-    of their responses), `forward` and `backward` (the weakest signal in any layer, at the start, at
-    drops and at the end: variance before batch norm, and gradient norm relative to the last
-    layer's).
+    rate drop, and between the last two), `images_per_second` (the median of its training rates),
+    `device_seconds` and `joules` (its cost), `early_5` and `early_10` (test error early in
+    training), `ten_crop_1`, ... (`FINAL_TESTS`), `response` (mean over layers of the final standard
+    deviation of their responses), `forward` and `backward` (the weakest signal in any layer, at the
+    start, at drops and at the end: variance before batch norm, and gradient norm relative to the
+    last layer's).
 
     Computed once per study: treat it as read-only.
     """
@@ -87,7 +94,7 @@ def measure(study: Study) -> pd.DataFrame:
     grouped = study.metrics.groupby(["run_id", "metric"])
     history: History = {(str(run), str(name)): points for (run, name), points in grouped}
     identity = ["run_id", "experiment", "seed", "status", "reason", "iterations", "params"]
-    kept = study.runs[[*identity, *NOTED]]
+    kept = study.runs[[*identity, *NOTED, *COSTS]]
 
     # What was measured in layers becomes one number a run: a mean (C12, C13), or the weakest (I4).
     deviations = (
@@ -185,6 +192,7 @@ def _numbers_of(run: str, end: int, drops: list[int], history: History) -> dict[
         "train_running": float(running[running.index >= LATE_SHARE * end].mean()),
         "train_first": float(running[running.index <= min(drops, default=0)].mean()),
         "train_plateau": float(running[(running.index > start) & (running.index <= last)].mean()),
+        "images_per_second": float(_points(history, run, IMAGES_PER_SECOND).median()),
         **{name: _first_value_from(test, share * end) for name, share in EARLY_SHARES.items()},
         **{
             name: _value_at(_points(history, run, metric), end)

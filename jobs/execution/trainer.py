@@ -18,6 +18,7 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -50,6 +51,23 @@ class PlainController(TrainController):
     worker_group_cls = PlainWorkerGroup
 
 
+class NothingToScale(FixedScalingPolicy):
+    """A fixed number of workers on a Ray that nothing scales.
+
+    Ray Train tells a coordinator what it needs, for an autoscaler and for Ray Data. The coordinator
+    is one more process, and the controller waits up to 5 s for it, at the start and at the end.
+    """
+
+    def _send_resource_request(self) -> None:
+        pass
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+    def _cancel_resource_request(self) -> None:
+        pass
+
+
 class HiddenSecrets(ControllerCallback):
     """The beginning of a controller: what its process shows and logs has no password."""
 
@@ -79,6 +97,9 @@ class WorkerGroupTrainer(DataParallelTrainer):
             return super()._initialize_and_run_controller(**arguments)
         # Ray Train gives its processes the variables that the user has set, and Ray starts a new
         # process where any are given. Of our own Ray all processes have them.
+        policy = arguments["scaling_policy"]
+        if type(policy) is FixedScalingPolicy:
+            arguments["scaling_policy"] = NothingToScale(policy.scaling_config)
         controller = ray.remote(num_cpus=0)(PlainController).remote(**arguments)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())

@@ -37,7 +37,7 @@ from jobs.tracking.store import end_parent, experiment_id, only_run, open_store
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.checkpoint import final_weights, newest_history, newest_iteration
-from pipeline.runs.history import History
+from pipeline.runs.history import DEVICE_SECONDS, JOULES, History, cost_of
 from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
 from pipeline.stored_json import read_json
@@ -245,8 +245,9 @@ class Publisher:
         kept = client.get_run(self.run_id).data.tags
         if reason:
             tags["reason"] = reason[:500]
-        outdated = {TIME_LEFT} if reason else {TIME_LEFT, "reason"}
-        for name in outdated & kept.keys():  # `reason` is of an attempt before
+        # What an attempt before had: a reason, and a cost that is no longer known of the whole run.
+        outdated = {TIME_LEFT, DEVICE_SECONDS, JOULES, "reason"} - tags.keys()
+        for name in outdated & kept.keys():
             client.delete_tag(self.run_id, name)
         client.log_batch(self.run_id, tags=[RunTag(*item) for item in tags.items()])
         client.set_terminated(self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED")
@@ -280,11 +281,14 @@ class Publisher:
         drifts = dict.fromkeys(attempt["drift"] for attempt in attempts if "drift" in attempt)
         tags |= {"drift": "; ".join(drifts)[:500]} if drifts else {}
         tags["versions"] = dumps(attempts[-1].get("versions", {}), sort_keys=True)
-        noted = {
+        noted: dict[str, float | None] = {
             "warmup_end": history.warmup_end,
             "converging_from": history.converging_from,
             "converging_rule": history.converging_rule,
         }
+        # What came after the last checkpoint is in the result alone.
+        result = read_result(self.storage, self.run) or {}
+        noted |= cost_of(result.get("attempts", attempts))
         return tags | {key: str(value) for key, value in noted.items() if value is not None}
 
     def _send_files(

@@ -4,8 +4,10 @@ It is part of each checkpoint, so what was measured can neither be lost nor doub
 Torch-free.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from json import dumps
+from math import isfinite
 from typing import Any
 
 from pipeline.recipe.metrics import METRICS, WINDOW, LayerValues, Point
@@ -14,6 +16,20 @@ from pipeline.stored_json import parse_as
 
 DEVICE_SECONDS, JOULES = "device_seconds", "joules"
 """Fields of an attempt: seconds times devices that it held them, and the energy that it used."""
+
+
+def cost_of(attempts: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What a run's attempts cost together, by field; left out what any of them did not record."""
+    known = [
+        name
+        for name in (DEVICE_SECONDS, JOULES)
+        if attempts and all(_is_amount(attempt.get(name)) for attempt in attempts)
+    ]
+    return {name: round(sum(attempt[name] for attempt in attempts), 3) for name in known}
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
 
 
 @dataclass

@@ -23,6 +23,9 @@ def test_frames_survive_parquet(good, tmp_path):
     pd.testing.assert_frame_equal(loaded[1], expected[1])
     assert list(loaded[0]) == list(RUNS)
     assert loaded[0].warmup_end.isna().all()
+    # An earlier version's export: what it does not have was not recorded.
+    assert not {"device_seconds", "joules"} & set(runs)
+    assert loaded[0].device_seconds.isna().all() and loaded[0].joules.isna().all()
 
 
 def test_row_order_and_extra_columns_do_not_matter(good):
@@ -60,6 +63,14 @@ def _with(column, value, row=0):
         (_with("seed", "one"), "runs.parquet: column seed is not integer throughout"),
         (_with("iterations", 1.5), "runs.parquet: column iterations is not integer throughout"),
         (_with("comparable", "no"), "runs.parquet: column comparable is not boolean throughout"),
+        (
+            lambda r, m: (r.assign(device_seconds=-1.0), m),
+            "runs.parquet: device_seconds of -1 is beyond any run",
+        ),
+        (
+            lambda r, m: (r.assign(joules=float("inf")), m),
+            "runs.parquet: joules of inf is beyond any run",
+        ),
         (
             _with("experiment", "../../evil"),
             "runs.parquet: '../../evil' is no name of an experiment",

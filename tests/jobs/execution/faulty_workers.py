@@ -39,7 +39,7 @@ def mixed(config: dict[str, WorkerTask]) -> Any:
         if run.seed == 2 and len(task.holders) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if run.seed == 1 and not marker.exists():
-            train(run, *rest[:3], Execution(checkpoint_seconds=0, until=10), rest[-1])
+            train(run, *rest[:3], Execution(checkpoint_seconds=0, until=10), *rest[4:])
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return train(run, *rest)

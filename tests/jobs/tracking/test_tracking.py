@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,12 @@ from jobs.tracking.store import tracking_uri
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.execution import Attempt, Execution
+from pipeline.runs.history import cost_of
 from pipeline.runs.lease import Lease
 from pipeline.runs.run import start_run
 from pipeline.storage import Storage
 from pipeline.training.loop import train
+from pipeline.training.measuring.cost import DeviceMeter
 from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.jobs.conftest import free_port, mlflow_server
@@ -120,6 +123,7 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
         single_process(),
         Execution(checkpoint_seconds=1e9),
         Attempt(preempted=lambda: True),
+        DeviceMeter(energy=partial(next, count(1000.0, 10.0))),
     )
     assert left["status"] == "preempted"
     with Lease(storage, run):
@@ -130,9 +134,10 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
     )
     there = the_run(store)
     assert (there.info.status, there.data.tags["outcome"]) == ("KILLED", "KILLED")
+    assert there.data.tags["joules"] == "10.0"
     history = MlflowClient(store).get_metric_history(there.info.run_id, TEST_ERR)
     assert [point.step for point in history] == [5, 10, 15, 20, 25]
-    train(run, digits_once(), storage, single_process(), Execution(checkpoint_seconds=1e9))
+    ended = train(run, digits_once(), storage, single_process(), Execution(checkpoint_seconds=1e9))
     assert (
         publish_stored(store, storage, said.append) == 1
         and publish_stored(store, storage, said.append) == 0
@@ -144,7 +149,11 @@ def test_sync_ends_what_stopped_and_leaves_what_is_trained_alone(storage: Storag
     assert [point.step for point in history] == list(range(5, 61, 5))
     assert said == [f"{run}: killed", f"{run}: finished"]
     # By which rule it counts as converging travels to the frames that claims are judged on.
-    assert export(store, Path(storage.uri) / "exported").runs.converging_rule.tolist() == [2]
+    exported = export(store, Path(storage.uri) / "exported").runs
+    assert exported.converging_rule.tolist() == [2]
+    # So does what it cost; of energy one attempt's would pass for all.
+    assert exported.device_seconds.tolist() == [cost_of(ended["attempts"])["device_seconds"]]
+    assert exported.joules.isna().all() and len(ended["attempts"]) == 2
 
 
 @pytest.mark.slow

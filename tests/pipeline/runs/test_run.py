@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import LR, TEST_ERR
-from pipeline.runs.history import History
+from pipeline.runs.history import History, cost_of
 from pipeline.runs.run import (
     Run,
     read_heartbeat,
@@ -96,3 +96,11 @@ def test_a_history_round_trips_to_the_last_digit() -> None:
 def test_a_metric_nobody_has_named_is_not_recorded() -> None:
     with pytest.raises(KeyError, match="accuracy"):
         History().record({"accuracy": 1.0}, time_ms=0)
+
+
+def test_a_run_costs_what_all_its_attempts_recorded() -> None:
+    first, second = {"device_seconds": 2.5, "joules": 100}, {"device_seconds": 1, "joules": 50.5}
+    assert cost_of([first, second]) == {"device_seconds": 3.5, "joules": 150.5}
+    assert cost_of([first, {"device_seconds": 1}]) == {"device_seconds": 3.5}
+    assert cost_of([{}, first]) == cost_of([]) == {}
+    assert cost_of([{"device_seconds": "2", "joules": float("nan")}]) == {}
