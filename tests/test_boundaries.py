@@ -36,6 +36,7 @@ ROOMS = {
         "step",
         "feeding",
         "measuring",
+        "exported_weights",
         "attempts",
         "run_writer",
         "loop",

@@ -10,12 +10,20 @@ from analysis.figures.figures_1_and_6 import (
     hidden,
     iterations,
     lines,
+    panels_of_figure_6,
     y_limit,
 )
 from analysis.paper.reported import PAPER_ITERATIONS
 from analysis.studies.curves import curve
 from analysis.studies.studies import Study
 from pipeline.recipe.metrics import FORWARD_VARIANCE, TEST_ERR
+
+_SHOWN_IN = {
+    "fig6_left": "plain networks",
+    "fig6_middle": "residual networks",
+    "fig6_right": "residual networks with 110 and 1202 layers",
+}
+"""What each panel of Figure 6 is about."""
 
 
 def caption_1(study: Study) -> str:
@@ -29,13 +37,18 @@ def caption_1(study: Study) -> str:
 
 def caption_6(study: Study) -> str:
     """The caption of Figure 6 for a study."""
+    panels = panels_of_figure_6(study)
+    places = {1: ("Shown",), 2: ("Left", "Right"), 3: ("Left", "Middle", "Right")}[len(panels)]
     what = (
         f"Training on {study.dataset_title}. Dashed lines denote training error, and bold lines "
-        "denote test error. "
-        "Left: plain networks. Middle: residual networks. Right: residual networks with 110 and "
-        "1202 layers."
+        "denote test error."
     )
-    return " ".join([what, *_remarks(study, FIGURE_6)])
+    where = [
+        f"{place}: {_SHOWN_IN[panel.paper_panel]}."
+        for place, panel in zip(places, panels, strict=True)
+    ]
+    # Panels without a curve are left out, but their rows are still absent.
+    return " ".join([what, *where, *_remarks(study, FIGURE_6)])
 
 
 def caption_7(study: Study) -> str:

@@ -91,12 +91,18 @@ def figure_1(study: Study) -> Figure:
 
 def figure_6(study: Study) -> Figure:
     """Figure 6: plain networks, residual networks, and residual ones of 110 and 1202 layers."""
+    panels = panels_of_figure_6(study)
     with style.drawing():
-        figure, axes = _canvas(study, FIGURE_6, (11.0, 3.35))
+        figure, axes = _canvas(study, panels, (11.0 * len(panels) / len(FIGURE_6), 3.35))
         for ax in axes:
             ax.set_ylabel("error (%)")
-        _finish(figure, study, FIGURE_6)
+        _finish(figure, study, panels)
     return figure
+
+
+def panels_of_figure_6(study: Study) -> tuple[CurvePanel, ...]:
+    """The panels of Figure 6 that show something; all of them where none does."""
+    return tuple(panel for panel in FIGURE_6 if lines(study, panel)) or FIGURE_6
 
 
 def lines(study: Study, panel: CurvePanel) -> list[Line]:

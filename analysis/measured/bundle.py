@@ -5,6 +5,7 @@ bytes. Bundles of several clusters are merged into frames for one report. What w
 way is refused.
 """
 
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from json import dumps
@@ -28,6 +29,11 @@ MOST_BYTES = 4 << 30
 """Of a bundle: the weights of a thousand small networks, or of forty large ones."""
 
 MOST_ABOUT = 16 << 20
+WEIGHTS = "weights/"
+OF_WEIGHTS = re.compile(
+    r"weights/(\w[\w.-]*/(README\.md|model\.safetensors)|\w[^/\\\0-\x1f]*\.safetensors)"
+)
+"""A folder for each run; bundles of older versions have a file for each, by its run id."""
 ENCRYPTED = 0x1
 """Of an entry's flags."""
 
@@ -39,11 +45,12 @@ _BROKEN = (
 
 
 def pack(frames: Frames, weights: dict[str, bytes]) -> bytes:
-    """A bundle of frames and of weights by run id."""
+    """A bundle of frames and of files of weights, by their place below `weights/`.
+
+    A run's are a folder, as `jobs.requests.exports` names and fills it.
+    """
     files = parquet_files(frames)
-    files |= {
-        f"weights/{run_id}.safetensors": content for run_id, content in sorted(weights.items())
-    }
+    files |= {f"{WEIGHTS}{name}": content for name, content in sorted(weights.items())}
     about = {
         "format": FORMAT,
         "files": {name: checksum(content) for name, content in files.items()},
@@ -57,7 +64,7 @@ def pack(frames: Frames, weights: dict[str, bytes]) -> bytes:
 
 
 def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
-    """The frames and the weights by run id of a bundle's bytes; `where` names it in messages.
+    """The frames and the files of weights of a bundle's bytes; `where` names it in messages.
 
     Raises:
         InputError: no bundle of ours, cut off, changed on the way, or its frames break the schema.
@@ -80,9 +87,9 @@ def unpack(content: bytes, where: str) -> tuple[Frames, dict[str, bytes]]:
         if f"{name}.parquet" in files or name != "evaluations"
     }
     weights = {
-        name.removeprefix("weights/").removesuffix(".safetensors"): content
+        name.removeprefix(WEIGHTS): content
         for name, content in files.items()
-        if name.startswith("weights/")
+        if name.startswith(WEIGHTS)
     }
     return check(**parts, where=f"{where}: "), weights
 
@@ -108,7 +115,7 @@ def _entries(bundle: ZipFile, size: int, where: str) -> dict[str, bytes]:
     listed = _listed(bundle.read(names.pop(ABOUT)), where)
     frames = {f"{name}.parquet" for name in Frames._fields}
     for name in sorted(listed.keys() | names.keys()):
-        ours = name in frames or (name.startswith("weights/") and name.endswith(".safetensors"))
+        ours = name in frames or OF_WEIGHTS.fullmatch(name)
         if not ours or name not in listed:
             raise InputError(f"{where}: {_shown(name)} is not one of its files; ask for it again")
     for name in sorted(listed.keys() | frames - {"evaluations.parquet"}):

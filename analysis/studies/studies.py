@@ -159,6 +159,8 @@ class Study:
 def split_studies(frames: Frames) -> list[Study]:
     """The studies of checked frames: comparable ones first, then by dataset and recipe.
 
+    Of a dataset's studies those of the whole schedule come before shortened ones.
+
     A study is what somebody asked for: a run belongs to it if the study's changes, applied to the
     paper's row, give the run's (ResNet-110 at a warm-up rate of 0.01 is the paper's own, and also
     one of a study that has that rate everywhere). One dataset id means the same pixels, so its
@@ -185,7 +187,10 @@ def split_studies(frames: Frames) -> list[Study]:
                 studies.append(
                     study_of(min(of_dataset.dataset), parse(overrides), official, rows, frames)
                 )
-    return sorted(studies, key=lambda study: (not study.comparable, study.dataset, study.slug))
+    return sorted(
+        studies,
+        key=lambda study: (not study.comparable, study.dataset, study.shortened, study.slug),
+    )
 
 
 def study_of(

@@ -21,8 +21,8 @@ from jobs.requests.options import (
 )
 from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError
-from pipeline.runs.checkpoint import final_weights
-from pipeline.runs.run import read_result, stored_runs
+from pipeline.recipe.other_libraries import WeightsLayout, layout_trouble
+from pipeline.runs.run import read_result
 from pipeline.storage import Storage, regular_file, whole_file
 
 # Frames load pandas, which commands that have none to read need not wait for.
@@ -75,7 +75,7 @@ def export_results(
     check_database(store)
     with TemporaryDirectory() as folder:
         frames = export(store, Path(folder))
-    content = pack(frames, _final_weights(storage, frames) if weights else {})
+    content = pack(frames, _folders(storage, frames) if weights else {})
     if out.exists() and _content(out) != content:
         raise InputError(f"{out}: is there already, with other content; name another file")
     try:
@@ -143,18 +143,85 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _final_weights(storage: Storage, frames: "Frames") -> dict[str, bytes]:
-    """The final weights of the finished runs that the storage has, by run id."""
+def _folders(storage: Storage, frames: "Frames") -> dict[str, bytes]:
+    """The folders of weights of the finished runs that the storage has, file by file."""
     from analysis.measured.frames import FINISHED
+    from jobs.requests.exports import FinishedRuns
+    from pipeline.training.exported_weights import folder_files
 
-    finished = set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"])
-    weights: dict[str, bytes] = {}
-    for run in stored_runs(storage):
-        result = read_result(storage, run) if run.key in finished else None
-        content = final_weights(storage, run, result) if result is not None else None
-        if content is not None:
-            weights[run.key] = content
-    return weights
+    published = set(frames.runs.loc[frames.runs.status == FINISHED, "run_id"])
+    finished = FinishedRuns(storage)
+    files: dict[str, bytes] = {}
+    for run in finished.with_weights([run for run in finished.runs if run.key in published]):
+        exported = finished.exported(run)
+        files |= {f"{exported.name}/{n}": file for n, file in folder_files(exported).items()}
+    return files
+
+
+@app.command("weights")
+def export_weights(
+    named: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN|FOLDER|BUNDLE",
+            help="Runs' folders or rows' names, folders made by this command, or bundles; "
+            "default: all finished runs of the storage.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where a folder for each is made.")] = Path("weights"),
+    layout: Annotated[
+        WeightsLayout,
+        typer.Option(
+            help="Of the folders: ours, a .pth file in torchvision's names, or Hugging Face's for "
+            "transformers. The last two for ImageNet's networks with option B."
+        ),
+    ] = "resnet-repro",
+    storage_uri: StorageOption = "results",
+) -> None:
+    """Write final weights as folders to publish: a card, and a file that says all of itself.
+
+    Such a folder is what `evaluate` and `predict` take.
+
+    Examples:
+
+    * `resnet-repro results weights resnet20 --storage results/demo --out published`
+
+    * `resnet-repro results weights resnet34-b --layout transformers`
+    """
+    from jobs.requests.exports import exports_named
+    from pipeline.training.exported_weights import folder_files, layout_notes
+
+    exports = exports_named(Storage(storage_uri), named or [])
+    # Everything that is in the way is found before anything is written.
+    for folder in (out / name for name in exports):
+        if folder.exists():
+            raise InputError(f"{folder}: is there already; name another --out, or move it away")
+    refused: list[str] = []
+    for name, make in exports.items():
+        exported = make()
+        if trouble := layout_trouble(exported.run.experiment, layout):
+            refused.append(f"{exported.run}: {trouble}")
+            continue
+        with failures_in_one_line(str(out)):
+            _write_folder(out / name, folder_files(exported, layout), layout)
+        print(f"{out / name}: {exported.run}")
+        for note in layout_notes(exported, layout):
+            print(f"note: {name}: {note}", file=sys.stderr)
+    if len(refused) == len(exports):
+        raise InputError(refused[0] + (f" (and {len(refused) - 1} more)" if refused[1:] else ""))
+    for line in refused:
+        print(f"note: left out: {line}", file=sys.stderr)
+
+
+def _write_folder(folder: Path, files: dict[str, bytes], layout: WeightsLayout) -> None:
+    """Make a folder that is there with all its files, or not at all."""
+    # One of a layout: what a killed command left of it is written over.
+    partial = folder.with_name(f".{folder.name}.{layout}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (partial / name).write_bytes(content)
+    partial.rename(folder)
 
 
 @runs.command("export")

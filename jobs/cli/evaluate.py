@@ -1,12 +1,17 @@
-"""`resnet-repro evaluate`: test errors of finished runs and weights files, alone or together."""
+"""`resnet-repro evaluate` and `predict`: what finished networks make of images.
+
+Test errors of runs and weights files, alone or together; or the likeliest classes of pictures.
+"""
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +24,7 @@ from jobs.execution.evaluate import (
     score_on_ray,
 )
 from jobs.execution.processors import usable_cpus, usable_gpus
-from jobs.requests.completion import completing, protocols, runs_or_weights
+from jobs.requests.completion import completing, datasets, protocols, runs_or_weights
 from jobs.requests.options import (
     HARDWARE,
     AddressOption,
@@ -47,8 +52,9 @@ from pipeline.storage import Storage
 ModelsArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="RUN|WEIGHTS",
-        help="Runs by their folder, or by their experiment where that is enough; or weights files.",
+        metavar="RUN|FOLDER|WEIGHTS",
+        help="Runs by their folder, or by their experiment where that is enough; folders of "
+        "`results weights`; or weights files.",
         autocompletion=runs_or_weights,
     ),
 ]
@@ -100,7 +106,7 @@ def evaluate(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test errors of networks: a run's final one, or a weights file with `--as`.
+    """Test errors of networks: a run's final one, an exported one, or a weights file with `--as`.
 
     Weights are safetensors or what torch.save wrote, in torchvision's names or what is usual
     instead; notes say what was made of them. Each photograph counts once, on any number of workers.
@@ -154,6 +160,79 @@ def evaluate(
                 _say(about["models"], name, errors)
     if keep is not None:
         publish_evaluation(store, storage, _kept(keep, chosen, ensemble, rows))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+
+
+def predict(
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE", help="JPEG, PNG, WebP and the like.")
+    ],
+    which: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="RUN|FOLDER|WEIGHTS",
+            help="A run of the storage, a folder of `results weights`, or a weights file.",
+            autocompletion=runs_or_weights,
+        ),
+    ],
+    experiment_name: AsOption = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATASET",
+            help="Of weights made elsewhere: the dataset of their classes.",
+            autocompletion=datasets,
+        ),
+    ] = "",
+    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    padding: PaddingOption = None,
+    storage_uri: StorageOption = "results",
+    as_json: JsonOption = False,
+) -> None:
+    """The five likeliest classes of pictures, by the test protocol of the network's row.
+
+    Pictures in grey, CMYK or with transparency become RGB as those of a dataset do. Computes on
+    this machine's CPU.
+
+    Examples:
+
+    * `resnet-repro predict seven.png --model resnet20 --storage results/demo`
+
+    * `resnet-repro predict cat.jpg dog.webp --model weights/resnet34-b-imagenet-1a2b3c4d-seed-0`
+
+    * `resnet-repro predict cat.jpg --model resnet50.pth --as resnet50 --set bottleneck_stride=3x3
+      --set normalisation=torchvision`
+    """
+    from jobs.requests.pictures import check_pictures, predictor_named, read_picture
+
+    # All pictures are looked at before a network is made: a wrong name ends the command at once.
+    check_pictures(pictures)
+    predictor = predictor_named(
+        Storage(storage_uri), which, experiment_name, settings, padding, data
+    )
+    rows: list[dict[str, Any]] = []
+    resized = False
+    for picture in pictures:
+        image = read_picture(picture)
+        if not resized and predictor.preprocessing.is_of_another_size(image):
+            resized = True
+            side = predictor.preprocessing.side
+            print(
+                f"note: {picture}: is resized, as all that are not {side}x{side} pixels, which is "
+                "what the network was trained on; of the longer side the centre is taken",
+                file=sys.stderr,
+            )
+        likeliest = predictor.likeliest(image)
+        classes = [{"class": c.number, "name": c.name, "probability": c.probability}
+                   for c in likeliest]  # fmt: skip
+        rows.append({"picture": str(picture), "size": list(image.size), "likeliest": classes})
+        if not as_json:
+            print(f"{picture}: {image.width}x{image.height} pixels")
+            for each in likeliest:
+                print(f"{100 * each.probability:7.2f} %  {each.name}", flush=True)
     if as_json:
         print(json.dumps(rows, indent=1))
 
@@ -215,7 +294,7 @@ def _dataset_of(chosen: list[Model]) -> str:
         InputError: runs or files of several datasets.
     """
     # Mixing datasets would average errors on different images.
-    known = sorted({model.run.dataset_id for model in chosen if model.run})
+    known = sorted({model.dataset for model in chosen if model.dataset})
     known = known or sorted({model.experiment.dataset for model in chosen})
     if len(known) > 1:
         raise InputError(

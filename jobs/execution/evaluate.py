@@ -28,6 +28,8 @@ class Model:
     experiment: Experiment
     weights: bytes
     run: Run | None = None
+    dataset: str = ""
+    """The id or name of what it was trained on, where that is known."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,25 @@
 """Stored runs, and networks to be scored, found by what a user calls them."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.execution.evaluate import Model
+from pipeline.data.stored import find_stored
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import Padding
+from pipeline.recipe.other_libraries import EXPORTED
 from pipeline.recipe.overrides import changes_text, experiment_named
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import Run, read_result, stored_runs
-from pipeline.storage import Storage, check_regular
+from pipeline.storage import Storage, check_regular, regular_file
+
+# These load torch, which only who reads weights needs.
+if TYPE_CHECKING:
+    from pipeline.training.exported_weights import ExportedWeights
+
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".tar", ".ckpt", ".bin")
 """A name with one of them is a file's, and no run's. What a file is, its content says."""
@@ -20,11 +29,11 @@ MOST_WEIGHTS = 4 << 30
 """Bytes of a file of weights: the paper's largest network has a sixteenth of it."""
 
 
-def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
-    """The one stored run that is meant.
+def stored_runs_named(storage: Storage, which: str) -> list[Run]:
+    """The stored runs that are meant, such as all seeds of an experiment.
 
     Raises:
-        InputError: none, or several.
+        InputError: none.
     """
     name = which.rstrip("/")
     if name.startswith("/") and not name.startswith(storage.path("").rstrip("/") + "/"):
@@ -36,12 +45,27 @@ def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
         run for run in runs if name in (run.experiment.name, run.folder, storage.path(run.folder))
     ]
     matching = matching or [run for run in runs if f"/{name}".endswith(f"/{run.folder}")]
-    matching = [run for run in matching if seed in (None, run.seed)]
     if not matching:
-        raise InputError(
-            f"{which}: no such run in {storage.uri}; `resnet-repro status --json` lists their "
-            "folders"
-        )
+        raise _no_such_run(storage, which)
+    return matching
+
+
+def _no_such_run(storage: Storage, which: str) -> InputError:
+    return InputError(
+        f"{which}: no such run in {storage.uri}; `resnet-repro status --json` lists their folders"
+    )
+
+
+def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
+    """The one stored run that is meant.
+
+    Raises:
+        InputError: none, or several.
+    """
+    named = stored_runs_named(storage, which)
+    matching = [run for run in named if seed in (None, run.seed)]
+    if not matching:
+        raise _no_such_run(storage, which)
     if len(matching) > 1:
         raise InputError(
             f"{which}: {len(matching)} runs are meant; name one by its folder: "
@@ -70,24 +94,85 @@ def model_named(
     settings: list[str],
     padding: Padding | None = None,
 ) -> Model:
-    """A weights file (with `--as`), or the final network of a stored run.
+    """A weights file, the folder of an export, or the final network of a stored run.
 
-    What was made of a file is said on standard error.
+    A file that does not say its row needs `--as`. What was made of it is said on standard error.
 
     Raises:
         InputError: neither, a run that has not finished, or a file without a row.
     """
     # A file before a run: runs are folders, so the two cannot be taken for each other.
-    file = Path(which)
-    if not file.is_file():
-        if file.suffix in WEIGHTS_SUFFIXES:
-            raise InputError(f"{which}: no such file")
+    file = weights_file(which)
+    if file is None:
         run = stored_run_named(storage, which, None)
-        result = read_result(storage, run)
-        weights = final_weights(storage, run, result) if result else None
-        if weights is None:
-            raise InputError(f"{run}: has no final weights; it is not finished")
-        return Model(str(run), run.experiment, weights, run)
+        weights = weights_of(storage, run)
+        return Model(str(run), run.experiment, weights, run, run.dataset_id)
+    exported = read_exported_file(file, which) if experiment is None and not settings else None
+    if exported is not None:
+        known = find_stored(storage, exported.run.dataset_id)
+        data = known["id"] if known else exported.dataset["row"]["name"]
+        return Model(which, exported.run.experiment, exported.weights, dataset=data)
+    return foreign_model(file, which, experiment, settings, padding)
+
+
+def weights_of(storage: Storage, run: Run) -> bytes:
+    """The final weights of a stored run.
+
+    Raises:
+        InputError: it has none.
+    """
+    result = read_result(storage, run)
+    weights = final_weights(storage, run, result) if result else None
+    if weights is None:
+        raise InputError(
+            f"{run}: has no final weights; it is not finished, or was brought here without them"
+        )
+    return weights
+
+
+def weights_file(which: str) -> Path | None:
+    """The file that is meant by a file's name or the folder of an export; None for a run.
+
+    Raises:
+        InputError: a file's name, and there is none.
+    """
+    # A file before a run: a run's folder has no such file, so the two cannot be taken for each
+    # other.
+    for file in (Path(which), Path(which) / EXPORTED):
+        if file.is_file():
+            return file
+    if Path(which).suffix in WEIGHTS_SUFFIXES:
+        raise InputError(f"{which}: no such file")
+    return None
+
+
+def read_exported_file(file: Path, which: str) -> "ExportedWeights | None":
+    """What a file says of itself, with its weights in our names; None where it says nothing.
+
+    Raises:
+        InputError: it is damaged, or cannot be read.
+    """
+    from pipeline.training.exported_weights import read_export
+    from pipeline.training.step.foreign_weights import read_weights
+
+    try:
+        exported = read_export(regular_file(file, MOST_WEIGHTS), which)
+    except OSError as error:
+        raise InputError(f"{which}: cannot be read ({error.strerror or error})") from error
+    if exported is None:
+        return None
+    content, _ = read_weights(file, which, exported.run.experiment)
+    return replace(exported, weights=content)
+
+
+def foreign_model(
+    file: Path, which: str, experiment: str | None, settings: list[str], padding: Padding | None
+) -> Model:
+    """The network of a weights file that does not say its row, or is taken for another's.
+
+    Raises:
+        InputError: no row is named, or these are no weights of its network.
+    """
     try:
         check_regular(file, MOST_WEIGHTS)
     except OSError as error:

@@ -32,12 +32,13 @@ from jobs.tracking.parents import (
     parent_in,
     summarise_seeds,
 )
-from jobs.tracking.registry import model_card, register
+from jobs.tracking.registry import register
 from jobs.tracking.store import end_parent, experiment_id, only_run, open_store
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.checkpoint import final_weights, newest_history, newest_iteration
 from pipeline.runs.history import DEVICE_SECONDS, JOULES, History, cost_of
+from pipeline.runs.model_card import model_card
 from pipeline.runs.run import Run, read_heartbeat, read_result
 from pipeline.storage import Storage
 from pipeline.stored_json import read_json

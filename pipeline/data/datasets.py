@@ -68,6 +68,8 @@ class Dataset:
     id: str
     notes: tuple[str, ...] = ()
     """What lay beside its files and was not read, a line each; of the reading, not of the data."""
+    class_names: tuple[str, ...] = ()
+    """As its files call the classes, by number; empty where they do not."""
 
     @property
     def key(self) -> str:

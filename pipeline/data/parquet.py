@@ -69,7 +69,8 @@ def parquet_folder(path: Path, name: str, progress: Progress = silent) -> Datase
         if not pixels:
             raise InputError(f"{path}: the {split} split has no images")
         splits[split] = Images(np.stack(pixels), np.array(labels, dtype=np.uint8))
-    return replace(canonical_dataset(spec, splits["train"], splits["test"]), notes=notes)
+    dataset = canonical_dataset(spec, splits["train"], splits["test"])
+    return replace(dataset, notes=notes, class_names=columns.names)
 
 
 def _classes(columns: ImageColumns) -> int:

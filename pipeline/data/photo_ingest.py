@@ -46,7 +46,13 @@ from pipeline.data.photo_shards import (
     shard_file,
 )
 from pipeline.data.photo_sources import Listing
-from pipeline.data.stored import FOLDER, StoredFile, read_manifest, stored_manifests
+from pipeline.data.stored import (
+    FOLDER,
+    StoredFile,
+    read_manifest,
+    stored_manifests,
+    with_class_names,
+)
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from pipeline.stored_json import parse, parse_as
@@ -269,6 +275,7 @@ def finish(
             path = f"{FOLDER}/{dataset_id}/{what}"
             storage.write(path, content)
             manifest[what] = entry(path, content)
+    manifest = with_class_names(manifest, listing.class_names)
     # Last: a dataset is in storage only once everything that its manifest names is.
     storage.write(f"{FOLDER}/{dataset_id}/manifest.json", dumps(manifest, indent=1).encode())
     _delete_unnamed(storage, records)

@@ -58,6 +58,8 @@ class Listing:
     """Official archives whose md5 makes the dataset comparable with the paper's."""
     notes: tuple[str, ...] = field(default=(), repr=False)
     """What lies there and is not read, a line each."""
+    class_names: tuple[str, ...] = field(default=(), repr=False)
+    """What its folders or files call the classes, by number."""
 
     @property
     def images(self) -> int | None:
@@ -126,7 +128,7 @@ def _list_parquet(path: Path, files: dict[str, list[Path]], notes: tuple[str, ..
     ]
     # Integers do not say how many classes there are: labels up to ImageNet's 1,000 are accepted.
     classes = len(columns.names) if columns.texts else 1000
-    return Listing("parquet", classes, tuple(parts), notes=notes)
+    return Listing("parquet", classes, tuple(parts), notes=notes, class_names=columns.names)
 
 
 def _parquet_parts(file: Path, split: Split, columns: ImageColumns) -> Iterator[ParquetPart]:
@@ -171,7 +173,7 @@ def _list_folders(path: Path, root: Path, tars: list[str]) -> Listing:
     )
     others = [*found["train"][1:], *found["test"][1:], *(path / tar for tar in tars)]
     notes = tally.notes() + beside("a folder per class", others)
-    return Listing("folders", len(labels), parts, notes=notes)
+    return Listing("folders", len(labels), parts, notes=notes, class_names=tuple(labels))
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -290,4 +292,6 @@ def _list_tars(path: Path, others: list[Path]) -> Listing:
         for at in range(0, len(labelled), PART_IMAGES)
     ]
     notes = beside("the official archives", others)
-    return Listing("tar", len(labels), tuple(parts), tuple(map(str, paths)), notes)
+    return Listing(
+        "tar", len(labels), tuple(parts), tuple(map(str, paths)), notes, class_names=tuple(labels)
+    )

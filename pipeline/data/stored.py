@@ -19,6 +19,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from typing_extensions import TypedDict
 
+from pipeline.data.catalogue.table import DATASETS
 from pipeline.data.datasets import FORMAT, Dataset, DatasetSpec, Images, canonical_dataset
 from pipeline.errors import InputError
 from pipeline.storage import Storage
@@ -39,6 +40,7 @@ class ImagesManifest(TypedDict):
     sources: list[dict[str, Any]]
     size: int
     checksum: str
+    class_names: NotRequired[list[str]]
 
 
 class StoredFile(TypedDict):
@@ -63,6 +65,7 @@ class PhotosManifest(TypedDict):
     classes_seen: dict[str, int]
     left_out: list[str]
     notes: list[str]
+    class_names: NotRequired[list[str]]
     shards: list[StoredFile]
     index: StoredFile
     mean: StoredFile
@@ -100,8 +103,35 @@ def write_dataset(storage: Storage, dataset: Dataset, source: dict[str, Any]) ->
         sources = old["sources"] + [source] * (source not in old["sources"])
         comparable = old["row"]["comparable"] or dataset.spec.comparable
         manifest = old | {"sources": sources, "row": old["row"] | {"comparable": comparable}}
+    manifest = with_class_names(manifest, dataset.class_names)
     storage.write(f"{FOLDER}/{dataset.id}/manifest.json", dumps(manifest, indent=1).encode())
     return manifest
+
+
+def with_class_names(manifest: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """A manifest with what a source calls the classes, unless it has names already."""
+    return (
+        manifest | {"class_names": manifest.get("class_names") or list(names)}
+        if names
+        else manifest
+    )
+
+
+def class_names(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """What a stored dataset's classes are called, by number; empty where nobody has said.
+
+    Its files' own names come before those that the catalogue has for a dataset of its name.
+    """
+    row = manifest["row"]
+    # A copy under another name that was verified against the paper's own data has its classes.
+    known = [
+        each
+        for name, each in DATASETS.items()
+        if name == row["name"]
+        or (row["comparable"] and each.spec.comparable and each.spec.side == row["side"])
+    ]
+    names = tuple(manifest.get("class_names") or (known[0].class_names if known else ()))
+    return names if len(names) == row["classes"] else ()
 
 
 def _arrays(dataset: Dataset) -> dict[str, NDArray[np.uint8]]:

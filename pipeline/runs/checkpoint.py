@@ -220,7 +220,12 @@ def final_weights(storage: Storage, run: Run, result: dict[str, Any]) -> bytes |
     """The weights of a run with this `result.json`; None if it did not finish, or they are gone."""
     if result["status"] != "finished":
         return None
-    return storage.read_if_there(f"{folder(run, result['iterations'])}/weights.safetensors")
+    return storage.read_if_there(final_weights_path(run, result))
+
+
+def final_weights_path(run: Run, result: dict[str, Any]) -> str:
+    """Where the weights of a finished run with this `result.json` are in storage."""
+    return f"{folder(run, result['iterations'])}/weights.safetensors"
 
 
 def newest_history(storage: Storage, run: Run) -> History | None:

@@ -198,17 +198,23 @@ def _stored_run(storage: Storage, folder: str, dataset_key: str) -> Run | None:
     if about is None:
         return None
     try:
-        # JSON knows no tuples; a field that this version does not have makes it no run of ours.
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in about["experiment"].items()
-        }
-        identity = about["identity"]
-        return Run(_experiment(**values), identity["dataset"], dataset_key, identity["seed"])
+        identity, experiment = about["identity"], row_of(about["experiment"])
+        return Run(experiment, identity["dataset"], dataset_key, identity["seed"])
     except (ValueError, TypeError, ArithmeticError) as error:
         raise DamagedError(
             f"{storage.path(path)}: damaged ({first_line(error)}); move it away"
         ) from error
+
+
+def row_of(fields: dict[str, Any]) -> Experiment:
+    """A row from its fields as JSON has them.
+
+    Raises:
+        ValueError, TypeError, ArithmeticError: they make none, or this version has others.
+    """
+    # JSON knows no tuples.
+    tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return _experiment(**(fields | tuples))
 
 
 _experiment = lru_cache(typed=True)(Experiment)

@@ -33,5 +33,8 @@ ARCHIVES = CifarArchives(
 )  # fmt: skip
 CIFAR10 = KnownDataset(
     spec=ARCHIVES.spec, train_images=50_000, test_images=10_000,
+    class_names=(
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    ),
     find=ARCHIVES.find, read=ARCHIVES.read, download=ARCHIVES.download,
 )  # fmt: skip

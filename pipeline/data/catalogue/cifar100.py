@@ -28,7 +28,18 @@ ARCHIVES = CifarArchives(
     label_bytes=2,
     label_key=b"fine_labels",
 )  # fmt: skip
+FINE_NAMES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
+mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain
+plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
 CIFAR100 = KnownDataset(
     spec=ARCHIVES.spec, train_images=50_000, test_images=10_000,
+    class_names=tuple(FINE_NAMES.split()),
     find=ARCHIVES.find, read=ARCHIVES.read, download=ARCHIVES.download,
 )  # fmt: skip

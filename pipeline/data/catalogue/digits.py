@@ -49,4 +49,7 @@ def _test_counts(labels: NDArray[np.uint8]) -> list[int]:
     return [int(count) for count in counts]
 
 
-DIGITS = KnownDataset(spec=SPEC, train_images=1_437, test_images=TEST_IMAGES, embedded=digits)
+DIGITS = KnownDataset(
+    spec=SPEC, train_images=1_437, test_images=TEST_IMAGES,
+    class_names=tuple("0123456789"), embedded=digits,
+)  # fmt: skip

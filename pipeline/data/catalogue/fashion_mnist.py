@@ -110,5 +110,9 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 FASHION_MNIST = KnownDataset(
     spec=SPEC, train_images=60_000, test_images=10_000,
+    class_names=(
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "Ankle boot",
+    ),
     find=find_idx_files, read=fashion_mnist, download=download_fashion_mnist,
 )  # fmt: skip

@@ -19,6 +19,8 @@ class KnownDataset:
     spec: DatasetSpec
     train_images: int
     test_images: int
+    class_names: tuple[str, ...] = ()
+    """What its classes are called, by number, where its files need not say so."""
     embedded: Callable[[], Dataset] | None = None
     """The dataset, where a library that is installed anyway carries it."""
     find: Callable[[Path], list[Path]] | None = None

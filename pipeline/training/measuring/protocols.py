@@ -18,6 +18,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from pipeline.data.photo_decoding import ProtocolViews, ViewsOfEach, decode
@@ -25,7 +26,8 @@ from pipeline.data.photo_shards import Photos
 from pipeline.recipe.experiments import Experiment, Protocol
 from pipeline.recipe.layers import layout
 from pipeline.training.feeding.central_views import decoded_ahead
-from pipeline.training.feeding.normaliser import InFlight, Normaliser, stacked
+from pipeline.training.feeding.normaliser import InFlight, stacked
+from pipeline.training.feeding.preprocessing import Preprocessing
 from pipeline.training.step.networks import ResNet
 from pipeline.training.step.precision import autocast
 from pipeline.training.step.process_group import ProcessGroup
@@ -52,21 +54,34 @@ class Scorer:
     """A protocol for one experiment: a photograph's views, and a network's mean scores of them."""
 
     def __init__(
-        self, protocol: Protocol, experiment: Experiment, photos: Photos, device: torch.device
+        self,
+        protocol: Protocol,
+        experiment: Experiment,
+        trained_on: Photos | Preprocessing,
+        device: torch.device,
     ) -> None:
         self.experiment, self.device = experiment, device
         self.looks_at = ProtocolViews.of(protocol, experiment)
         """What makes a photograph's views; scorers of equal ones share them."""
         # Views of multi-scale have any size, so their mean image is the average over all places.
-        self.normalise = Normaliser.of(
-            experiment, photos, device, 1 if protocol == "multi_scale" else experiment.crop
+        prepared = (
+            trained_on
+            if isinstance(trained_on, Preprocessing)
+            else Preprocessing.of(experiment, trained_on)
+        )
+        self.normalise = prepared.normaliser(
+            1 if protocol == "multi_scale" else experiment.crop, device
         )
         self.places = layout(experiment, image_size=experiment.crop).blocks[-1].convs[-1].size_out
         """Side of the last map for a crop, in places: what the global average pool sees."""
 
     def views(self, content: bytes) -> list[NDArray[np.uint8]]:
         """The views [height, width, 3] of an encoded photograph: crops, or all of it at scales."""
-        return self.looks_at.of_image(decode(content))
+        return self.views_of(decode(content))
+
+    def views_of(self, image: Image.Image) -> list[NDArray[np.uint8]]:
+        """The views of one that is decoded."""
+        return self.looks_at.of_image(image)
 
     def scores(self, network: ResNet, views: list[list[NDArray[np.uint8]]]) -> Tensor:
         """Mean softmax scores [n, classes] float64 of n photographs, each given by its views."""

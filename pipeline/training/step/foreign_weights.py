@@ -1,9 +1,10 @@
 """Other people's weights in the names and the arrangement of this project's networks.
 
-Names are torchvision's; training scripts put prefixes before them, and some call the classifier and
-the shortcuts otherwise. Option A has no weights, so a file cannot say where its zero channels are:
-here they come last (Sec. 3.3), the best-known CIFAR networks have half of them on either side. Both
-are the same network in another order of channels, and loading brings them into ours.
+Names are torchvision's or those of transformers; training scripts put prefixes before them, and
+some call the classifier and the shortcuts otherwise. Option A has no weights, so a file cannot say
+where its zero channels are: here they come last (Sec. 3.3), the best-known CIFAR networks have half
+of them on either side. Both are the same network in another order of channels, and loading brings
+them into ours.
 """
 
 import re
@@ -16,8 +17,9 @@ from torch import Tensor
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import Padding, layout
+from pipeline.recipe.other_libraries import torchvision_name
 from pipeline.training.step.networks import ResNet
-from pipeline.training.step.weights import check_weights, stated_architecture
+from pipeline.training.step.weights import HEADER, check_weights, stated_architecture
 from pipeline.training.step.weights_files import read_file
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
@@ -43,10 +45,14 @@ def read_weights(
             infinite.
     """
     found = read_file(file, where)
+    metadata = None
     if stated_architecture(found.header):
         if padding is not None:
             raise InputError(f"{where}: says itself what network it is for; leave --padding out")
-        tensors, notes = found.tensors, []
+        # An export in transformers' layout is a file of ours too, under its names.
+        metadata = {HEADER: found.header[HEADER]}
+        tensors = {torchvision_name(name) or name: each for name, each in found.tensors.items()}
+        notes: list[str] = []
     else:
         tensors, renamed = _renamed(found.tensors, where)
         notes = found.notes + renamed
@@ -65,9 +71,9 @@ def read_weights(
         if experiment.shortcut == "A" and padding == "both":
             tensors = _zeros_last(tensors, experiment)
         notes.append(_unsaid(experiment, padding))
-    if found.safetensors is not None and not notes:
+    if found.safetensors is not None and not notes and tensors.keys() == found.tensors.keys():
         return found.safetensors, []
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()}), notes
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata), notes
 
 
 def _renamed(tensors: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -86,6 +92,9 @@ def _renamed(tensors: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor],
         if match := BESIDE.fullmatch(new):
             changes.append(f"{match[2]} was left out: it counts, and computes nothing")
             continue
+        if named := torchvision_name(new):
+            changes.append("names of transformers were made torchvision's")
+            new = named
         if match := CLASSIFIER.fullmatch(new):
             changes.append(f"{match[1]} is taken for fc")
             new = f"fc.{match[2]}"
@@ -104,8 +113,8 @@ def _renamed(tensors: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor],
     if "conv1.weight" not in renamed:
         names = ", ".join(name[:50] for name in list(tensors)[:3])
         raise InputError(
-            f"{where}: its tensors are named {names}, not as torchvision's (conv1.weight, "
-            "layer1.0.conv1.weight, fc.weight)"
+            f"{where}: its tensors are named {names}, neither as torchvision's (conv1.weight, "
+            "layer1.0.conv1.weight, fc.weight) nor as those of transformers"
         )
     for name in [name for name in renamed if name.endswith(".running_mean")]:
         counter = name.removesuffix("running_mean") + "num_batches_tracked"

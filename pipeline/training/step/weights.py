@@ -127,6 +127,31 @@ def read_tensors(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[st
         ) from error
 
 
+def read_metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file; empty where it has none, or is something else."""
+    try:
+        header = parse(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except ValueError:
+        return {}
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    pairs = metadata.items() if isinstance(metadata, dict) else ()
+    return {name: value for name, value in pairs if isinstance(value, str)}
+
+
+def with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+    """A safetensors file with other metadata; the same gives the same bytes in every process.
+
+    safetensors itself writes several entries in an order that differs.
+    """
+    size = int.from_bytes(content[:8], "little")
+    header = {"__metadata__": metadata} | {
+        name: entry for name, entry in parse(content[8 : 8 + size]).items() if name[:2] != "__"
+    }
+    text = dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+
 def stated_architecture(metadata: dict[str, str]) -> dict[str, Any]:
     """The architecture that a file's metadata states; empty where it is none of ours."""
     # Others use metadata too, and anybody may use our key.

@@ -23,6 +23,8 @@ from pipeline.storage import check_regular, regular_file
 from pipeline.training.step.weights import read_tensors
 
 HEAD_BYTES = 1024
+MOST_HEADER = 100_000_000
+"""Bytes of a safetensors file's header, by its own reader."""
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"7z\xbc\xaf")
 """How gzip, bzip2, xz, zstd and 7-Zip begin."""
@@ -66,7 +68,10 @@ def read_file(file: Path, where: str) -> WeightsFile:
 
 def _is_safetensors(head: bytes) -> bool:
     """Whether it begins as they do: the size of a JSON header in 8 bytes, and the header."""
-    return head[8:9] == b"{" and not head.startswith((ZIP, PICKLE))
+    # By the whole size, as one in 32 of them begins with the byte that pickles begin with; what a
+    # pickle begins with would be the size of a header beyond all bounds.
+    size = int.from_bytes(head[:8], "little")
+    return head[8:9] == b"{" and size <= MOST_HEADER and not head.startswith(ZIP)
 
 
 def _refuse_other_content(file: Path, head: bytes, where: str) -> None:

@@ -11,7 +11,8 @@ from analysis.report.report import report_files
 from pipeline.errors import InputError
 
 PLAIN, RESNET = {"plain20": [9.6, 9.7, 9.8]}, {"resnet20": [8.6, 8.7, 8.8]}
-WEIGHTS = {"plain20:0:c1fa:{}": b"weights"}
+FOLDER = "plain20-digits-1a2b3c4d-seed-0"
+WEIGHTS = {f"{FOLDER}/README.md": b"card", f"{FOLDER}/model.safetensors": b"weights"}
 
 
 @pytest.fixture
@@ -39,6 +40,11 @@ def test_a_bundle_is_the_same_bytes_each_time_and_holds_what_was_packed(frames):
     for mine, theirs in zip(frames, unpacked, strict=True):
         assert mine.equals(theirs)
     assert report_files(unpacked) == report_files(frames)
+
+
+def test_bundles_of_older_versions_have_a_file_of_weights_for_each_run(frames):
+    weights = {"7cb0a7e0a0b4f0b6-186de2c683d404c1-0.safetensors": b"weights"}
+    assert unpack(pack(frames, weights), "mine.zip")[1] == weights
 
 
 @pytest.mark.parametrize("tenth", range(10))

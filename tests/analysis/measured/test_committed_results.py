@@ -17,14 +17,37 @@ KEPT = ROOT / "analysis" / "results"
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.fixture(scope="module")
+STUDIES = split_studies(load(KEPT))
+
+
+@pytest.fixture
+def whole() -> Study:
+    """The whole schedule, one seed of each row."""
+    return STUDIES[0]
+
+
+@pytest.fixture
 def study() -> Study:
-    (only,) = split_studies(load(KEPT))
-    return only
+    """A hundredth of the schedule, three seeds of each row."""
+    return STUDIES[1]
 
 
-def test_readmes_table_is_what_was_measured(study: Study) -> None:
-    table = table_6(study)
+def test_there_are_two_studies_and_the_whole_schedule_comes_first(whole: Study) -> None:
+    assert len(STUDIES) == 2 and not whole.shortened and not whole.official
+    assert set(whole.runs.iterations) == {64_000} and set(whole.runs.seed) == {0}
+    assert not whole.runs.dirty.any() and whole.runs.drift.isna().all()
+    # What it cost is known, of a card that counts.
+    assert set(whole.runs.device) == {"NVIDIA H200"}
+    assert (whole.runs.joules > 10_000).all() and (whole.runs.device_seconds > 60).all()
+
+
+def test_single_runs_decide_nothing(whole: Study) -> None:
+    verdicts = {one.verdict for one in claims.judge_claims(whole)}
+    assert verdicts == {Verdict.UNDECIDED, Verdict.NOT_RUN}
+
+
+def test_readmes_table_is_what_was_measured(whole: Study) -> None:
+    table = table_6(whole)
     measured = {
         row.experiment: text
         for row, text in zip(table.itertuples(), printed(table)["error (%)"], strict=True)
@@ -84,10 +107,7 @@ def test_what_is_said_of_them_is_no_more_than_three_seeds_and_a_short_schedule_a
 def test_they_are_small_and_make_a_report() -> None:
     assert sum(file.stat().st_size for file in KEPT.iterdir()) < 5_000_000
     files = report_files(load(KEPT))
-    assert {
-        "index.html",
-        "table_6.csv",
-        "figure_1.png",
-        "figure_7.png",
-        "signals.png",
-    } <= files.keys()
+    assert "index.html" in files
+    for study in STUDIES:
+        for name in ("index.html", "table_6.csv", "figure_1.png", "figure_7.png", "signals.png"):
+            assert f"{study.slug}/{name}" in files

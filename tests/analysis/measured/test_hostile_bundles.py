@@ -142,7 +142,13 @@ def test_any_list_of_files_is_one_line(about: str) -> None:
     refused(zipped(entries(), about or " "))
 
 
-@pytest.mark.parametrize("name", ["more.parquet", "../weights/a.safetensors", "weights/x", "a\nb"])
+@pytest.mark.parametrize(
+    "name",
+    ["more.parquet", "../weights/a.safetensors", "weights/x", "a\nb",
+     "weights/../model.safetensors",
+     "weights/../x/model.safetensors", "weights/a/run.sh", "weights/.a/README.md",
+     "weights/a/b/README.md", "weights/a/../b.safetensors", "weights/a\\b.safetensors"],
+)  # fmt: skip
 def test_files_that_no_bundle_has_are_refused(name: str) -> None:
     assert "is not one of its files" in refused(zipped({**entries(), name: b"x"}))
 

@@ -42,7 +42,10 @@ UNREACHED = {
     "pipeline.training.attempts.record_attempt": "where a stored run is continued",
     "pipeline.data.preparation.prepare_path": "--data was looked for before",
     "pipeline.data.preparation._read": "where a name was given beside --from",
-    "jobs.tracking.registry.model_card": "is a page about a network, not a message",
+    "pipeline.runs.model_card.model_card": "is a page about a network, not a message",
+    "pipeline.runs.model_card.settings_of": "the same",
+    "pipeline.training.step.foreign_weights.read_weights": "where --padding was given",
+    "pipeline.training.step.foreign_weights._unsaid": "of files that do not say what they are",
     "jobs.cli.verify._unprovable": "says how the run was made",
 }
 """Functions with an option that some of the commands lack, and why those do not get there."""

@@ -88,6 +88,7 @@ WORDS = {
     "plan": "demo --gpus 8xH100",
     "audit": "report",
     "evaluate": "weights.safetensors",
+    "predict": "a.png --model weights.safetensors",
     "verify": "runs/1",
     "submit": "train resnet20",
     "manifests": "train resnet20",
@@ -97,6 +98,7 @@ WORDS = {
     "data verify": "digits",
     "results export": "mine.zip",
     "results import": "theirs.zip",
+    "results weights": "resnet20",
 }
 """What a command is told before its options."""
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.tracking.registry import model_card
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, protocol_err
+from pipeline.runs.model_card import model_card
 from pipeline.runs.run import Run
 
 RESNET50 = EXPERIMENTS["resnet50"]

@@ -1,5 +1,7 @@
 """Every row of the catalogue is whole, and what commands derive from it is right."""
 
+from dataclasses import asdict, replace
+
 import pytest
 
 from jobs.grids.sweeps import CIFAR_TRAINING_IMAGES
@@ -7,6 +9,7 @@ from jobs.requests.dry_run import dataset_summary
 from pipeline.data.catalogue.known_dataset import KnownDataset
 from pipeline.data.catalogue.table import DATASETS
 from pipeline.data.preparation import check_dataset_name
+from pipeline.data.stored import class_names
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 from tests.pipeline.training.small_runs import digits_once
@@ -25,6 +28,20 @@ def test_the_sizes_that_are_known_before_anything_is_read() -> None:
         "imagenet": (1_281_167, 50_000, 1000),
     }
     assert CIFAR_TRAINING_IMAGES == 50_000
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_classes_are_named_all_or_none(name: str) -> None:
+    known = DATASETS[name]
+    # ImageNet's are in whatever brings it: folders of WordNet ids, or the words of a parquet file.
+    assert len(set(known.class_names)) == (0 if name == "imagenet" else known.spec.classes)
+    assert class_names({"row": asdict(known.spec)}) == known.class_names
+    # A copy has them once it is proved to hold the same.
+    assert class_names({"row": asdict(replace(known.spec, name="mine"))}) == (
+        known.class_names if name == "cifar10" else ()
+    )
+    fewer = replace(known.spec, classes=known.spec.classes + 1)
+    assert class_names({"row": asdict(fewer)}) == ()
 
 
 def test_only_the_papers_own_data_is_comparable_by_its_archive() -> None:

@@ -232,6 +232,16 @@ def test_a_file_of_ours_stays_its_bytes_and_takes_no_padding(tmp_path: Path) -> 
         read_weights(tmp_path / "w.pth", "w", RESNET8, "both")
 
 
+def test_a_header_may_have_a_size_that_begins_as_pickles_do(tmp_path: Path) -> None:
+    content = weights_bytes(unlike(ResNet(RESNET8, 10)).state_dict(), RESNET8, 10)
+    size = int.from_bytes(content[:8], "little")
+    padding = b" " * ((0x80 - size) % 256)
+    padded = (size + len(padding)).to_bytes(8, "little") + content[8 : 8 + size] + padding
+    (tmp_path / "w").write_bytes(padded + content[8 + size :])
+    assert padded[:1] == b"\x80"
+    assert loaded(tmp_path / "w", RESNET8).fc.weight.shape == (10, 64)
+
+
 class Evil:
     """Unpickling it makes a file."""
 
@@ -343,7 +353,7 @@ REFUSED: dict[Callable[[Path], Any], str] = {
     lambda file: file.write_bytes(b'{"message": "Not Found"}'): r"begins with '{\"message\": \"Not",
     lambda file: file.write_bytes(bytes(range(1, 250)) * 9): "neither a safetensors file nor one",
     lambda file: torch.save({"resnet.embedder.weight": torch.zeros(1, 1, 1, 1)}, file): (
-        "its tensors are named resnet.embedder.weight, not as torchvision's"
+        "its tensors are named resnet.embedder.weight, neither as torchvision's"
     ),
     lambda file: torch.save([1, 2], file): "holds no convolution's weights under a name",
     lambda file: file.mkdir(): "w.pth: ",
