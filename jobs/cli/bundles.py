@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.requests.completion import runs_or_weights
 from jobs.requests.options import (
     TRACKING_VARIABLE,
     StorageOption,
@@ -164,8 +165,9 @@ def export_weights(
         list[str] | None,
         typer.Argument(
             metavar="RUN|FOLDER|BUNDLE",
-            help="Runs' folders or rows' names, folders made by this command, or bundles; "
+            help="Runs by their folder or experiment, folders made by this command, or bundles; "
             "default: all finished runs of the storage.",
+            autocompletion=runs_or_weights,
             show_default=False,
         ),
     ] = None,
