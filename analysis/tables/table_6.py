@@ -197,7 +197,10 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "params": [_params(row.params, row.paper_params) for row in each(table)],
             "error (%)": [mean_std_n(row.mean, row.std, row.n) for row in each(table)],
             "95 % interval": [_interval(row.low95, row.high95) for row in each(table)],
-            "min–max": [_interval(row.best, row.worst) for row in each(table)],
+            # Of a single run it would say the error twice.
+            "min–max": [
+                _interval(row.best, row.worst) if row.n > 1 else MISSING for row in each(table)
+            ],
             "paper (%)": table.paper_printed
             + table.paper_note.map(lambda note: "†" if note == DIGITISED else ""),
             "difference": [difference(row) for row in each(table)],

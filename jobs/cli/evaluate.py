@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import product
@@ -126,6 +126,7 @@ def evaluate(
     from jobs.requests.requested_runs import check_suits
     from jobs.requests.stored_runs import model_named
     from jobs.tracking.other_publications import publish_evaluation
+    from jobs.tracking.where_to_look import say_where_to_look
     from pipeline.data.photo_shards import holds_photographs
 
     # Everything that can be refused is, before a dataset is staged or a worker started.
@@ -162,6 +163,10 @@ def evaluate(
         publish_evaluation(store, storage, _kept(keep, chosen, ensemble, rows))
     if as_json:
         print(json.dumps(rows, indent=1))
+    # A storage without runs has no report to make, and nothing in MLflow.
+    elif storage.names("runs"):
+        with suppress(InputError):  # a tracking store that cannot be named is none to look at
+            say_where_to_look(tracking_of(tracking, storage), storage)
 
 
 def predict(

@@ -148,10 +148,7 @@ def grid(
         names, experiments, swept, manifest, storage, execution, device, threads, address,
         until_decided, runs_per_gpu,
     )  # fmt: skip
-    left = request.carry_out(looks)
-    # A plan was about one number of seeds, so it says nothing of a grid that looks in between.
-    if len(looks) == 1 and (comparison := compare(storage, left, monotonic() - began)):
-        print(comparison)
+    request.carry_out(looks, lambda left: compare(storage, left, monotonic() - began))
 
 
 def _expected_images(storage_uri: str, data: str, dry_run: bool) -> int:
@@ -186,7 +183,7 @@ def _asked_for(
         raise InputError("--until-decided is about the paper's cells and claims; a sweep has none")
     # The demo's own iterations and settings are said where it is asked for.
     if "demo" in names:
-        print(f"demo: {iterations} iterations, {', '.join(settings)}", flush=True)
+        print(grids.demo_words(iterations, settings), flush=True)
     return experiments, swept
 
 

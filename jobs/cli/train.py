@@ -5,7 +5,8 @@ from typing import Any
 
 from analysis.measured.tags import ALONE, ASKED
 from jobs.console.console import failed
-from jobs.console.run_progress import follow
+from jobs.console.following import follow
+from jobs.console.progress_log import announce
 from jobs.console.termination import TerminatedError, stop_after
 from jobs.requests.options import (
     AddressOption,
@@ -40,7 +41,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
 from pipeline.runs.execution import Execution
-from pipeline.runs.run import FAILED, REFUSED, SIGNALLED, Run, read_result
+from pipeline.runs.run import FAILED, REFUSED, SIGNALLED, Run, check_run, read_result
 from pipeline.storage import Storage
 
 RELEASE_SECONDS = 10.0
@@ -122,8 +123,6 @@ def train(
         outcome = _train(run, storage, execution, device, threads, address)
         if outcome["status"] == REFUSED:
             raise InputError(outcome["reason"])
-        if outcome["status"] == SIGNALLED:
-            raise TerminatedError("a signal to a worker")
         if outcome["status"] == FAILED:
             why = f"{run} failed: {outcome['reason']}"
             raise failed(f"{why}; give the same command again to continue")
@@ -132,7 +131,10 @@ def train(
     else:
         complete_published(execution.tracking, storage, {run: ASKED_ALONE})
     assert result is not None
+    from jobs.tracking.where_to_look import say_where_to_look
+
     print(_ended(storage, run, result))
+    say_where_to_look(execution.tracking, storage)
     # Some experiments are there to show what happens without care; any other that diverges failed.
     if result["status"] != "finished" and not run.experiment.may_diverge:
         raise SystemExit(1)
@@ -147,8 +149,8 @@ def _train(
     address: str | None,
 ) -> dict[str, Any]:
     """Drive the run in this process, on the cluster at `address`; returns what `drive` does."""
-    from jobs.execution.cluster import ask_to_stop, connected
-    from jobs.requests.requested_runs import resolve_resources
+    from jobs.execution.cluster import ask_to_stop, connected, where
+    from jobs.requests.requested_runs import placement_words, resolve_resources
 
     # `stop` tells the driver that Ray is taken away from under it; `ended` says that it has
     # noticed.
@@ -158,18 +160,25 @@ def _train(
         from jobs.execution.drive import drive
 
         try:
-            return drive({run: ASKED_ALONE}, execution, stop.is_set)[run]
+            outcome = drive({run: ASKED_ALONE}, execution, stop.is_set)[run]
         finally:
             ended.set()
+        if outcome["status"] == SIGNALLED:
+            raise TerminatedError("a signal to a worker")
+        return outcome
 
+    announce("starting Ray")
     try:
         with connected(address, trains=True):
             execution, _ = resolve_resources(
                 execution, device, threads, runs=1, experiments=[run.experiment]
             )
+            begun = check_run(storage, run)
+            kept = int(begun["threads"]) if begun else None
+            announce(f"training {placement_words(execution, threads, kept)}")
             interrupted = on_interrupt(execution.tracking, storage, [run], stop)
             outcome: dict[str, Any] = follow(
-                str(run), storage, [run], 1, job, interrupted, ask_to_stop
+                str(run), storage, [run], 1, job, interrupted, ask_to_stop, where()
             )
     finally:
         # After Ctrl-C the driver goes on in its thread until it notices that Ray is gone, and then
@@ -183,5 +192,5 @@ def _ended(storage: Storage, run: Run, result: dict[str, Any]) -> str:
     if result["status"] != "finished":
         return f"{run}: {result['status']}: {result.get('reason', '')}"
     error, iterations = result["final"][TEST_ERR], result["iterations"]
-    says = f"{run}: finished, {error:.2f} % test error after {iterations:,} iterations"
-    return f"{says}; {storage.path(run.folder)}"
+    says = f"result: {error:.2f} % test error after {iterations:,} iterations"
+    return f"{says}; {run} is finished, in {storage.path(run.folder)}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.console.run_progress import follow
+from jobs.console.following import follow
 from jobs.console.termination import TerminatedError
 from jobs.requests.completion import runs as stored
 from jobs.requests.options import (

@@ -1,4 +1,4 @@
 """The terminal: tables, progress bars, durations, and the live view of runs that go on.
 
-Imports `pipeline` alone. Begin with `run_progress`.
+Imports `pipeline` alone. Begin with `following`.
 """

@@ -140,6 +140,11 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
             print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
 
 
+def where() -> str:
+    """What a command that is connected trains on, in words."""
+    return "this machine" if OWN_RAY in os.environ else "this cluster"
+
+
 def own_environment(trains: bool) -> dict[str, str]:
     """The settings of a Ray that is started here, to train or for something shorter."""
     if not trains:

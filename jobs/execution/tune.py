@@ -36,12 +36,15 @@ class GridOutcome:
     """Whether MLflow has it all."""
 
 
-def unfinished(storage: Storage, runs: Iterable[Run]) -> list[Run]:
+def unfinished(storage: Storage, runs: Iterable[Run], quick_first: bool = False) -> list[Run]:
     """Runs that have something left to do, the costliest first.
 
-    The other way round, the costliest would run alone at the end, on a cluster that idles.
+    The other way round, the costliest would run alone at the end, on a cluster that idles. With
+    `quick_first` they come seed by seed, the cheapest row first: where a first result matters more.
     """
     left = [run for run in runs if read_result(storage, run) is None]
+    if quick_first:
+        return sorted(left, key=lambda run: (run.seed, work(run.experiment)))
     return sorted(left, key=lambda run: -work(run.experiment))
 
 

@@ -1,20 +1,24 @@
 """A grid as a user asked for it: trained, looked at, trained on until it is decided, reported."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 from threading import Event
 from typing import Any
 
 from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, INTERIM
 from jobs.console.console import failed
-from jobs.console.run_progress import follow
+from jobs.console.following import follow
+from jobs.console.progress_log import announce
 from jobs.console.termination import TerminatedError
+from jobs.console.watch import row_name
+from jobs.grids.grids import shows_early
 from jobs.grids.sweeps import Sweep
 from jobs.requests.options import Device
-from jobs.requests.requested_runs import resolve_resources, runs_of, shared_out
+from jobs.requests.requested_runs import placement_words, resolve_resources, runs_of, shared_out
 from jobs.tracking.best_effort import (
     complete_published,
     on_interrupt,
@@ -23,6 +27,7 @@ from jobs.tracking.best_effort import (
 )
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import SIGNALLED, Run, read_result
 from pipeline.storage import Storage
@@ -44,20 +49,20 @@ class GridRequest:
     until_decided: bool
     runs_per_gpu: int | None
 
-    def carry_out(self, looks: tuple[int, ...]) -> list[Run]:
+    def carry_out(self, looks: tuple[int, ...], planned: Callable[[list[Run]], str]) -> None:
         """Train, look, train more seeds while something is open; then report, and exit accordingly.
 
-        Returns the runs of the last look that had something left to do.
+        `planned` says of the runs that were left what they were thought to take, or nothing.
         """
-        left: list[Run] = []
         for seeds in looks:
             runs, left, reasons = self.train(seeds)
             still_open = self.still_open(runs) if seeds < looks[-1] else []
             if not still_open:
-                self.conclude(runs, reasons)
+                # A plan was about one number of seeds, so it says nothing of a grid that looks in
+                # between.
+                self.conclude(runs, reasons, partial(planned, left) if len(looks) == 1 else str)
                 break
             print(f"undecided with {seeds} seeds: {'; '.join(still_open)}", flush=True)
-        return left
 
     def train(self, seeds: int) -> tuple[list[Run], list[Run], dict[Run, str]]:
         """Train what is left of the first `seeds` seeds of each row.
@@ -68,7 +73,7 @@ class GridRequest:
 
         workers = self.execution.workers
         runs = runs_of(self.storage, self.experiments, self.manifest, range(seeds), workers)
-        left = unfinished(self.storage, runs)
+        left = unfinished(self.storage, runs, quick_first=shows_early(self.names))
         finished = len(runs) - len(left)
         what = f"{len(runs)} runs on {runs[0].dataset_key}"
         print(f"{what}, {finished} finished before, in {self.storage.uri}", flush=True)
@@ -81,9 +86,10 @@ class GridRequest:
 
     def _train(self, left: list[Run], tags: dict[Run, dict[str, str]]) -> dict[Run, str]:
         """Train the runs that are left on the cluster; how each ended that did not finish."""
-        from jobs.execution.cluster import ask_to_stop, connected, head_memory
-        from jobs.execution.tune import max_concurrent_runs, run_grid
+        from jobs.execution.cluster import ask_to_stop, connected, head_memory, where
+        from jobs.execution.tune import GridOutcome, max_concurrent_runs, run_grid
 
+        announce("starting Ray")
         with connected(self.address, trains=True):
             execution, nodes = resolve_resources(
                 self.execution,
@@ -94,18 +100,27 @@ class GridRequest:
             )
             at_once = min(len(left), max_concurrent_runs(nodes, execution, head_memory()))
             packs = shared_out(left, execution, at_once, self.runs_per_gpu, self.manifest)
+            together = sum(map(len, packs[:at_once]))
+            runs = f"{together} runs" if together > 1 else "one run"
+            announce(f"{runs} at once, each {placement_words(execution, self.threads)}")
+
+            def job() -> list[GridOutcome]:
+                outcomes = run_grid(packs, execution, at_once, tags)
+                if any(outcome.status == SIGNALLED for outcome in outcomes):
+                    raise TerminatedError("a signal to a worker")
+                return outcomes
+
             outcomes = follow(
                 " ".join(self.names),
                 self.storage,
                 list(tags),
-                sum(map(len, packs[:at_once])),
-                lambda: run_grid(packs, execution, at_once, tags),
+                together,
+                job,
                 # The drivers are Tune's trials in other processes: nobody here waits for the event.
                 on_interrupt(execution.tracking, self.storage, left, Event()),
                 ask_to_stop,
+                where(),
             )
-        if any(outcome.status == SIGNALLED for outcome in outcomes):
-            raise TerminatedError("a signal to a worker")
         warn_if_unpublished([outcome.published for outcome in outcomes], execution.tracking)
         return {
             outcome.run: f"{outcome.status}: {outcome.reason}"
@@ -137,8 +152,12 @@ class GridRequest:
             return [f"not known: {missing} finished runs are not in MLflow yet"]
         return undecided(frames)
 
-    def conclude(self, runs: list[Run], reasons: dict[Run, str]) -> None:
-        """Say which runs did not finish and why, report on the others, and exit accordingly."""
+    def conclude(self, runs: list[Run], reasons: dict[Run, str], note: Callable[[], str]) -> None:
+        """Say which runs did not finish and why, report on the others, and exit accordingly.
+
+        The last lines are the results, and where to see more; of a grid that is whole `note` comes
+        before them.
+        """
         from jobs.tracking.storage_report import ReportPart, report_on
 
         diverged = {
@@ -150,6 +169,14 @@ class GridRequest:
         for run, reason in diverged.items():
             print(f"{run} diverged: {reason}", file=sys.stderr)
 
+        lost = [run for run in diverged if not run.experiment.may_diverge]
+
+        def say_result() -> None:
+            if not unfinished and not lost and (words := note()):
+                print(words)
+            for line in self.result_lines(runs):
+                print(line)
+
         # A report on what did finish, even where the command fails: it took hours.
         unreported = None
         if len(unfinished) + len(diverged) < len(runs):
@@ -157,19 +184,37 @@ class GridRequest:
             sweep_ids = [sweep.id(self.manifest["id"]) for sweep in self.swept]
             part = ReportPart("-".join(self.names)[:80], runs, sweep_ids)
             try:
-                report_on(self.execution.tracking, self.storage, part=part)
+                report_on(self.execution.tracking, self.storage, part=part, say_first=say_result)
             except InputError as error:  # such as a bundle that contradicts what was trained
                 unreported = error
+                say_result()
                 print(f"warning: there is no report ({error})", file=sys.stderr)
 
         if unfinished:
             count = f"{len(unfinished)} of {len(runs)}"
             raise failed(f"{count} runs did not finish; give the same command again")
-        if any(not run.experiment.may_diverge for run in diverged):
+        if lost:
             count = f"{len(diverged)} of {len(runs)}"
             raise failed(f"{count} runs diverged, which trying again would repeat")
         if unreported is not None:
             raise unreported
+
+    def result_lines(self, runs: list[Run]) -> list[str]:
+        """Each row's final test errors in percent: mean, standard deviation, and how many seeds."""
+        from analysis.tables.table_text import mean_std_n
+
+        errors: dict[str, list[float]] = {}
+        rows = {run.experiment for run in runs}
+        for run, result in self._results(runs):
+            error = result.get("final", {}).get(TEST_ERR)
+            if result["status"] == "finished" and error is not None:
+                errors.setdefault(row_name(run.experiment, rows), []).append(error)
+        width = max(map(len, errors), default=0)
+        lines = [f"result: test error (%) on {self.manifest['row']['name']}, mean ± std (seeds)"]
+        for name, of in errors.items():
+            std = stdev(of) if len(of) > 1 else 0.0
+            lines.append(f"  {name:<{width}}  {mean_std_n(mean(of), std, len(of))}")
+        return lines
 
     def _results(self, runs: list[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
         """The runs that have ended, with their results."""

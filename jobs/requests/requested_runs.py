@@ -156,6 +156,22 @@ def resolve_resources(
     return execution, cluster
 
 
+def placement_words(execution: Execution, asked: int | None, kept: int | None = None) -> str:
+    """On what each worker computes; threads that were chosen, not `asked` for, are called so.
+
+    A run that began before goes on with the threads that are `kept` in its folder.
+    """
+    threads = kept or execution.threads
+    count = f"{threads} CPU thread{'s' if threads > 1 else ''}"
+    if kept is not None and kept != asked:
+        count += ", as at its first start"
+    elif asked is None:
+        count += " (chosen; --threads says it)"
+    workers = f"with {execution.workers} workers of " if execution.workers > 1 else "on "
+    gpu = f"{execution.gpus:g} GPU and " if execution.use_gpu else ""
+    return f"{workers}{gpu}{count}"
+
+
 EVALUATION_BYTES = 15 * 10**8
 """Memory that a test batch of 2,500 may take on its way through a network of CIFAR's width."""
 

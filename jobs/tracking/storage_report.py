@@ -1,8 +1,6 @@
 """The report on what a storage's runs measured: exported from MLflow, written, and kept there."""
 
-import shutil
-import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +14,7 @@ from jobs.tracking.imported_bundles import imported_bundles
 from jobs.tracking.local_store import rehome
 from jobs.tracking.other_publications import log_report
 from jobs.tracking.server_check import check_database
-from jobs.tracking.store import default_tracking
-from pipeline.errors import redacted
+from jobs.tracking.where_to_look import ui_command
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
@@ -38,12 +35,13 @@ def report_on(
     out: Path | None = None,
     seeds: Collection[int] | None = None,
     part: ReportPart | None = None,
+    say_first: Callable[[], None] = lambda: None,
 ) -> None:
     """Export, write the report, keep it in MLflow, and say where it is.
 
     It is about all of the storage, what was imported included; with `seeds`, about runs of these
     alone. Where a `part` is not all there is, it gets a report of its own within the report's
-    folder.
+    folder. `say_first` is called when all is written, before it is said where.
     """
     # What is in a bucket is reported on here, as a browser opens files of this machine.
     base = storage.local or Path("results")
@@ -65,22 +63,14 @@ def report_on(
     # Written first: the copy in MLflow is for others, and may fail.
     files = write_report(frames, out)
     warn_on_tracking_error(lambda: log_report(tracking, storage, out, files), tracking)
-    print(f"report: {out / INDEX}  (open it in a browser)")
-    if others := others_line(out, files):
-        print(others)
+    own = None
     if part is not None and not {run.key for run in part.runs}.issuperset(frames.runs.run_id):
         own = out / part.name
         write_report(frames.of({run.key for run in part.runs}, part.sweeps), own)
+    say_first()
+    print(f"report: {out / INDEX}  (open it in a browser)")
+    if others := others_line(out, files):
+        print(others)
+    if own is not None:
         print(f"of this grid alone: {own / INDEX}")
-    print(f"runs in the MLflow UI: {_ui_command(tracking, storage)}")
-
-
-def _ui_command(tracking: str, storage: Storage) -> str:
-    """What to type, or to open, to see the runs."""
-    if not tracking.startswith("sqlite"):
-        return redacted(tracking)
-    # Where a shell would not find the command, it is named by the path it was called by.
-    command = "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
-    if storage.local is not None and tracking == default_tracking(storage):
-        return f"{command} ui --storage {storage.local}"
-    return f"{command} ui --tracking {redacted(tracking)}"
+    print(f"runs in the MLflow UI: {ui_command(tracking, storage)}")

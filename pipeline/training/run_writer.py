@@ -124,7 +124,7 @@ class RunWriter:
         # Where storage is slow and the last one is still being written, this one is left out:
         # queued, heartbeats would pile up and report old iterations.
         if self._beat is None or self._beat.done():
-            rate = clock.rate(history.iteration, running=True)
+            rate = clock.running_rate(history.iteration)
             self._beat = self._beating.submit(self._write_beat, history.iteration, rate)
 
     def _write_beat(self, iteration: int, rate: float) -> None:

@@ -22,6 +22,7 @@ class Clock:
     ) -> None:
         self._images, self._iteration, self._now = images, iteration, now
         self._started, self._spent = now(), 0.0
+        self._before = 0, 0.0  # iterations and seconds of the rate before this one
 
     def pause(self, device: torch.device) -> float:
         """Stop counting and return the seconds since it last started.
@@ -40,6 +41,7 @@ class Clock:
         """Count again; with `point` (an iteration) given, a new rate begins there."""
         # Points of a curve are what rates are averaged between; a pause to save is none.
         if point is not None:
+            self._before = point - self._iteration, self._spent
             self._spent, self._iteration = 0.0, point
         self._started = self._now()
 
@@ -48,8 +50,17 @@ class Clock:
         """Seconds counted since the last point; complete while the clock is paused."""
         return self._spent
 
-    def rate(self, iteration: int, running: bool = False) -> float:
-        """Images a second since the last point; `running` adds the time since the last start."""
-        # While it runs no device is waited for, so on a GPU the rate is that of queued steps.
-        spent = self._spent + (self._now() - self._started if running else 0.0)
-        return (iteration - self._iteration) * self._images / spent if spent > 0 else 0.0
+    def rate(self, iteration: int) -> float:
+        """Images a second since the last point."""
+        return self._images_per_second(iteration - self._iteration, self._spent)
+
+    def running_rate(self, iteration: int) -> float:
+        """Images a second since the point before the last one, the time until now included."""
+        # Right after a point nothing is trained since it, and a rate of 0 would be said of a run
+        # that trains. While it runs no device is waited for, so on a GPU it is of queued steps.
+        iterations, seconds = self._before
+        seconds += self._spent + self._now() - self._started
+        return self._images_per_second(iterations + iteration - self._iteration, seconds)
+
+    def _images_per_second(self, iterations: int, seconds: float) -> float:
+        return iterations * self._images / seconds if seconds > 0 else 0.0

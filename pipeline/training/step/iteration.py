@@ -123,10 +123,14 @@ class Iteration:
         current = torch.cuda.current_stream()
         own = current if current != torch.cuda.default_stream() else torch.cuda.Stream()
         own.wait_stream(current)
-        with torch.cuda.stream(own):
+
+        def warm_up_and_capture() -> None:
             for _ in range(WARM_UP):
                 self._whole()
             self._capture_on(own)
+
+        with torch.cuda.stream(own):
+            in_fewer_lanes(state, warm_up_and_capture)
         current.wait_stream(own)
         for tensor, content in zip(trained, before, strict=True):
             tensor.copy_(content)
@@ -166,6 +170,25 @@ class Iteration:
                 part()
             graphs.append(graph)
         return graphs
+
+
+def in_fewer_lanes(state: TrainState, launch: Callable[[], None]) -> None:
+    """Launch iterations; once more with groups one after the other where memory is short.
+
+    Raises:
+        torch.OutOfMemoryError: one group at a time has no room either.
+    """
+    # Tried again outside of the handler: the error's frames hold the memory that was too little.
+    try:
+        return launch()
+    except torch.OutOfMemoryError:
+        if len(state.lanes) == 1:
+            raise
+    logger.warning("no memory for two batch-norm groups at once: they are computed in turn")
+    del state.lanes[1:]
+    if state.weights.is_cuda:
+        torch.cuda.empty_cache()
+    launch()
 
 
 def _first_cause(error: BaseException) -> str:

@@ -95,6 +95,10 @@ def test_one_run_has_no_spread(build):
     assert (row.n, row["mean"], row.best) == (1, 8.5, 8.5)
     assert isnan(row["std"])
     assert row.difference == pytest.approx(-0.25)
+    table = table_6.printed(table_of(build({"resnet20": [8.5], "resnet56": [6.9, 7.1]})))
+    ours = table[table["error (%)"] != "–"]
+    spreads = dict(zip(ours.layers, ours["min–max"], strict=True))
+    assert (spreads["20"], spreads["56"]) == ("–", "6.90–7.10")
 
 
 def test_plain_networks_are_compared_with_the_digitised_end_of_figure_6(build):

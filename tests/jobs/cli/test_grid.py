@@ -2,6 +2,7 @@
 the report.
 """
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -38,12 +39,42 @@ GRID = (
 
 
 @pytest.fixture(scope="module")
-def grid(cli: Cli, server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The storage of a finished grid."""
+def told(cli: Cli, server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The storage of a finished grid, and what its command printed."""
     place = tmp_path_factory.mktemp("grid")
     done = cli("grid", *GRID, "--storage", str(place), "--tracking", server, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
-    return place
+    return place, done.stdout
+
+
+@pytest.fixture(scope="module")
+def grid(told: tuple[Path, str]) -> Path:
+    """The storage of a finished grid."""
+    return told[0]
+
+
+def test_its_log_begins_with_ray_and_threads_and_ends_with_the_result(
+    told: tuple[Path, str], server: str
+) -> None:
+    place, said = told
+    lines = said.splitlines()
+    moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  "
+    begins = [line for line in lines if re.fullmatch(f"{moment}starting Ray", line)]
+    threads = r"\d+ runs at once, each on 1 CPU thread \(chosen; --threads says it\)"
+    chosen = [line for line in lines if re.fullmatch(moment + threads, line)]
+    assert len(begins) == len(chosen) == 1 and lines.index(begins[0]) < lines.index(chosen[0])
+    ends = rf"{moment}(plain|resnet)20 seed [01]: finished, train .* %, test .* %; \d of 4 runs.*"
+    assert len([line for line in lines if re.fullmatch(ends, line)]) == 4, said
+    assert "test errors so far: plain20 " in said and len(set(lines)) == len(lines)
+
+    table = pd.read_csv(place / "report" / "table_6.csv").set_index("experiment")
+    result, *rows, report, ui = lines[-5:]
+    assert result == "result: test error (%) on digits, mean ± std (seeds)"
+    for row, name in zip(rows, ("plain20", "resnet20"), strict=True):
+        mean, std = table["mean"][name], table["std"][name]
+        assert row.split() == [name, f"{mean:.2f}", "±", f"{std:.2f}", "(2)"]
+    assert report.startswith(f"report: {place}/report/index.html")
+    assert ui == f"runs in the MLflow UI: {server}"
 
 
 def test_the_report_holds_table_figures_and_claims(grid: Path) -> None:
@@ -107,10 +138,12 @@ def test_final_models_are_registered_and_score_what_their_cards_say(
     files = Path(client.download_artifacts(version.run_id, "model", str(grid)))
     assert (files / "README.md").read_text() == version.description
     options = ("--as", "resnet20", "--data", "digits", "--set", "depth=8", "--storage", grid)
-    assert (
-        f"{version.tags['test_err']} % of 360"
-        in cli("evaluate", files / "weights.safetensors", *options).stdout
-    )
+    result, report, ui = cli(
+        "evaluate", files / "weights.safetensors", *options
+    ).stdout.splitlines()
+    assert result.startswith(f"{version.tags['test_err']} % of 360")
+    assert report.startswith("report: ") and report.endswith(f" report --storage {grid}")
+    assert ui.startswith("runs in the MLflow UI: ") and ui.endswith(f" ui --storage {grid}")
 
 
 @pytest.mark.slow

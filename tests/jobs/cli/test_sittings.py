@@ -1,5 +1,6 @@
 """A grid in sittings: stopped by its time, carried elsewhere, gone on with to the same bytes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,9 @@ def test_two_sittings_end_with_the_bytes_of_one(cli: Cli, tmp_path: Path) -> Non
     stopped = cli(*GRID, "--storage", first, "--stop-after", "0.5", timeout=500)
     assert stopped.returncode == CONTINUE, stopped.stdout + stopped.stderr
     assert "ended by --stop-after: give the same command again" in stopped.stderr
-    assert "0 of 2 finished, 2 saved on their way, about" in stopped.stderr.splitlines()[-2]
+    left = stopped.stderr.splitlines()[-2]
+    assert "plain20 resnet20: 0 of 2 runs are done; left: 2, 2 of them saved on their way; " in left
+    assert re.search(r"(about \d+ min|less than a minute) of this machine at the rates", left)
     assert not list(first.glob("runs/*/*/*/lease.json"))
 
     packed = cli("runs", "export", tmp_path / "runs.zip", "--storage", first)

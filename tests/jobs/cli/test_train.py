@@ -4,6 +4,7 @@ random moment.
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,9 @@ def uninterrupted(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("uninterrupted")
     done = cli(*command(place, workers=1))
     assert done.returncode == 0, done.stderr
+    begun, ray, threads, *_ = done.stdout.splitlines()
+    assert begun.startswith("training resnet20") and ray.endswith("  starting Ray")
+    assert threads.endswith("  training on 1 CPU thread") and "waiting" not in done.stdout
     return place
 
 
@@ -99,7 +103,11 @@ def test_a_finished_run_says_so_and_is_not_trained_again(cli: Cli, uninterrupted
     before = read_result(Storage(str(uninterrupted)), tiny_run())
     started = time.monotonic()
     done = cli(*command(uninterrupted, workers=1))
-    assert done.returncode == 0 and "finished" in done.stdout
+    assert done.returncode == 0
+    result, report, ui = done.stdout.splitlines()
+    assert re.match(r"result: \d+\.\d\d % test error after 120 iterations; .* is finished", result)
+    assert report.endswith(f" report --storage {uninterrupted}")
+    assert re.match("runs in the MLflow UI: .* ui --storage", ui)
     assert read_result(Storage(str(uninterrupted)), tiny_run()) == before
     assert time.monotonic() - started < 60
 

@@ -4,11 +4,14 @@ import pytest
 
 from analysis.verdicts.claims import claim_experiments
 from jobs.execution.cluster import Node, check_fits, cpus_that_fit, threads_per_worker
-from jobs.execution.tune import max_concurrent_runs
-from jobs.grids.grids import grids, rows_asked_for
+from jobs.execution.tune import max_concurrent_runs, unfinished
+from jobs.grids.grids import demo_words, grids, rows_asked_for, shows_early, with_demo
+from jobs.requests.requested_runs import placement_words
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.runs.execution import Execution
+from pipeline.runs.run import Run
+from pipeline.storage import Storage
 
 
 def test_figure_and_table_grids_are_the_papers_rows() -> None:
@@ -136,3 +139,38 @@ def test_what_fits_exactly_is_not_refused() -> None:
 def test_a_resumed_run_shares_the_cpus_of_a_smaller_machine() -> None:
     assert cpus_that_fit(ONE_OF_2, workers=2, at_most=8) == 1
     assert cpus_that_fit(FOUR_OF_8, workers=2, at_most=32) == 8
+
+
+def test_the_demo_begins_with_small_networks_and_others_with_the_costliest(
+    storage: Storage,
+) -> None:
+    runs = [
+        Run(EXPERIMENTS[name], "d" * 16, "digits-dddddddd", seed)
+        for name in grids()["demo"]
+        for seed in range(2)
+    ]
+    assert shows_early(["table6", "demo"]) and not shows_early(["table6"])
+    names = [
+        (run.experiment.depth, run.seed) for run in unfinished(storage, runs, quick_first=True)
+    ]
+    assert names == [(20, 0), (20, 0), (56, 0), (56, 0), (20, 1), (20, 1), (56, 1), (56, 1)]
+    assert [run.experiment.depth for run in unfinished(storage, runs)] == [56] * 4 + [20] * 4
+
+
+def test_the_demo_says_what_it_will_show_and_each_field_once() -> None:
+    words = demo_words(*with_demo(["demo"], None, ["precision=fp32", "eval_every=60"]))
+    assert "To be seen: " in words and "minutes on two cores" in words
+    assert "(240 iterations, eval_every=60, precision=fp32)" in words
+    assert max(map(len, words.splitlines())) <= 85
+
+
+def test_threads_that_were_chosen_are_said_to_be() -> None:
+    assert placement_words(Execution(threads=2), None) == (
+        "on 2 CPU threads (chosen; --threads says it)"
+    )
+    assert placement_words(Execution(threads=2), 2) == "on 2 CPU threads"
+    # A run keeps those that it began with.
+    kept = placement_words(Execution(threads=2), None, kept=1)
+    assert kept == "on 1 CPU thread, as at its first start"
+    gpus = placement_words(Execution(threads=1, workers=8, use_gpu=True), 1)
+    assert gpus == "with 8 workers of 1 GPU and 1 CPU thread"

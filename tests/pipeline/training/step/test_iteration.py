@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from pipeline.recipe.metrics import WINDOW
 from pipeline.recipe.schedule import lr_at
 from pipeline.training.feeding.device_batches import DeviceBatches
 from pipeline.training.feeding.image_batches import TrainImages
-from pipeline.training.step.iteration import Iteration
+from pipeline.training.step.iteration import Iteration, in_fewer_lanes
 from pipeline.training.step.networks import build_network
 from pipeline.training.step.process_group import single_process
 from pipeline.training.step.train_state import TrainState
@@ -64,3 +65,26 @@ def test_a_network_without_batch_norm_goes_the_same_way() -> None:
     before = network.weights.clone()
     iteration.run(0, 1e-3)
     assert not torch.equal(network.weights, before)
+
+
+def test_where_memory_is_short_groups_are_computed_in_turn() -> None:
+    """The bytes stay those of groups side by side; one at a time has to fit."""
+    row = small_row(global_batch_size=16, bn_group=4)
+    short, roomy = (TrainState(row, build_network(row, 0, 10), CPU, lanes=2) for _ in range(2))
+    batch, tried = DeviceBatches(TrainImages(row, digits_once(), CPU), 0, 16, 0, 16).batch(0), []
+
+    def launch() -> None:
+        tried.append(len(short.lanes))
+        if len(short.lanes) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        short.step(batch, 0.1, single_process())
+
+    in_fewer_lanes(short, launch)
+    roomy.step(batch, 0.1, single_process())
+    assert tried == [2, 1] and torch.equal(short.weights, roomy.weights)
+
+    def never_fits() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_fewer_lanes(short, never_fits)

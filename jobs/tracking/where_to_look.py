@@ -1,0 +1,35 @@
+"""Where a storage's report is, and what shows its runs: the last lines of a command that trains."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from jobs.tracking.store import default_tracking
+from pipeline.errors import redacted
+from pipeline.storage import Storage
+
+
+def ui_command(tracking: str, storage: Storage) -> str:
+    """What to type, or to open, to see the runs."""
+    if not tracking.startswith("sqlite"):
+        return redacted(tracking)
+    if _is_own(tracking, storage):
+        return f"{own_name()} ui --storage {storage.local}"
+    return f"{own_name()} ui --tracking {redacted(tracking)}"
+
+
+def _is_own(tracking: str, storage: Storage) -> bool:
+    """Whether the tracking store is the one that a storage holds itself."""
+    return storage.local is not None and tracking == default_tracking(storage)
+
+
+def own_name() -> str:
+    """This command; by the path it was called by where a shell would not find it."""
+    return "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
+
+
+def say_where_to_look(tracking: str, storage: Storage) -> None:
+    """Print how a report is made of what a storage holds now, and what shows its runs."""
+    store = "" if _is_own(tracking, storage) else f" --tracking {redacted(tracking)}"
+    print(f"report: {own_name()} report --storage {redacted(storage.uri)}{store}")
+    print(f"runs in the MLflow UI: {ui_command(tracking, storage)}")
