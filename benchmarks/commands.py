@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.measure import GPU_PRECISIONS, PRECISIONS, checked_precision
+from jobs.requests.completion import completing
+from jobs.requests.completion import experiments as experiment_names
 from jobs.requests.options import (
     DashboardOption,
-    DataOption,
+    DatasetOption,
     Device,
     ExperimentArgument,
     SetOption,
@@ -23,6 +24,12 @@ RoundsOption = Annotated[int, typer.Option(min=1, help="Interleaved rounds; medi
 RunIterationsOption = Annotated[int, typer.Option(min=20, help="Iterations of each run.")]
 PrecisionOption = Annotated[str, typer.Option(help="fp32 or bf16.")]
 
+ONE_EXPERIMENT: Any = typer.Option(
+    metavar="EXPERIMENT",
+    help="One of CIFAR-10's.",
+    autocompletion=completing(experiment_names),
+)
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Measure speed against named references, and the error rates of verdicts.",
@@ -31,9 +38,9 @@ app = typer.Typer(
 
 @app.command("loop")
 def bench_loop(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
-    experiment: Annotated[str, typer.Option(help="The row to step.")] = "resnet20",
+    experiment: Annotated[str, ONE_EXPERIMENT] = "resnet20",
     precision: Annotated[
         str, typer.Option(help="fp32 or bf16; default: both where the CPU has bf16.")
     ] = "",
@@ -57,7 +64,7 @@ def bench_loop(
 
 @app.command("data")
 def bench_data(
-    data: DataOption = "imagenet",
+    data: DatasetOption = "imagenet",
     storage_uri: StorageOption = "results",
     rounds: RoundsOption = 5,
     batches: Annotated[int, typer.Option(min=2, help="Batches of 64 a round.")] = 14,
@@ -75,7 +82,7 @@ def bench_data(
 
 @app.command("ray")
 def bench_ray(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     iterations: RunIterationsOption = 120,
     rounds: RoundsOption = 3,
@@ -93,7 +100,7 @@ def bench_ray(
 
 @app.command("tracking")
 def bench_tracking(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     iterations: RunIterationsOption = 400,
     rounds: RoundsOption = 3,
@@ -143,7 +150,7 @@ def bench_verdicts(
 @app.command("profile")
 def bench_profile(
     experiment: ExperimentArgument,
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     precision: Annotated[
         str, typer.Option(help="fp32 or bf16; default: bf16 where the CPU has it.")
@@ -192,10 +199,10 @@ def bench_startup(
 
 @app.command("gpu")
 def bench_gpu(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
     experiments: Annotated[
-        str, typer.Option(help="Rows of CIFAR, with commas between.")
+        str, typer.Option(metavar="EXPERIMENT,...", help="Of CIFAR, with commas between.")
     ] = "resnet20,resnet56,resnet110",
     precision: Annotated[
         str, typer.Option(help="fp32, tf32 and bf16, with commas; default: all that there are.")
@@ -214,6 +221,7 @@ def bench_gpu(
 
     Example: `resnet-repro bench gpu --data cifar10 --rounds 3`
     """
+    from benchmarks.measure import GPU_PRECISIONS, PRECISIONS, checked_precision
     from benchmarks.one_gpu.cifar import bench
     from pipeline.data.stored import read_dataset
 
@@ -227,10 +235,10 @@ def bench_gpu(
 
 @app.command("gpu-imagenet")
 def bench_gpu_imagenet(
-    data: DataOption = "imagenet",
+    data: DatasetOption = "imagenet",
     storage_uri: StorageOption = "results",
     experiments: Annotated[
-        str, typer.Option(help="Rows of ImageNet, with commas between.")
+        str, typer.Option(metavar="EXPERIMENT,...", help="Of ImageNet, with commas between.")
     ] = "resnet50,resnet18",
     rounds: RoundsOption = 3,
     steps: Annotated[int, typer.Option(min=2, help="Iterations a round.")] = 40,
@@ -280,12 +288,12 @@ def photographs_named(storage: Storage, data: str, command: str) -> dict[str, An
 
 @app.command("packs")
 def bench_packs(
-    data: DataOption = "digits",
+    data: DatasetOption = "digits",
     storage_uri: StorageOption = "results",
-    experiment: Annotated[str, typer.Option(help="A row of CIFAR.")] = "resnet20",
+    experiment: Annotated[str, ONE_EXPERIMENT] = "resnet20",
     settings: SetOption = ["precision=bf16"],  # noqa: B006  (Typer reads it, nobody writes it)
     runs: Annotated[str, typer.Option(help="How many train at once, with commas between.")] = "1,8",
-    until: Annotated[int, typer.Option(min=2, help="The row's first iterations.")] = 8000,
+    until: Annotated[int, typer.Option(min=2, help="This many of its first iterations.")] = 8000,
     out: Annotated[Path, typer.Option(help="Where the figures are kept, as JSON.")] = Path(
         "bench-packs.json"
     ),

@@ -80,7 +80,16 @@ def watch(storage: Path, seed: int, device: str) -> dict[str, float]:
         InputError: it failed or took too long.
     """
     options = f"--iterations {ITERATIONS} --checkpoint-seconds 0 --seed {seed} --device {device}"
-    line = [sys.executable, "-m", "jobs.cli", "train", "resnet20", *options.split()]
+    line = [
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "train",
+        "resnet20",
+        "--data",
+        "digits",
+        *options.split(),
+    ]
     line += ["--storage", str(storage)]
     began, moments = time.time(), {}
     with (

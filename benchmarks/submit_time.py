@@ -76,7 +76,15 @@ def _ours(dashboard: str, folder: Path, number: int) -> float:
     seed = number + 1
     options = f"--iterations 20 --checkpoint-seconds 0 --device cpu --threads 1 --seed {seed}"
     line = [sys.executable, "-m", "jobs.cli", "submit", "--detach", "--dashboard", dashboard]
-    line += ["train", "resnet20", *options.split(), "--storage", str(folder / "s")]
+    line += [
+        "train",
+        "resnet20",
+        "--data",
+        "digits",
+        *options.split(),
+        "--storage",
+        str(folder / "s"),
+    ]
     began = time.time()
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
     run = f"s/runs/*/*/seed-{seed}"

@@ -14,9 +14,6 @@ from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
-import pyarrow as pa
-from pyarrow import fs
-
 from pipeline.errors import InputError, first_line, redacted
 
 
@@ -41,6 +38,11 @@ class Storage:
             )
         if not uri.strip():
             raise InputError("--storage: is empty; name a folder or s3://BUCKET/PLACE")
+        # Imported where it is used: whoever only names this module, as `--help` does, need not wait
+        # for it.
+        import pyarrow as pa
+        from pyarrow import fs
+
         try:
             self.uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
             self._files, self._root = fs.FileSystem.from_uri(self.uri)
@@ -144,6 +146,8 @@ class Storage:
                 return []
             # A name that is no text can be neither printed nor ours.
             return sorted(name for name in found if name.isprintable())
+        from pyarrow import fs
+
         try:
             entries = self._files.get_file_info(fs.FileSelector(full, allow_not_found=True))
         except OSError:
@@ -161,13 +165,19 @@ class Storage:
         ]
 
     def _is_folder(self, path: str) -> bool:
-        return bool(self._files.get_file_info(self.path(path)).type == fs.FileType.Directory)
+        return self._type(path) == "Directory"
 
     def exists(self, path: str) -> bool:
-        return self._files.get_file_info(self.path(path)).type != fs.FileType.NotFound
+        return self._type(path) != "NotFound"
+
+    def _type(self, path: str) -> str:
+        """What lies there, in pyarrow's words: File, Directory, NotFound or Unknown."""
+        return str(self._files.get_file_info(self.path(path)).type.name)
 
     def size(self, path: str) -> int:
         """Bytes in a folder."""
+        from pyarrow import fs
+
         files = self._files.get_file_info(
             fs.FileSelector(self.path(path), recursive=True, allow_not_found=True)
         )
@@ -188,10 +198,10 @@ class Storage:
         self._delete(path)
 
     def _delete(self, path: str) -> None:
-        match self._files.get_file_info(self.path(path)).type:
-            case fs.FileType.Directory:
+        match self._type(path):
+            case "Directory":
                 self._files.delete_dir(self.path(path))
-            case fs.FileType.NotFound:
+            case "NotFound":
                 pass
             case _:
                 self._files.delete_file(self.path(path))

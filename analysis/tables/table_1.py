@@ -29,7 +29,9 @@ def table_1() -> pd.DataFrame:
     for index in range(4):
         side = first.stages[index][-1].convs[-1].size_out
         pooled = "3×3 max pool, stride 2; " if not index else ""
-        cells = {f"{depth} layers": pooled + _stage(plan, index) for depth, plan in plans.items()}
+        cells = {
+            f"{depth} layers": pooled + stage_text(plan, index) for depth, plan in plans.items()
+        }
         rows.append({"stage": f"conv{index + 2}_x", "output": f"{side}×{side}"} | cells)
     # Then the classifier, and the counts that the paper sums up in its last row.
     last = {
@@ -51,7 +53,8 @@ def table_1() -> pd.DataFrame:
     return pd.DataFrame([*rows, {"stage": "the paper's FLOPs", "output": ""} | printed])
 
 
-def _stage(plan: NetworkLayout, index: int) -> str:
+def stage_text(plan: NetworkLayout, index: int) -> str:
+    """The blocks of a stage as the paper prints them: `[3×3, 64; 3×3, 64] × 2`."""
     stage = plan.stages[index]
     # The last block stands for all: the first may halve the map, with the same kernels.
     convs = "; ".join(

@@ -7,14 +7,16 @@ import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.requests.completion import runs_or_weights
 from jobs.requests.options import (
     TRACKING_VARIABLE,
     StorageOption,
     TrackingOption,
+    existing,
     tracking_of,
     writable,
 )
@@ -28,6 +30,21 @@ from pipeline.storage import Storage, regular_file, whole_file
 if TYPE_CHECKING:
     from analysis.measured.frames import Frames
 
+WeightsOption = Annotated[
+    bool, typer.Option("--weights", help="With the final weights of each run that has ended.")
+]
+
+
+def _file(metavar: str, example: str) -> Any:
+    """The argument of a file that a command writes."""
+    return typer.Argument(metavar=metavar, help=f"The file to write, such as {example}.")
+
+
+def _files(metavar: str, made_by: str) -> Any:
+    """The argument of files that another command has written."""
+    return typer.Argument(metavar=metavar, help=f"Files of `{made_by}`.")
+
+
 app = typer.Typer(
     no_args_is_help=True, help="Pack results into one file, and take in those of others."
 )
@@ -39,17 +56,12 @@ runs = typer.Typer(
 
 @app.command("export")
 def export_results(
-    out: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="The file to write, such as results.zip.")
-    ],
+    out: Annotated[Path, _file("BUNDLE", "results.zip")],
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
-    weights: Annotated[
-        bool,
-        typer.Option("--weights", help="With a folder of the final weights of each finished run."),
-    ] = False,
+    weights: WeightsOption = False,
 ) -> None:
-    """Pack every run's measurements and provenance, with checksums.
+    """Pack every run's measurements and provenance, with checksums; never over another file.
 
     Example: `resnet-repro results export mine.zip --storage results/demo --weights`
     """
@@ -65,6 +77,8 @@ def export_results(
     with TemporaryDirectory() as folder:
         frames = export(store, Path(folder))
     content = pack(frames, _folders(storage, frames) if weights else {})
+    if out.exists() and _content(out) != content:
+        raise InputError(f"{out}: is there already, with other content; name another file")
     try:
         with whole_file(out) as partial:
             partial.write_bytes(content)
@@ -75,9 +89,7 @@ def export_results(
 
 @app.command("import")
 def import_results(
-    bundles: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE...", help="Files of `results export`.")
-    ],
+    bundles: Annotated[list[Path], _files("BUNDLE", "results export")],
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
 ) -> None:
@@ -153,8 +165,9 @@ def export_weights(
         list[str] | None,
         typer.Argument(
             metavar="RUN|FOLDER|BUNDLE",
-            help="Runs' folders or rows' names, folders made by this command, or bundles; "
+            help="Runs by their folder or experiment, folders made by this command, or bundles; "
             "default: all finished runs of the storage.",
+            autocompletion=runs_or_weights,
             show_default=False,
         ),
     ] = None,
@@ -215,24 +228,20 @@ def _write_folder(folder: Path, files: dict[str, bytes], layout: WeightsLayout) 
 
 @runs.command("export")
 def export_runs(
-    out: Annotated[
-        Path, typer.Argument(metavar="ARCHIVE", help="The file to write, such as runs.zip.")
-    ],
+    out: Annotated[Path, _file("ARCHIVE", "runs.zip")],
     storage_uri: StorageOption = "results",
-    weights: Annotated[
-        bool, typer.Option("--weights", help="With the final weights of runs that have ended.")
-    ] = False,
+    weights: WeightsOption = False,
 ) -> None:
     """Pack the newest checkpoints of runs that go on, and what the others measured.
 
     For a machine that is lent for some minutes: `runs import` there, `grid --stop-after`, `runs
-    export`.
+    export`. An older file of that name is replaced.
 
     Example: `resnet-repro runs export runs.zip --storage results/demo`
     """
     from pipeline.runs.run_archive import write_archive
 
-    storage = Storage(storage_uri)
+    storage = existing(storage_uri)
     with failures_in_one_line(str(out)):
         packed = write_archive(storage, out, weights)
         size = out.stat().st_size
@@ -242,9 +251,7 @@ def export_runs(
 
 @runs.command("import")
 def import_runs(
-    archives: Annotated[
-        list[Path], typer.Argument(metavar="ARCHIVE...", help="Files of `runs export`.")
-    ],
+    archives: Annotated[list[Path], _files("ARCHIVE", "runs export")],
     storage_uri: StorageOption = "results",
 ) -> None:
     """Take runs into a storage, where they are further than what is there; `grid` goes on.

@@ -10,10 +10,9 @@ import typer
 
 from jobs.console.console import console, progress
 from jobs.console.tables import FittingTable
-from jobs.requests.options import AddressOption, JsonOption, StorageOption, completing, writable
+from jobs.requests.completion import completing, known_datasets, prepared_datasets
+from jobs.requests.options import AddressOption, JsonOption, StorageOption, writable
 from jobs.requests.storage_failures import failures_in_one_line
-from pipeline.data.catalogue.imagenet import IMAGENET
-from pipeline.data.catalogue.table import DATASETS
 from pipeline.storage import Storage
 
 app = typer.Typer(no_args_is_help=True, help="Prepare, list and verify datasets.")
@@ -26,6 +25,7 @@ def data_list(storage: StorageOption = "results", as_json: JsonOption = False) -
     Example: `resnet-repro data list --storage results/demo`
     """
     # Imported within commands here and below: `--help` and completion need not wait for them.
+    from pipeline.data.catalogue.table import DATASETS
     from pipeline.data.stored import stored_manifests
 
     names = ("name", "id", "train", "test", "image", "comparable")
@@ -66,14 +66,17 @@ def data_prepare(
     name: Annotated[
         str,
         typer.Argument(
-            help=f"{', '.join(DATASETS)}, or a name of your own with --from.",
-            autocompletion=completing(lambda: DATASETS),
+            metavar="DATASET",
+            help="One that `resnet-repro data list` names, or a name of your own with --from.",
+            autocompletion=completing(known_datasets),
         ),
     ],
     path: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="The official archives, or a folder of parquet, image or IDX files."
+            "--from",
+            metavar="PATH",
+            help="The official archives, or a folder of parquet, image or IDX files.",
         ),
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the official files.")] = False,
@@ -81,24 +84,22 @@ def data_prepare(
         bool,
         typer.Option(
             "--photographs",
-            help=(
-                "Images of any size, kept as they are encoded; so is "
-                f"{', '.join(row.name for row in DATASETS.values() if row.photographs)}."
-            ),
+            help="Images of any size, kept as they are encoded; so are those of imagenet.",
         ),
     ] = False,
     shorter_side: Annotated[
         int,
         typer.Option(
-            help=(
-                "Scale photographs whose shorter side is larger down to it (marked: it loses); 0: "
-                "none."
-            )
+            metavar="PIXELS",
+            help="Scale photographs whose shorter side is larger down to it (marked: it loses); 0: "
+            "none.",
         ),
     ] = 0,
     exclude: Annotated[
         list[str],
-        typer.Option(help="Leave out photographs whose name ends so; repeatable, marked."),
+        typer.Option(
+            metavar="ENDING", help="Leave out photographs whose name ends so; repeatable, marked."
+        ),
     ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage_uri: StorageOption = "results",
     address: AddressOption = None,
@@ -118,6 +119,8 @@ def data_prepare(
 
     * `resnet-repro data prepare imagenet --from /data/ILSVRC2012 --storage /mnt/shared/resnet`
     """
+    from pipeline.data.catalogue.table import DATASETS
+
     storage = writable(storage_uri)
     if photographs or (name in DATASETS and DATASETS[name].photographs):
         return _prepare_photographs(storage, name, path, shorter_side, exclude, address)
@@ -143,6 +146,7 @@ def _prepare_photographs(
 ) -> None:
     from jobs.execution.cluster import connected
     from jobs.execution.ingest import ingest
+    from pipeline.data.catalogue.imagenet import IMAGENET
     from pipeline.data.photo_ingest import OFFICIAL_COUNTS, Reading
     from pipeline.data.photo_sources import list_source
     from pipeline.data.preparation import source_notes
@@ -195,11 +199,19 @@ def _prepare_photographs(
 
 @app.command("verify")
 def data_verify(
-    name: Annotated[str, typer.Argument(help="A prepared dataset's name or id.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="A prepared dataset's name or id.",
+            autocompletion=prepared_datasets,
+        ),
+    ],
     against: Annotated[
         Path | None,
         typer.Option(
-            help="The official CIFAR-10 archive; a copy that equals it becomes comparable."
+            metavar="PATH",
+            help="The official CIFAR-10 archive; a copy that equals it becomes comparable.",
         ),
     ] = None,
     storage_uri: StorageOption = "results",

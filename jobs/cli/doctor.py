@@ -5,14 +5,13 @@ from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from jobs.console.console import console
+from jobs.requests.completion import prepared_datasets
 from jobs.requests.options import (
     AddressOption,
     Device,
     DeviceOption,
-    GpusOption,
     JsonOption,
     StorageOption,
     TrackingOption,
@@ -21,7 +20,9 @@ from jobs.requests.options import (
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import on_gpus
+from jobs.requests.training_options import (
+    GpusOption,
+)
 from pipeline.runs.execution import Execution
 
 MARKS = {"fine": "[green]fine   [/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
@@ -31,7 +32,13 @@ def doctor(
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     data: Annotated[
-        str, typer.Option("--data", help="A prepared dataset that every node has to see.")
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATASET",
+            help="A prepared dataset that every node has to see.",
+            autocompletion=prepared_datasets,
+        ),
     ] = "",
     workers: WorkersOption = "1",
     device: DeviceOption = Device.AUTO,
@@ -48,8 +55,11 @@ def doctor(
     * `resnet-repro doctor --address auto --storage /mnt/shared/resnet --tracking
       http://10.0.0.5:5000 --data cifar10 --workers 8`
     """
+    from rich.markup import escape
+
     from jobs.doctor.examination import examine_cluster
     from jobs.execution.cluster import connected, nodes
+    from jobs.requests.requested_runs import on_gpus
     from pipeline.data.stored import require_stored
 
     # Only the fewest workers have to fit: a run with a range takes what there is room for.

@@ -24,10 +24,11 @@ from jobs.execution.evaluate import (
     score_on_ray,
 )
 from jobs.execution.processors import usable_cpus, usable_gpus
+from jobs.requests.completion import completing, datasets, protocols, runs_or_weights
 from jobs.requests.options import (
+    HARDWARE,
     AddressOption,
     AsOption,
-    DataOption,
     Device,
     DeviceOption,
     JsonOption,
@@ -36,13 +37,11 @@ from jobs.requests.options import (
     StorageOption,
     TrackingOption,
     check_tracking,
+    dataset_option,
     manifest_named,
     tracking_of,
     writable,
 )
-from jobs.requests.requested_runs import check_precision, check_suits, resolve_resources
-from jobs.requests.stored_runs import model_named
-from pipeline.data.photo_shards import holds_photographs
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.metrics import PROTOCOLS
@@ -50,40 +49,60 @@ from pipeline.recipe.overrides import changes_text
 from pipeline.runs.provenance import source_commit
 from pipeline.storage import Storage
 
+ModelsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN|FOLDER|WEIGHTS",
+        help="Runs by their folder, or by their experiment where that is enough; folders of "
+        "`results weights`; or weights files.",
+        autocompletion=runs_or_weights,
+    ),
+]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PROTOCOL",
+        help=f"Of photographs: {', '.join(PROTOCOLS)}, or all; small images have one.",
+        autocompletion=completing(protocols),
+    ),
+]
+KeepOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Keep an ensemble or weights made elsewhere under this name, for Tables 3 to 5.",
+    ),
+]
+EvaluatedDataOption = Annotated[
+    str,
+    dataset_option("; default: the runs' own, and of weights files the paper's for their network"),
+]
+ScoringWorkersOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Workers that share the images, on Ray if several.",
+        rich_help_panel=HARDWARE,
+    ),
+]
+
 
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN|FOLDER|WEIGHTS...",
-            help="Runs' folders or rows' names; folders of `results weights`; or weights files.",
-        ),
-    ],
+    models: ModelsArgument,
     experiment_name: AsOption = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Of photographs: {', '.join(PROTOCOLS)}, or all; small images have one."
-        ),
-    ] = None,
+    protocol: ProtocolOption = None,
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Score all together: the mean of their scores.")
     ] = False,
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep an ensemble or weights made elsewhere under this name, for Tables 3 to 5."
-        ),
-    ] = None,
-    data: DataOption = "",
+    keep: KeepOption = None,
+    data: EvaluatedDataOption = "",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     padding: PaddingOption = None,
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     device: DeviceOption = Device.AUTO,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Workers that share the images, on Ray if several.")
-    ] = 1,
+    workers: ScoringWorkersOption = 1,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,13 +123,16 @@ def evaluate(
     * `resnet-repro evaluate resnet50.pth --as resnet50 --set bottleneck_stride=3x3 --set
       normalisation=torchvision --data imagenet`
     """
+    from jobs.requests.requested_runs import check_suits
+    from jobs.requests.stored_runs import model_named
     from jobs.tracking.other_publications import publish_evaluation
     from jobs.tracking.where_to_look import say_where_to_look
+    from pipeline.data.photo_shards import holds_photographs
 
     # Everything that can be refused is, before a dataset is staged or a worker started.
     storage = writable(storage_uri)
     chosen = [model_named(storage, which, experiment_name, settings, padding) for which in models]
-    # Runs bring their dataset with them; a weights file has none, so digits, unless one is named.
+    # Runs bring their dataset with them; a weights file has none, so the paper's.
     manifest = manifest_named(storage, data or _dataset_of(chosen))
     photographs = holds_photographs(manifest)
     for model in chosen:
@@ -157,11 +179,18 @@ def predict(
             "--model",
             metavar="RUN|FOLDER|WEIGHTS",
             help="A run of the storage, a folder of `results weights`, or a weights file.",
+            autocompletion=runs_or_weights,
         ),
     ],
     experiment_name: AsOption = None,
     data: Annotated[
-        str, typer.Option("--data", help="Of weights made elsewhere: the dataset of their classes.")
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATASET",
+            help="Of weights made elsewhere: the dataset of their classes.",
+            autocompletion=datasets,
+        ),
     ] = "",
     settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     padding: PaddingOption = None,
@@ -264,18 +293,19 @@ def _kept(
 
 
 def _dataset_of(chosen: list[Model]) -> str:
-    """The dataset on which the runs were trained; digits for weights files.
+    """The dataset on which the runs were trained; for weights files the paper's.
 
     Raises:
-        InputError: runs on several datasets.
+        InputError: runs or files of several datasets.
     """
     # Mixing datasets would average errors on different images.
     known = sorted({model.dataset for model in chosen if model.dataset})
+    known = known or sorted({model.experiment.dataset for model in chosen})
     if len(known) > 1:
         raise InputError(
-            f"the runs are on {len(known)} datasets ({', '.join(known)}); name one with --data"
+            f"the models are on {len(known)} datasets ({', '.join(known)}); name one with --data"
         )
-    return known[0] if known else "digits"
+    return known[0]
 
 
 def _protocols(protocol: str | None, photographs: bool) -> list[str]:
@@ -300,6 +330,8 @@ def _scorer(
     address: str | None,
 ) -> Iterator[Callable[[list[Model], str], dict[str, float]]]:
     """What scores models by a protocol: this process, or workers where a cluster is asked for."""
+    from jobs.requests.requested_runs import check_precision, resolve_resources
+
     # Starting Ray takes longer than scoring small images, so a single worker is this process.
     task = ScoringTask([], "", storage.uri, dataset_id, use_gpu=False, threads=usable_cpus())
     if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):

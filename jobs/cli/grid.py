@@ -4,36 +4,19 @@ Given again, it continues what was interrupted; with `--until-decided` it stops 
 """
 
 from time import monotonic
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analysis.stats import INTERIM_SEEDS
 from jobs.console.termination import stop_after
-from jobs.grids import grids, sweeps
-from jobs.grids.sweeps import Sweep
-from jobs.planning.saved_plans import compare
-from jobs.requests.dry_run import dataset_summary, show_resolved
-from jobs.requests.grid_request import GridRequest
+from jobs.grids import grids
 from jobs.requests.options import (
     MOST_SEEDS,
     AddressOption,
-    AnyKernelsOption,
-    CheckpointOption,
-    CompileOption,
-    DataOption,
     Device,
     DeviceOption,
-    DriftOption,
-    DryRunOption,
-    GpusOption,
-    IterationsOption,
+    GridDataOption,
     NamesArgument,
-    OnePassOption,
-    RequireTrackingOption,
-    RunsPerGpuOption,
-    SetOption,
-    StopAfterOption,
     StorageOption,
     ThreadsOption,
     TrackingOption,
@@ -42,27 +25,48 @@ from jobs.requests.options import (
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import (
-    check_precision,
-    check_runs_per_gpu,
-    execution_of,
+from jobs.requests.training_options import (
+    AnyKernelsOption,
+    CheckpointOption,
+    CompileOption,
+    DriftOption,
+    DryRunOption,
+    GpusOption,
+    IterationsOption,
+    OnePassOption,
+    RequireTrackingOption,
+    RunsPerGpuOption,
+    StopAfterOption,
+    SweepOption,
 )
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
 from pipeline.storage import Storage
 
+# What loads numpy or Ray is imported in functions: `--help` and TAB need not wait for it.
+if TYPE_CHECKING:
+    from jobs.grids.sweeps import Sweep
+
+GridSeedsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        min=1,
+        max=MOST_SEEDS,
+        help="Seeds 0..K-1 of each experiment; default: 1.",
+    ),
+]
+UntilDecidedOption = Annotated[
+    bool,
+    typer.Option("--until-decided", help="5 and then 10 seeds, until every verdict is in."),
+]
+
 
 def grid(
     names: NamesArgument,
-    seeds: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_SEEDS, help="Seeds 0..K-1 of each row; default: 1."),
-    ] = None,
-    until_decided: Annotated[
-        bool,
-        typer.Option("--until-decided", help="5 and then 10 seeds, until every verdict is in."),
-    ] = False,
-    data: DataOption = "digits",
+    seeds: GridSeedsOption = None,
+    until_decided: UntilDecidedOption = False,
+    data: GridDataOption = None,
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
@@ -72,7 +76,7 @@ def grid(
     compiled: CompileOption = False,
     minutes: StopAfterOption = None,
     iterations: IterationsOption = None,
-    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    settings: SweepOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     address: AddressOption = None,
@@ -82,31 +86,44 @@ def grid(
     any_kernels: AnyKernelsOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train a grid of rows x seeds, then write its report; given again, it continues.
+    """Train experiments x seeds, then write their report; given again, it continues.
+
+    Without `--data` they are trained on the paper's own data, which `data prepare` brings; `demo`
+    is on digits, which need no file.
 
     Examples:
 
     * `resnet-repro grid demo --seeds 3`: minutes on a laptop
 
-    * `resnet-repro grid table6 --data cifar10 --seeds 5`
+    * `resnet-repro grid table6 --seeds 5`: Table 6 on CIFAR-10
 
-    * `resnet-repro grid resnet20 --set lr=0.05,0.1,0.2 --seeds 3`: a sweep, reported apart from the
-      reproduction
+    * `resnet-repro grid resnet20 --set lr=0.05,0.1,0.2 --seeds 3 --data digits`: a sweep, reported
+      apart from the reproduction
 
     * `resnet-repro grid ledger --iterations 400 --seeds 3`: what each usual deviation from the
       recipe is worth
 
-    * `resnet-repro grid paper --data cifar10 --until-decided`: as many seeds as its claims and
-      cells need, ten at the most
+    * `resnet-repro grid paper --until-decided`: as many seeds as its claims and cells need, ten at
+      the most
     """
+    from jobs.grids import sweeps
+    from jobs.planning.saved_plans import compare
+    from jobs.requests.default_data import check_earlier_default
+    from jobs.requests.dry_run import show_resolved
+    from jobs.requests.grid_request import GridRequest
+    from jobs.requests.requested_runs import check_runs_per_gpu, execution_of
+
     began, looks = monotonic(), _looks(seeds, until_decided)
     iterations, settings = grids.with_demo(names, iterations, settings)
+    named, data = data, grids.dataset_of(names) if data is None else data
 
     # Names, settings and sweeps are refused before anything is written.
     _, most = workers_of(workers)
     check_runs_per_gpu(runs_per_gpu, most, gpus, compiled)
     images = _expected_images(storage_uri, data, dry_run)
     experiments, swept = _asked_for(names, settings, iterations, images, device, until_decided)
+    if named is None and data != grids.DEMO_DATASET:
+        check_earlier_default(Storage(storage_uri), experiments, range(looks[-1]))
     if dry_run:
         return show_resolved(experiments, range(looks[-1]), data, storage_uri, tracking, workers)
 
@@ -128,23 +145,17 @@ def grid(
     manifest = manifest_named(storage, data)
     experiments, swept = sweeps.asked_for(names, settings, iterations, manifest["train_images"])
     request = GridRequest(
-        names,
-        experiments,
-        swept,
-        manifest,
-        storage,
-        execution,
-        device,
-        threads,
-        address,
-        until_decided,
-        runs_per_gpu,
-    )
+        names, experiments, swept, manifest, storage, execution, device, threads, address,
+        until_decided, runs_per_gpu,
+    )  # fmt: skip
     request.carry_out(looks, lambda left: compare(storage, left, monotonic() - began))
 
 
 def _expected_images(storage_uri: str, data: str, dry_run: bool) -> int:
     """Training images before anything is prepared: a ledger's holdout is in proportion to them."""
+    from jobs.grids import sweeps
+    from jobs.requests.dry_run import dataset_summary
+
     if dry_run:
         return dataset_summary(Storage(storage_uri), data).train_images
     return sweeps.CIFAR_TRAINING_IMAGES
@@ -157,12 +168,15 @@ def _asked_for(
     images: int,
     device: Device,
     until_decided: bool,
-) -> tuple[list[Experiment], list[Sweep]]:
+) -> "tuple[list[Experiment], list[Sweep]]":
     """The rows and sweeps that are asked for.
 
     Raises:
         InputError: they cannot be trained as they are asked for.
     """
+    from jobs.grids import sweeps
+    from jobs.requests.requested_runs import check_precision
+
     experiments, swept = sweeps.asked_for(names, settings, iterations, images)
     check_precision(experiments, on_cpus=device is Device.CPU)
     if until_decided and swept:
@@ -175,6 +189,8 @@ def _asked_for(
 
 def _looks(seeds: int | None, until_decided: bool) -> tuple[int, ...]:
     """The numbers of seeds after which the results are looked at: the interim analyses."""
+    from analysis.stats import INTERIM_SEEDS
+
     if until_decided and seeds is not None:
         raise InputError(
             f"--until-decided looks at {', '.join(map(str, INTERIM_SEEDS))} seeds; "

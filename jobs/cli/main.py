@@ -8,7 +8,7 @@ import os
 import sys
 from contextlib import suppress
 from errno import ENAMETOOLONG
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -30,6 +30,7 @@ from jobs.cli import (
     verify,
 )
 from jobs.console import surroundings
+from jobs.console.command_help import PlainGroup, make_plain
 from jobs.console.redaction import hide_secrets
 from jobs.console.termination import CONTINUE, TerminatedError, raise_on_signals, say
 from pipeline.errors import InputError, is_text, one_line, shortened
@@ -38,13 +39,14 @@ from pipeline.runs.provenance import source_commit, versions
 HELP = """Train the networks of *Deep Residual Learning for Image Recognition* on Ray, and compare
 with the paper.
 
-Begin with `resnet-repro experiments`, then `resnet-repro grid demo`. A command that was interrupted
-continues when it is given again.
+Begin with `resnet-repro grid demo`, which needs no data, and `resnet-repro experiments`. A command
+that was interrupted continues when it is given again. `resnet-repro COMMAND --help` has examples.
 """
 
 INTERRUPTED = 130
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode="markdown",
@@ -79,43 +81,45 @@ def _options(
     pass
 
 
-# In the order in which `--help` lists them: what there is, training, results, the rest.
-app.command()(experiments.experiments)
-app.command("grids")(experiments.list_grids)
-app.command()(train.train)
-app.command()(grid.grid)
-app.command()(doctor.doctor)
-app.command()(plan.plan)
-app.command()(status.status)
-app.command()(results.report)
-app.command()(results.audit)
-app.command()(results.ui)
-app.command()(results.sync)
-app.command()(evaluate.evaluate)
-app.command()(evaluate.predict)
-app.command()(verify.verify)
-app.command()(status.clean)
 # What follows the name of one of these is a command itself, with options that are not its own.
 TAKE_A_COMMAND = ("submit", "manifests")
-for application, name, takes_a_command in (
-    (app, "submit", submit.submit),
-    (manifests.app, "kubernetes", manifests.kubernetes),
-    (manifests.app, "slurm", manifests.slurm),
-):
-    application.command(
-        name,
-        context_settings={
-            "allow_extra_args": True,
-            "ignore_unknown_options": True,
-            "allow_interspersed_args": False,
-        },
-    )(takes_a_command)
-app.add_typer(manifests.app, name="manifests")
-app.add_typer(submit.app, name="jobs")
-app.add_typer(data.app, name="data")
-app.add_typer(bundles.app, name="results")
-app.add_typer(bundles.runs, name="runs")
-app.add_typer(bench.app, name="bench")
+HANDS_ON: dict[str, Any] = {
+    "context_settings": {"ignore_unknown_options": True, "allow_interspersed_args": False}
+}
+
+# By purpose, in the order of somebody's first day. A group stands as `NAME ...`.
+LOOK_UP, TRAIN, RESULTS, RUNS, CLUSTERS = (
+    "What there is to train",
+    "Train",
+    "Results",
+    "Runs and storage",
+    "Clusters",
+)
+app.command(rich_help_panel=LOOK_UP)(experiments.experiments)
+app.command("grids", rich_help_panel=LOOK_UP)(experiments.list_grids)
+app.add_typer(data.app, name="data", rich_help_panel=LOOK_UP)
+app.command(rich_help_panel=TRAIN)(train.train)
+app.command(rich_help_panel=TRAIN)(grid.grid)
+app.command(rich_help_panel=TRAIN)(plan.plan)
+app.command(rich_help_panel=TRAIN)(status.status)
+app.command(rich_help_panel=RESULTS)(results.report)
+app.command(rich_help_panel=RESULTS)(results.ui)
+app.command(rich_help_panel=RESULTS)(evaluate.evaluate)
+app.command(rich_help_panel=RESULTS)(evaluate.predict)
+app.command(rich_help_panel=RESULTS)(results.audit)
+app.command(rich_help_panel=RESULTS)(results.sync)
+app.add_typer(bundles.app, name="results", rich_help_panel=RESULTS)
+app.command(rich_help_panel=RUNS)(verify.verify)
+app.add_typer(bundles.runs, name="runs", rich_help_panel=RUNS)
+app.command(rich_help_panel=RUNS)(status.clean)
+app.command(rich_help_panel=CLUSTERS)(doctor.doctor)
+app.command("submit", rich_help_panel=CLUSTERS, **HANDS_ON)(submit.submit)
+app.add_typer(submit.app, name="jobs", rich_help_panel=CLUSTERS)
+manifests.app.command("kubernetes", **HANDS_ON)(manifests.kubernetes)
+manifests.app.command("slurm", **HANDS_ON)(manifests.slurm)
+app.add_typer(manifests.app, name="manifests", rich_help_panel=CLUSTERS)
+app.add_typer(bench.app, name="bench", rich_help_panel="Measure speed")
+make_plain(app)
 
 
 def _check_arguments(arguments: list[str]) -> None:

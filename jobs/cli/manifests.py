@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from typer.core import TyperGroup
 
+from jobs.console.command_help import PlainGroup
 from jobs.execution.submission import job_name
-from jobs.requests.submitted_commands import check_command, parse_only, value_of
+from jobs.requests.submitted_commands import (
+    CommandArgument,
+    check_command,
+    parse_only,
+    value_of,
+)
 from pipeline.errors import InputError, redacted
 
 TRACKING = "http://mlflow:5000"
@@ -22,7 +26,7 @@ TIME_LIMIT = r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}"
 """As `sbatch --time` takes it."""
 
 
-class KubernetesByDefault(TyperGroup):
+class KubernetesByDefault(PlainGroup):
     """`manifests --image ...` is Kubernetes': the command is older than its kinds."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -38,41 +42,60 @@ app = typer.Typer(
     help="Write the files by which Kubernetes or Slurm carries out a command.",
 )
 
+ImageOption = Annotated[
+    str,
+    typer.Option(metavar="IMAGE", help="The image of deploy/Dockerfile, as the cluster pulls it."),
+]
+ArtifactsOption = Annotated[
+    str,
+    typer.Option(metavar="URI", help="Where MLflow keeps artifacts, such as s3://bucket/mlflow."),
+]
+HeadSelectorOption = Annotated[
+    str,
+    typer.Option(metavar="LABEL=VALUE", help="Of nodes for the head: neither GPU nor spot."),
+]
+ServiceAccountOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="The pods' service account, where a role of its may read the bucket.",
+    ),
+]
+RetriesOption = Annotated[
+    int,
+    typer.Option(min=0, help="Clusters that are built again for a job; each one continues."),
+]
+HoursOption = Annotated[
+    float,
+    typer.Option(
+        min=0.1, help="After which a job is ended in any case, all its clusters together."
+    ),
+]
+
 
 def kubernetes(
     context: typer.Context,
-    image: Annotated[
-        str, typer.Option(help="The image of deploy/Dockerfile, as the cluster pulls it.")
-    ],
-    artifacts: Annotated[
-        str, typer.Option(help="Where MLflow keeps artifacts, such as s3://bucket/mlflow.")
-    ],
+    command: CommandArgument = None,
+    *,
+    image: ImageOption,
+    artifacts: ArtifactsOption,
     out: Annotated[Path, typer.Option(help="The folder the files are written to.")] = Path(
         "manifests"
     ),
     nodes: Annotated[int, typer.Option(min=1, help="GPU nodes at the most.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 8,
     cpus: Annotated[int, typer.Option(min=1, help="CPUs of each.")] = 88,
-    memory: Annotated[str, typer.Option(help="Memory of each.")] = "700Gi",
-    namespace: Annotated[str, typer.Option(help="Where all of it lives.")] = "resnet-repro",
-    head_selector: Annotated[
-        str, typer.Option(help="LABEL=VALUE of nodes for the head: neither GPU nor spot.")
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of each.")] = "700Gi",
+    namespace: Annotated[
+        str, typer.Option(metavar="NAME", help="Where all of it lives.")
+    ] = "resnet-repro",
+    head_selector: HeadSelectorOption = "",
+    worker_selector: Annotated[
+        str, typer.Option(metavar="LABEL=VALUE", help="Of the GPU nodes.")
     ] = "",
-    worker_selector: Annotated[str, typer.Option(help="LABEL=VALUE of the GPU nodes.")] = "",
-    service_account: Annotated[
-        str,
-        typer.Option(help="The pods' service account, where a role of its may read the bucket."),
-    ] = "",
-    retries: Annotated[
-        int,
-        typer.Option(min=0, help="Clusters that are built again for a job; each one continues."),
-    ] = 3,
-    hours: Annotated[
-        float,
-        typer.Option(
-            min=0.1, help="After which a job is ended in any case, all its clusters together."
-        ),
-    ] = 168.0,
+    service_account: ServiceAccountOption = "",
+    retries: RetriesOption = 3,
+    hours: HoursOption = 168.0,
 ) -> None:
     """Write `mlflow.yaml`, `raycluster.yaml` and, for a command, `rayjob.yaml` for Kubernetes.
 
@@ -82,7 +105,7 @@ def kubernetes(
     * `resnet-repro manifests kubernetes --image registry/resnet-repro:1 --artifacts
       s3://bucket/mlflow --nodes 4 grid table6 --data cifar10 --storage s3://bucket/resnet`
     """
-    command = list(context.args)
+    command = command or []
     # What the templates are filled with; StrictUndefined makes an error of one that is missing.
     values: dict[str, Any] = {
         "image": image,
@@ -118,6 +141,7 @@ def kubernetes(
 
 def slurm(
     context: typer.Context,
+    command: CommandArgument = None,
     out: Annotated[Path, typer.Option(help="The folder the script is written to.")] = Path(
         "manifests"
     ),
@@ -125,22 +149,33 @@ def slurm(
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 1,
     cpus: Annotated[int, typer.Option(min=1, help="CPUs of each.")] = 8,
     memory: Annotated[
-        str, typer.Option(help="Memory of each, as 64G; default: the cluster's.")
+        str, typer.Option(metavar="SIZE", help="Memory of each, as 64G; default: the cluster's.")
     ] = "",
     time: Annotated[
-        str, typer.Option(help="Time limit, as HOURS:MINUTES:SECONDS; then it is continued.")
+        str,
+        typer.Option(
+            metavar="HH:MM:SS", help="Time limit of a job; then another one continues it."
+        ),
     ] = "24:00:00",
-    partition: Annotated[str, typer.Option(help="Where; default: the cluster's.")] = "",
-    account: Annotated[str, typer.Option(help="Who pays; default: yours.")] = "",
+    partition: Annotated[
+        str, typer.Option(metavar="NAME", help="Where; default: the cluster's.")
+    ] = "",
+    account: Annotated[str, typer.Option(metavar="NAME", help="Who pays; default: yours.")] = "",
     sbatch: Annotated[
-        list[str], typer.Option(help="Any other option of sbatch, as --sbatch=--qos=long.")
+        list[str],
+        typer.Option(metavar="OPTION", help="Any other option of sbatch, as --sbatch=--qos=long."),
     ] = [],  # noqa: B006  (Typer reads it, nobody writes it)
     setup: Annotated[
         list[str],
-        typer.Option(help="A line of shell that is run first, as '. ~/venv/bin/activate'."),
+        typer.Option(
+            metavar="LINE", help="A line of shell that is run first, as '. ~/venv/bin/activate'."
+        ),
     ] = [],  # noqa: B006
     signal_seconds: Annotated[
-        int, typer.Option(min=60, help="So long before the limit it saves and leaves.")
+        int,
+        typer.Option(
+            metavar="SECONDS", min=60, help="So long before the limit it saves and leaves."
+        ),
     ] = 120,
     requeues: Annotated[int, typer.Option(min=0, help="How often it is continued.")] = 100,
 ) -> None:
@@ -151,7 +186,7 @@ def slurm(
     * `resnet-repro manifests slurm --nodes 2 --gpus-per-node 4 --cpus 32 --partition gpu --setup ".
       ~/venv/bin/activate" grid table6 --data cifar10 --storage /scratch/me/resnet`
     """
-    command = list(context.args)
+    command = command or []
     check_command(command)
     parse_only(context, command)
     if not re.fullmatch(TIME_LIMIT, time):
@@ -203,6 +238,8 @@ def _job_values(context: typer.Context, command: list[str]) -> dict[str, str]:
 
 def rendered(template: str, values: dict[str, Any]) -> str:
     """A manifest's text; a value that a template needs and nobody gave is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("deploy", "."),
         undefined=StrictUndefined,

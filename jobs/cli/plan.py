@@ -2,76 +2,114 @@
 
 import json
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.grids import grids
-from jobs.planning.described_plan import plan_described
-from jobs.planning.estimate import Plan
-from jobs.planning.plan_request import PlanRequest, plan_request
-from jobs.planning.printing import chosen, facts, show
-from jobs.planning.saved_plans import keep
 from jobs.requests.options import (
+    HARDWARE,
     AddressOption,
-    CompileOption,
-    DataOption,
     Device,
     DeviceOption,
-    IterationsOption,
+    GridDataOption,
     JsonOption,
     NamesArgument,
-    OnePassOption,
     SeedsOption,
-    SetOption,
     StorageOption,
     ThreadsOption,
     WorkersOption,
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import check_runs_per_gpu
+from jobs.requests.training_options import (
+    CompileOption,
+    IterationsOption,
+    OnePassOption,
+    SweepOption,
+)
 from pipeline.errors import InputError
 from pipeline.runs.execution import Execution
 from pipeline.storage import Storage
+
+# What loads pandas or Ray is imported in functions: `--help` and TAB need not wait for it.
+if TYPE_CHECKING:
+    from jobs.planning.estimate import Plan
+    from jobs.planning.plan_request import PlanRequest
+
+
+def _cards(incomplete: str) -> list[str]:
+    """Described clusters such as 8xA100, once a number and an x are typed."""
+    from jobs.planning.gpu_rates import CARDS
+
+    count = re.match(r"\d{1,6}x", incomplete)
+    names = [f"{count[0]}{card}" for card in CARDS] if count else []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+ClusterOption = Annotated[
+    str,
+    typer.Option(
+        metavar="N|NxCARD",
+        help="GPUs of each worker, as `grid` takes it; or a whole cluster that is not here, "
+        "such as 8xA100.",
+        autocompletion=_cards,
+        rich_help_panel=HARDWARE,
+    ),
+]
+PlannedRunsPerGpuOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Runs that a GPU trains at once; default: what is best, as `grid` has it.",
+        rich_help_panel=HARDWARE,
+    ),
+]
+PriceOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MONEY", min=0, help="Of a GPU for an hour (of a CPU where none is used)."
+    ),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MONEY",
+        min=0,
+        help="What may be spent (hours of GPUs or CPUs without --price): experiments are picked.",
+    ),
+]
+ProbeOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        help="At most about so long is measured on the cluster; default: a minute, and longer "
+        "where one step of each kind takes longer.",
+        rich_help_panel=HARDWARE,
+    ),
+]
 
 
 def plan(
     names: NamesArgument,
     seeds: SeedsOption = 1,
-    data: DataOption = "digits",
+    data: GridDataOption = None,
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
     device: DeviceOption = Device.AUTO,
-    gpus: Annotated[
-        str, typer.Option(help="As of `grid`; or a cluster described, such as 8xA100.")
-    ] = "1",
-    runs_per_gpu: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Runs that a GPU trains at once; default: what is best, as `grid` has it."
-        ),
-    ] = None,
-    price: Annotated[
-        float | None,
-        typer.Option(min=0, help="Of a GPU for an hour (of a CPU where none is used)."),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="What may be spent (hours of GPUs or CPUs without --price): rows are picked.",
-        ),
-    ] = None,
+    gpus: ClusterOption = "1",
+    runs_per_gpu: PlannedRunsPerGpuOption = None,
+    price: PriceOption = None,
+    budget: BudgetOption = None,
     one_pass: OnePassOption = False,
     compiled: CompileOption = False,
     iterations: IterationsOption = None,
-    settings: SetOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
+    settings: SweepOption = [],  # noqa: B006  (Typer reads it, nobody writes it)
     storage_uri: StorageOption = "results",
     address: AddressOption = None,
-    probe_seconds: Annotated[
-        float, typer.Option(min=0, help="At most about so long is measured on the cluster.")
-    ] = 60.0,
+    probe_seconds: ProbeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a grid would run, what is done, how long it takes and what it costs; trains nothing.
@@ -79,11 +117,16 @@ def plan(
     On a cluster that is there, a minute of measuring and earlier runs say how fast it is. The plan
     is kept in storage, and the grid says at its end how long it took beside it. Examples:
 
-    * `resnet-repro plan table6 --data cifar10 --seeds 5`
+    * `resnet-repro plan table6 --seeds 5`: on this machine, or the cluster of RAY_ADDRESS
 
-    * `resnet-repro plan paper imagenet --seeds 5 --gpus 64xA100 --price 2.5 --budget 5000`
+    * `resnet-repro plan paper imagenet --seeds 5 --gpus 64xA100 --price 2.5 --budget 5000`: each
+      experiment on its own data
     """
+    from jobs.planning.described_plan import plan_described
     from jobs.planning.measured_plan import plan_measured
+    from jobs.planning.plan_request import plan_request
+    from jobs.planning.saved_plans import keep
+    from jobs.requests.requested_runs import check_runs_per_gpu
 
     # The same runs as `grid` would train, by the same rules.
     iterations, settings = grids.with_demo(names, iterations, settings)
@@ -152,14 +195,23 @@ def _gpus_of(text: str) -> float:
     return gpus
 
 
-def _show(request: PlanRequest, made: Plan, budget: float | None, as_json: bool, kept: str) -> None:
-    runs = len(request.amounts)
+def _show(
+    request: "PlanRequest", made: "Plan", budget: float | None, as_json: bool, kept: str
+) -> None:
+    from jobs.planning.printing import chosen, facts, show
+
+    runs, datasets = len(request.amounts), [dataset.name for dataset in request.datasets]
     # What is done costs nothing, so with nothing left there is nothing to choose.
     choice = chosen(made, request.amounts, budget) if budget is not None and made.runs else None
     if as_json:
-        print(json.dumps([{"runs": runs, **facts(made, choice), "kept": kept}], indent=1))
+        about = {"runs": runs, "datasets": datasets}
+        print(json.dumps([{**about, **facts(made, choice), "kept": kept}], indent=1))
         return
-    print(f"{runs} runs, {runs - len(made.runs)} finished before", flush=True)
+    on = " and ".join(datasets)
+    print(f"{runs} runs on {on}, {runs - len(made.runs)} finished before", flush=True)
+    for dataset in request.datasets:
+        if dataset.missing:
+            print(f"dataset       {dataset.says}")
     if made.runs:
         show(made, choice)
     if kept:

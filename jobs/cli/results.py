@@ -27,13 +27,15 @@ def report(
     storage_uri: StorageOption = "results",
     tracking: TrackingOption = None,
     source: Annotated[
-        Path | None, typer.Option("--from", help="Exported parquet instead of MLflow.")
+        Path | None,
+        typer.Option("--from", help="A folder of exported parquet, read instead of MLflow."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; default: STORAGE/report.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Judge these seeds alone, such as 0-4; name them beforehand.")
+        str | None,
+        typer.Option(metavar="SEEDS", help="Judge these alone, such as 0-4; name them beforehand."),
     ] = None,
 ) -> None:
     """Regenerate the paper's tables, figures and claims from what was measured.
@@ -141,7 +143,10 @@ def sync(storage_uri: StorageOption = "results", tracking: TrackingOption = None
 def ui(
     storage: StorageOption = "results",
     tracking: Annotated[
-        str | None, typer.Option(help="sqlite:///FILE; default: in the storage.")
+        str | None,
+        typer.Option(
+            metavar="URI", help="sqlite:///FILE; default: MLFLOW_TRACKING_URI, or in the storage."
+        ),
     ] = None,
     port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=HIGHEST_PORT)] = 5000,
 ) -> None:

@@ -9,9 +9,10 @@ import typer
 
 from jobs.console.console import console
 from jobs.requests.leftovers import leftovers
-from jobs.requests.options import JsonOption, StorageOption
+from jobs.requests.options import JsonOption, StorageOption, existing
 from jobs.requests.run_facts import run_facts, run_line
 from jobs.requests.storage_failures import failures_in_one_line
+from jobs.tracking.imported_bundles import bundle_names
 from pipeline.errors import InputError, first_line
 from pipeline.recipe.overrides import title
 from pipeline.recipe.schedule import milestone
@@ -27,7 +28,7 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
     Example: `resnet-repro status --storage results/demo --json`
     """
     now = int(1000 * time())
-    storage = Storage(storage_uri)
+    storage = existing(storage_uri)
     damaged: list[str] = []
     runs, facts = [], []
     with failures_in_one_line(storage.uri):
@@ -46,6 +47,9 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
         print(json.dumps(facts, indent=1))
         return
     print(f"{len(runs)} runs in {storage.uri}")
+    if bundles := len(bundle_names(storage)):
+        count = "1 bundle" if bundles == 1 else f"{bundles} bundles"
+        print(f"{count} of `results import`: reports are about the runs in there too")
     shown = ""
     for run, fact in zip(runs, facts, strict=True):
         # Runs are sorted by experiment and dataset: a heading where either changes.
@@ -75,7 +79,7 @@ def clean(
     histories and final weights stay, and a run that has not ended loses nothing.
     Example: `resnet-repro clean --storage results/demo`
     """
-    storage = Storage(storage_uri)
+    storage = existing(storage_uri)
     with failures_in_one_line(storage.uri):
         spare = _spare(storage)
     if not spare:

@@ -20,9 +20,16 @@ from jobs.execution.submission import (
     client_of,
     send,
 )
+from jobs.requests.completion import cluster_jobs
 from jobs.requests.options import DashboardOption, JsonOption, warn_of_unknown_commit
 from jobs.requests.run_facts import run_facts, run_line
-from jobs.requests.submitted_commands import check_command, parse_only, value_of, with_tracking
+from jobs.requests.submitted_commands import (
+    CommandArgument,
+    check_command,
+    parse_only,
+    value_of,
+    with_tracking,
+)
 from pipeline.errors import InputError, first_line
 
 RUNNING = "RUNNING"
@@ -31,7 +38,12 @@ SILENT_SECONDS = 60.0
 """Without a sign of life from any run for longer, a job that Ray calls RUNNING may be dead."""
 
 JobArgument = Annotated[
-    str, typer.Argument(metavar="JOB", help="A job's id, or its name for the newest of that name.")
+    str,
+    typer.Argument(
+        metavar="JOB",
+        help="A job's id, or its name for the newest of that name.",
+        autocompletion=cluster_jobs,
+    ),
 ]
 
 app = typer.Typer(
@@ -41,6 +53,7 @@ app = typer.Typer(
 
 def submit(
     context: typer.Context,
+    command: CommandArgument = None,
     dashboard: DashboardOption = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow its output.")] = False,
     need: Annotated[
@@ -64,7 +77,7 @@ def submit(
       --storage s3://bucket/resnet`
     """
     # What the cluster would refuse is refused here, in a second and without a job.
-    arguments = with_tracking(context, list(context.args))
+    arguments = with_tracking(context, command or [])
     check_command(arguments)
     parse_only(context, arguments)
     client = client_of(dashboard)

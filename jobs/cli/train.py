@@ -8,25 +8,14 @@ from jobs.console.console import failed
 from jobs.console.following import follow
 from jobs.console.progress_log import announce
 from jobs.console.termination import TerminatedError, stop_after
-from jobs.requests.dry_run import show_resolved
 from jobs.requests.options import (
     AddressOption,
-    AnyKernelsOption,
-    CheckpointOption,
-    CompileOption,
     DataOption,
     Device,
     DeviceOption,
-    DriftOption,
-    DryRunOption,
     ExperimentArgument,
-    GpusOption,
-    IterationsOption,
-    OnePassOption,
-    RequireTrackingOption,
     SeedOption,
     SetOption,
-    StopAfterOption,
     StorageOption,
     ThreadsOption,
     TrackingOption,
@@ -35,11 +24,17 @@ from jobs.requests.options import (
     workers_of,
     writable,
 )
-from jobs.requests.requested_runs import (
-    check_precision,
-    execution_of,
-    resolve_resources,
-    runs_of,
+from jobs.requests.training_options import (
+    AnyKernelsOption,
+    CheckpointOption,
+    CompileOption,
+    DriftOption,
+    DryRunOption,
+    GpusOption,
+    IterationsOption,
+    OnePassOption,
+    RequireTrackingOption,
+    StopAfterOption,
 )
 from jobs.tracking.best_effort import complete_published, on_interrupt, warn_if_unpublished
 from pipeline.errors import InputError
@@ -57,7 +52,7 @@ ASKED_ALONE = {ASKED: ALONE}
 
 def train(
     experiment_name: ExperimentArgument,
-    data: DataOption = "digits",
+    data: DataOption = None,
     seed: SeedOption = 0,
     workers: WorkersOption = "1",
     threads: ThreadsOption = None,
@@ -79,16 +74,25 @@ def train(
 ) -> None:
     """Train one run; given again, it continues, or says that it is finished.
 
+    Without `--data` it is trained on the paper's own data, which `data prepare` brings.
+
     Examples:
 
-    * `resnet-repro train resnet20 --data digits --iterations 400`
+    * `resnet-repro train resnet20 --data digits --iterations 400`: needs no file
 
-    * `resnet-repro train resnet56 --data cifar10 --seed 3 --workers 2`: the paper's recipe, each
+    * `resnet-repro train resnet56 --seed 3 --workers 2`: on CIFAR-10 by the paper's recipe, each
       worker one of its two GPUs
 
     * `resnet-repro train resnet20 --set sgd=torch --set weight_decay_scope=all --dry-run`
     """
+    from jobs.requests.default_data import check_earlier_default
+    from jobs.requests.dry_run import show_resolved
+    from jobs.requests.requested_runs import check_precision, execution_of, runs_of
+
     experiment = experiment_named(experiment_name, settings, iterations)
+    if data is None:
+        data = experiment.dataset
+        check_earlier_default(Storage(storage_uri), [experiment], [seed])
     # Mistakes in names and numbers are refused before anything is written or started.
     fewest, _ = workers_of(workers)
     check_precision([experiment], on_cpus=device is Device.CPU)
@@ -146,7 +150,7 @@ def _train(
 ) -> dict[str, Any]:
     """Drive the run in this process, on the cluster at `address`; returns what `drive` does."""
     from jobs.execution.cluster import ask_to_stop, connected, where
-    from jobs.requests.requested_runs import placement_words
+    from jobs.requests.requested_runs import placement_words, resolve_resources
 
     # `stop` tells the driver that Ray is taken away from under it; `ended` says that it has
     # noticed.

@@ -10,11 +10,16 @@ import typer
 
 from jobs.console.following import follow
 from jobs.console.termination import TerminatedError
-from jobs.execution.cluster import ask_to_stop, connected
-from jobs.execution.launch import check_workers, run_on_ray
-from jobs.requests.options import AddressOption, Device, DeviceOption, JsonOption, StorageOption
-from jobs.requests.requested_runs import resolve_resources
-from jobs.requests.stored_runs import stored_run_named
+from jobs.requests.completion import runs as stored
+from jobs.requests.options import (
+    HARDWARE,
+    AddressOption,
+    Device,
+    DeviceOption,
+    JsonOption,
+    StorageOption,
+    existing,
+)
 from pipeline.errors import InputError, reason_of
 from pipeline.runs.checkpoint import iterations, newest_history, read_checkpoint
 from pipeline.runs.execution import Execution
@@ -28,13 +33,21 @@ from pipeline.storage import Storage
 def verify(
     which: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="A run's folder, or a row's name where that is enough."),
+        typer.Argument(
+            metavar="RUN",
+            help="A run's folder, or its experiment where that is enough.",
+            autocompletion=stored,
+        ),
     ],
     seed: Annotated[
-        int | None, typer.Option(min=0, help="The run's seed, where a row has several.")
+        int | None,
+        typer.Option(metavar="N", min=0, help="The run's seed, where an experiment has several."),
     ] = None,
     start: Annotated[
-        int | None, typer.Option("--from", min=0, help="Train again from this checkpoint on.")
+        int | None,
+        typer.Option(
+            "--from", metavar="ITERATION", min=0, help="Train again from this checkpoint on."
+        ),
     ] = None,
     files_only: Annotated[
         bool, typer.Option("--files-only", help="Read only; train nothing again.")
@@ -42,15 +55,21 @@ def verify(
     storage_uri: StorageOption = "results",
     device: DeviceOption = Device.AUTO,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers to train again with; default: 1.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Workers to train again with; default: 1.",
+            rich_help_panel=HARDWARE,
+        ),
     ] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove a run: its files, its history, and the same bytes when its last part is trained again.
 
-    The part goes from the last checkpoint but one to the newest; `--from 0` trains the whole run
-    again. Exit code 1 where something is not as it should be.
+    The part goes from the last checkpoint but one to the newest, and its share of the run is said;
+    `--from 0` trains the whole run again. Exit code 1 where something is not as it should be.
 
     Examples:
 
@@ -59,9 +78,10 @@ def verify(
     * `resnet-repro verify results/runs/resnet20-c289b6b5/cifar10-1f3a2b4c/seed-0 --from 32000
       --json`
     """
+    from jobs.requests.stored_runs import stored_run_named
     from pipeline.training.verify import examine
 
-    storage = Storage(storage_uri)
+    storage = existing(storage_uri)
     run = stored_run_named(storage, which, seed)
     # Checkpoints come and go while a run is trained: what is looked at might be deleted meanwhile.
     if living(storage, [run]):
@@ -89,10 +109,18 @@ def verify(
         facts = [{"run": storage.path(run.folder), **asdict(check)} for check in checks]
         print(json.dumps(facts, indent=1))
     else:
-        trained = "" if files_only else " and trained again to the same bytes"
-        print(f"verified{trained}" if good else "not verified")
+        print(_verdict(checks, files_only) if good else "not verified")
     if not good:
         raise SystemExit(1)
+
+
+def _verdict(checks: list[Any], files_only: bool) -> str:
+    """What is proved of a run that is as it should be, and what is not."""
+    if files_only:
+        return "verified: the files; nothing was trained again"
+    share = checks[-1].found.partition(":")[0]
+    more = "" if share.startswith("0 to ") else "; --from 0 does so with all of it"
+    return f"verified: the files, and {share} trained again to the same bytes{more}"
 
 
 def _train_again(
@@ -108,6 +136,7 @@ def _train_again(
     That storage is deleted if everything is equal, and kept for whoever looks for the difference
     otherwise.
     """
+    from jobs.execution.launch import check_workers
     from pipeline.training.verify import CheckResult, Segment
 
     segment = Segment.of(storage, run, start)
@@ -164,6 +193,9 @@ def _train_segment(
     Raises:
         InputError: there is no cluster, it has no room, or the run refuses to be trained so.
     """
+    from jobs.execution.cluster import ask_to_stop, connected
+    from jobs.execution.launch import run_on_ray
+    from jobs.requests.requested_runs import resolve_resources
 
     title = f"{run} again, {segment.start:,} to {segment.end:,}"
     with connected(address, trains=True):
@@ -191,7 +223,7 @@ def _compare(
     """Whether the segment's checkpoints are the same bytes in both storages."""
     from pipeline.training.verify import CheckResult, first_difference
 
-    what = f"{segment.start:,} to {segment.end:,}"
+    what = segment.says(run)
     # Other versions or hardware may give other bytes: a difference is then no fault of the run's.
     elsewhere = _drift_text(attempt, newest_history(scratch, run))
     for iteration in segment.compared(storage, run):

@@ -24,6 +24,14 @@ MEMORY = 0.8
 """The share of a GPU's free memory that runs may take."""
 
 
+def kind_of(experiment: Experiment) -> tuple[str, str]:
+    """Experiments of one kind compare in speed.
+
+    A family's images are of one size, and a precision's units of one speed.
+    """
+    return experiment.family, experiment.precision
+
+
 @dataclass(frozen=True)
 class Timing:
     """What was measured of an experiment: seconds of its iterations and of an image, and where."""

@@ -6,6 +6,7 @@ without what they exchange. The costliest experiment that fits into the time is 
 the cheapest ones, as it decides most.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,19 @@ from uuid import uuid4
 import ray
 
 from jobs.execution.cluster import places, remote
-from jobs.execution.experiment_timing import RunsAtOnce, Timing, time_at_once, time_experiment
+from jobs.execution.experiment_timing import (
+    RunsAtOnce,
+    Timing,
+    kind_of,
+    time_at_once,
+    time_experiment,
+)
 from jobs.execution.launch import run_on_ray
 from pipeline.data.catalogue.digits import digits
 from pipeline.data.stored import write_dataset
 from pipeline.errors import InputError, last_line
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.recipe.overrides import title
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
@@ -67,10 +75,12 @@ def probe(
     execution: Execution,
     at_once: int,
     limit: float,
+    complete: bool = False,
 ) -> Probe:
     """Measure on the connected cluster, for about `limit` seconds once its nodes are there.
 
-    Images have `side` pixels, or the experiment's crop where it is 0.
+    Where it is to be `complete` for longer, until an experiment of each kind is timed. Images have
+    `side` pixels, or the experiment's crop where it is 0.
 
     Raises:
         InputError: the nodes do not come, or an experiment or run cannot be tried on them.
@@ -82,7 +92,7 @@ def probe(
         began = monotonic()
         start = _time_starts(storage, execution, min(at_once, STARTED_AT_ONCE))
         seconds_left = limit - (monotonic() - began)
-        timings = _time_experiments(requests, side, execution, at_once, seconds_left)
+        timings = time_experiments(requests, side, execution, at_once, seconds_left, complete)
     except InputError:
         raise
     except Exception as error:  # whatever Ray, torch or a GPU says, such as that memory is short
@@ -174,10 +184,15 @@ def _time_starts(storage: Storage, execution: Execution, at_once: int) -> float:
             storage.delete(folder)
 
 
-def _time_experiments(
-    requests: Sequence[TimingRequest], side: int, execution: Execution, at_once: int, limit: float
+def time_experiments(
+    requests: Sequence[TimingRequest],
+    side: int,
+    execution: Execution,
+    at_once: int,
+    limit: float,
+    complete: bool,
 ) -> dict[str, Timing]:
-    """Timings of the experiments that there was time for.
+    """Timings of the experiments that there was time for, and of each kind where `complete`.
 
     Free slots are filled with copies of an experiment that has more than one run, so that each is
     timed beside as many neighbours as it will have.
@@ -188,8 +203,12 @@ def _time_experiments(
     by_fingerprint = {request.experiment.fingerprint: request for request in requests}
     copies = Counter({name: min(request.runs, at_once) for name, request in by_fingerprint.items()})
     timings, running = dict[str, Timing](), dict[Any, str]()
-    # The cheapest go first, in any case: what they take says what else fits into the time.
-    cheapest = sorted(by_fingerprint, key=lambda name: by_fingerprint[name].flops)[:at_once]
+    # The cheapest go first, in any case, of each kind one: what they take says what else fits into
+    # the time, and nothing is known of a kind without.
+    by_flops = sorted(by_fingerprint, key=lambda name: by_fingerprint[name].flops)
+    kinds = {kind_of(by_fingerprint[name].experiment): name for name in reversed(by_flops)}
+    cheapest = [name for name in by_flops if name in kinds.values()]
+    cheapest += [name for name in by_flops if name not in cheapest][: at_once - len(cheapest)]
     while +copies or running:
         # Fill the free slots.
         while +copies and len(running) < at_once:
@@ -206,8 +225,13 @@ def _time_experiments(
             running[task.remote(by_fingerprint[name].experiment, side, execution)] = name
         # Take in what has ended; copies of an experiment are one timing of more steps.
         ended, _ = ray.wait(list(running), timeout=max(0.0, deadline - monotonic()))
-        if not ended:
+        unknown = [name for name in kinds.values() if name not in timings]
+        if not ended and not (complete and unknown):
             break
+        if not ended:
+            names = dict.fromkeys(title(by_fingerprint[name].experiment) for name in unknown)
+            print(f"measuring on, until this is timed: {', '.join(names)}", file=sys.stderr)
+            ended, _ = ray.wait(list(running))
         for reference in ended:
             name, timing = running.pop(reference), ray.get(reference)
             if name in timings:

@@ -13,13 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jobs.execution.cluster import TOKEN_REMEDY, wants_token
 from pipeline.errors import InputError, first_line
 from pipeline.runs.provenance import COMMIT_FILE, PACKAGE_ROOT, source_commit
+from pipeline.storage import regular_file
+from pipeline.stored_json import MOST_BYTES, parse
 
 SHIPPED = ("pipeline", "jobs", "analysis", "benchmarks", "deploy", "pyproject.toml")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 DASHBOARD = "http://127.0.0.1:8265"
+ANSWER_SECONDS = 0.4
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Ray's variables that name a cluster, the first before the second."""
 
@@ -93,6 +95,8 @@ def client_of(dashboard: str | None) -> Any:
         # Making a client asks nothing of the cluster; only this shows that somebody answers.
         client.list_jobs()
     except Exception as error:
+        from jobs.execution.cluster import TOKEN_REMEDY, wants_token
+
         if wants_token(str(error)):
             raise InputError(
                 f"{named_by} {address}: the cluster wants another token; {TOKEN_REMEDY}"
@@ -112,6 +116,34 @@ def dashboard_named(named: str | None) -> tuple[str, str]:
     # In Ray's own order.
     variable = next((each for each in ADDRESSES if os.environ.get(each)), None)
     return (variable, os.environ[variable]) if variable else ("--dashboard", DASHBOARD)
+
+
+def job_ids(dashboard: str | None) -> list[str]:
+    """The ids of a cluster's jobs of ours, for whoever types one; none if nobody answers at once.
+
+    Asked without Ray's client, which takes longer to load than anybody waits for TAB.
+    """
+    from urllib.request import Request, urlopen
+
+    _, address = dashboard_named(dashboard)
+    try:
+        asking = Request(f"{address.rstrip('/')}/api/jobs/", headers=_token_header())
+        with urlopen(asking, timeout=ANSWER_SECONDS) as answer:
+            jobs: Any = parse(answer.read(MOST_BYTES))
+    # What answers may be anything, or nothing.
+    except (OSError, ValueError, InputError):
+        return []
+    ours = [job for job in jobs if isinstance(job, dict) and (job.get("metadata") or {})]
+    return [str(job["submission_id"]) for job in ours if job["metadata"].get("command")]
+
+
+def _token_header() -> dict[str, str]:
+    """The cluster's token, where Ray would send it, as Ray finds it."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    place = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    return {"Authorization": f"Bearer {token or regular_file(place, 4096).decode().strip()}"}
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The grids a user can ask for by name: which rows of the paper each needs."""
 
-from analysis.paper.ledger import LEDGER
+from analysis.paper.ledger import LEDGER, LEDGER_SWITCHES
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.overrides import nearest
@@ -9,6 +9,8 @@ from pipeline.runs.provenance import native_bf16
 DEMO_ITERATIONS = 240
 """Minutes on two cores, in fp32 too, and enough for the 56-layer pair to part."""
 DEMO_EVAL_EVERY = 30
+DEMO_DATASET = "digits"
+"""Embedded: the demo needs no file."""
 
 ABOUT = {
     "demo": "degradation and its cure in minutes, on digits",
@@ -108,6 +110,33 @@ def grids() -> dict[str, tuple[str, ...]]:
     named["footnotes"] = tuple(name for name in EXPERIMENTS if name in footnotes)
     named["signals"] = rows_of("signals")
     return named
+
+
+def dataset_of(names: list[str]) -> str:
+    """What grids and rows are trained on where no dataset is named.
+
+    Raises:
+        InputError: a name that is neither, or rows of two datasets.
+    """
+    own = datasets_of(names)
+    if len(own) > 1:
+        raise InputError(
+            f"{' '.join(names)}: has rows of {' and of '.join(own)}; give a command for each"
+        )
+    return own[0]
+
+
+def datasets_of(names: list[str]) -> list[str]:
+    """The paper's own data for grids and rows, one or two datasets; the demo's own is embedded.
+
+    Raises:
+        InputError: a name that is neither.
+    """
+    if "demo" in names:
+        return [DEMO_DATASET]
+    rows = rows_asked_for([name for name in names if name != LEDGER])
+    rows += [switch.experiment for switch in LEDGER_SWITCHES if LEDGER in names]
+    return sorted({EXPERIMENTS[row].dataset for row in rows})
 
 
 def rows_asked_for(names: list[str]) -> list[str]:

@@ -21,6 +21,9 @@ from pipeline.recipe.experiments import Experiment
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import Run
 
+PROBE_SECONDS = 60.0
+"""How long is measured where nobody says it."""
+
 
 def plan_measured(
     request: PlanRequest,
@@ -29,13 +32,14 @@ def plan_measured(
     threads: int | None,
     address: str | None,
     price: float | None,
-    limit: float,
+    limit: float | None,
     runs_per_gpu: int | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """A plan for the cluster at `address`, measured for about `limit` seconds; and what was found.
 
-    Runs are timed alone on a GPU. What several at once gain is tried, as `grid` would, or for
-    `runs_per_gpu` of them taken from other cards, in proportion. Raises:
+    Without a limit for a minute, and longer where an experiment of some kind takes longer. Runs are
+    timed alone on a GPU. What several at once gain is tried, as `grid` would, or for `runs_per_gpu`
+    of them taken from other cards, in proportion. Raises:
         InputError: there is no cluster, or it cannot be measured.
     """
     left, began = request.left, monotonic()
@@ -58,7 +62,8 @@ def plan_measured(
             request.data.side,
             execution,
             at_once,
-            limit - (monotonic() - began),
+            (PROBE_SECONDS if limit is None else limit) - (monotonic() - began),
+            complete=limit is None,
         )
 
     # What whole runs took on this hardware says more than random images did, so it goes last.

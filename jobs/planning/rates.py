@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
-from jobs.execution.experiment_timing import Timing
+from jobs.execution.experiment_timing import Timing, kind_of
 from jobs.planning.workload import BACKWARD, iteration_flops
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
@@ -66,10 +66,6 @@ def rates(experiments: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[
     """
     by_fingerprint = {experiment.fingerprint: experiment for experiment in experiments}
 
-    def kind(experiment: Experiment) -> tuple[str, str]:
-        # Only these compare: a family's images are of one size, a precision's units of one speed.
-        return experiment.family, experiment.precision
-
     complete = dict[str, Rate]()
     for fingerprint, experiment in by_fingerprint.items():
         if fingerprint in known:
@@ -78,7 +74,7 @@ def rates(experiments: Sequence[Experiment], known: Mapping[str, Rate]) -> dict[
         neighbours = [
             (iteration_flops(other), known[key])
             for key, other in by_fingerprint.items()
-            if key in known and kind(other) == kind(experiment)
+            if key in known and kind_of(other) == kind_of(experiment)
         ]
         neighbours.sort(key=lambda point: point[0])
         complete[fingerprint] = _between(iteration_flops(experiment), neighbours)

@@ -14,7 +14,7 @@ from pipeline.data.catalogue.cifar10 import CIFAR10
 from pipeline.data.catalogue.table import DATASETS
 from pipeline.data.datasets import dataset_key
 from pipeline.data.photo_shards import holds_photographs
-from pipeline.data.preparation import check_dataset_name
+from pipeline.data.preparation import check_dataset_name, how_to_bring, is_path
 from pipeline.data.stored import find_stored
 from pipeline.errors import redacted
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
@@ -66,6 +66,7 @@ def show_resolved(
     console.print(_table(experiments, differing))
     for what, says in (
         ("dataset", dataset.says),
+        ("runs", f"{len(runs)}: {_count(experiments, 'experiment')} x {_count(seeds, 'seed')}"),
         ("storage", storage.uri),
         ("tracking", redacted(store)),
         ("workers", workers),
@@ -75,6 +76,10 @@ def show_resolved(
         print(
             f"{_state(storage, run) if dataset.id else 'to train':<19} {storage.path(run.folder)}"
         )
+
+
+def _count(things: Sequence[Any], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _table(experiments: Sequence[Experiment], differing: list[str]) -> FittingTable:
@@ -126,10 +131,14 @@ class DatasetSummary:
     test_images: int
     side: int
     """Of its images in pixels; 0 for photographs."""
+    missing: str = ""
+    """Of one that is known by name and not prepared: what brings it."""
 
     @property
     def says(self) -> str:
         """In a line."""
+        if self.missing:
+            return f"{self.name}, not prepared: {self.missing}"
         if not self.id:
             return f"{self.name}, to be prepared (its id is part of the folders' names)"
         counts = f"{self.train_images:,} training and {self.test_images:,} test images"
@@ -165,6 +174,7 @@ def dataset_summary(storage: Storage, data: str) -> DatasetSummary:
         sizes.train_images,
         sizes.test_images,
         sizes.spec.side,
+        how_to_bring(storage, known) if known and not known.embedded and not is_path(data) else "",
     )
 
 

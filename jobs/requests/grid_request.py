@@ -75,7 +75,8 @@ class GridRequest:
         runs = runs_of(self.storage, self.experiments, self.manifest, range(seeds), workers)
         left = unfinished(self.storage, runs, quick_first=shows_early(self.names))
         finished = len(runs) - len(left)
-        print(f"{len(runs)} runs, {finished} finished before, in {self.storage.uri}", flush=True)
+        what = f"{len(runs)} runs on {runs[0].dataset_key}"
+        print(f"{what}, {finished} finished before, in {self.storage.uri}", flush=True)
         # MLflow gets what ended while its server was away before anything new is trained, so that
         # a command whose runs are all finished brings it up to date too.
         tags = self._tags(runs)

@@ -6,23 +6,24 @@ command that takes one has a parameter of that type; defaults are the commands' 
 
 import os
 import sys
-from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from analysis.paper.ledger import LEDGER
 from jobs.console.console import progress
-from jobs.grids.grids import grids
-from pipeline.data.catalogue.table import DATASETS
+from jobs.requests import completion
+from jobs.requests.completion import completing
+from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError, first_line, redacted
-from pipeline.recipe.experiments import EXPERIMENTS, MOST
 from pipeline.recipe.layers import Padding
-from pipeline.recipe.overrides import settable
 from pipeline.runs.provenance import commit_trouble
 from pipeline.storage import Storage
+
+HARDWARE = "Workers and hardware"
+MLFLOW = "MLflow"
+"""Headings of `--help`, under which options stand that most commands are given without."""
 
 
 class Device(StrEnum):
@@ -33,45 +34,29 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
-def completing(*sources: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """What a shell completes a word to: the names of the sources that begin with it."""
-
-    # Read when a shell asks, not at import: grids and experiments are long lists.
-    def complete(incomplete: str) -> list[str]:
-        return [name for names in sources for name in names() if name.startswith(incomplete)]
-
-    return complete
-
-
-def _rows() -> Iterable[str]:
-    return EXPERIMENTS
-
-
-def _grids() -> Iterable[str]:
-    return [*grids(), LEDGER]
-
-
 ExperimentArgument = Annotated[
     str,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="A row of `resnet-repro experiments`.",
-        autocompletion=completing(_rows),
+        help="One of `resnet-repro experiments`.",
+        autocompletion=completing(completion.experiments),
     ),
 ]
 NamesArgument = Annotated[
     list[str],
     typer.Argument(
-        help="Grids (`resnet-repro grids` lists them) or rows of `resnet-repro experiments`.",
-        autocompletion=completing(_grids, _rows),
+        metavar="GRID|EXPERIMENT",
+        help="Of those that `resnet-repro grids` and `resnet-repro experiments` list.",
+        autocompletion=completing(completion.grids, completion.experiments),
     ),
 ]
 AsOption = Annotated[
     str | None,
     typer.Option(
         "--as",
-        help="The row whose network a weights file is for.",
-        autocompletion=completing(_rows),
+        metavar="EXPERIMENT",
+        help="The experiment whose network a weights file is for.",
+        autocompletion=completing(completion.experiments),
     ),
 ]
 PaddingOption = Annotated[
@@ -85,64 +70,82 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of object
 MOST_WORKERS = 65_536
 """Workers of a run, threads of a worker, and what else no cluster has more of."""
 StorageOption = Annotated[
-    str, typer.Option("--storage", help="Folder or URI that every node can write (s3://...).")
-]
-DataOption = Annotated[
     str,
     typer.Option(
-        "--data",
-        help="A dataset's name or id, or a path to its files.",
-        autocompletion=completing(lambda: DATASETS),
+        "--storage",
+        metavar="FOLDER|URI",
+        help="Where datasets, runs and reports are: a folder that every node sees, or s3://...",
     ),
 ]
+
+
+def dataset_option(default: str = "") -> Any:
+    """`--data`, with what it is in words where it is not named."""
+    return typer.Option(
+        "--data",
+        metavar="DATASET",
+        help=f"A dataset's name or id, or a path to its files{default}.",
+        autocompletion=completion.datasets,
+    )
+
+
+DataOption = Annotated[
+    str | None, dataset_option("; default: the paper's for it, cifar10 or imagenet")
+]
+GridDataOption = Annotated[
+    str | None,
+    dataset_option("; default: the paper's for the experiments, cifar10 or imagenet; demo: digits"),
+]
+DatasetOption = Annotated[str, dataset_option()]
 SetOption = Annotated[
     list[str],
     typer.Option(
         "--set",
-        help=(
-            "Change a field of the row: FIELD=VALUE, repeatable; on `grid` FIELD=A,B,C sweeps it "
-            "(lists such as lr_drops: with ;)."
-        ),
-        autocompletion=completing(lambda: [f"{field}=" for field in settable()]),
-    ),
-]
-IterationsOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Train this long instead, the schedule in proportion.", max=MOST["iterations"]
+        metavar="FIELD=VALUE",
+        help="Change a field of the experiment; repeatable.",
+        autocompletion=completing(completion.fields),
     ),
 ]
 MOST_SEEDS = 1000
-"""Of a row. A verdict needs ten at the most, and each is a folder and a run to plan."""
+"""Of an experiment. A verdict needs ten at the most, and each is a folder and a run to plan."""
 SeedOption = Annotated[
     int,
     typer.Option(
-        "--seed", help="Decides initialisation, order and augmentation.", min=0, max=2**63 - 1
+        "--seed",
+        metavar="N",
+        help="Decides initialisation, order and augmentation.",
+        min=0,
+        max=2**63 - 1,
     ),
 ]
 SeedsOption = Annotated[
-    int, typer.Option("--seeds", help="Seeds 0..K-1 of each row.", min=1, max=MOST_SEEDS)
+    int,
+    typer.Option(
+        "--seeds", metavar="K", help="Seeds 0..K-1 of each experiment.", min=1, max=MOST_SEEDS
+    ),
 ]
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 TrackingOption = Annotated[
     str | None,
     typer.Option(
-        help="MLflow server or sqlite:///FILE; default: MLFLOW_TRACKING_URI, or in the storage."
-    ),
-]
-RequireTrackingOption = Annotated[
-    bool,
-    typer.Option(
-        "--require-tracking", help="Refuse to start while MLflow is away; else it costs a warning."
+        metavar="URI",
+        help="MLflow server or sqlite:///FILE; default: MLFLOW_TRACKING_URI, or in the storage.",
+        rich_help_panel=MLFLOW,
     ),
 ]
 AddressOption = Annotated[
-    str | None, typer.Option(help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.")
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="A Ray cluster's address; default: RAY_ADDRESS, or this machine.",
+        rich_help_panel=HARDWARE,
+    ),
 ]
 DashboardOption = Annotated[
     str | None,
     typer.Option(
         "--dashboard",
+        metavar="URI",
         help=(
             "The cluster's dashboard; default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or "
             "http://127.0.0.1:8265. RAY_AUTH_MODE and RAY_AUTH_TOKEN are honoured."
@@ -152,91 +155,27 @@ DashboardOption = Annotated[
 WorkersOption = Annotated[
     str,
     typer.Option(
+        metavar="N|MIN:MAX",
         help=(
-            "Ray Train workers of each run, a power of two; MIN:MAX takes as many as there is room "
-            "for."
-        )
-    ),
-]
-DriftOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-drift",
-        help="Continue runs begun under another commit, version or CPU; marks them.",
-    ),
-]
-AnyKernelsOption = Annotated[
-    bool,
-    typer.Option(
-        "--no-deterministic",
-        help="On GPUs: also kernels that may give other bytes the next time; recorded.",
+            "Workers of each run, a power of two: of CIFAR at most 2, of ImageNet 8. MIN:MAX takes "
+            "as many as there is room for."
+        ),
+        rich_help_panel=HARDWARE,
     ),
 ]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        help="CPU threads of each worker; default: the best total rate.", min=1, max=MOST_WORKERS
-    ),
-]
-DeviceOption = Annotated[Device, typer.Option(help="Where workers compute.")]
-GpusOption = Annotated[
-    float,
-    typer.Option(
-        help=(
-            "GPUs of each worker. With a fraction several runs share one; without NVIDIA's MPS "
-            "they take turns, which gains nothing (see `doctor`)."
-        ),
-        min=0.01,
-        max=1024,
-    ),
-]
-RunsPerGpuOption = Annotated[
-    int | None,
-    typer.Option(
-        "--runs-per-gpu",
+        metavar="N",
+        help="CPU threads of each worker; default: the best total rate.",
         min=1,
         max=MOST_WORKERS,
-        help=(
-            "Runs that a worker trains at once, each with the bytes that it has alone; default: "
-            "as many as fill the GPU, found by a short probe. On a CPU: 1."
-        ),
+        rich_help_panel=HARDWARE,
     ),
 ]
-OnePassOption = Annotated[
-    bool,
-    typer.Option(
-        "--one-pass",
-        help=(
-            "All batch-norm groups of a worker in one pass: for GPUs, not byte-exact across "
-            "numbers of workers."
-        ),
-    ),
-]
-CompileOption = Annotated[
-    bool,
-    typer.Option(
-        "--compile",
-        help="Fuse kernels with torch's compiler: for ImageNet on GPUs, not byte-exact.",
-    ),
-]
-StopAfterOption = Annotated[
-    float | None,
-    typer.Option(
-        "--stop-after",
-        min=0.1,
-        max=10_000_000,
-        metavar="MINUTES",
-        help="Save and end after so long, with exit code 75; given again, it continues.",
-    ),
-]
-DryRunOption = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", help="Print the resolved rows and where everything would go; start nothing."
-    ),
-]
-CheckpointOption = Annotated[
-    float, typer.Option(help="Seconds between checkpoints; 0: each iteration.", min=0, max=1e9)
+DeviceOption = Annotated[
+    Device,
+    typer.Option(help="Where workers compute; auto: on GPUs if any.", rich_help_panel=HARDWARE),
 ]
 
 
@@ -269,6 +208,23 @@ def writable(storage_uri: str) -> Storage:
     """The storage at a URI, tried by writing to it."""
     storage = Storage(storage_uri)
     storage.check_writable()
+    return storage
+
+
+def existing(storage_uri: str) -> Storage:
+    """The storage at a URI, for commands that only read it.
+
+    Raises:
+        InputError: there is none, as where its name is misspelt.
+    """
+    storage = Storage(storage_uri)
+    with failures_in_one_line(storage.uri):
+        there = storage.exists("")
+    if not there:
+        raise InputError(
+            f"--storage {storage.uri}: does not exist; `resnet-repro train`, `grid` and `data "
+            "prepare` make one"
+        )
     return storage
 
 

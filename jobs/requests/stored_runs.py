@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from jobs.execution.evaluate import Model
 from pipeline.data.stored import find_stored
 from pipeline.errors import InputError
+from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import Padding
 from pipeline.recipe.other_libraries import EXPORTED
-from pipeline.recipe.overrides import experiment_named
+from pipeline.recipe.overrides import changes_text, experiment_named
 from pipeline.runs.checkpoint import final_weights
 from pipeline.runs.run import Run, read_result, stored_runs
 from pipeline.storage import Storage, check_regular, regular_file
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".tar", ".ckpt", ".bin")
 """A name with one of them is a file's, and no run's. What a file is, its content says."""
+MOST_NAMED = 4
+"""Recipes that a line names to choose among."""
 MOST_WEIGHTS = 4 << 30
 """Bytes of a file of weights: the paper's largest network has a sixteenth of it."""
 
@@ -64,11 +67,24 @@ def stored_run_named(storage: Storage, which: str, seed: int | None) -> Run:
     if not matching:
         raise _no_such_run(storage, which)
     if len(matching) > 1:
-        folders = ", ".join(run.folder for run in matching[:4])
         raise InputError(
-            f"{which}: {len(matching)} runs are meant ({folders}, ...); name one by its folder"
+            f"{which}: {len(matching)} runs are meant; name one by its folder: "
+            f"{_by_recipe(matching)}"
         )
     return matching[0]
+
+
+def _by_recipe(runs: list[Run]) -> str:
+    """Runs for somebody to choose among: of each recipe and dataset a folder, and the seeds."""
+    groups = dict[tuple[Experiment, str], list[Run]]()
+    for run in runs:
+        groups.setdefault((run.experiment, run.dataset_key), []).append(run)
+    says = [
+        f"{of_group[0].folder} ({changes_text(experiment) or 'the recipe of the paper'}; seed "
+        f"{', '.join(str(run.seed) for run in of_group)})"
+        for (experiment, _), of_group in groups.items()
+    ]
+    return ", ".join(says[:MOST_NAMED]) + (", ..." if len(says) > MOST_NAMED else "")
 
 
 def model_named(

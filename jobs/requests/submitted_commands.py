@@ -1,17 +1,27 @@
 """A command that is to be carried out elsewhere, checked here: refused before anything is sent."""
 
 import shlex
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from jobs.requests.completion import commands
 from jobs.requests.options import tracking_in_environment
-from pipeline.data.catalogue.table import DATASETS
-from pipeline.data.preparation import is_path
 from pipeline.errors import InputError, redacted
 
 SENT = ("train", "grid", "evaluate", "verify", "report", "sync", "data", "doctor", "plan")
 """The commands that make sense on a cluster."""
+
+CommandArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="COMMAND",
+        show_default=False,
+        help=f"What is carried out there, with its own options: {', '.join(SENT)}.",
+        autocompletion=commands(SENT),
+    ),
+]
+"""The last of what a command takes that hands another one on."""
 
 
 def check_command(arguments: list[str]) -> None:
@@ -32,6 +42,10 @@ def check_command(arguments: list[str]) -> None:
             "MLFLOW_TRACKING_USERNAME and _PASSWORD, or AWS_SECRET_ACCESS_KEY, where the cluster "
             "is started, and name them with --need"
         )
+    # Imported here, as `--help` of what checks commands need not wait for numpy.
+    from pipeline.data.catalogue.table import DATASETS
+    from pipeline.data.preparation import is_path
+
     storage = value_of(arguments, "--storage")
     if storage is None or not ("://" in storage or storage.startswith("/")):
         raise InputError(

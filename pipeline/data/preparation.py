@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.catalogue import cifar10
+from pipeline.data.catalogue.digits import DIGITS
+from pipeline.data.catalogue.known_dataset import KnownDataset
 from pipeline.data.catalogue.table import DATASETS
 from pipeline.data.datasets import Dataset, Images
 from pipeline.data.parquet import parquet_folder
@@ -46,11 +48,18 @@ def resolve_dataset(storage: Storage, data: str, progress: Progress) -> dict[str
     if known is not None and known.embedded is not None:
         return write_dataset(storage, known.embedded(), {"kind": "embedded"})
     if known is not None and not Path(data).exists():
-        raise InputError(
-            f"--data {data}: not prepared in {storage.uri}; run `resnet-repro data prepare {data} "
-            f"--storage {storage.uri}` with --from PATH or --download ({known.spec.arrives})"
-        )
+        raise InputError(f"{data} is not prepared in {storage.uri}; {how_to_bring(storage, known)}")
     return prepare_path(storage, Path(data).expanduser(), None, progress)
+
+
+def how_to_bring(storage: Storage, known: KnownDataset) -> str:
+    """The command that prepares a known dataset, and what does without it."""
+    source = "--download" if known.download else "--from FOLDER"
+    says = f"`resnet-repro data prepare {known.name} {source} --storage {storage.uri}` brings it"
+    if known.photographs:
+        return f"{says} ({known.spec.arrives})"
+    files = " (--from PATH: files that you have)" if known.download else ""
+    return f"{says}{files}, and --data {DIGITS.name} needs no file"
 
 
 def is_path(data: str) -> bool:

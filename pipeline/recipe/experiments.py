@@ -194,6 +194,11 @@ class Experiment:
             raise ValueError(f"augmentation {of_other_family} is not for {self.family} rows")
 
     @property
+    def dataset(self) -> str:
+        """The paper's data for it, by the name under which it is prepared."""
+        return "cifar10" if self.family == "cifar" else "imagenet"
+
+    @property
     def may_diverge(self) -> bool:
         """Whether the row shows what fails without care: an overflowing loss is a result too."""
         return self.artifacts == ("signals",)

@@ -31,6 +31,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     )
 
 
+def papers_experiment(name: str) -> Experiment:
+    """The row `name`, as the paper has it.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in EXPERIMENTS:
+        raise InputError(f"unknown experiment {name}; {nearest(name, EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
 def experiment_named(
     name: str, settings: Iterable[str] = (), iterations: int | None = None
 ) -> Experiment:
@@ -40,9 +51,7 @@ def experiment_named(
         InputError: unknown row or field, a value of the wrong type, or a row that cannot be
             trained.
     """
-    if name not in EXPERIMENTS:
-        raise InputError(f"unknown experiment {name}; {nearest(name, EXPERIMENTS)}")
-    experiment = EXPERIMENTS[name]
+    experiment = papers_experiment(name)
     try:
         # Scaled first: a setting is meant for the schedule that the user sees.
         if iterations is not None:

@@ -92,8 +92,7 @@ class Run:
     @property
     def folder(self) -> str:
         """Where the run lives in storage: a function of its identity."""
-        recipe = f"{self.experiment.name}-{self.experiment.fingerprint[:8]}"
-        return f"runs/{recipe}/{self.dataset_key}/seed-{self.seed}"
+        return f"{recipe_folder(self.experiment)}/{self.dataset_key}/seed-{self.seed}"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -111,6 +110,11 @@ class Run:
 
     def __str__(self) -> str:
         return f"{title(self.experiment)} on {self.dataset_key}, seed {self.seed}"
+
+
+def recipe_folder(experiment: Experiment) -> str:
+    """Where the runs of an experiment live in storage, in a folder for each dataset."""
+    return f"runs/{experiment.name}-{experiment.fingerprint[:8]}"
 
 
 def check_run(storage: Storage, run: Run) -> dict[str, Any] | None:

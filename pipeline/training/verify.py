@@ -294,6 +294,14 @@ class Segment:
             )
         return cls(start, readable[-1])
 
+    def says(self, run: Run) -> str:
+        """Which iterations it is, and how much of the run."""
+        share = (self.end - self.start) / run.experiment.iterations
+        return (
+            f"{self.start:,} to {self.end:,} of {run.experiment.iterations:,} iterations "
+            f"({share:.0%})"
+        )
+
     def compared(self, storage: Storage, run: Run) -> list[int]:
         """Iterations whose checkpoints are compared: the end, and the lr drops on the way.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.requests.options import existing
 from pipeline.data.staging import staged_dataset
 from pipeline.data.stored import read_dataset, write_dataset
 from pipeline.errors import InputError
@@ -49,6 +50,15 @@ def test_written_read_named_and_deleted(bucket: Storage) -> None:
         False,
         None,
     )
+
+
+def test_whether_anything_is_there_at_all(bucket: Storage) -> None:
+    elsewhere = Storage(bucket.uri.replace("/place", "/misspelt"))
+    bucket.write("a/2", b"two")
+    assert bucket.exists("") and not elsewhere.exists("")
+    assert existing(bucket.uri).uri == bucket.uri
+    with pytest.raises(InputError, match=r"misspelt.*: does not exist"):
+        existing(elsewhere.uri)
 
 
 def test_a_run_in_a_bucket_that_is_stopped_and_continued_has_the_bytes_of_one_in_a_folder(

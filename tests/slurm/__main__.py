@@ -31,7 +31,18 @@ from tests.slurm.cluster import SlurmCluster, SlurmNamespaces, lacking
 
 ITERATIONS = 3600
 """Some 90 s on one CPU: more than a job has between its start and the signal (30 to 60 s)."""
-TRAIN = ["train", "resnet20", "--set", "depth=8", "--threads", "1", "--device", "cpu"]
+TRAIN = [
+    "train",
+    "resnet20",
+    "--data",
+    "digits",
+    "--set",
+    "depth=8",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
 SCRIPT = ["--signal-seconds", "60", "--gpus-per-node", "0", "--cpus", "1"]
 PATIENCE_SECONDS = 900.0
 OURS = ".slurm"

@@ -34,6 +34,8 @@ GRID = [
     "grid",
     "plain20",
     "resnet20",
+    "--data",
+    "digits",
     "--seeds",
     "2",
     "--iterations",
@@ -315,7 +317,17 @@ def mistakes(walk: Walk) -> None:
         "cpu",
         *cluster,
     )
-    train = ["train", "resnet20", "--iterations", "5", "--device", "cpu", *storage]
+    train = [
+        "train",
+        "resnet20",
+        "--data",
+        "digits",
+        "--iterations",
+        "5",
+        "--device",
+        "cpu",
+        *storage,
+    ]
     walk.mistake(
         "MLflow away, required",
         2,

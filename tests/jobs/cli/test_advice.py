@@ -49,7 +49,9 @@ UNREACHED = {
     "jobs.cli.verify._unprovable": "says how the run was made",
 }
 """Functions with an option that some of the commands lack, and why those do not get there."""
-ARRIVES = re.compile(r"pipeline\.data\.(catalogue|download|preparation\.resolve_dataset)")
+ARRIVES = re.compile(
+    r"pipeline\.data\.(catalogue|download|preparation\.(resolve_dataset|how_to_bring))"
+)
 """How a dataset comes: said beside `resnet-repro data prepare`, whose options they are."""
 
 Definitions = dict[str, tuple[str, ast.AST]]

@@ -48,7 +48,7 @@ def holder(storage: Storage, run: Run) -> bytes | None:
 def test_who_slept_stops_writing_when_another_has_taken_over(tmp_path: Path) -> None:
     settings = ["depth=8", "eval_every=100"]
     words = [word for setting in settings for word in ("--set", setting)]
-    line = [sys.executable, "-m", "jobs.cli", "train", "resnet20", *words]
+    line = [sys.executable, "-m", "jobs.cli", "train", "resnet20", "--data", "digits", *words]
     line += ["--iterations", str(ITERATIONS), "--checkpoint-seconds", "0.5", "--device", "cpu"]
     line += ["--threads", "1", "--storage", str(tmp_path / "s")]
     dataset, storage = digits(), Storage(str(tmp_path / "s"))

@@ -19,14 +19,17 @@ from pipeline.runs.run import Run
 from pipeline.storage import Storage
 from tests.conftest import Cli
 
-SHORT = ("--iterations", "8", "--set", "eval_every=8")
+SHORT = ("--data", "digits", "--iterations", "8", "--set", "eval_every=8")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("train", "resnet21"), "unknown experiment resnet21; did you mean"),
-        (("train", "plain18"), "plain18 does not suit --data digits, which is of small images"),
+        (
+            ("train", "plain18", "--data", "digits"),
+            "plain18 does not suit --data digits, which is of small images",
+        ),
         (("train", "resnet20", "--set", "wieght_decay=0"), "did you mean weight_decay"),
         (("train", "resnet20", "--set", "lr=fast"), "lr takes a number"),
         (("train", "resnet20", "--set", "sgd=adam"), "one of caffe, torch"),
@@ -35,7 +38,7 @@ SHORT = ("--iterations", "8", "--set", "eval_every=8")
         (("train", "resnet20", "--data", "digit"), "did you mean digits"),
         (("train", "resnet20", "--data", "/no/such/place"), "no dataset and no path"),
         (("train", "resnet20", "--data", "cifar10"), "data prepare cifar10"),
-        (("train", "resnet20", "--workers", "4"), "at most 2"),
+        (("train", "resnet20", "--data", "digits", "--workers", "4"), "at most 2"),
         (("train", "resnet20", "--tracking", "htp:/x"), "expected http://HOST:PORT"),
         (("train", "resnet20", "--tracking", "sqlite://x.db"), "expected http://HOST:PORT"),
         (("train", "resnet20", "--tracking", "http://:5000"), "expected http://HOST:PORT"),
@@ -130,7 +133,7 @@ def test_tf32_on_cpus_is_refused_before_anything_is_written(
 @pytest.mark.ray
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here it would be trained")
 def test_tf32_is_refused_where_the_cluster_turns_out_to_have_cpus(cli: Cli, tmp_path: Path) -> None:
-    done = cli("train", "resnet20", "--set", "precision=tf32", "--storage", tmp_path)
+    done = cli("train", "resnet20", *SHORT, "--set", "precision=tf32", "--storage", tmp_path)
     assert done.returncode == 2 and "this would run on CPUs" in done.stderr, done.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -204,6 +207,8 @@ def test_weights_of_another_architecture(cli: Cli, tmp_path: Path) -> None:
         str(tmp_path / "w.safetensors"),
         "--as",
         "resnet20",
+        "--data",
+        "digits",
         "--storage",
         str(tmp_path / "s"),
     )
@@ -211,20 +216,21 @@ def test_weights_of_another_architecture(cli: Cli, tmp_path: Path) -> None:
     done = cli(
         "evaluate",
         tmp_path / "w.safetensors",
-        *("--as", "plain20", "--device", "gpu", "--storage", tmp_path / "s"),
+        *("--as", "plain20", "--device", "gpu", "--storage", tmp_path / "s", "--data", "digits"),
     )
     if not torch.cuda.is_available():
         assert done.returncode == 2 and "--device gpu: torch finds no GPU here" in done.stderr
     # Nor is a network of an arithmetic that CPUs do not have tested in another one.
     line = ("evaluate", tmp_path / "w.safetensors", "--as", "plain20", "--set", "precision=tf32")
-    done = cli(*line, "--device", "cpu", "--storage", tmp_path / "s")
+    done = cli(*line, "--data", "digits", "--device", "cpu", "--storage", tmp_path / "s")
     assert done.returncode == 2 and "plain20" in done.stderr and "precision=tf32" in done.stderr
 
 
 def test_weights_made_elsewhere(cli: Cli, tmp_path: Path) -> None:
     from pipeline.training.step.networks import build_network
 
-    options = ("--as", "resnet20", "--set", "depth=8", "--storage", tmp_path / "s")
+    options = ("--as", "resnet20", "--set", "depth=8", "--data", "digits")
+    options = (*options, "--storage", str(tmp_path / "s"))
     state = build_network(experiment_named("resnet20", ["depth=8"]), 0).state_dict()
     names = {f"module.{name.replace('fc.', 'linear.')}": value for name, value in state.items()}
     torch.save({"state_dict": names}, tmp_path / "w.th")

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.ray
 GRID = (
     "plain20",
     "resnet20",
+    "--data",
+    "digits",
     "--seeds",
     "2",
     "--iterations",
@@ -148,7 +150,7 @@ def test_final_models_are_registered_and_score_what_their_cards_say(
 def test_a_sweep_is_reported_apart_from_the_reproduction(cli: Cli, grid: Path, server: str) -> None:
     options = (*GRID[1:], "--set", "lr=0.05,0.1", "--storage", str(grid), "--tracking", server)
     done = cli("grid", *options, timeout=400)
-    assert done.returncode == 0 and "4 runs, 2 finished before" in done.stdout, (
+    assert done.returncode == 0 and "4 runs on digits-186de2c6, 2 finished before" in done.stdout, (
         done.stdout + done.stderr
     )
     (page,) = (grid / "report").glob("sweep-lr-*/index.html")
@@ -173,7 +175,7 @@ def test_the_same_command_again_trains_nothing_and_doubles_nothing(
 ) -> None:
     before = load(grid / "export")
     done = cli("grid", *GRID, "--storage", str(grid), "--tracking", server)
-    assert done.returncode == 0 and "4 runs, 4 finished before" in done.stdout
+    assert done.returncode == 0 and "4 runs on digits-186de2c6, 4 finished before" in done.stdout
     pd.testing.assert_frame_equal(before[1], load(grid / "export")[1])
 
 
@@ -200,6 +202,8 @@ def test_a_diverging_run_does_not_stop_the_others_and_is_reported(cli: Cli, tmp_
     rows = (
         "plain20",
         "resnet20",
+        "--data",
+        "digits",
         "--iterations",
         "20",
         "--set",
@@ -222,6 +226,8 @@ def test_until_decided_asks_for_more_seeds_and_splits_the_level(cli: Cli, tmp_pa
     """
     settings = ("depth=8", "eval_every=4")
     options = (
+        "--data",
+        "digits",
         "--iterations",
         "8",
         *(word for one in settings for word in ("--set", one)),

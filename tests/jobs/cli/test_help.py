@@ -10,13 +10,20 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from jobs.cli.main import app
+from pipeline.data.stored import write_dataset
+from pipeline.storage import Storage
 from tests.conftest import Cli
+from tests.pipeline.training.small_runs import digits_once
 
 PROGRAM = Path(sys.executable).with_name("resnet-repro")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3|4|9|10)\d(?:;\d+)*m")
@@ -100,13 +107,113 @@ def test_commands_are_found_in_the_documents() -> None:
         ("train resnet20 --data cifar", ["cifar10", "cifar100"]),
         ("data prepare cifar", ["cifar10", "cifar100"]),
         ("train resnet20 --set warmup_l", ["warmup_lr="]),
+        ("experiments resnet15", ["resnet152"]),
+        ("evaluate x --protocol m", ["multi_scale"]),
+        ("plan table6 --gpus 8xH", ["8xH100", "8xH200"]),
+        ("submit gr", ["grid"]),
+        ("submit grid table6 --data fash", ["fashion-mnist"]),
+        ("manifests slurm --nodes 2 data pre", ["prepare"]),
+        # Of a storage, what is in it.
+        ("verify --storage STORAGE resn", ["resnet20"]),
+        ("evaluate --storage STORAGE resn", ["resnet20"]),
+        ("verify --storage STORAGE runs/", ["runs/resnet20-0123abcd/digits-186de2c6/seed-0"]),
+        ("data verify --storage STORAGE d", ["digits"]),
+        ("train resnet20 --storage STORAGE --data mi", ["mine"]),
     ],
 )
-def test_shells_complete_names(words: str, completed: list[str]) -> None:
+def test_shells_complete_names(words: str, completed: list[str], storage: Storage) -> None:
+    (Path(storage.uri) / "runs/resnet20-0123abcd/digits-186de2c6/seed-0").mkdir(parents=True)
+    mine = replace(digits_once(), id="0123456789abcdef")
+    mine = replace(mine, spec=replace(mine.spec, name="mine"))
+    write_dataset(storage, mine, {"kind": "path"})
+    done = complete(words.replace("STORAGE", storage.uri))
+    assert done.stdout.split() == completed, done.stderr
+
+
+def complete(words: str, *program: str) -> "subprocess.CompletedProcess[str]":
+    """What a shell that completes these words is told by the program, or another one."""
     asked = {"COMP_WORDS": f"resnet-repro {words}", "COMP_CWORD": str(len(words.split()))}
     environment = os.environ | asked | {"_RESNET_REPRO_COMPLETE": "complete_bash"}
-    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == completed, done.stderr
+    line = program or (str(PROGRAM),)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_shells_complete_jobs_by_asking_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [("grid-table6-1a2b3c4d.1", {"command": "grid table6"}), ("raysubmit_of_others", {})]
+    jobs = [{"submission_id": name, "metadata": about} for name, about in known]
+
+    class Dashboard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            let_in = self.path == "/api/jobs/" and self.headers["Authorization"] == "Bearer word"
+            self.send_response(200 if let_in else 401)
+            self.end_headers()
+            self.wfile.write(json.dumps(jobs).encode() if let_in else b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        line = f"jobs logs --dashboard http://127.0.0.1:{server.server_port} g"
+        assert complete(line).stdout.split() == []  # without the token
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "word")
+        assert complete(line).stdout.split() == ["grid-table6-1a2b3c4d.1"]
+        server.shutdown()
+    assert complete(line).stdout.split() == []  # nobody is there
+
+
+HEAVY = {"ray", "torch", "mlflow", "pandas", "scipy", "sklearn", "matplotlib", "jinja2"}
+LOADED = """
+import sys
+sys.argv[0] = "resnet-repro"
+try:
+    from jobs.cli.main import main
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("page", [(), ("grid",), ("plan",), ("verify",), ("jobs",), ("bench",)])
+def test_help_waits_for_nothing_that_is_slow_to_load(page: tuple[str, ...]) -> None:
+    line = [sys.executable, "-c", LOADED, *page, "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert "--help" in done.stdout
+    assert {*done.stderr.split()} & (HEAVY | {"numpy", "pyarrow"}) == set()
+
+
+@pytest.mark.parametrize("words", ["gr", "grid figure1 --da", "grid ta", "train x --data cif"])
+def test_completion_waits_for_nothing_that_is_slow_to_load(words: str) -> None:
+    done = complete(words, sys.executable, "-c", LOADED)
+    assert done.stdout.split()[0].startswith(words.split()[-1])
+    assert {*done.stderr.split()} & HEAVY == set()
+
+
+def pages() -> dict[str, str]:
+    """The page of help of every command and group, as it is shown."""
+    runner = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1"})
+    paths = {(), *LEAVES, *(path[:end] for path in LEAVES for end in range(1, len(path)))}
+    return {
+        " ".join(path): runner.invoke(app, [*path, "--help"], prog_name="resnet-repro").output
+        for path in sorted(paths)
+    }
+
+
+def test_pages_of_help_show_what_is_typed_and_group_it() -> None:
+    shown = pages()
+    assert len(shown) > 40 and all("Usage: resnet-repro" in page for page in shown.values())
+    # No names of Python's types, and no bounds that only bound memory.
+    types = r"<(bool|int|float|str|path|list|int range|float range)\b|<=x|x<=|x>="
+    assert {name for name, page in shown.items() if re.search(types, page)} == set()
+    # No command stands without its purpose.
+    assert "─ Commands ─" not in shown[""]
+    for purpose in ("What there is to train", "Train", "Results", "Runs and storage", "Clusters"):
+        assert f"─ {purpose} ─" in shown[""]
+    # What most are given without stands below what is needed.
+    grid = shown["grid"]
+    assert grid.index("--dry-run") < grid.index("Workers and hardware") < grid.index("--workers")
+    assert "sweeps" in grid and "sweeps" not in shown["train"] + shown["evaluate"]
 
 
 def on_a_terminal(*arguments: str, **environment: str) -> str:

@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from jobs.execution.cluster import connected
+from jobs.execution.probe import TimingRequest, time_experiments
 from jobs.planning.estimate import Cluster, Estimate, Plan
-from jobs.planning.rates import Rate
+from jobs.planning.rates import Rate, probed, rates
 from jobs.planning.saved_plans import compare, keep
+from jobs.planning.workload import iteration_flops
+from pipeline.errors import InputError
+from pipeline.recipe.overrides import experiment_named
+from pipeline.runs.execution import Execution
 from pipeline.storage import Storage
 from tests.conftest import Cli
 from tests.pipeline.training.small_runs import small_run
@@ -86,8 +92,11 @@ def test_a_budget_is_kept(cli: Cli, tmp_path: Path) -> None:
         (("table6", "--gpus", "0"), "or a cluster such as 8xA100"),
         (("table6", "--gpus", "nan"), "or a cluster such as 8xA100"),
         (("table6", "--data", "cifra10"), "no dataset and no path of that name"),
-        (("table6", "--set", "holdout=5000"), "leaves nothing of 1,437 training images"),
-        (("table2", "--gpus", "8"), "does not suit --data digits"),
+        (
+            ("table6", "--data", "digits", "--set", "holdout=5000"),
+            "leaves nothing of 1,437 training images",
+        ),
+        (("table2", "--data", "digits", "--gpus", "8"), "does not suit --data digits"),
         (("tabel6",), "unknown grid or experiment tabel6"),
     ],
 )
@@ -115,12 +124,33 @@ def test_what_a_grid_took_stands_beside_its_plan(storage: Storage) -> None:
     assert kept["took"] == 60.0 and kept["seconds"] == 50.0 and kept["commit"]
 
 
+@pytest.mark.ray
+def test_a_probe_goes_on_until_each_kind_is_timed_where_nobody_bounds_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With no time at all, in which an experiment of neither precision can be timed."""
+    settings = ["depth=8", "global_batch_size=16", "bn_group=8"]
+    rows = [experiment_named("resnet20", [*settings, f"precision={p}"]) for p in ("fp32", "bf16")]
+    requests = [TimingRequest(row, 1, 0.5, iteration_flops(row)) for row in rows]
+    execution = Execution(storage="/nowhere", workers=1, threads=1)
+    with connected(None):
+        bounded = time_experiments(requests, 16, execution, 1, limit=0.0, complete=False)
+        complete = time_experiments(requests, 16, execution, 1, limit=0.0, complete=True)
+    with pytest.raises(InputError, match="--probe-seconds: too few"):
+        rates(rows, probed(bounded, 1))
+    assert {row.fingerprint for row in rows} == complete.keys()
+    assert {rate.source for rate in rates(rows, probed(complete, 1)).values()} == {"probed"}
+    assert "measuring on, until this is timed: resnet20 (" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_grid_is_planned_carried_out_and_planned_again(cli: Cli, tmp_path: Path) -> None:
     rows = (
         "plain20",
         "resnet20",
+        "--data",
+        "digits",
         "--iterations",
         "30",
         "--set",
@@ -144,4 +174,4 @@ def test_a_grid_is_planned_carried_out_and_planned_again(cli: Cli, tmp_path: Pat
     assert done.returncode == 0 and "planned were" in done.stdout, done.stdout + done.stderr
     assert json.loads(Path(made["kept"]).read_text())["took"] > 0
     again = cli(*line)
-    assert again.returncode == 0 and again.stdout.strip() == "2 runs, 2 finished before"
+    assert again.returncode == 0 and again.stdout.strip() == "2 runs on digits, 2 finished before"

@@ -66,6 +66,13 @@ def test_imports_alone_make_a_report(cli: Cli, tmp_path: Path) -> None:
     reported = cli("report", "--storage", tmp_path / "new")
     assert reported.returncode == 0, reported.stderr
     assert (tmp_path / "new" / "report" / "index.html").exists()
+    # The same again is no harm; another file of that name is never lost.
+    again = ("results", "export", tmp_path / "t.zip", "--storage", tmp_path / "theirs")
+    assert cli(*again).returncode == 0
+    (tmp_path / "t.zip").write_bytes(b"something else")
+    refused = cli(*again)
+    assert refused.returncode == 2 and "t.zip: is there already" in refused.stderr
+    assert (tmp_path / "t.zip").read_bytes() == b"something else"
 
 
 def test_what_cannot_be_read_or_written_is_one_line(cli: Cli, tmp_path: Path) -> None:

@@ -16,7 +16,17 @@ from tests.jobs.conftest import free_port, mlflow_server
 
 SECRET = "Hidden4711"
 AWAY = f"http://joe:{SECRET}@127.0.0.1:9/?api_key={SECRET}&Access_Token={SECRET}"
-TINY = ("resnet20", "--set", "depth=8", "--set", "eval_every=8", "--iterations", "8")
+TINY = (
+    "resnet20",
+    "--data",
+    "digits",
+    "--set",
+    "depth=8",
+    "--set",
+    "eval_every=8",
+    "--iterations",
+    "8",
+)
 BUCKET = f"s3://bucket/place?secret_key={SECRET}"
 
 
@@ -46,7 +56,7 @@ def assert_not_kept(place: Path) -> None:
         ("train", *TINY, "--tracking", f"joe:{SECRET}@host:5000"),
         ("train", *TINY, "--tracking", f"ftp://joe:{SECRET}@host:5000"),
         ("train", *TINY, "--tracking", f"http://joe:{SECRET} {SECRET}@host"),
-        ("train", *TINY, "--data", f"https://joe:{SECRET}@host/images"),
+        ("train", "resnet20", "--data", f"https://joe:{SECRET}@host/images"),
         ("train", *TINY, "--set", f"password={SECRET}"),
         ("train", *TINY, "--address", f"ray://joe:{SECRET}@127.0.0.1:9"),
         ("train", f"token={SECRET}"),

@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 ITERATIONS = 1500
 GRID = (
-    "grid", "plain20", "resnet20", "--iterations", str(ITERATIONS), "--set", "depth=8",
-    "--set", "eval_every=500", "--threads", "1", "--device", "cpu",
+    "grid", "plain20", "resnet20", "--data", "digits", "--iterations", str(ITERATIONS),
+    "--set", "depth=8", "--set", "eval_every=500", "--threads", "1", "--device", "cpu",
 )  # fmt: skip
 
 

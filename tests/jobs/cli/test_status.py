@@ -101,11 +101,24 @@ def test_clean_lists_first_and_keeps_what_counts(
     assert "nothing to clean" in cli("clean", "--storage", storage.uri, "--yes").stdout
 
 
+def test_a_storage_that_is_not_there_is_told_from_an_empty_one(cli: Cli, tmp_path: Path) -> None:
+    for words in (("status",), ("status", "--json"), ("clean", "--yes"), ("verify", "resnet20")):
+        missing = cli(*words, "--storage", tmp_path / "misspelt")
+        assert missing.returncode == 2 and "misspelt: does not exist" in missing.stderr
+        assert len(missing.stderr.splitlines()) == 1 and not (tmp_path / "misspelt").exists()
+    empty = cli("status", "--storage", tmp_path)
+    assert empty.returncode == 0 and empty.stdout == f"0 runs in {tmp_path}\n"
+    (tmp_path / "imports").mkdir()
+    (tmp_path / "imports" / f"{'0' * 32}.zip").write_bytes(b"")
+    says = cli("status", "--storage", tmp_path).stdout.splitlines()
+    assert says[1] == "1 bundle of `results import`: reports are about the runs in there too"
+
+
 def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(
     cli: Cli, tmp_path: Path, digits_dataset: Dataset
 ) -> None:
     options = ("--iterations", "400", "--set", "precision=bf16", "--storage", tmp_path / "new")
-    done = cli("train", "resnet20", "--dry-run", *options)
+    done = cli("train", "resnet20", "--data", "digits", "--dry-run", *options)
     assert done.returncode == 0, done.stderr
     experiment = experiment_named("resnet20", ["precision=bf16"], 400)
     run = Run(experiment, digits_dataset.id, digits_dataset.key, 0)

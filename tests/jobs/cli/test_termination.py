@@ -19,7 +19,7 @@ from pipeline.storage import Storage
 from tests.chaos.nodes import descendants, title
 
 PATIENCE_SECONDS = 240.0
-ROW = ["resnet20", "--set", "depth=8", "--threads", "1", "--device", "cpu"]
+ROW = ["resnet20", "--data", "digits", "--set", "depth=8", "--threads", "1", "--device", "cpu"]
 
 
 def started(*words: str) -> "subprocess.Popen[str]":

@@ -48,7 +48,18 @@ def command(storage: Path, workers: int) -> list[str]:
         "--checkpoint-seconds",
         "0",
     ]
-    return ["train", "resnet20", *settings, *options, "--device", "cpu", "--storage", str(storage)]
+    return [
+        "train",
+        "resnet20",
+        "--data",
+        "digits",
+        *settings,
+        *options,
+        "--device",
+        "cpu",
+        "--storage",
+        str(storage),
+    ]
 
 
 def ended(folder: Path) -> tuple[Checkpoint, list[tuple[int, str, float]]]:

@@ -3,6 +3,7 @@ difference for another.
 """
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -43,8 +44,12 @@ def finished(storage: Storage) -> Storage:
 def test_a_sound_run_is_verified_and_a_changed_weight_is_named(cli: Cli, finished: Storage) -> None:
     sound = cli("verify", "resnet20", "--storage", finished.uri, "--device", "cpu")
     assert sound.returncode == 0, sound.stdout + sound.stderr
-    assert "27 to 30: weights, momentum and history are the same bytes" in sound.stdout
-    assert sound.stdout.splitlines()[-1] == "verified and trained again to the same bytes"
+    part = "27 to 30 of 30 iterations (10%)"
+    assert f"{part}: weights, momentum and history are the same bytes" in sound.stdout
+    assert sound.stdout.splitlines()[-1] == (
+        f"verified: the files, and {part} trained again to the same bytes; --from 0 does so with "
+        "all of it"
+    )
     assert finished.names("verify") == []
     change(finished, 30, "weights.safetensors", nudged)
     for _ in range(2):  # what was trained again before is not taken for a new proof
@@ -54,7 +59,7 @@ def test_a_sound_run_is_verified_and_a_changed_weight_is_named(cli: Cli, finishe
         assert changed.returncode == 1
         assert (
             "WRONG" in changed.stdout
-            and "23 to 30: 30 differs in weights.safetensors: " in changed.stdout
+            and "(23%): 30 differs in weights.safetensors: " in changed.stdout
         )
         assert changed.stdout.splitlines()[-1] == "not verified"
     assert "verify/" in cli("clean", "--yes", "--storage", finished.uri).stdout
@@ -88,3 +93,10 @@ def test_what_is_not_there_is_refused(cli: Cli, finished: Storage) -> None:
     assert nothing.returncode == 2 and "no checkpoint yet" in nothing.stderr
     beyond = cli("verify", "resnet20", "--seed", "0", "--from", "12", "--storage", finished.uri)
     assert beyond.returncode == 2 and "there are 0, 15, 23, 27" in beyond.stderr
+    # Of several recipes it says which there are.
+    other = replace(RUN, experiment=replace(RUN.experiment, weight_decay=0.0))
+    start_run(finished, other, 1)
+    choice = cli("verify", "resnet20", "--storage", finished.uri).stderr
+    assert "3 runs are meant" in choice and len(choice.splitlines()) == 1
+    assert re.search(rf"{RUN.folder} \([^)]*; seed 0, 1\)", choice)
+    assert re.search(rf"{other.folder} \([^)]*weight_decay=0.0[^)]*; seed 0\)", choice)

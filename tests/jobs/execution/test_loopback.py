@@ -59,7 +59,16 @@ def test_a_run_of_two_workers_listens_on_loopback_alone(tmp_path: Path) -> None:
         "--storage",
         tmp_path,
     ]
-    line = [sys.executable, "-m", "jobs.cli", "train", "resnet20", *map(str, options)]
+    line = [
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "train",
+        "resnet20",
+        "--data",
+        "digits",
+        *map(str, options),
+    ]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     seen: set[str] = set()
     most = 0

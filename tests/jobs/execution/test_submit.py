@@ -24,6 +24,8 @@ from tests.jobs.conftest import free_port, kill_all
 TRAIN = (
     "train",
     "resnet20",
+    "--data",
+    "digits",
     "--set",
     "depth=8",
     "--set",

@@ -148,7 +148,16 @@ def test_a_deleted_experiment_is_said_with_the_remedy(
     of = ("--storage", storage, "--tracking", uri)
     remedy = f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id 1` restores it"
     iterations = {"server": "4", "database": "5"}[where]  # each has a run to train
-    small = ("train", "resnet20", "--iterations", iterations, "--set", "depth=8")
+    small = (
+        "train",
+        "resnet20",
+        "--data",
+        "digits",
+        "--iterations",
+        iterations,
+        "--set",
+        "depth=8",
+    )
     for command in (("report",), ("sync",), (*small, "--require-tracking")):
         done = cli(*command, *of)
         assert done.returncode == 2 and remedy in done.stderr, done.stderr

@@ -30,6 +30,8 @@ pytestmark = [
 GRID = (
     "plain20",
     "resnet20",
+    "--data",
+    "digits",
     "--seeds",
     "2",
     "--iterations",

@@ -38,6 +38,8 @@ from tests.pipeline.training.small_runs import digits_once, small_run
 SHORT = (
     "train",
     "resnet20",
+    "--data",
+    "digits",
     "--set",
     "depth=8",
     "--set",

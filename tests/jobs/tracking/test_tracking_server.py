@@ -31,6 +31,8 @@ GRID = (
     "grid",
     "plain20",
     "resnet20",
+    "--data",
+    "digits",
     "--seeds",
     "2",
     "--iterations",
@@ -143,7 +145,16 @@ def test_nobody_is_let_in_without_the_password(
     )  # a name it was not told of
     wrong = {"MLFLOW_TRACKING_PASSWORD": "not the word"}
     done = call(
-        team, tmp_path, "train", "resnet20", "--iterations", "4", "--require-tracking", **wrong
+        team,
+        tmp_path,
+        "train",
+        "resnet20",
+        "--data",
+        "digits",
+        "--iterations",
+        "4",
+        "--require-tracking",
+        **wrong,
     )
     assert done.returncode == 2 and "MLflow cannot be used now" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
