@@ -16,7 +16,7 @@ from analysis.measured.mlflow_export import our_experiment
 from analysis.measured.tags import EXPERIMENT, OURS, OURS_VALUE, stored_name, stored_tags
 from jobs.tracking.local_store import rehome
 from jobs.tracking.server_check import check_database
-from jobs.tracking.views import VIEWS, keep_views, view_page, view_pages
+from jobs.tracking.views import VIEWS, keep_views, view_pages
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 
@@ -138,7 +138,8 @@ def _keep_note(client: MlflowClient, experiment: Experiment) -> None:
     ):
         return
     number = experiment.experiment_id
-    links = [f"[{name}]({view_page(number, key)[1:]})" for key, (name, _, _) in VIEWS.items()]
+    paths = view_pages(client.tracking_uri, number)
+    links = [f"[{name}]({paths[key][1:]})" for key, (name, _, _) in VIEWS.items()]
     client.set_experiment_tag(number, NOTE_TAG, NOTE.format(links=" and ".join(links)))
 
 

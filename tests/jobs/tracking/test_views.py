@@ -67,6 +67,8 @@ def test_the_views_are_there_and_come_back_after_they_were_changed(storage: Stor
 
     first = kept()
     assert [json.loads(view)["name"] for view in first.values()] == ["Curves", "Results"]
+    note = client.get_experiment("1").tags["mlflow.note.content"]
+    assert note.startswith("[Curves](#/experiments/1/runs?viewStateShareKey=curves")
     # What Postgres keeps of an experiment's tag.
     assert all(len(view) <= 5000 for view in first.values())
     client.set_experiment_tag("1", f"{PREFIX}curves", "not a view")
