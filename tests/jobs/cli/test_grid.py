@@ -66,13 +66,15 @@ def test_its_log_begins_with_ray_and_threads_and_ends_with_the_result(
     assert "test errors so far: plain20 " in said and len(set(lines)) == len(lines)
 
     table = pd.read_csv(place / "report" / "table_6.csv").set_index("experiment")
-    result, *rows, report, ui = lines[-5:]
+    result, *rows, report, ui, views = lines[-6:]
     assert result == "result: test error (%) on digits, mean ± std (seeds)"
     for row, name in zip(rows, ("plain20", "resnet20"), strict=True):
         mean, std = table["mean"][name], table["std"][name]
         assert row.split() == [name, f"{mean:.2f}", "±", f"{std:.2f}", "(2)"]
     assert report.startswith(f"report: {place}/report/index.html")
-    assert ui == f"runs in the MLflow UI: {server}"
+    page = f"{server}/#/experiments/1/runs?viewStateShareKey="
+    assert ui.startswith(f"runs in the MLflow UI: {page}curves")
+    assert views.startswith(f"the results there: {page}results")
 
 
 def test_the_report_holds_table_figures_and_claims(grid: Path) -> None:
