@@ -2,8 +2,7 @@
 
 What was measured stands in `gpu_rates.csv`, all runs of a line together, with where it is from. The
 model is of an iteration that is replayed as a CUDA graph: so much for each convolution with its
-norm and ReLU, unless computing takes longer. It is within 3 % of what it was made of, and within
-8 % for runs at once. Of photographs, networks with the same blocks as a measured one go by it in
+norm and ReLU, unless computing takes longer. It is within 4 % of what it was made of. Of photographs, networks with the same blocks as a measured one go by it in
 proportion, and others by data sheets; a run is never faster than its photographs are decoded.
 """
 
@@ -42,15 +41,16 @@ SUSTAINED = {"fp32": 0.45, "tf32": 0.45, "bf16": 0.18}
 
 bf16: NVIDIA's 2,470 images/s of ResNet-50 on an A100 (mixed precision, DeepLearningExamples).
 """
-LAYER_SECONDS = {"fp32": 138e-6, "tf32": 138e-6, "bf16": 79e-6}
+LAYER_SECONDS = {"fp32": 138e-6, "tf32": 138e-6, "bf16": 39e-6}
 """A convolution, its norm and ReLU, forward and backward on a group of 64, in a replayed graph.
 
-The slope between ResNet-20 and ResNet-110 on an H100; tf32 is counted as fp32, unmeasured.
+bf16: the slope between ResNet-20 and ResNet-56 on an H200, two groups side by side. fp32: between
+ResNet-20 and ResNet-110 on an H100, groups in turn, so too slow; tf32 is counted like it.
 """
-ITERATION_SECONDS = 0.25e-3
+ITERATION_SECONDS = {"fp32": 0.25e-3, "tf32": 0.25e-3, "bf16": 0.43e-3}
 """What an iteration takes besides, on the same line."""
-MOST_GAIN = 2.66
-"""Total rate of many runs at once over that of one, on an H100 and an H200, at any depth."""
+MOST_GAIN = 2.05
+"""Total rate of many runs at once over that of one, on an H200 with up to four."""
 SCALING = 0.944
 """Share of the rate that is left at each doubling of workers.
 
@@ -178,4 +178,4 @@ def _modelled_step(experiment: Experiment, card: Card, at_once: int) -> float:
     computing = iteration_flops(experiment) / (peak * SUSTAINED[precision]) * at_once
     # A group at a time, because each batch-norm group is computed by itself.
     layers = convolutions(experiment) * experiment.groups * LAYER_SECONDS[precision]
-    return max(computing, (ITERATION_SECONDS + layers) * at_once / gain(at_once))
+    return max(computing, (ITERATION_SECONDS[precision] + layers) * at_once / gain(at_once))

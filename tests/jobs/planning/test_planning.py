@@ -187,7 +187,7 @@ def test_what_was_measured_of_a_card_is_what_a_plan_goes_by(line: MeasuredRate) 
         return
     # And the model, which speaks of everything else, is near to it.
     modelled = gpu_rates._modelled_step(experiment, CARDS[line.card], line.runs_at_once)
-    near = 0.03 if line.runs_at_once == 1 else 0.08
+    near = 0.04
     assert modelled == pytest.approx(rate.step, rel=near)
 
 
@@ -203,7 +203,7 @@ def test_what_was_not_measured_is_modelled_and_says_so() -> None:
     tf32 = replace(EXPERIMENTS["resnet20"], precision="tf32")
     assert described(tf32, "H100", 1, 1).step == pytest.approx(128 / 23451, rel=0.03)
     plain = replace(EXPERIMENTS["plain20"], precision="bf16")
-    assert described(plain, "H200", 1, 8).source == "measured on this card"
+    assert described(plain, "H200", 1, 4).source == "measured on this card"
     # More at once is more in all, and less for each.
     totals = [n / described(resnet32, "H100", 1, n).step for n in (1, 2, 4, 8, 16)]
     assert totals == sorted(totals) and totals[-1] < 2.7 * totals[0]
