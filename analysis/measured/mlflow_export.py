@@ -28,6 +28,7 @@ from analysis.measured.tags import (
     OURS_VALUE,
     deleted_experiment,
     deleted_runs_note,
+    known_tags,
 )
 from pipeline.errors import InputError, first_line, redacted
 from pipeline.runs.history import DEVICE_SECONDS, JOULES
@@ -70,6 +71,28 @@ def export(tracking: str, out: Path) -> Frames:
     Raises:
         InputError: the store cannot be read; NoRunsError where it holds no runs of ours.
     """
+    frames = read_frames(tracking)
+    try:
+        # Beside the target and then renamed: whoever reads meanwhile finds whole files.
+        out.mkdir(parents=True, exist_ok=True)
+        for name, frame in frames._asdict().items():
+            partial = out / f".{name}.parquet"
+            frame.to_parquet(partial, index=False)
+            partial.replace(out / f"{name}.parquet")
+    except OSError as error:
+        raise InputError(f"cannot export to {out}: {error.strerror or error}") from error
+    return frames
+
+
+def read_frames(tracking: str, curves: bool = True) -> Frames:
+    """What a tracking store has, checked; without `curves` runs with their last values alone.
+
+    That is one request for hundreds of runs, where a curve is one for each metric of each run.
+    Sweeps and evaluations are left out then too: no file is fetched.
+
+    Raises:
+        InputError: as `export` does.
+    """
     empty = f"{tracking} holds no runs yet; `resnet-repro train` or `resnet-repro grid` makes some"
     # MLflow would create a database that is not there, and a report of nothing would look right.
     if tracking.startswith("sqlite:///") and not Path(tracking.removeprefix("sqlite:///")).exists():
@@ -79,8 +102,9 @@ def export(tracking: str, out: Path) -> Frames:
         ours = our_experiment(client)
         runs = _search(client, ours.experiment_id, "run") if ours else []
         deleted = _only_deleted(client, ours.experiment_id, runs) if ours else ()
-        sweep_runs = _search(client, ours.experiment_id, "sweep") if ours else []
-        evaluation_runs = _search(client, ours.experiment_id, "evaluation") if ours else []
+        whole = ours if curves else None
+        sweep_runs = _search(client, whole.experiment_id, "sweep") if whole else []
+        evaluation_runs = _search(client, whole.experiment_id, "evaluation") if whole else []
         # Only what was published whole: a half-sent sweep would miss cells without a word.
         evaluated = [
             row
@@ -94,7 +118,7 @@ def export(tracking: str, out: Path) -> Frames:
             if _complete(run)
             for cell in _artifact(client, run, "sweep.json")
         ]
-        layer_rows = [row for run in runs for row in _layers(client, run)]
+        layer_rows = [row for run in runs if curves for row in _layers(client, run)]
     except DeletedExperimentError:
         raise
     except FileNotFoundError as error:  # of a database whose files were not moved with it
@@ -108,29 +132,19 @@ def export(tracking: str, out: Path) -> Frames:
         raise NoRunsError(f"--tracking {tracking}: {deleted_runs_note(tracking, deleted)}")
     if not runs:
         raise NoRunsError(empty)
-    if deleted:
+    if deleted and curves:  # whoever wants no curves is no report
         warn_of_deleted(tracking, deleted)
     # The columns are those of the schema even where there is no row at all.
     rows = pd.DataFrame(
         [_row(run) | {"mlflow_url": _page(tracking, run)} for run in runs], columns=list(RUNS)
     )
     points = pd.DataFrame(
-        [point for run in runs for point in _points(client, run)], columns=list(METRICS)
+        [point for run in runs for point in _points(client, run, curves)], columns=list(METRICS)
     )
     layers = pd.DataFrame(layer_rows, columns=list(LAYERS))
     sweeps = pd.DataFrame(cells, columns=list(SWEEPS)).astype({"unchanged": "bool"})
     evaluations = pd.DataFrame(evaluated, columns=list(EVALUATIONS)).astype({"dirty": "bool"})
-    frames = check(rows, points, layers, sweeps, evaluations)
-    try:
-        # Beside the target and then renamed: whoever reads meanwhile finds whole files.
-        out.mkdir(parents=True, exist_ok=True)
-        for name, frame in frames._asdict().items():
-            partial = out / f".{name}.parquet"
-            frame.to_parquet(partial, index=False)
-            partial.replace(out / f"{name}.parquet")
-    except OSError as error:
-        raise InputError(f"cannot export to {out}: {error.strerror or error}") from error
-    return frames
+    return check(rows, points, layers, sweeps, evaluations)
 
 
 @cache
@@ -163,7 +177,7 @@ def _search(
 
 
 def _row(run: Run) -> dict[str, Any]:
-    tags = run.data.tags
+    tags = known_tags(run.data.tags)
     # MLflow has no status for a run that diverged: our own tag says so, once it has ended.
     outcome = tags.get("outcome") if run.info.status in ("FINISHED", "FAILED") else None
     return {
@@ -205,13 +219,17 @@ def _page(tracking: str, run: Run) -> str | None:
     return f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
-def _points(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
+def _points(client: MlflowClient, run: Run, curves: bool) -> list[dict[str, Any]]:
     """Each measurement once: a point that was sent twice is one point."""
     points = {
         # A dictionary by name and step: of a point that was sent twice, one stays.
-        (name, point.step): (point.value, point.timestamp)
-        for name in run.data.metrics
-        for point in client.get_metric_history(run.info.run_id, name)
+        (point.key, point.step): (point.value, point.timestamp)
+        for history in (
+            (client.get_metric_history(run.info.run_id, name) for name in run.data.metrics)
+            if curves
+            else [run.data.to_proto().metrics]
+        )
+        for point in history
     }
     return [
         {
@@ -247,7 +265,7 @@ def _layers(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
 
 
 def _complete(run: Run) -> bool:
-    return run.data.tags.get(COMPLETE) == "yes"
+    return known_tags(run.data.tags).get(COMPLETE) == "yes"
 
 
 def _artifact(client: MlflowClient, run: Run, name: str) -> Any:

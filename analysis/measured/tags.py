@@ -1,6 +1,6 @@
 """Tags of MLflow runs that decide what a report shows: who writes or reads one imports these."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from shlex import quote
 
 from pipeline.errors import redacted
@@ -17,6 +17,53 @@ ASKED, ALONE, IN_SWEEP = "asked", "alone", "sweep"
 
 INTERIM = "looks"
 """Tag (`yes`) of a run of a grid with interim analyses, whose tests share the level."""
+
+HIDDEN = "mlflow.resnet_repro."
+"""How the name of a tag begins that no person reads: MLflow's UI shows none that is of `mlflow.`"""
+BOOKKEEPING = frozenset(
+    [
+        "fingerprint",
+        "overrides",
+        "iterations",
+        "params",
+        "dataset_id",
+        "comparable",
+        "asked",
+        "looks",
+        "complete",
+        "parent_key",
+        "threads",
+        "world_size",
+        "dirty",
+        "one_pass",
+        "compiled",
+        "versions",
+        "warmup_end",
+        "converging_from",
+        "converging_rule",
+    ]
+)
+"""Tags that only programs read. Earlier versions wrote them without `HIDDEN`."""
+
+
+def stored_name(tag: str) -> str:
+    """What MLflow knows a tag of ours by."""
+    return HIDDEN + tag if tag in BOOKKEEPING else tag
+
+
+def stored_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of ours as MLflow gets them."""
+    return {stored_name(name): value for name, value in tags.items()}
+
+
+def known_tags(stored: Mapping[str, str]) -> dict[str, str]:
+    """The tags of an MLflow run by our own names, whichever version wrote them."""
+    hidden = {
+        name.removeprefix(HIDDEN): value
+        for name, value in stored.items()
+        if name.startswith(HIDDEN)
+    }
+    return dict(stored) | hidden
 
 
 def deleted_runs_note(tracking: str, mlflow_run_ids: Sequence[str]) -> str:

@@ -36,7 +36,12 @@ from jobs.requests.training_options import (
     RequireTrackingOption,
     StopAfterOption,
 )
-from jobs.tracking.best_effort import complete_published, on_interrupt, warn_if_unpublished
+from jobs.tracking.best_effort import (
+    complete_published,
+    judge_published,
+    on_interrupt,
+    warn_if_unpublished,
+)
 from pipeline.errors import InputError
 from pipeline.recipe.metrics import TEST_ERR
 from pipeline.recipe.overrides import experiment_named
@@ -127,6 +132,8 @@ def train(
             why = f"{run} failed: {outcome['reason']}"
             raise failed(f"{why}; give the same command again to continue")
         warn_if_unpublished([outcome["published"]], execution.tracking)
+        if outcome["published"]:
+            judge_published(execution.tracking, storage)
         result = read_result(storage, run)
     else:
         complete_published(execution.tracking, storage, {run: ASKED_ALONE})

@@ -31,6 +31,14 @@ def complete_published(tracking: str, storage: Storage, runs: dict[Run, dict[str
     warn_on_tracking_error(lambda: publish_ended(tracking, storage, runs), tracking)
 
 
+def judge_published(tracking: str, storage: Storage) -> None:
+    """Have MLflow say what the paper has beside what was measured, and the verdict."""
+    from jobs.tracking.row_verdicts import judge_parents
+    from jobs.tracking.store import open_store
+
+    warn_on_tracking_error(lambda: judge_parents(open_store(tracking, storage)), tracking)
+
+
 def on_interrupt(
     tracking: str, storage: Storage, runs: list[Run], stop: Event
 ) -> Callable[[], None]:

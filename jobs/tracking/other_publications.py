@@ -4,11 +4,14 @@ Ended runs again, interruptions, sweeps, evaluations, reports: each is found aga
 own, so that publishing twice changes nothing. A run's own copy is `jobs.tracking.run_publisher`'s.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from io import BytesIO
 from json import dumps
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
@@ -17,10 +20,14 @@ from mlflow.exceptions import MlflowException
 
 from analysis.measured.local_artifacts import run_folder
 from analysis.measured.mlflow_export import warn_of_deleted
-from analysis.measured.tags import COMPLETE
+from analysis.measured.tags import COMPLETE, stored_name, stored_tags
+from analysis.report.page_alone import page_alone
 from jobs.grids.sweeps import Sweep
+from jobs.tracking.described_runs import is_outdated, manifest_of, mend, tags_of
 from jobs.tracking.local_store import send_artifacts
 from jobs.tracking.parents import parent_in, summarise_seeds
+from jobs.tracking.registry import add_version
+from jobs.tracking.row_verdicts import judge_parents
 from jobs.tracking.run_publisher import (
     ENDED_STATES,
     TIME_LEFT,
@@ -38,12 +45,16 @@ from jobs.tracking.store import (
     our_runs,
     runs_with_deleted,
 )
-from pipeline.errors import first_line
+from pipeline.errors import InputError, first_line
 from pipeline.runs.checkpoint import newest_history
 from pipeline.runs.history import History
 from pipeline.runs.lease import held_since, is_alive, living
 from pipeline.runs.run import Run, read_result, stored_runs
 from pipeline.storage import Storage, regular_file
+
+logger = logging.getLogger(__name__)
+MENDED = "MENDED"
+"""What `sync` did with a whole copy that an earlier version made."""
 
 
 def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str]]) -> None:
@@ -69,7 +80,8 @@ def publish_ended(tracking: str, storage: Storage, runs: dict[Run, dict[str, str
         if result is not None and not _is_complete(copy, tracking):
             Publisher(tracking, storage, run, tags).finish(outcome_of(result), result.get("reason"))
         elif copy is not None and run.key not in deleted:
-            for name, value in missing_tags(tags, copy.data.tags).items():
+            new = stored_tags(missing_tags(tags, tags_of(_mended(client, copy, storage, run))))
+            for name, value in new.items():
                 client.set_tag(copy.info.run_id, name, value)
 
 
@@ -118,6 +130,13 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
             continue
         except Exception as error:
             failed.append(f"{run}: {first_line(error)}")
+    if shown:
+        try:
+            judge_parents(client)
+        except InputError as error:  # runs that no report takes; they are published all the same
+            logger.warning("no verdicts in MLflow: %s", first_line(error))
+        except Exception as error:
+            failed.append(f"verdicts: {first_line(error)}")
     # The others were sent: the first reason stands for all, as it is mostly the same.
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -128,11 +147,22 @@ def publish_stored(tracking: str, storage: Storage, say: Callable[[str], None]) 
 def _is_complete(copy: MlflowRun | None, tracking: str) -> bool:
     """Whether a run's copy has everything, its final weights included; set last of all."""
     # One that was deleted, restored and gone on with has the tags of before.
-    if copy is None or copy.info.status == "RUNNING" or copy.data.tags.get(COMPLETE) != "yes":
+    if copy is None or copy.info.status == "RUNNING" or tags_of(copy).get(COMPLETE) != "yes":
         return False
     # A database may have been moved without its files.
     folder = run_folder(tracking, copy.info.artifact_uri)
     return folder is None or (folder / "result.json").is_file()
+
+
+def _mended(client: MlflowClient, copy: MlflowRun, storage: Storage, run: Run) -> MlflowRun:
+    """A whole copy as copies are today, whichever version made it."""
+    if not is_outdated(copy):
+        return copy
+    manifest, result = manifest_of(storage, run), read_result(storage, run)
+    if result is not None and result["status"] == "finished":
+        add_version(client, copy.info.run_id, run, manifest, result)
+    mend(client, copy, run, manifest)
+    return client.get_run(copy.info.run_id)
 
 
 def _send_again(
@@ -149,8 +179,8 @@ def _send(
     client: MlflowClient, copy: MlflowRun | None, tracking: str, storage: Storage, run: Run
 ) -> str:
     """Complete a run's copy; how the run ended, empty if there was nothing to send."""
-    if _is_complete(copy, tracking):
-        return ""
+    if copy is not None and _is_complete(copy, tracking):
+        return "" if _mended(client, copy, storage, run) is copy else MENDED
     result, history = read_result(storage, run), newest_history(storage, run)
     if result is not None:
         outcome, reason = outcome_of(result), result.get("reason")
@@ -212,7 +242,7 @@ def publish_sweep(
     }
     run_id = only_run(client, experiment_id(client), "sweep_key", cells[0]["sweep"], tags)
     send_artifacts(client, run_id, {"sweep.json": dumps(cells, indent=1).encode()})
-    client.set_tag(run_id, COMPLETE, "yes")
+    client.set_tag(run_id, stored_name(COMPLETE), "yes")
     client.set_terminated(run_id, "FINISHED")
 
 
@@ -230,8 +260,18 @@ def publish_evaluation(tracking: str, storage: Storage, rows: list[dict[str, Any
         for name in ("top1_err", "top5_err"):
             client.log_metric(run_id, f"test_{row['protocol']}/{name}", row[name])
     send_artifacts(client, run_id, {"evaluation.json": dumps(rows, indent=1).encode()})
-    client.set_tag(run_id, COMPLETE, "yes")
+    client.set_tag(run_id, stored_name(COMPLETE), "yes")
     client.set_terminated(run_id, "FINISHED")
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    """A report's folder as an archive, the same of the same files."""
+    content = BytesIO()
+    with ZipFile(content, "w", ZIP_DEFLATED) as archive:
+        for name, file in sorted(files.items()):
+            # Without a date, which would be that of now.
+            archive.writestr(ZipInfo(f"report/{name}"), file, ZIP_DEFLATED)
+    return content.getvalue()
 
 
 def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> None:
@@ -244,5 +284,12 @@ def log_report(tracking: str, storage: Storage, out: Path, files: list[str]) -> 
         "mlflow.runName": f"report {storage.path('').rstrip('/').rpartition('/')[2]}",
     }
     run_id = only_run(client, experiment_id(client), "report_key", key, tags)
-    send_artifacts(client, run_id, {f"report/{name}": regular_file(out / name) for name in files})
+    whole = {name: regular_file(out / name) for name in files}
+    # Links between pages lead nowhere in MLflow's UI; whoever downloads the archive has them.
+    shown = {
+        name: page_alone(name, whole) if name.endswith(".html") else content
+        for name, content in whole.items()
+    }
+    kept = {f"report/{name}": content for name, content in shown.items()}
+    send_artifacts(client, run_id, kept | {"report.zip": _zipped(whole)})
     client.set_terminated(run_id, "FINISHED")

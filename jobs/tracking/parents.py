@@ -1,10 +1,12 @@
-"""The parent of a row's runs on a dataset in MLflow: its name, and what it says of them."""
+"""The parent of a row's runs on a dataset in MLflow: its name, and what it says of them.
+
+A parent has final values alone: the mean, deviation and number of its seeds at step 0, which the UI
+shows as one value each. What the paper has instead is `jobs.tracking.row_verdicts`'.
+"""
 
 from dataclasses import replace
-from json import dumps
 from math import isnan, nan
 from time import time
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
@@ -12,94 +14,137 @@ from mlflow.entities import Run as MlflowRun
 
 from analysis.measured.tags import COMPLETE
 from analysis.stats import summarise
+from jobs.tracking.described_runs import (
+    NOTE,
+    RUN_NAME,
+    SOURCE,
+    SOURCE_TYPE,
+    experiment_tags,
+    fact_name,
+    manifest_of,
+    parameters,
+    parent_key,
+    row_name,
+    tags_of,
+)
+from jobs.tracking.registry import alias_median
 from jobs.tracking.store import deleted_runs, experiment_id, only_run, runs_with_deleted
-from pipeline.data.stored import read_manifest
-from pipeline.recipe.layers import layout
-from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR
-from pipeline.recipe.overrides import changes_text
+from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, protocol_err
 from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
 
 PARENT = "mlflow.parentRunId"
 """MLflow's own tag of a run that is shown under another."""
+MOST_LOOKS = 5
+"""How often a summary is made again at most, because seeds have ended meanwhile."""
+DECIMALS = 2
+"""Of errors in percent, as the paper prints them; the seeds have all."""
 
 
 def parent_in(client: MlflowClient, storage: Storage, run: Run) -> str:
     """A run's parent, made if there is none, restored if it was deleted."""
-    key = f"{run.experiment.fingerprint}-{run.dataset_id}"
     manifest = manifest_of(storage, run)
     tags = experiment_tags(run, manifest) | {
         "kind": "experiment",
-        "mlflow.runName": named(run, f"on {manifest['row']['name']}"),
+        RUN_NAME: row_name(run, manifest),
+        SOURCE: "resnet-repro",
+        SOURCE_TYPE: "LOCAL",
     }
+    key = parent_key(run.experiment.fingerprint, run.dataset_id)
     return only_run(client, experiment_id(client), "parent_key", key, tags)
-
-
-def named(run: Run, which: str) -> str:
-    """What tells runs apart comes first: the UI's column of names is narrow."""
-    changes = changes_text(run.experiment)
-    return f"{run.experiment.name} {which}" + (f" ({changes})" if changes else "")
-
-
-def manifest_of(storage: Storage, run: Run) -> dict[str, Any]:
-    """The manifest of a run's dataset.
-
-    Raises:
-        FileNotFoundError: it is not in storage any more.
-    """
-    manifest = read_manifest(storage, run.dataset_id)
-    if manifest is None:
-        raise FileNotFoundError(f"dataset {run.dataset_id} is not in {storage.uri} any more")
-    return manifest
-
-
-def experiment_tags(run: Run, manifest: dict[str, Any]) -> dict[str, str]:
-    """What a run and its parent are about."""
-    experiment, dataset = run.experiment, manifest["row"]
-    plan = layout(experiment, classes=dataset["classes"])
-    return {
-        "experiment": experiment.name,
-        "fingerprint": experiment.fingerprint,
-        "artifacts": " ".join(experiment.artifacts),
-        "overrides": dumps(experiment.deviations(), sort_keys=True),
-        "iterations": str(experiment.iterations),
-        "params": str(plan.params),
-        "dataset": dataset["name"],
-        "dataset_id": run.dataset_id,
-        "comparable": str(bool(dataset["comparable"])),
-    }
 
 
 def summarise_seeds(client: MlflowClient, storage: Storage, run: Run, parent: str) -> None:
     """Give a parent the mean, deviation and number of its finished seeds, and all its children.
 
-    The step of these metrics is the number of seeds that are known: of two that end at once,
-    whoever knows of more is the latest. Runs that were deleted in MLflow are known, and not
-    counted.
+    Of two seeds that end at once, each looks again after it has written: whoever is the last to
+    write knows of both. Runs that were deleted in MLflow are known, and not counted.
     """
-    of_this = f"tags.fingerprint = '{run.experiment.fingerprint}'"
-    of_this += f" and tags.dataset_id = '{run.dataset_id}'"
-    copies = runs_with_deleted(client, of_this)
-    deleted = deleted_runs(copies)
-    # Under a parent that is gone for good, or was made anew, no finished seed would be found.
-    for key, copy in copies.items():
-        if key not in deleted and copy.data.tags.get(PARENT) != parent:
-            client.set_tag(copy.info.run_id, PARENT, parent)
-    finals = _published_finals(copies) | _stored_finals(storage, run)
-    shown = [final for key, final in finals.items() if key not in deleted]
+    _take_over(client, run, parent)
+    client.log_batch(parent, params=parameters(run))
+    for _ in range(MOST_LOOKS):
+        copies = _copies_of(client, run)
+        deleted = deleted_runs(copies)
+        # Under a parent that is gone for good, or was made anew, no finished seed would be found.
+        for key, copy in copies.items():
+            if key not in deleted and copy.data.tags.get(PARENT) != parent:
+                client.set_tag(copy.info.run_id, PARENT, parent)
+        finals = _published_finals(copies) | _stored_finals(storage, run)
+        shown = [final for key, final in finals.items() if key not in deleted]
+        if not log_finals(client, parent, _summary(run, shown)):
+            break
+    shown_ids = {copy.info.run_id for key, copy in copies.items() if key not in deleted}
+    alias_median(client, run, manifest_of(storage, run), shown_ids)
+
+
+def _copies_of(client: MlflowClient, run: Run) -> dict[str, MlflowRun]:
+    """The copies of a run and its siblings, of other storages and deleted ones too, by run key."""
+    of_this = (run.experiment.fingerprint, run.dataset_id)
+    named = runs_with_deleted(client, f"tags.experiment = '{run.experiment.name}'")
+    tags = {key: tags_of(copy) for key, copy in named.items()}
+    return {
+        key: copy
+        for key, copy in named.items()
+        if (tags[key].get("fingerprint"), tags[key].get("dataset_id")) == of_this
+    }
+
+
+def _summary(run: Run, finals: list[dict[str, float]]) -> dict[str, float]:
+    """Mean, deviation and number of the seeds' final values, by the names of a parent's metrics."""
+    protocols = [protocol_err(name, k) for name in run.experiment.protocols for k in (1, 5)]
+    summaries = {
+        name: summarise([final[name] for final in finals if name in final])
+        for name in (TEST_ERR, TRAIN_CLEAN_ERR, *protocols)
+    }
+    return {
+        fact_name(run.experiment.name, name, fact): value
+        for name, summary in summaries.items()
+        for fact, value in (
+            ("mean", round(summary.mean, DECIMALS)),
+            ("std", round(summary.std, DECIMALS)),
+            ("n", float(summary.n)),
+        )
+    }
+
+
+def log_finals(client: MlflowClient, parent: str, facts: dict[str, float]) -> bool:
+    """Give a parent values that it does not have yet; whether there were any."""
     known = client.get_run(parent).data.metrics
-    now, metrics = int(1000 * time()), []
-    for name in (TEST_ERR, TRAIN_CLEAN_ERR):
-        values = [final[name] for final in shown if name in final]
-        summary = summarise(values)
-        facts = {"n": summary.n, "mean": summary.mean, "std": summary.std}
-        for fact, value in facts.items():
-            before = known.get(f"{name}/{fact}", 0.0 if fact == "n" else nan)
-            # Only what has changed: publishing the same again would add a point to the parent.
-            if value != before and not (isnan(value) and isnan(before)):
-                metrics.append(Metric(f"{name}/{fact}", float(value), now, len(finals)))
-    if metrics:
-        client.log_batch(parent, metrics)
+    # Only what has changed: publishing the same again would add a point to the parent.
+    before = {
+        name: known.get(name, 0.0 if name.rpartition("/")[2] == "n" else nan) for name in facts
+    }
+    new = {
+        name: value
+        for name, value in facts.items()
+        if value != before[name] and not (isnan(value) and isnan(before[name]))
+    }
+    # Of points at one step the latest is the value, whatever the clocks of two machines say.
+    times = [
+        point.timestamp for name in new for point in client.get_metric_history(parent, name)[-1:]
+    ]
+    now = max([int(1000 * time()), *(time_ms + 1 for time_ms in times)])
+    if new:
+        client.log_batch(parent, [Metric(name, value, now, 0) for name, value in new.items()])
+    return bool(new)
+
+
+def _take_over(client: MlflowClient, run: Run, parent: str) -> None:
+    """Take the place of a parent that an earlier version made.
+
+    That one has series over the number of seeds, and MLflow takes nothing out of a series.
+    """
+    key = parent_key(run.experiment.fingerprint, run.dataset_id)
+    for old in client.search_runs([experiment_id(client)], f"tags.parent_key = '{key}'"):
+        # What a person has written and named stays.
+        if note := old.data.tags.get(NOTE):
+            client.set_tag(parent, NOTE, note)
+        name = old.info.run_name
+        if name and name != client.get_run(parent).info.run_name:
+            client.update_run(parent, name=name)
+        if old.info.status != "RUNNING":
+            client.set_terminated(parent, old.info.status)
+        client.delete_run(old.info.run_id)
 
 
 def _stored_finals(storage: Storage, run: Run) -> dict[str, dict[str, float]]:
@@ -127,5 +172,5 @@ def _published_finals(copies: dict[str, MlflowRun]) -> dict[str, dict[str, float
     return {
         key: copy.data.metrics
         for key, copy in copies.items()
-        if copy.info.status == "FINISHED" and copy.data.tags.get(COMPLETE) == "yes"
+        if copy.info.status == "FINISHED" and tags_of(copy).get(COMPLETE) == "yes"
     }

@@ -8,7 +8,6 @@ holds is published, so a resume can neither lose nor double a point.
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from json import dumps
 from math import inf
@@ -17,21 +16,25 @@ from time import monotonic, sleep
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, RunTag
 
 from analysis.measured.frames import DIVERGED, FINISHED
-from analysis.measured.tags import ALONE, ASKED, COMPLETE
+from analysis.measured.tags import ALONE, ASKED, COMPLETE, stored_name, stored_tags
 from jobs.console.durations import duration
 from jobs.console.run_progress import Beat, RunProgress, percent, progress_of
-from jobs.tracking.local_store import send_artifacts
-from jobs.tracking.parents import (
-    PARENT,
-    experiment_tags,
+from jobs.tracking.described_runs import (
+    COMMIT,
+    NOTE,
+    RUN_NAME,
+    describe,
+    is_outdated,
     manifest_of,
-    named,
-    parent_in,
-    summarise_seeds,
+    mend,
+    run_tags,
+    tags_of,
 )
+from jobs.tracking.local_store import send_artifacts
+from jobs.tracking.parents import PARENT, parent_in, summarise_seeds
 from jobs.tracking.registry import register
 from jobs.tracking.store import end_parent, experiment_id, only_run, open_store
 from pipeline.errors import InputError, first_line
@@ -55,8 +58,6 @@ TIME_LEFT = "time_left"
 """Tag of a run that is being trained, and of no other."""
 ENDED_STATES = {FINISHED: "finished", DIVERGED: "diverged", "FAILED": "failed", "KILLED": "stopped"}
 """What `resnet-repro status` calls the outcomes of `analysis.measured.frames`."""
-RUN_NAME, NOTE = "mlflow.runName", "mlflow.note.content"
-"""MLflow's own tags that people change in the UI: sent once, and theirs from then on."""
 
 logger = logging.getLogger(__name__)
 
@@ -196,20 +197,18 @@ class Publisher:
         client = open_store(self.tracking, self.storage)
         experiment = experiment_id(client)
         self.parent = parent_in(client, self.storage, self.run)
-        tags = self._run_tags() | {PARENT: self.parent}
+        manifest = manifest_of(self.storage, self.run)
+        tags = run_tags(self.run, manifest) | {PARENT: self.parent}
         self.run_id = only_run(client, experiment, "run_key", self.run.key, tags)
-        # Everything that is known before the first iteration: the experiment's fields and the tags.
-        fields = asdict(self.run.experiment).items()
-        params = [Param(name, str(value)) for name, value in fields if name != "artifacts"]
-        params.append(Param("seed", str(self.run.seed)))
-        params.append(Param("dataset_id", self.run.dataset_id))
-        kept = client.get_run(self.run_id).data.tags
-        new_tags = missing_tags(tags | self.tags, kept)
-        if RUN_NAME in kept:  # a run that was renamed in the UI keeps its name
+        copy = client.get_run(self.run_id)
+        if is_outdated(copy):
+            mend(client, copy, self.run, manifest)
+            copy = client.get_run(self.run_id)
+        # Everything that is known before the first iteration: the row's fields and the tags.
+        new_tags = missing_tags(tags | self.tags, tags_of(copy))
+        if RUN_NAME in copy.data.tags:  # a run that was renamed in the UI keeps its name
             new_tags.pop(RUN_NAME, None)
-        client.log_batch(
-            self.run_id, params=params, tags=[RunTag(*item) for item in new_tags.items()]
-        )
+        describe(client, self.run_id, self.run, manifest, new_tags)
         for run_id in (self.run_id, self.parent):
             client.update_run(run_id, status="RUNNING")
         # What the server has decides what is sent, not what this process remembers: an earlier
@@ -250,7 +249,7 @@ class Publisher:
         outdated = {TIME_LEFT, DEVICE_SECONDS, JOULES, "reason"} - tags.keys()
         for name in outdated & kept.keys():
             client.delete_tag(self.run_id, name)
-        client.log_batch(self.run_id, tags=[RunTag(*item) for item in tags.items()])
+        client.log_batch(self.run_id, tags=[RunTag(*item) for item in stored_tags(tags).items()])
         client.set_terminated(self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED")
         result = read_result(self.storage, self.run)
         if result is not None:
@@ -258,7 +257,7 @@ class Publisher:
         summarise_seeds(client, self.storage, self.run, self.parent)
         end_parent(client, self.parent, "FINISHED")
         if result is not None:
-            client.set_tag(self.run_id, COMPLETE, "yes")
+            client.set_tag(self.run_id, stored_name(COMPLETE), "yes")
 
     def _ended_tags(self, status: str) -> dict[str, str]:
         """What the history says of the whole run; where attempts differ, all that took part."""
@@ -277,6 +276,8 @@ class Publisher:
             tags[key] = " + ".join(
                 dict.fromkeys(str(attempt[key]) for attempt in attempts if key in attempt)
             )
+        if "commit" in attempts[-1]:
+            tags[COMMIT] = str(attempts[-1]["commit"])
         for key in ("dirty", "one_pass", "compiled"):
             tags[key] = str(any(attempt.get(key) for attempt in attempts))
         drifts = dict.fromkeys(attempt["drift"] for attempt in attempts if "drift" in attempt)
@@ -305,13 +306,6 @@ class Publisher:
             if NOTE not in kept:  # what a person has written there stays
                 client.set_tag(self.run_id, NOTE, card)
             register(client, self.run_id, self.run, manifest, result, weights, card)
-
-    def _run_tags(self) -> dict[str, str]:
-        return experiment_tags(self.run, manifest_of(self.storage, self.run)) | {
-            "kind": "run",
-            RUN_NAME: named(self.run, f"seed {self.run.seed}"),
-            "seed": str(self.run.seed),
-        }
 
 
 def progress_tags(progress: RunProgress) -> dict[str, str]:

@@ -26,7 +26,7 @@ def tracking_trouble(tracking: str) -> str:
     """What is wrong with an MLflow server's answer; empty for nothing, and for databases."""
     if not is_server(tracking):
         return ""
-    address, header = _with_access(tracking.rstrip("/"))
+    address, header = with_access(tracking.rstrip("/"))
     try:
         # The cheapest request that passes all of the server's gates: host check, login, database.
         url = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
@@ -59,6 +59,16 @@ def tracking_trouble(tracking: str) -> str:
         return f"cannot be reached ({first_line(why)}): start it, or open its port to the nodes"
 
 
+def server_version(tracking: str) -> str:
+    """The version of MLflow that a server runs; empty where it does not say."""
+    address, header = with_access(tracking.rstrip("/"))
+    try:
+        with urlopen(Request(f"{address}/version", headers=header), timeout=PATIENCE_SECONDS) as it:
+            return str(it.read(100).decode(errors="replace"))
+    except (OSError, ValueError, HTTPException):
+        return ""
+
+
 def check_database(tracking: str) -> None:
     """Connect once to an MLflow store that is a PostgreSQL or MySQL; others are taken as they are.
 
@@ -84,7 +94,7 @@ def check_database(tracking: str) -> None:
         ) from error
 
 
-def _with_access(tracking: str) -> tuple[str, dict[str, str]]:
+def with_access(tracking: str) -> tuple[str, dict[str, str]]:
     """An address without its user and password, and the header in which MLflow says them."""
     # urllib would send a user in the address as part of the host name.
     parts = urlsplit(tracking)

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from analysis.measured.bundle import merged
+from analysis.measured.frames import Frames
 from analysis.measured.mlflow_export import NoRunsError, export
 from analysis.report.report import INDEX, write_report
 from analysis.report.report_folder import others_line
@@ -13,8 +14,10 @@ from jobs.tracking.best_effort import warn_on_tracking_error
 from jobs.tracking.imported_bundles import imported_bundles
 from jobs.tracking.local_store import rehome
 from jobs.tracking.other_publications import log_report
+from jobs.tracking.row_verdicts import judge_parents
 from jobs.tracking.server_check import check_database
-from jobs.tracking.where_to_look import ui_command
+from jobs.tracking.store import open_store
+from jobs.tracking.where_to_look import ui_lines
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
@@ -51,9 +54,11 @@ def report_on(
     check_database(tracking)
     parts = imported_bundles(storage)
     rehome(tracking, storage)
+    published: Frames | None = None
     try:
         with TemporaryDirectory() as scratch:
-            parts = [(tracking, export(tracking, keep or Path(scratch))), *parts]
+            published = export(tracking, keep or Path(scratch))
+            parts = [(tracking, published), *parts]
     except NoRunsError:  # of this storage's own; imported ones are enough for a report
         if not parts:
             raise
@@ -62,7 +67,12 @@ def report_on(
         frames = frames.of_seeds(seeds)
     # Written first: the copy in MLflow is for others, and may fail.
     files = write_report(frames, out)
-    warn_on_tracking_error(lambda: log_report(tracking, storage, out, files), tracking)
+
+    def publish() -> None:
+        log_report(tracking, storage, out, files)
+        judge_parents(open_store(tracking, storage), published)
+
+    warn_on_tracking_error(publish, tracking)
     own = None
     if part is not None and not {run.key for run in part.runs}.issuperset(frames.runs.run_id):
         own = out / part.name
@@ -73,4 +83,4 @@ def report_on(
         print(others)
     if own is not None:
         print(f"of this grid alone: {own / INDEX}")
-    print(f"runs in the MLflow UI: {ui_command(tracking, storage)}")
+    print(ui_lines(tracking, storage))

@@ -3,32 +3,39 @@
 import logging
 import os
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Run, ViewType
+from mlflow.entities import Experiment, LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from analysis.measured.local_artifacts import DATABASE, FOLDER, database_of
 from analysis.measured.mlflow_export import our_experiment
-from analysis.measured.tags import EXPERIMENT, OURS, OURS_VALUE
+from analysis.measured.tags import EXPERIMENT, OURS, OURS_VALUE, stored_name, stored_tags
 from jobs.tracking.local_store import rehome
 from jobs.tracking.server_check import check_database
+from jobs.tracking.views import VIEWS, keep_views, view_pages
 from pipeline.errors import InputError
 from pipeline.storage import Storage
 
-NOTE = """Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`),
+NOTE = """{links}
+
+A curve, and a line of the table, is a row of *Deep Residual Learning for Image Recognition* on a
+dataset. Its parent says mean, standard deviation and number of its finished seeds, and what the
+paper has; the children are the seeds, and the step of their metrics is the paper's x-axis,
+iterations. Reports, sweeps and evaluations are runs of their own, with their files as artifacts.
+
+Filters that help: `tags.kind = "run"` (or `experiment`, `report`, `sweep`),
 `tags.experiment = "resnet20"`, `tags.dataset = "cifar10"`, `tags.seed = "0"`,
 `tags.outcome = "DIVERGED"`, `tags."grid.table6" = "yes"`, `params.depth = "56"`,
 ``metrics.`test/top1_err` < 9``.
-
-Runs of *Deep Residual Learning for Image Recognition*: a parent is a row of the paper on a dataset
-and carries mean, standard deviation and number of its finished seeds (by their number); its
-children are the seeds, and the step of their metrics is the paper's x-axis, iterations. Reports,
-sweeps and evaluations are runs of their own, with their files as artifacts.
 """
-"""What MLflow shows above the runs."""
+"""What MLflow shows above the runs, with links to the views in it."""
+NOTE_TAG = "mlflow.note.content"
+EARLIER_NOTES = ("d0dc088399ffdea5",)
+"""Checksums of what earlier versions wrote there: anything else is a person's, and stays."""
 logger = logging.getLogger(__name__)
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 
@@ -108,15 +115,32 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
         # A server has a place for artifacts; a database gets one in the storage, or beside itself,
         # because MLflow's default is the folder that the command happens to be called in.
         place = ((storage.local or database.parent) / FOLDER).as_uri() if database else None
-        tags = {"mlflow.note.content": NOTE, OURS: OURS_VALUE}
         try:
-            client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
+            client.create_experiment(EXPERIMENT, artifact_location=place, tags={OURS: OURS_VALUE})
         except MlflowException:  # another command has made it in the meantime
             if our_experiment(client) is None:
                 raise
+        experiment = our_experiment(client)
+        assert experiment is not None
     elif OURS not in experiment.tags:  # of a version that went by the name alone
         client.set_experiment_tag(experiment.experiment_id, OURS, OURS_VALUE)
+    keep_views(client, experiment)
+    _keep_note(client, experiment)
     return client
+
+
+def _keep_note(client: MlflowClient, experiment: Experiment) -> None:
+    """Write the note above the runs, unless a person has written another."""
+    there = experiment.tags.get(NOTE_TAG)
+    if (
+        there is not None
+        and blake2b(there.encode(), digest_size=8).hexdigest() not in EARLIER_NOTES
+    ):
+        return
+    number = experiment.experiment_id
+    paths = view_pages(client.tracking_uri, number)
+    links = [f"[{name}]({paths[key][1:]})" for key, (name, _, _) in VIEWS.items()]
+    client.set_experiment_tag(number, NOTE_TAG, NOTE.format(links=" and ".join(links)))
 
 
 def _for_its_owner(database: Path) -> None:
@@ -133,14 +157,10 @@ def experiment_id(client: MlflowClient) -> str:
     return str(experiment.experiment_id)
 
 
-def runs_page(tracking: str) -> str:
-    """The path of our runs' page in the UI of a store; its front page is about other things."""
+def pages(tracking: str) -> dict[str, str]:
+    """The paths of our views in the UI of a store, whose front page is about other things."""
     experiment = our_experiment(MlflowClient(tracking))
-    return (
-        f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
-        if experiment
-        else ""
-    )
+    return view_pages(tracking, experiment.experiment_id) if experiment else {}
 
 
 def only_run(
@@ -148,13 +168,15 @@ def only_run(
 ) -> str:
     """The MLflow run whose tag `key` is `value`, made if there is none, restored if it is deleted.
 
+    Keys and tags are by our own names.
+
     MLflow has neither unique tags nor locks: two that make it at once both look again and keep the
     older one.
     """
 
     def search() -> list[Run]:
         runs = client.search_runs(
-            [experiment], f"tags.{key} = '{value}'", ViewType.ALL, max_results=100
+            [experiment], f"tags.`{stored_name(key)}` = '{value}'", ViewType.ALL, max_results=100
         )
         # What was made second and deleted for it comes after what a person has deleted.
         return sorted(runs, key=lambda run: (_deleted(run), run.info.start_time, run.info.run_id))
@@ -168,7 +190,7 @@ def only_run(
     if runs:
         return str(runs[0].info.run_id)
     made = client.create_run(
-        experiment, run_name=tags["mlflow.runName"], tags={**tags, key: value}
+        experiment, run_name=tags["mlflow.runName"], tags=stored_tags({**tags, key: value})
     ).info.run_id
     # The older one is the same for both, whoever looks first.
     oldest = str(search()[0].info.run_id)

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
-from jobs.tracking.store import runs_page
+from jobs.tracking.store import pages
 from pipeline.errors import InputError, last_line
 
 STARTING_SECONDS = 120.0
@@ -26,7 +26,7 @@ def serve(store: str, port: int, say: Callable[[str], None]) -> None:
     Raises:
         InputError: the server does not start, or ends by itself (says what it said last).
     """
-    address, page = f"http://127.0.0.1:{port}", runs_page(store)
+    address, views = f"http://127.0.0.1:{port}", pages(store)
     # On loopback, because a server without users gives everyone who reaches it all of its store.
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -42,7 +42,9 @@ def serve(store: str, port: int, say: Callable[[str], None]) -> None:
         )
         try:
             if _answers(server, address, store):
-                say(f"MLflow UI: {address}{page} (Ctrl-C ends it)")
+                say(f"MLflow UI: {address}{views.get('curves', '')} (Ctrl-C ends it)")
+                if "results" in views:
+                    say(f"the results: {address}{views['results']}")
                 server.wait()
         finally:
             with suppress(ProcessLookupError):

@@ -2,9 +2,11 @@
 
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from jobs.tracking.store import default_tracking
+from jobs.tracking.server_check import is_server
+from jobs.tracking.store import default_tracking, pages
 from pipeline.errors import redacted
 from pipeline.storage import Storage
 
@@ -16,6 +18,16 @@ def ui_command(tracking: str, storage: Storage) -> str:
     if _is_own(tracking, storage):
         return f"{own_name()} ui --storage {storage.local}"
     return f"{own_name()} ui --tracking {redacted(tracking)}"
+
+
+def ui_lines(tracking: str, storage: Storage) -> str:
+    """The same with what stands before it; of a server that answers, the links to our views."""
+    if is_server(tracking):
+        with suppress(Exception):  # a server that has just gone away has no views either
+            server, views = redacted(tracking).rstrip("/"), pages(tracking)
+            curves, results = (f"{server}{views[name]}" for name in ("curves", "results"))
+            return f"runs in the MLflow UI: {curves}\nthe results there: {results}"
+    return f"runs in the MLflow UI: {ui_command(tracking, storage)}"
 
 
 def _is_own(tracking: str, storage: Storage) -> bool:

@@ -5,14 +5,14 @@ differs from the paper's.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pipeline.errors import InputError
-from pipeline.recipe.experiments import EXPERIMENTS, Experiment
+from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS, Experiment
 from pipeline.recipe.layers import layout
 
 FOLLOWS_ITERATIONS = {"lr_drops": "learning rate drops", "eval_every": "evaluations"}
@@ -108,6 +108,24 @@ def value_text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
         return f"{value:,}"
     return str(value)
+
+
+def recipe_of(experiment: Experiment) -> dict[str, Any]:
+    """The fields of a row that say something about how it is trained and tested."""
+    without_meaning = ["name", "artifacts"]
+    if experiment.family == "cifar":
+        without_meaning += PHOTOGRAPHS
+    if experiment.block != "bottleneck":
+        without_meaning.append("bottleneck_stride")
+    if experiment.norm == "none":
+        without_meaning += ["bn_momentum", "bn_eps"]
+    if experiment.warmup_lr is None:
+        without_meaning += ["warmup_lr", "warmup_until_err"]
+    if experiment.holdout == 0:
+        without_meaning.append("holdout")
+    return {
+        name: value for name, value in asdict(experiment).items() if name not in without_meaning
+    }
 
 
 def settable() -> list[str]:

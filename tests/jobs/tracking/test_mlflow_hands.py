@@ -9,10 +9,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
+from analysis.measured.tags import COMPLETE, stored_name
 from jobs.execution.node_facts import tracking_trouble
 from jobs.tracking.other_publications import publish_ended, publish_stored
 from jobs.tracking.run_publisher import Publisher
-from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 from tests.conftest import Cli
@@ -21,7 +21,6 @@ from tests.jobs.tracking.published import mlflow_runs, published, store_of, trai
 from tests.pipeline.training.small_runs import small_run
 
 PARENT = "mlflow.parentRunId"
-N = f"{TEST_ERR}/n"
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def children_and_n(store: str) -> tuple[int, float]:
     """How many seeds are shown under the only parent, and how many it says there are."""
     (parent,) = mlflow_runs(store, "experiment")
     shown = [run for run in mlflow_runs(store) if run.data.tags[PARENT] == parent.info.run_id]
-    return len(shown), parent.data.metrics[N]
+    return len(shown), parent.data.metrics["n"]
 
 
 def test_names_and_notes_that_were_changed_stay(place: Path, store: str) -> None:
@@ -54,7 +53,7 @@ def test_names_and_notes_that_were_changed_stay(place: Path, store: str) -> None
     for each in (run, parent):
         client.update_run(each.info.run_id, name=f"mine {each.info.run_id}")
         client.set_tag(each.info.run_id, "mlflow.note.content", "my note")
-    client.delete_tag(run.info.run_id, "complete")
+    client.delete_tag(run.info.run_id, stored_name(COMPLETE))
     assert sync(place) == 1
     for each in (run, parent):
         again = client.get_run(each.info.run_id)

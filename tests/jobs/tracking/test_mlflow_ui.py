@@ -11,13 +11,18 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from jobs.tracking.other_publications import publish_stored
 from pipeline.recipe.metrics import TEST_ERR
+from pipeline.storage import Storage
 from tests.conftest import Cli
 from tests.jobs.conftest import free_port, serving
+from tests.jobs.tracking.paper_study import paper_study
+from tests.jobs.tracking.published import store_of
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -44,6 +49,8 @@ GRID = (
 POINTS = 4
 RESNET, PLAIN = "^resnet20 on digits", "^plain20 on digits"
 SEED = "^resnet20 seed "
+ROWS = {"plain20": "9.69", "plain56": "13.26", "resnet20": "8.75", "resnet56": "6.97"}
+"""Of the paper's own data, with the error that the paper has (of plain networks, Figure 6's)."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,23 @@ def ui(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     line = [sys.executable, "-m", "jobs.cli", "ui", "--storage", str(place), "--port", str(port)]
     with serving(line, port) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The links that `resnet-repro ui` prints for a complete study, by what stands before them."""
+    place, log = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("log")
+    paper_study(Storage(str(place)), experiments=ROWS)
+    publish_stored(store_of(place), Storage(str(place)), print)
+    port = free_port()
+    line = [sys.executable, "-m", "jobs.cli", "ui", "--storage", str(place), "--port", str(port)]
+    # By this checkout, whatever the folder.
+    with serving(line, port, folder=log, PYTHONPATH=os.getcwd()):
+        said = ""
+        while "the results:" not in said:
+            said = (log / "server.log").read_text()
+            sleep(0.1)
+        yield dict(re.findall(r"^([^:]+): (http\S+)", said, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +110,15 @@ def page(ui: str, browser: Browser) -> Iterator[Page]:
     page.get_by_text("Model training", exact=True).first.click()
     page.get_by_role("link", name="resnet-repro", exact=True).click()
     expect(run(page, RESNET)).to_be_visible()
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def laptop(browser: Browser) -> Iterator[Page]:
+    """A first visit by somebody with a screen of 1280 pixels."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
     yield page
     page.close()
 
@@ -158,6 +191,57 @@ def test_a_run_has_a_chart_of_its_test_error(page: Page, pictures: Path) -> None
     assert len({round(box["x"]) for box in boxes if box}) == POINTS
 
 
+def test_the_printed_link_shows_a_curve_and_a_band_for_each_row(
+    laptop: Page, links: dict[str, str], pictures: Path
+) -> None:
+    laptop.goto(links["MLflow UI"])
+    expect(laptop.get_by_text("Learning curves")).to_be_in_viewport()
+    chart = laptop.locator(".js-plotly-plot").first
+    for name in ROWS:
+        legend = laptop.get_by_text(f"{name} on cifar10 ({TEST_ERR})", exact=True)
+        expect(legend).to_be_in_viewport()
+    bands = chart.locator(".js-fill")
+    expect(bands).to_have_count(len(ROWS))
+    laptop.screenshot(path=pictures / "7-curves.png")
+    for band in bands.all():  # from the least to the most of five seeds, over the whole schedule
+        box = band.bounding_box()
+        assert box is not None and box["width"] > 300 and box["height"] > 50
+    colours = {band.evaluate("band => getComputedStyle(band).fill") for band in bands.all()}
+    drawn = chart.locator(".js-line").evaluate_all(
+        "lines => lines.map(line => getComputedStyle(line))"
+        ".filter(style => style.strokeOpacity > 0).map(style => style.stroke)"
+    )
+    assert set(drawn) == colours and len(colours) == len(ROWS)
+    assert laptop.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_the_other_link_shows_the_paper_beside_what_was_measured(
+    laptop: Page, links: dict[str, str], pictures: Path
+) -> None:
+    laptop.goto(links["the results"])
+    for name in ("mean", "std", "n", "paper"):
+        head = laptop.get_by_role("columnheader", name=name, exact=True).last
+        expect(head).to_be_in_viewport(ratio=1)
+    # Not behind the panel that MLflow opens at a first visit.
+    box = head.bounding_box()
+    for panel in laptop.get_by_text("MLflow Assistant", exact=True).all():
+        edge = panel.bounding_box()
+        assert box and edge and box["x"] + box["width"] <= edge["x"]
+    expect(run(laptop, " on cifar10$")).to_have_count(len(ROWS))
+    laptop.screenshot(path=pictures / "8-results.png")
+    order = [link.inner_text().partition(" ")[0] for link in run(laptop, " on cifar10$").all()]
+    assert sorted(order) == sorted(ROWS)
+    cells = {
+        fact: laptop.locator(f'[role=gridcell][col-id="metrics.`{fact}`"]').all_inner_texts()
+        for fact in ("mean", "std", "n", "paper")
+    }
+    tops = [corner(link)[1] for link in run(laptop, " on cifar10$").all()]
+    shown = [name for _, name in sorted(zip(tops, order, strict=True))]
+    assert cells["paper"] == [ROWS[name] for name in shown] and cells["n"] == ["5"] * len(ROWS)
+    for mean, paper, std in zip(cells["mean"], cells["paper"], cells["std"], strict=True):
+        assert abs(float(mean) - float(paper)) < 0.3 and 0 < float(std) < 0.5
+
+
 def test_the_report_is_read_in_its_run(page: Page, pictures: Path) -> None:
     run(page, "^report ").click()
     page.get_by_role("tab", name="Artifacts").click()
@@ -169,8 +253,13 @@ def test_the_report_is_read_in_its_run(page: Page, pictures: Path) -> None:
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     page.screenshot(path=pictures / "4-figure.png")
     page.get_by_text("index.html", exact=True).click()
-    expect(page.frame_locator("iframe").get_by_role("heading", name="digits").first).to_be_visible()
+    report = page.frame_locator("iframe")
+    expect(report.get_by_role("heading", name="digits").first).to_be_visible()
     page.screenshot(path=pictures / "5-report.png")
+    for link in report.get_by_role("link").all():
+        assert str(link.get_attribute("href")).startswith("#")
+    report.get_by_role("link", name="Claims").first.click()
+    expect(report.get_by_role("heading", name="Claims").first).to_be_in_viewport()
 
 
 def test_a_filter_leaves_the_runs_of_one_row(page: Page, pictures: Path) -> None:

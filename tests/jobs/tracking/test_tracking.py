@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from analysis.measured.mlflow_export import export
-from analysis.measured.tags import ALONE, ASKED
+from analysis.measured.tags import ALONE, ASKED, stored_name
 from jobs.tracking.other_publications import publish_stored
 from jobs.tracking.store import tracking_uri
 from pipeline.errors import InputError
@@ -91,7 +91,14 @@ def test_a_server_that_is_away_costs_nothing_and_gets_everything_later(
         assert back.returncode == 0 and back.stderr == ""
         run, client = the_run(uri), MlflowClient(uri)
         assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "FINISHED")
-        assert run.data.tags[ASKED] == ALONE  # what it was asked for came along
+        assert run.data.tags[stored_name(ASKED)] == ALONE  # what it was asked for came along
+        reported = cli("report", "--storage", tmp_path, "--tracking", uri)
+        page = f"{uri}/#/experiments/{run.info.experiment_id}/runs?viewStateShareKey="
+        for key in ("curves", "results"):
+            assert f"{page}{key}" in reported.stdout, reported.stderr
+        (report,) = client.search_runs([run.info.experiment_id], "tags.kind = 'report'")
+        artifacts = {file.path for file in client.list_artifacts(report.info.run_id)}
+        assert artifacts == {"report", "report.zip"}
         assert [point.step for point in client.get_metric_history(run.info.run_id, TEST_ERR)] == [
             5,
             10,

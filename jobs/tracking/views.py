@@ -1,0 +1,134 @@
+"""Two views of our runs that MLflow's UI opens by a link: the learning curves and the results.
+
+A saved view is a tag of the MLflow experiment, which holds the state of the UI's page. That state
+is no interface of MLflow's: where another version serves the UI, links carry filters instead.
+"""
+
+from base64 import b64decode, b64encode
+from json import dumps
+from typing import Any
+from urllib.parse import urlencode
+from zlib import compress, decompress
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+
+from jobs.tracking.server_check import is_server, server_version
+from pipeline.recipe.metrics import TEST_ERR, TRAIN_ERR, protocol_err
+from pipeline.stored_json import parse
+
+KNOWN_UI = "3.17."
+"""How the versions of MLflow begin whose UI has the state that is written here."""
+PREFIX, COMPRESSED = "mlflow.sharedViewState.", "deflate;"
+CREATED_MS = 1_764_000_000_000
+"""When the views were made: they are the same in every store."""
+CURVE = "curve"
+"""Tag of a run: the curve, with a band over seeds, that it is one seed of."""
+VERDICT = "verdict"
+"""Tag of a parent: the verdict on the paper's number."""
+
+RUN_NAME, CREATED = "attributes.`Run Name`", "runDateAndNestInfo"
+DURATION = "attributes.`Duration`"
+"""The columns that the table of runs always has."""
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""Tag of the MLflow experiment by which the UI shows pages about training, not about agents."""
+FACTS = ("mean", "std", "n", "paper")
+"""What a parent says of its row's headline number."""
+OTHER_MEASURES = (protocol_err("ten_crop", 5), *(protocol_err("multi_scale", k) for k in (1, 5)))
+"""What the paper prints of photographs besides."""
+
+
+def _curves() -> dict[str, Any]:
+    """The page of charts: a curve for each row on a dataset, with a band from seed to seed."""
+    section = "curves"
+    lines = {TEST_ERR: "Test error (%)", TRAIN_ERR: "Training error (%)"}
+    return {
+        "searchFilter": 'tags.kind = "run"',
+        # By anything but the date: MLflow would fetch the parents too, which are no seeds.
+        "orderByKey": f"tags.`{CURVE}`",
+        "orderByAsc": True,
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "tag", "groupByData": CURVE}],
+        },
+        "useGroupedValuesInCharts": True,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "hideEmptyCharts": True,
+        "runListHidden": True,
+        # Otherwise sections are sorted by name, and ours is to be the first.
+        "isAccordionReordered": True,
+        "compareRunSections": [
+            {"uuid": section, "name": "Learning curves", "display": True, "isReordered": True}
+            | {"deleted": False, "isGenerated": False, "columns": 1, "cardHeight": 400}
+        ],
+        "compareRunCharts": [
+            {"uuid": metric, "type": "LINE", "metricSectionId": section, "displayName": title}
+            | {"metricKey": metric, "selectedMetricKeys": [metric], "displayPoints": False}
+            | {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear"}
+            | {"selectedXAxisMetricKey": "", "lineSmoothness": 0, "yAxisKey": "metric"}
+            | {"yAxisExpressions": [], "range": {}, "ignoreOutliers": False, "deleted": False}
+            | {"useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "isGenerated": False}
+            for metric, title in lines.items()
+        ],
+    }
+
+
+def _results() -> dict[str, Any]:
+    """The table of parents: mean, deviation and number of seeds, the paper's number, verdict."""
+    verdict, facts = f"tags.`{VERDICT}`", [f"metrics.`{fact}`" for fact in FACTS]
+    others = [f"metrics.`{measure}/{fact}`" for measure in OTHER_MEASURES for fact in FACTS]
+    columns = [*facts, verdict, *others]
+    return {
+        "searchFilter": 'tags.kind = "experiment"',
+        "orderByKey": "tags.`mlflow.runName`",
+        "orderByAsc": True,
+        "groupBy": None,
+        "selectedColumns": columns,
+        # Narrow, so that all of it is seen beside MLflow's own panels; the date cannot be moved.
+        "columnOrder": [RUN_NAME, CREATED, *columns, DURATION],
+        "columnWidths": {RUN_NAME: 180, CREATED: 130, verdict: 130}
+        | dict.fromkeys(facts, 72)
+        | dict.fromkeys(others, 210),
+    }
+
+
+VIEWS = {"curves": ("Curves", _curves(), "CHART"), "results": ("Results", _results(), "TABLE")}
+"""By the id in the link: the view's name, the page's state, and which of its modes it is for."""
+
+
+def keep_views(client: MlflowClient, experiment: Experiment) -> None:
+    """Have the views in our MLflow experiment, as they are here."""
+    if KIND not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
+    for key, (name, state, _) in VIEWS.items():
+        if _state(experiment.tags.get(PREFIX + key, "")) != state:
+            packed = COMPRESSED + b64encode(compress(dumps(state).encode())).decode()
+            view = {"name": name, "createdAt": CREATED_MS, "updatedAt": CREATED_MS, "state": packed}
+            client.set_experiment_tag(experiment.experiment_id, PREFIX + key, dumps(view))
+
+
+def _state(tag: str) -> Any:
+    """The state that a view's tag holds; None for anything else."""
+    try:
+        return parse(decompress(b64decode(parse(tag)["state"].removeprefix(COMPRESSED))))
+    except Exception:  # whatever a person or another version has put there
+        return None
+
+
+def view_pages(tracking: str, experiment_id: str) -> dict[str, str]:
+    """The paths of the views in the UI of a store, by their ids."""
+    known = (server_version(tracking) if is_server(tracking) else mlflow.__version__).startswith(
+        KNOWN_UI
+    )
+    return {key: view_page(experiment_id, key, known) for key in VIEWS}
+
+
+def view_page(experiment_id: str, key: str, known: bool = True) -> str:
+    """The path of a view in the UI; where that is not `known`, of the runs that the view is of."""
+    _, state, mode = VIEWS[key]
+    # Never both: a page that is given a filter does not look for a view.
+    facets = {name: state[name] for name in ("searchFilter", "orderByKey")}
+    asked = {"viewStateShareKey": key} if known else facets | {"orderByAsc": "true"}
+    query = urlencode(asked | {"compareRunsMode": mode, "workflowType": "machine_learning"})
+    return f"/#/experiments/{experiment_id}/runs?{query}"
