@@ -16,8 +16,9 @@ from jobs.tracking.views import CURVE
 from pipeline.data.stored import read_manifest
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.layers import layout
-from pipeline.recipe.metrics import TEST_ERR, protocol_err
+from pipeline.recipe.metrics import IMAGES_PER_SECOND, TEST_ERR, protocol_err
 from pipeline.recipe.overrides import recipe_of, title
+from pipeline.runs.history import History
 from pipeline.runs.run import Run
 from pipeline.storage import Storage
 
@@ -40,6 +41,25 @@ def manifest_of(storage: Storage, run: Run) -> dict[str, Any]:
     if manifest is None:
         raise FileNotFoundError(f"dataset {run.dataset_id} is not in {storage.uri} any more")
     return manifest
+
+
+def trained_ms(run: Run, history: History | None) -> tuple[int, int] | None:
+    """When a run began to train and recorded its newest point (Unix, ms); None without points.
+
+    The beginning is reckoned from the first point, by the rate up to it.
+    """
+    if history is None or not history.points:
+        return None
+    first = min(history.points, key=lambda point: point.iteration)
+    images = first.iteration * run.experiment.global_batch_size
+    rates = {
+        point.iteration: point.value
+        for point in history.points
+        if point.metric == IMAGES_PER_SECOND and point.value > 0
+    }
+    rate = rates.get(first.iteration)
+    began = first.time_ms - round(1000 * images / rate) if rate else first.time_ms
+    return began, max(point.time_ms for point in history.points)
 
 
 def row_name(run: Run, manifest: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from jobs.tracking.described_runs import (
     mend,
     run_tags,
     tags_of,
+    trained_ms,
 )
 from jobs.tracking.local_store import send_artifacts
 from jobs.tracking.parents import PARENT, parent_in, summarise_seeds
@@ -199,7 +200,10 @@ class Publisher:
         self.parent = parent_in(client, self.storage, self.run)
         manifest = manifest_of(self.storage, self.run)
         tags = run_tags(self.run, manifest) | {PARENT: self.parent}
-        self.run_id = only_run(client, experiment, "run_key", self.run.key, tags)
+        # A run that is published later, by `sync` or from another machine, began when it did.
+        trained = trained_ms(self.run, newest_history(self.storage, self.run))
+        began = trained[0] if trained else None
+        self.run_id = only_run(client, experiment, "run_key", self.run.key, tags, began)
         copy = client.get_run(self.run_id)
         if is_outdated(copy):
             mend(client, copy, self.run, manifest)
@@ -250,8 +254,13 @@ class Publisher:
         for name in outdated & kept.keys():
             client.delete_tag(self.run_id, name)
         client.log_batch(self.run_id, tags=[RunTag(*item) for item in stored_tags(tags).items()])
-        client.set_terminated(self.run_id, status if status in ("FINISHED", "KILLED") else "FAILED")
         result = read_result(self.storage, self.run)
+        trained = trained_ms(self.run, newest_history(self.storage, self.run)) if result else None
+        client.set_terminated(
+            self.run_id,
+            status if status in ("FINISHED", "KILLED") else "FAILED",
+            trained[1] if trained else None,
+        )
         if result is not None:
             self._send_files(client, result, kept)
         summarise_seeds(client, self.storage, self.run, self.parent)

@@ -164,11 +164,16 @@ def pages(tracking: str) -> dict[str, str]:
 
 
 def only_run(
-    client: MlflowClient, experiment: str, key: str, value: str, tags: dict[str, str]
+    client: MlflowClient,
+    experiment: str,
+    key: str,
+    value: str,
+    tags: dict[str, str],
+    started_ms: int | None = None,
 ) -> str:
     """The MLflow run whose tag `key` is `value`, made if there is none, restored if it is deleted.
 
-    Keys and tags are by our own names.
+    Keys and tags are by our own names. One that is made began at `started_ms`, or now.
 
     MLflow has neither unique tags nor locks: two that make it at once both look again and keep the
     older one.
@@ -190,7 +195,10 @@ def only_run(
     if runs:
         return str(runs[0].info.run_id)
     made = client.create_run(
-        experiment, run_name=tags["mlflow.runName"], tags=stored_tags({**tags, key: value})
+        experiment,
+        start_time=started_ms,
+        run_name=tags["mlflow.runName"],
+        tags=stored_tags({**tags, key: value}),
     ).info.run_id
     # The older one is the same for both, whoever looks first.
     oldest = str(search()[0].info.run_id)
