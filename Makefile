@@ -6,7 +6,7 @@ SLOW ?= slow
 DEMO ?=
 CHAOS ?=
 
-.PHONY: install demo test test-slow chaos two-nodes slurm lint format lock clean
+.PHONY: install demo example test test-slow chaos two-nodes slurm lint format lock clean
 
 install: .venv/installed
 
@@ -17,6 +17,10 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/resnet-repro grid demo --seeds 3 --storage results/demo $(DEMO)
+
+# The report that is kept in docs/example, of analysis/results: to be made again where a change shows in it.
+example: install
+	$(BIN)/resnet-repro report --from analysis/results --out docs/example
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ from tests.conftest import Cli
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 IDS = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 MOST_WORDS = 29
