@@ -15,6 +15,9 @@ COMPLETE = "complete"
 ASKED, ALONE, IN_SWEEP = "asked", "alone", "sweep"
 """Tag of a run that says whether it was ever asked for outside a sweep, and its two values."""
 
+MADE_MS = "made_ms"
+"""Tag of when an MLflow run was made (Unix, ms): what it is about may have begun long before."""
+
 INTERIM = "looks"
 """Tag (`yes`) of a run of a grid with interim analyses, whose tests share the level."""
 
@@ -31,6 +34,7 @@ BOOKKEEPING = frozenset(
         "asked",
         "looks",
         "complete",
+        "made_ms",
         "parent_key",
         "threads",
         "world_size",

@@ -96,7 +96,7 @@ def _ours(metric: str, studies: list[Study]) -> dict[str, str]:
 def _hours(studies: list[Study]) -> dict[str, str]:
     """What a run of ours cost by experiment, of each kind of GPU: `0.52 (NVIDIA H100), 2.1 (...)`.
 
-    Medians; only runs of the first study that has any, as of `_ours`.
+    Medians; only runs of the first study that has any of it.
     """
     found: dict[str, str] = {}
     for study in studies:

@@ -23,15 +23,15 @@ SECONDS, RATE, ENERGY = "device seconds", "images/s", "joules"
 
 NOTES = (
     "The median of a row's finished runs on one kind of device, and their lowest and highest. "
-    "Device seconds: how long a run held its devices, times their number, evaluation and saving "
-    "included; runs that trained on one at once share them evenly. What an attempt did after its "
-    "last checkpoint is lost, and not counted.",
+    "Device seconds: how long a run held its devices from the end of its set-up, times their "
+    "number, evaluation and saving included; runs of a pack share them evenly, and on processors a "
+    "worker is a device. What an attempt did after its last checkpoint is lost, and not counted.",
     "Images/s: a run's own rate of training, beside any others on its device; evaluation and "
     "saving left out.",
 )
 NOTE_ENERGY = (
     "Joules: by the card's own counter, shared in the same way. Known of runs with one worker, on "
-    "a GPU that no other process trained on."
+    "a GPU that Ray gave to them alone; all that the card used is counted."
 )
 
 

@@ -208,7 +208,9 @@ def time_experiments(
     by_flops = sorted(by_fingerprint, key=lambda name: by_fingerprint[name].flops)
     kinds = {kind_of(by_fingerprint[name].experiment): name for name in reversed(by_flops)}
     cheapest = [name for name in by_flops if name in kinds.values()]
-    cheapest += [name for name in by_flops if name not in cheapest][: at_once - len(cheapest)]
+    cheapest += [name for name in by_flops if name not in cheapest][
+        : max(0, at_once - len(cheapest))
+    ]
     while +copies or running:
         # Fill the free slots.
         while +copies and len(running) < at_once:

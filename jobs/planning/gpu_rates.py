@@ -45,7 +45,7 @@ bf16: NVIDIA's 2,470 images/s of ResNet-50 on an A100 (mixed precision, DeepLear
 LAYER_SECONDS = {"fp32": 138e-6, "tf32": 138e-6, "bf16": 39e-6}
 """A convolution, its norm and ReLU, forward and backward on a group of 64, in a replayed graph.
 
-bf16: the slope between ResNet-20 and ResNet-56 on an H200, two groups side by side. fp32: between
+bf16: the slope between ResNet-20 and plain-56 on an H200, two groups side by side. fp32: between
 ResNet-20 and ResNet-110 on an H100, groups in turn, so too slow; tf32 is counted like it.
 """
 ITERATION_SECONDS = {"fp32": 0.25e-3, "tf32": 0.25e-3, "bf16": 0.43e-3}

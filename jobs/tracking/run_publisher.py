@@ -255,7 +255,9 @@ class Publisher:
             client.delete_tag(self.run_id, name)
         client.log_batch(self.run_id, tags=[RunTag(*item) for item in stored_tags(tags).items()])
         result = read_result(self.storage, self.run)
-        trained = trained_ms(self.run, newest_history(self.storage, self.run)) if result else None
+        # What nobody follows, and `sync` sends later, ended with its newest point.
+        later = result is not None or not self.started
+        trained = trained_ms(self.run, newest_history(self.storage, self.run)) if later else None
         client.set_terminated(
             self.run_id,
             status if status in ("FINISHED", "KILLED") else "FAILED",

@@ -5,6 +5,7 @@ import os
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+from time import time
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
@@ -13,7 +14,14 @@ from mlflow.exceptions import MlflowException
 
 from analysis.measured.local_artifacts import DATABASE, FOLDER, database_of
 from analysis.measured.mlflow_export import our_experiment
-from analysis.measured.tags import EXPERIMENT, OURS, OURS_VALUE, stored_name, stored_tags
+from analysis.measured.tags import (
+    EXPERIMENT,
+    MADE_MS,
+    OURS,
+    OURS_VALUE,
+    stored_name,
+    stored_tags,
+)
 from jobs.tracking.local_store import rehome
 from jobs.tracking.server_check import check_database
 from jobs.tracking.views import VIEWS, keep_views, view_pages
@@ -184,7 +192,7 @@ def only_run(
             [experiment], f"tags.`{stored_name(key)}` = '{value}'", ViewType.ALL, max_results=100
         )
         # What was made second and deleted for it comes after what a person has deleted.
-        return sorted(runs, key=lambda run: (_deleted(run), run.info.start_time, run.info.run_id))
+        return sorted(runs, key=lambda run: (_deleted(run), _made_ms(run), run.info.run_id))
 
     runs = search()
     if runs and _deleted(runs[0]):
@@ -198,13 +206,18 @@ def only_run(
         experiment,
         start_time=started_ms,
         run_name=tags["mlflow.runName"],
-        tags=stored_tags({**tags, key: value}),
+        tags=stored_tags({**tags, key: value, MADE_MS: str(int(1000 * time()))}),
     ).info.run_id
     # The older one is the same for both, whoever looks first.
     oldest = str(search()[0].info.run_id)
     if oldest != made:
         client.delete_run(made)
     return oldest
+
+
+def _made_ms(run: Run) -> int:
+    """When an MLflow run was made; earlier versions made all of them as what they are of began."""
+    return int(run.data.tags.get(stored_name(MADE_MS), run.info.start_time))
 
 
 def _deleted(run: Run) -> bool:

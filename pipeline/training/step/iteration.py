@@ -185,6 +185,8 @@ def in_fewer_lanes(state: TrainState, launch: Callable[[], None]) -> None:
         if len(state.lanes) == 1:
             raise
     logger.warning("no memory for two batch-norm groups at once: they are computed in turn")
+    if state.weights.is_cuda:
+        torch.cuda.synchronize(state.device)
     del state.lanes[1:]
     if state.weights.is_cuda:
         torch.cuda.empty_cache()

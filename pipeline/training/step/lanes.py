@@ -28,10 +28,12 @@ class Lane:
         gradient_views: Sequence[Tensor],
         statistics: Tensor,
         buffers: Mapping[str, Tensor],
+        first: bool,
     ) -> None:
         self.gradients, self.gradient_views = gradients, list(gradient_views)
         self.statistics, self.buffers = statistics, dict(buffers)
-        aside = bool(buffers) and gradients.is_cuda
+        # The first lane is the caller's stream.
+        aside = not first and gradients.is_cuda
         self._stream = torch.cuda.Stream(gradients.device) if aside else None
 
     def keep(self, gradients: Iterable[Tensor]) -> None:
@@ -65,9 +67,12 @@ def side_by_side(lanes: Sequence[Lane]) -> Iterator[None]:
     """Lanes run beside each other inside, and the caller's stream goes on when all are done."""
     for lane in lanes:
         lane.begin()
-    yield
-    for lane in lanes:
-        lane.end()
+    # Also where something fails: what the lanes still read goes back to the caller's stream.
+    try:
+        yield
+    finally:
+        for lane in lanes:
+            lane.end()
 
 
 def rounded_parameters(network: nn.Module) -> set[str]:

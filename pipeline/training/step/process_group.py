@@ -94,7 +94,8 @@ class ProcessGroup:
 def sum_subtree(parts: Iterable[Tensor]) -> Tensor:
     """The pairwise sum ((a+b)+(c+d))+... of a power of two of tensors, added in place.
 
-    Tensors are taken from `parts` one at a time and about log2 of their number are held.
+    Tensors are taken from `parts` one at a time and about log2 of their number are held, if `parts`
+    makes them one at a time.
     """
     # Each entry is a finished subtree (its number of parts, its sum), larger ones below: a binary
     # counter. Two of one size become one of twice that, the earlier one always on the left.

@@ -113,7 +113,7 @@ class TrainState:
         leaves = self._leaves()
         with autocast(self.experiment.precision, self.device):
             groups = self._groups(x, labels, leaves)
-            if len(self.lanes) == 1:
+            if len(self.lanes) == 1 or len(labels) == self.experiment.bn_group:
                 return sum_subtree(groups)
             # All groups are launched before any is waited for.
             with side_by_side(self.lanes):
@@ -198,7 +198,8 @@ class TrainState:
             views = _norm_views(statistics, self.norms, GROUP_STATISTICS)
             of_module = {id(norm): name for name, norm in self.network.named_modules()}
             buffers = {f"{of_module[id(norm)]}.{name}": view for norm, name, view in views}
-        return Lane(gradients, list(_views(gradients, self.parameters)), statistics, buffers)
+        of_parameters = list(_views(gradients, self.parameters))
+        return Lane(gradients, of_parameters, statistics, buffers, first=own)
 
     def _update_running(self, sums: Tensor) -> None:
         """One update from the mean over all groups, once an iteration.

@@ -34,7 +34,9 @@ def trained(row: Experiment, **how: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("change", [{}, {"norm": "none"}, {"shortcut": "projection"}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{}, {"norm": "none"}, {"shortcut": "B"}, {"shortcut": "C"}], ids=str
+)
 def test_lanes_change_no_byte(precision: str, change: dict[str, str]) -> None:
     """Eight groups in one lane, in two and in four, with batch norm and without."""
     row = small_row(precision=precision, global_batch_size=32, bn_group=4, **change)
@@ -84,7 +86,7 @@ def test_what_batch_norm_multiplies_by_is_not_rounded() -> None:
 
 def test_a_lane_keeps_gradients_of_both_precisions() -> None:
     flat = torch.zeros(5)
-    lane = Lane(flat, [flat[:2], flat[2:4], flat[4:]], torch.zeros(0), {})
+    lane = Lane(flat, [flat[:2], flat[2:4], flat[4:]], torch.zeros(0), {}, first=True)
     half = torch.tensor([1.0, 2.0], dtype=torch.bfloat16)
     lane.keep([half, torch.tensor([3.0, 4.0]), half[:1] * 5])
     assert flat.tolist() == [1, 2, 3, 4, 5]
