@@ -19,7 +19,7 @@ Errors = dict[int, float]
 
 
 def headline(study: Study, tables: list[StudyTable]) -> str:
-    """`56 layers: plain 13.2 %, residual 7.0 %; 20 layers: 9.7 % and 8.8 %.`
+    """`Test error of 56 layers: plain 13.2 %, residual 7.0 %; of 20 layers: 9.7 % and 8.8 %.`
 
     Of the depths that the paper itself puts first, or of the deepest and the shallowest that have
     both; else of residual or plain networks alone. Empty where no row has a mean.
@@ -30,18 +30,22 @@ def headline(study: Study, tables: list[StudyTable]) -> str:
     if measured:
         deepest, *others = sorted(measured & FIRST[study.family] or measured, reverse=True)
         pairs = [
-            f"{deepest} layers: plain {plain[deepest]:.1f} %, residual {residual[deepest]:.1f} %"
+            f"Test error of {deepest} layers: plain {plain[deepest]:.1f} %, "
+            f"residual {residual[deepest]:.1f} %"
         ]
         if others:
             depth = others[-1]
-            pairs.append(f"{depth} layers: {plain[depth]:.1f} % and {residual[depth]:.1f} %")
+            pairs.append(f"of {depth} layers: {plain[depth]:.1f} % and {residual[depth]:.1f} %")
         sentence = "; ".join(pairs)
     else:
-        kinds = {"Residual": residual, "Plain": plain}
+        kinds = {"residual": residual, "plain": plain}
         sentence = ". ".join(
-            f"{kind}: {_listed(errors)}" for kind, errors in kinds.items() if errors
+            f"Test error of {kind} networks: {_listed(errors)}"
+            for kind, errors in kinds.items()
+            if errors
         )
-    return f"{sentence}." if sentence else ""
+    single = " Single runs." if (study.runs.groupby("experiment").size() == 1).all() else ""
+    return f"{sentence}.{single}" if sentence else ""
 
 
 def _means(table: StudyTable) -> dict[str, float]:

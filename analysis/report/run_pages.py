@@ -88,7 +88,7 @@ def _page(
     last = [
         {
             "metric": name,
-            "value": f"{newest.value[name]:.4g} {METRICS[name].unit.removeprefix('1')}".strip(),
+            "value": _amount(newest.value[name], METRICS[name].unit),
             "at": f"{newest.iteration[name]:,}",
             "meaning": METRICS[name].meaning,
         }
@@ -211,3 +211,9 @@ def _curves(points: pd.DataFrame, iterations: int, drops: list[int]) -> dict[str
         "right": WIDTH - RIGHT,
         "bottom": HEIGHT - BOTTOM,
     }
+
+
+def _amount(value: float, unit: str) -> str:
+    """A number with four digits at least, and its unit."""
+    number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{number} {unit.removeprefix('1')}".strip()

@@ -159,12 +159,14 @@ def _study_page(
 
 
 def hero(study: Study) -> str:
-    """The figure of the first screen: the paper's first one, where its networks were trained."""
+    """The figure of the first screen: what was trained of the paper's degradation and its cure."""
     if study.family == "imagenet":
         return "figure_4"
     first = {name for panel in figures_1_and_6.FIGURE_1 for name in panel.experiments}
     measured = set(study.runs.loc[study.runs.status == FINISHED, "experiment"])
-    return "figure_1" if first & measured else "figure_6"
+    # Figure 6 has the cure beside it.
+    cured = {name for panel in figures_1_and_6.FIGURE_6[1:] for name in panel.experiments}
+    return "figure_1" if first & measured and not cured & measured else "figure_6"
 
 
 def _others(study: Study) -> str:

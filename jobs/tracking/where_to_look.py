@@ -37,7 +37,10 @@ def _is_own(tracking: str, storage: Storage) -> bool:
 
 def own_name() -> str:
     """This command; by the path it was called by where a shell would not find it."""
-    return "resnet-repro" if shutil.which("resnet-repro") else str(Path(sys.argv[0]))
+    if shutil.which("resnet-repro"):
+        return "resnet-repro"
+    called = Path(sys.argv[0])
+    return "python -m jobs.cli" if called.name == "__main__.py" else str(called)
 
 
 def say_where_to_look(tracking: str, storage: Storage) -> None:

@@ -53,10 +53,10 @@ def test_a_cell_leads_to_its_run(build, tmp_path: Path, page: Page) -> None:
     write_report(build(test, train={name: [1.0, 1.1, 1.2] for name in test}), tmp_path)
     page.goto((tmp_path / "index.html").as_uri())
     expect(page.get_by_role("heading", name="CIFAR-10, the paper's recipe")).to_be_visible()
-    # The result first: the numbers, and the paper's first figure.
+    # The result first: the numbers, and the figure that has the cure too.
     for first in (
-        page.get_by_text("20 layers: plain 9.7 %, residual 8.8 %."),
-        page.get_by_role("img", name="Training error (left) and test error (right)"),
+        page.get_by_text("Test error of 20 layers: plain 9.7 %, residual 8.8 %."),
+        page.get_by_role("img", name="Training on CIFAR-10"),
     ):
         expect(first).to_be_in_viewport()
     no_wider_than_the_screen(page)
