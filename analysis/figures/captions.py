@@ -18,6 +18,9 @@ from analysis.studies.curves import curve
 from analysis.studies.studies import Study
 from pipeline.recipe.metrics import FORWARD_VARIANCE, TEST_ERR
 
+RUNNING = "Training error is of the last 25 mini-batches, augmented, while training goes on."
+"""What the curves show; claims go by the whole training set after the last iteration."""
+
 _SHOWN_IN = {
     "fig6_left": "plain networks",
     "fig6_middle": "residual networks",
@@ -30,7 +33,7 @@ def caption_1(study: Study) -> str:
     """The caption of Figure 1 for a study."""
     what = (
         f"Training error (left) and test error (right) on {study.dataset_title}: plain networks "
-        "of 20 and 56 layers."
+        f"of 20 and 56 layers. {RUNNING}"
     )
     return " ".join([what, *_remarks(study, FIGURE_1)])
 
@@ -41,7 +44,7 @@ def caption_6(study: Study) -> str:
     places = {1: ("Shown",), 2: ("Left", "Right"), 3: ("Left", "Middle", "Right")}[len(panels)]
     what = (
         f"Training on {study.dataset_title}. Dashed lines denote training error, and bold lines "
-        "denote test error."
+        f"denote test error. {RUNNING}"
     )
     where = [
         f"{place}: {_SHOWN_IN[panel.paper_panel]}."
