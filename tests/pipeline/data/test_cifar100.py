@@ -187,7 +187,6 @@ def test_commands_know_it_before_it_is_prepared(cli: Cli, storage: Storage) -> N
     listed = cli("data", "list", "--json", "--storage", storage.uri)
     assert "cifar100" in [row["name"] for row in json.loads(listed.stdout)]
     dry = cli("train", "resnet20", "--data", "cifar100", "--dry-run", "--storage", storage.uri)
-    assert "cifar100, to be prepared" in dry.stdout
+    assert "cifar100, not prepared" in dry.stdout
     refused = cli("train", "resnet20", "--data", "cifar100", "--storage", storage.uri)
-    assert refused.returncode == 2 and "data prepare cifar100" in refused.stderr
-    assert "official archive: --from cifar-100-binary.tar.gz" in refused.stderr
+    assert refused.returncode == 2 and "data prepare cifar100 --download" in refused.stderr
