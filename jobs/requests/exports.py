@@ -46,7 +46,8 @@ def exports_named(storage: Storage, named: list[str]) -> Exports:
     A name of several runs means all of them that are finished.
 
     Raises:
-        InputError: nothing of that name, or nothing that is finished.
+        InputError: nothing of that name, nothing that is finished, or two that differ and whose
+            folders have one name.
     """
     from pipeline.training.exported_weights import folder_name
 
@@ -54,7 +55,8 @@ def exports_named(storage: Storage, named: list[str]) -> Exports:
     finished = FinishedRuns(storage)
     for which in named:
         if which.endswith(BUNDLE_SUFFIX):
-            found |= _in_bundle(which)
+            for name, make in _in_bundle(which).items():
+                _add(found, name, make, which)
         elif (file := weights_file(which)) is not None:
             exported = read_exported_file(file, which)
             if exported is None:
@@ -62,19 +64,36 @@ def exports_named(storage: Storage, named: list[str]) -> Exports:
                     f"{which}: does not say what it is; name a run, a folder of `resnet-repro "
                     "results weights`, or a bundle"
                 )
-            found[exported.name] = _as_it_is(exported)
+            _add(found, exported.name, _as_it_is(exported), which)
         else:
             runs = stored_runs_named(storage, which)
             ended = finished.with_weights(runs)
             if not ended:
                 weights_of(storage, runs[0])  # says that it has none
-            found |= {folder_name(run): partial(finished.exported, run) for run in ended}
+            for run in ended:
+                _add(found, folder_name(run), partial(finished.exported, run), which)
     if not named:
         ended = finished.with_weights(finished.runs)
         found = {folder_name(run): partial(finished.exported, run) for run in ended}
     if not found:
         raise InputError(f"{storage.uri}: holds no finished runs; `resnet-repro status` lists all")
     return found
+
+
+def _add(found: Exports, name: str, make: "Callable[[], ExportedWeights]", where: str) -> None:
+    """Take an export in; one that is there already may be named again.
+
+    Raises:
+        InputError: another one has its folder's name.
+    """
+    from pipeline.training.exported_weights import folder_files
+
+    if name in found and folder_files(found[name]()) != folder_files(make()):
+        raise InputError(
+            f"{where}: {name} is there twice, and what is in the two differs; write each by "
+            "itself, with an --out of its own"
+        )
+    found.setdefault(name, make)
 
 
 class FinishedRuns:
@@ -193,7 +212,7 @@ def _in_bundle(which: str) -> Exports:
     for name, file in unpack(content, which)[1].items():
         exported = read_export(file, f"{which}: {name}") if name.endswith(".safetensors") else None
         if exported is not None:
-            found[exported.name] = _as_it_is(exported)
+            _add(found, exported.name, _as_it_is(exported), f"{which}: {name}")
     if not found:
         raise InputError(
             f"{which}: holds no weights that say what they are; pack it again by `resnet-repro "

@@ -1,0 +1,48 @@
+"""What is to be exported, of files that others may have made."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analysis.measured.bundle import pack
+from jobs.requests.exports import exports_named
+from pipeline.errors import InputError
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.storage import Storage
+from pipeline.training.exported_weights import ExportedWeights, folder_files
+from tests.analysis.measured.test_hostile_bundles import FRAMES
+from tests.pipeline.training.test_exported_weights import export
+
+ROW = EXPERIMENTS["resnet20"]
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """An empty one, in the folder that tests write to."""
+    monkeypatch.chdir(tmp_path)
+    return Storage("s")
+
+
+def written(folder: str, exported: ExportedWeights) -> str:
+    """A folder of `results weights`."""
+    Path(folder).mkdir(parents=True)
+    for name, content in folder_files(exported).items():
+        (Path(folder) / name).write_bytes(content)
+    return folder
+
+
+def bundled(file: str, exported: ExportedWeights) -> str:
+    """A bundle that has a folder of weights."""
+    files = {f"{exported.name}/{n}": content for n, content in folder_files(exported).items()}
+    Path(file).write_bytes(pack(FRAMES, files))
+    return file
+
+
+def test_two_exports_of_one_name_are_refused_unless_they_are_equal(storage: Storage) -> None:
+    first, other = export(ROW), replace(export(ROW), class_names=tuple("abcdefg"))
+    names = [written("a", first), written("b", first), bundled("a.zip", first)]
+    assert list(exports_named(storage, names)) == [first.name]
+    for differs in (written("c", other), bundled("c.zip", other)):
+        with pytest.raises(InputError, match=f"{differs}: {first.name} is there twice"):
+            exports_named(storage, [*names, differs])
