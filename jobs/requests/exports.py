@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.requests.stored_runs import (
+    read_exported,
     read_exported_file,
     stored_runs_named,
     weights_file,
@@ -199,10 +200,9 @@ def _in_bundle(which: str) -> Exports:
     """The weights of a bundle.
 
     Raises:
-        InputError: it is none, or was packed without weights.
+        InputError: it is none, was packed without weights, or they are not for their row.
     """
     from analysis.measured.bundle import MOST_BYTES, unpack
-    from pipeline.training.exported_weights import read_export
 
     try:
         content = regular_file(Path(which), MOST_BYTES)
@@ -210,9 +210,10 @@ def _in_bundle(which: str) -> Exports:
         raise InputError(f"{which}: cannot be read ({error.strerror or error})") from error
     found: Exports = {}
     for name, file in unpack(content, which)[1].items():
-        exported = read_export(file, f"{which}: {name}") if name.endswith(".safetensors") else None
+        where, weights = f"{which}: {name}", name.endswith(".safetensors")
+        exported = read_exported(file, where) if weights else None
         if exported is not None:
-            _add(found, exported.name, _as_it_is(exported), f"{which}: {name}")
+            _add(found, exported.name, _as_it_is(exported), where)
     if not found:
         raise InputError(
             f"{which}: holds no weights that say what they are; pack it again by `resnet-repro "

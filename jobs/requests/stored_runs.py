@@ -183,17 +183,27 @@ def read_exported_file(file: Path, which: str) -> "ExportedWeights | None":
     Raises:
         InputError: it is damaged, or cannot be read.
     """
-    from pipeline.training.exported_weights import read_export
-    from pipeline.training.step.foreign_weights import read_weights
-
     try:
-        exported = read_export(regular_file(file, MOST_WEIGHTS), which)
+        content = regular_file(file, MOST_WEIGHTS)
     except OSError as error:
         raise InputError(f"{which}: cannot be read ({error.strerror or error})") from error
+    return read_exported(content, which)
+
+
+def read_exported(content: bytes, which: str) -> "ExportedWeights | None":
+    """`read_exported_file` of a file's bytes.
+
+    Raises:
+        InputError: it is damaged, or its weights are not for the network that it states.
+    """
+    from pipeline.training.exported_weights import read_export
+    from pipeline.training.step.foreign_weights import read_weights_bytes
+
+    exported = read_export(content, which)
     if exported is None:
         return None
-    content, _ = read_weights(file, which, exported.run.experiment)
-    return replace(exported, weights=content)
+    row, classes = exported.run.experiment, len(exported.class_names)
+    return replace(exported, weights=read_weights_bytes(content, which, row, classes))
 
 
 def foreign_model(

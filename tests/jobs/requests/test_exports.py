@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from analysis.measured.bundle import pack
 from jobs.requests.exports import exports_named
@@ -11,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.storage import Storage
 from pipeline.training.exported_weights import ExportedWeights, folder_files
+from pipeline.training.step.weights import read_metadata
 from tests.analysis.measured.test_hostile_bundles import FRAMES
 from tests.pipeline.training.test_exported_weights import export
 
@@ -46,3 +49,12 @@ def test_two_exports_of_one_name_are_refused_unless_they_are_equal(storage: Stor
     for differs in (written("c", other), bundled("c.zip", other)):
         with pytest.raises(InputError, match=f"{differs}: {first.name} is there twice"):
             exports_named(storage, [*names, differs])
+
+
+def test_weights_of_a_bundle_are_for_its_row(storage: Storage) -> None:
+    metadata = read_metadata(folder_files(export(ROW))["model.safetensors"])
+    content = save({"x": torch.zeros(1)}, metadata)
+    Path("b.zip").write_bytes(pack(FRAMES, {f"{export(ROW).name}/model.safetensors": content}))
+    with pytest.raises(InputError, match=r"b.zip: .*model.safetensors: .* missing") as refused:
+        exports_named(storage, ["b.zip"])
+    assert "\n" not in str(refused.value)
