@@ -36,6 +36,7 @@ from pipeline.training.step.weights import (
     HEADER,
     read_metadata,
     read_tensors,
+    stated_architecture,
     with_metadata,
 )
 
@@ -186,6 +187,8 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
     try:
         if facts["format"] != EXPORT_FORMAT:
             raise ValueError(f"format {facts['format'][:50]!r}")
+        if not stated_architecture(read_metadata(content)):
+            raise ValueError("no architecture of a network")
         data, standing = facts["dataset"], facts["standing"]
         run = Run(row_of(facts["row"]), data["id"], data["key"], facts["seed"])
         printed = tuple(PrintedError(**cell) for cell in standing["paper"])

@@ -416,6 +416,15 @@ def test_metadata_that_is_damaged_or_hostile_is_one_line(path: str, value: Any) 
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
 
 
+@pytest.mark.parametrize("field", ["format", "architecture"])
+def test_a_file_without_its_architecture_is_one_line(field: str) -> None:
+    about = json.loads(read_metadata(CONTENT)[HEADER])
+    del about[field]
+    with pytest.raises(InputError, match="w: .*no architecture of a network") as refused:
+        read_export(with_header(CONTENT, {HEADER: json.dumps(about)}), "w")
+    assert "\n" not in str(refused.value)
+
+
 def test_names_of_classes_send_a_terminal_nothing() -> None:
     names = ["\x1b[31mred\nline", *NAMES[1:]]
     exported = read_export(changed("class_names", names), "w")
