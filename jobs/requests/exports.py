@@ -5,6 +5,7 @@ names, the other seeds, and what the paper prints of the row.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
     from pipeline.training.exported_weights import ExportedWeights
 
 BUNDLE_SUFFIX = ".zip"
-WHAT = {
-    "test": "top-1",
-    "10crop": "{}, ten crops",
-    "multiscale": "{}, multi-scale",
-}
-"""What the paper's numbers are of, by the first part of their metric; the second is top-1 or -5."""
 
 Exports = dict[str, Callable[[], "ExportedWeights"]]
 """By the name of its folder, what makes an export."""
@@ -65,7 +60,7 @@ def exports_named(storage: Storage, named: list[str]) -> Exports:
                     f"{which}: does not say what it is; name a run, a folder of `resnet-repro "
                     "results weights`, or a bundle"
                 )
-            _add(found, exported.name, _as_it_is(exported), which)
+            _add(found, exported.name, _read(exported), which)
         else:
             runs = stored_runs_named(storage, which)
             ended = finished.with_weights(runs)
@@ -160,7 +155,7 @@ class FinishedRuns:
         )
         results = (self.result(seed) for seed in seeds)
         errors = tuple(float(result["final"][TEST_ERR]) for result in results if result is not None)
-        return Standing(errors, printed_errors(run.experiment.name))
+        return Standing(errors, _of_the_paper(run.experiment.name))
 
 
 def means_of(storage: Storage, dataset_id: str) -> Any:
@@ -178,22 +173,19 @@ def means_of(storage: Storage, dataset_id: str) -> Any:
     return staged_dataset(storage, dataset_id, copies, splits=())
 
 
-def printed_errors(experiment: str) -> tuple[PrintedError, ...]:
-    """What the paper's tables print of a row."""
-    from analysis.paper.reported import cells
+def _of_the_paper(experiment: str) -> tuple[PrintedError, ...]:
+    """What the paper states of a row, for its card."""
+    from analysis.tables.paper_errors import paper_errors
 
-    printed = cells()
-    found = []
-    for _, cell in printed[printed.experiment == experiment].iterrows():
-        protocol, _, metric = cell.metric.partition("/")
-        what = WHAT[protocol].format(metric.removesuffix("_err").replace("top", "top-"))
-        table = cell.table.replace("_", " ").capitalize()
-        found.append(PrintedError(table, what, float(cell.value)))
-    return tuple(found)
+    errors = paper_errors(experiment)
+    return tuple(PrintedError(error.of, error.printed, error.where) for error in errors)
 
 
-def _as_it_is(exported: "ExportedWeights") -> "Callable[[], ExportedWeights]":
-    return lambda: exported
+def _read(exported: "ExportedWeights") -> "Callable[[], ExportedWeights]":
+    # The paper's errors are ours to tell: a file may come from anybody.
+    paper = _of_the_paper(exported.run.experiment.name)
+    standing = replace(exported.standing, paper=paper)
+    return lambda: replace(exported, standing=standing)
 
 
 def _in_bundle(which: str) -> Exports:
@@ -213,7 +205,7 @@ def _in_bundle(which: str) -> Exports:
         where, weights = f"{which}: {name}", name.endswith(".safetensors")
         exported = read_exported(file, where) if weights else None
         if exported is not None:
-            _add(found, exported.name, _as_it_is(exported), where)
+            _add(found, exported.name, _read(exported), where)
     if not found:
         raise InputError(
             f"{which}: holds no weights that say what they are; pack it again by `resnet-repro "

@@ -28,7 +28,7 @@ from pipeline.recipe.other_libraries import (
     transformers_config,
     transformers_name,
 )
-from pipeline.runs.model_card import PrintedError, Standing, description, elsewhere
+from pipeline.runs.model_card import Standing, description, elsewhere
 from pipeline.runs.run import Run, row_of
 from pipeline.stored_json import parse, parse_as
 from pipeline.training.feeding.preprocessing import Preprocessing, PreprocessingFacts
@@ -65,10 +65,9 @@ class ExportedResult(TypedDict):
 
 
 class ExportedStanding(TypedDict):
-    """`Standing`."""
+    """`Standing`; the paper's errors beside it are for other readers, ours have their own."""
 
     test_errors: list[float]
-    paper: list[PrintedError]
 
 
 class ExportFacts(TypedDict):
@@ -173,6 +172,8 @@ def imagenet_names() -> tuple[str, ...]:
 def read_export(content: bytes, where: str) -> ExportedWeights | None:
     """What a safetensors file says of itself; None where it is no file to take away.
 
+    What the paper states of its row is not taken from it.
+
     Raises:
         InputError: it is one, and damaged or of another version; `where` names it.
     """
@@ -189,9 +190,8 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
             raise ValueError(f"format {facts['format'][:50]!r}")
         if not stated_architecture(read_metadata(content)):
             raise ValueError("no architecture of a network")
-        data, standing = facts["dataset"], facts["standing"]
+        data = facts["dataset"]
         run = Run(row_of(facts["row"]), data["id"], data["key"], facts["seed"])
-        printed = tuple(PrintedError(**cell) for cell in standing["paper"])
         # Whoever wrote them: they are printed on terminals.
         names = tuple(one_line(name)[:LONGEST_NAME] for name in facts["class_names"])
         if len(names) != DatasetSpec(**data["row"]).classes or not facts["result"]["attempts"]:
@@ -203,7 +203,7 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
             run,
             {"row": data["row"], "test_images": data["test_images"]},
             facts["result"],
-            Standing(tuple(standing["test_errors"]), printed),
+            Standing(tuple(facts["standing"]["test_errors"])),
             Preprocessing.from_facts(facts["preprocessing"]),
             names,
             content,

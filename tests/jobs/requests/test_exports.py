@@ -11,10 +11,12 @@ from analysis.measured.bundle import pack
 from jobs.requests.exports import exports_named
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.runs.model_card import PrintedError
 from pipeline.storage import Storage
 from pipeline.training.exported_weights import ExportedWeights, folder_files
 from pipeline.training.step.weights import read_metadata
 from tests.analysis.measured.test_hostile_bundles import FRAMES
+from tests.conftest import Cli
 from tests.pipeline.training.test_exported_weights import export
 
 ROW = EXPERIMENTS["resnet20"]
@@ -58,3 +60,23 @@ def test_weights_of_a_bundle_are_for_its_row(storage: Storage) -> None:
     with pytest.raises(InputError, match=r"b.zip: .*model.safetensors: .* missing") as refused:
         exports_named(storage, ["b.zip"])
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet110", "6.43 (6.61±0.16) % test error (Table 6)"),
+        ("plain20", "9.69 % test error (digitised from Figure 6, ±0.05 points)"),
+    ],
+)
+def test_a_card_has_the_papers_errors_as_experiments_has_them(
+    storage: Storage, cli: Cli, name: str, said: str
+) -> None:
+    assert said in cli("experiments", name).stdout
+    # Whatever the file says.
+    exported = export(EXPERIMENTS[name])
+    lies = replace(exported.standing, paper=(PrintedError("top-1", "1.00", "Table 9"),))
+    folder = written("a", replace(exported, standing=lies))
+    (make,) = exports_named(storage, [folder]).values()
+    card = folder_files(make())["README.md"].decode()
+    assert f"by its own recipe: {said}\n" in card
