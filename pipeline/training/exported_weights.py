@@ -42,7 +42,8 @@ from pipeline.training.step.weights import (
 
 EXPORT_FORMAT = "resnet-repro/export/1"
 CARD = "README.md"
-LONGEST_NAME = 100
+LONGEST_TEXT = 200
+"""Of what a file says: names of classes, the commit, the hardware."""
 BILINEAR = 2
 """As Pillow numbers its filters, and transformers with it."""
 
@@ -185,6 +186,8 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
     if export is None:
         return None
     facts: Any = parse_as(dumps(export).encode(), ExportFacts, f"{where}: its metadata")
+    # Whoever wrote them: they are printed on terminals and cards. But for an image in base64.
+    facts = _short_lines(facts) | {"preprocessing": facts["preprocessing"]}
     try:
         if facts["format"] != EXPORT_FORMAT:
             raise ValueError(f"format {facts['format'][:50]!r}")
@@ -192,8 +195,7 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
             raise ValueError("no architecture of a network")
         data = facts["dataset"]
         run = Run(row_of(facts["row"]), data["id"], data["key"], facts["seed"])
-        # Whoever wrote them: they are printed on terminals.
-        names = tuple(one_line(name)[:LONGEST_NAME] for name in facts["class_names"])
+        names = tuple(facts["class_names"])
         if len(names) != DatasetSpec(**data["row"]).classes or not facts["result"]["attempts"]:
             raise ValueError(f"{len(names)} names of classes")
         # It becomes a folder's name.
@@ -215,6 +217,17 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
             f"{where}: what it says of itself is damaged, or of another version "
             f"({first_line(error)}); export it again"
         ) from error
+
+
+def _short_lines(value: Any) -> Any:
+    """A value of JSON with each text in it as one line, within a bound."""
+    if isinstance(value, str):
+        return one_line(value)[:LONGEST_TEXT]
+    if isinstance(value, list):
+        return [_short_lines(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_short_lines(name): _short_lines(inner) for name, inner in value.items()}
+    return value
 
 
 def folder_files(

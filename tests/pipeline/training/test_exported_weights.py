@@ -421,15 +421,30 @@ def test_metadata_that_is_damaged_or_hostile_is_one_line(path: str, value: Any) 
 def test_a_file_without_its_architecture_is_one_line(field: str) -> None:
     about = json.loads(read_metadata(CONTENT)[HEADER])
     del about[field]
-    with pytest.raises(InputError, match="w: .*no architecture of a network") as refused:
+    with pytest.raises(InputError, match=r"w: .*no architecture of a network") as refused:
         read_export(with_header(CONTENT, {HEADER: json.dumps(about)}), "w")
     assert "\n" not in str(refused.value)
 
 
-def test_names_of_classes_send_a_terminal_nothing() -> None:
-    names = ["\x1b[31mred\nline", *NAMES[1:]]
-    exported = read_export(changed("class_names", names), "w")
-    assert exported is not None and exported.class_names[0].isprintable()
+HOSTILE = "\x1b[31mred\n# line " + 1000 * "long"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("class_names", [HOSTILE, *NAMES[1:]]),
+        ("dataset/row/name", HOSTILE),
+        ("dataset/id", HOSTILE),
+        ("result/attempts", [{"commit": HOSTILE, "hardware": [HOSTILE]}]),
+    ],
+)
+def test_no_text_of_a_file_is_more_than_a_short_line(path: str, value: Any) -> None:
+    exported = read_export(changed(path, value), "w")
+    assert exported is not None
+    lines = folder_files(exported)[CARD].decode().split("\n")
+    assert all(line.isprintable() for line in lines)
+    (shown,) = {line.count("long") for line in lines if "[31mred # line" in line}
+    assert 0 < shown < 100 and "# line" not in {line[:6] for line in lines}
 
 
 def test_a_header_that_was_written_here_is_one_that_others_read(tmp_path: Path) -> None:
