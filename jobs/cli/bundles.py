@@ -190,7 +190,7 @@ def export_weights(
 ) -> None:
     """Write final weights as folders to publish: a card, and a file that says all of itself.
 
-    Such a folder is what `evaluate` and `predict` take.
+    Such a folder is what `evaluate` and `predict` take; torchvision's .pth needs `--as`.
 
     Examples:
 

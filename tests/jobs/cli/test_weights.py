@@ -241,6 +241,11 @@ def test_folders_are_never_written_over(cli: Cli, here: Path) -> None:
     assert (here / "weights" / NAME / "README.md").stat().st_mtime_ns == before
 
 
+def test_the_help_says_which_folders_are_taken_as_they_are(cli: Cli) -> None:
+    words = " ".join(cli("results", "weights", "--help").stdout.split())
+    assert "torchvision's .pth needs --as" in words.replace("`", "")
+
+
 @pytest.mark.parametrize("layout", ["torchvision", "transformers"])
 def test_a_row_that_no_library_has_is_one_line(cli: Cli, here: Path, layout: str) -> None:
     done = cli("results", "weights", "--layout", layout, "--storage", "s")
