@@ -52,9 +52,7 @@ def read_weights(
     return _fitted(read_file(file, where), where, experiment, padding)
 
 
-def read_weights_bytes(
-    content: bytes, where: str, experiment: Experiment, classes: int
-) -> bytes:
+def read_weights_bytes(content: bytes, where: str, experiment: Experiment, classes: int) -> bytes:
     """`read_weights` of a safetensors file's bytes, for a network of so many classes.
 
     Raises:
@@ -71,8 +69,7 @@ def _fitted(
     padding: Padding | None,
     classes: int | None = None,
 ) -> tuple[bytes, list[str]]:
-    """What `read_weights` returns, of a file's tensors; they say how many classes, if nobody does.
-    """
+    """What `read_weights` returns, of tensors, which say how many classes if nobody else does."""
     metadata = None
     if stated_architecture(found.header):
         if padding is not None:

@@ -29,7 +29,7 @@ def test_a_files_dataset_is_never_taken_for_a_path(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     storage, folder = Storage("s"), on("pictures")
-    with pytest.raises(InputError, match="was on pictures 1{16}, which is neither prepared in"):
+    with pytest.raises(InputError, match=r"was on pictures 1{16}, which is neither prepared in"):
         model_named(storage, folder, None, [])
     assert model_named(storage, folder, None, [], data="digits").dataset == ""
 
@@ -44,4 +44,6 @@ def test_a_files_dataset_is_one_of_the_catalogue_or_prepared(
     assert capsys.readouterr().err == ""
     assert model_named(storage, folder, None, []).dataset == digits_once().id
     said = capsys.readouterr().err
-    assert said.startswith(f"note: w: its run was on digits {'1' * 16}; digits is {digits_once().id}")
+    assert said.startswith(
+        f"note: w: its run was on digits {'1' * 16}; digits is {digits_once().id}"
+    )
