@@ -37,6 +37,8 @@ def paper_errors(experiment: str) -> list[PaperError]:
 
     Empty for a network that the paper does not have, or of which it prints no error.
     """
+    if experiment not in EXPERIMENTS:
+        return []
     if EXPERIMENTS[experiment].family == "cifar":
         return [
             PaperError(

@@ -145,7 +145,10 @@ def _content(path: Path) -> bytes:
 
 
 def _folders(storage: Storage, frames: "Frames") -> dict[str, bytes]:
-    """The folders of weights of the finished runs that the storage has, file by file."""
+    """The folders of weights of the finished runs that the storage has, file by file.
+
+    A run that cannot be exported, as its dataset is gone, is left out with a note.
+    """
     from analysis.measured.frames import FINISHED
     from jobs.requests.exports import FinishedRuns
     from pipeline.training.exported_weights import folder_files
@@ -154,7 +157,11 @@ def _folders(storage: Storage, frames: "Frames") -> dict[str, bytes]:
     finished = FinishedRuns(storage)
     files: dict[str, bytes] = {}
     for run in finished.with_weights([run for run in finished.runs if run.key in published]):
-        exported = finished.exported(run)
+        try:
+            exported = finished.exported(run)
+        except InputError as error:
+            print(f"note: weights left out: {error}", file=sys.stderr)
+            continue
         files |= {f"{exported.name}/{n}": file for n, file in folder_files(exported).items()}
     return files
 
@@ -183,7 +190,7 @@ def export_weights(
 ) -> None:
     """Write final weights as folders to publish: a card, and a file that says all of itself.
 
-    Such a folder is what `evaluate` and `predict` take.
+    Such a folder is what `evaluate` and `predict` take; torchvision's .pth needs `--as`.
 
     Examples:
 
@@ -201,7 +208,11 @@ def export_weights(
             raise InputError(f"{folder}: is there already; name another --out, or move it away")
     refused: list[str] = []
     for name, make in exports.items():
-        exported = make()
+        try:
+            exported = make()
+        except InputError as error:  # of a run whose dataset is gone
+            refused.append(str(error))
+            continue
         if trouble := layout_trouble(exported.run.experiment, layout):
             refused.append(f"{exported.run}: {trouble}")
             continue

@@ -131,7 +131,9 @@ def evaluate(
 
     # Everything that can be refused is, before a dataset is staged or a worker started.
     storage = writable(storage_uri)
-    chosen = [model_named(storage, which, experiment_name, settings, padding) for which in models]
+    chosen = [
+        model_named(storage, which, experiment_name, settings, padding, data) for which in models
+    ]
     # Runs bring their dataset with them; a weights file has none, so the paper's.
     manifest = manifest_named(storage, data or _dataset_of(chosen))
     photographs = holds_photographs(manifest)

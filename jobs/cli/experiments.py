@@ -4,7 +4,7 @@ One experiment is shown whole: its layers, its recipe, the paper's errors, and t
 """
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from time import time
 from typing import Annotated, Any
 
@@ -19,9 +19,15 @@ from jobs.requests.completion import experiments as names
 from jobs.requests.options import JsonOption, StorageOption
 from jobs.requests.storage_failures import failures_in_one_line
 from pipeline.errors import InputError
-from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS, Experiment
+from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.layers import layout
-from pipeline.recipe.overrides import papers_experiment, title, value_text
+from pipeline.recipe.overrides import (
+    papers_experiment,
+    recipe_of,
+    settable,
+    title,
+    value_text,
+)
 from pipeline.storage import Storage
 
 
@@ -103,8 +109,9 @@ def _show_one(experiment: Experiment, storage_uri: str, as_json: bool) -> None:
     console.print(table)
     print(f"{facts['params']:,} parameters, {facts['multiply_adds']:,} multiply-adds an image")
     print("\nrecipe (what `--set` changes)")
-    for field in _meaningful(experiment):
-        print(f"  {field:<19} {value_text(getattr(experiment, field))}")
+    recipe, known = recipe_of(experiment), settable()
+    for field in (field for field in recipe if field in known):
+        print(f"  {field:<19} {value_text(recipe[field])}")
     print("\nthe paper")
     for error in facts["paper_errors"]:
         print(f"  {error['printed']} % {error['of']} ({error['where']})")
@@ -137,12 +144,6 @@ def _layers(experiment: Experiment) -> list[dict[str, str]]:
     return [
         {"stage": name, "output": f"{side}×{side}", "blocks": blocks} for name, side, blocks in rows
     ]
-
-
-def _meaningful(experiment: Experiment) -> list[str]:
-    """The fields of a recipe that mean something for its family."""
-    others = {"name", "artifacts", "family", *(PHOTOGRAPHS * (experiment.family == "cifar"))}
-    return [field.name for field in fields(experiment) if field.name not in others]
 
 
 def list_grids(as_json: JsonOption = False) -> None:

@@ -5,11 +5,13 @@ names, the other seeds, and what the paper prints of the row.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.requests.stored_runs import (
+    read_exported,
     read_exported_file,
     stored_runs_named,
     weights_file,
@@ -29,12 +31,6 @@ if TYPE_CHECKING:
     from pipeline.training.exported_weights import ExportedWeights
 
 BUNDLE_SUFFIX = ".zip"
-WHAT = {
-    "test": "top-1",
-    "10crop": "{}, ten crops",
-    "multiscale": "{}, multi-scale",
-}
-"""What the paper's numbers are of, by the first part of their metric; the second is top-1 or -5."""
 
 Exports = dict[str, Callable[[], "ExportedWeights"]]
 """By the name of its folder, what makes an export."""
@@ -46,7 +42,8 @@ def exports_named(storage: Storage, named: list[str]) -> Exports:
     A name of several runs means all of them that are finished.
 
     Raises:
-        InputError: nothing of that name, or nothing that is finished.
+        InputError: nothing of that name, nothing that is finished, or two that differ and whose
+            folders have one name.
     """
     from pipeline.training.exported_weights import folder_name
 
@@ -54,7 +51,8 @@ def exports_named(storage: Storage, named: list[str]) -> Exports:
     finished = FinishedRuns(storage)
     for which in named:
         if which.endswith(BUNDLE_SUFFIX):
-            found |= _in_bundle(which)
+            for name, make in _in_bundle(which).items():
+                _add(found, name, make, which)
         elif (file := weights_file(which)) is not None:
             exported = read_exported_file(file, which)
             if exported is None:
@@ -62,19 +60,36 @@ def exports_named(storage: Storage, named: list[str]) -> Exports:
                     f"{which}: does not say what it is; name a run, a folder of `resnet-repro "
                     "results weights`, or a bundle"
                 )
-            found[exported.name] = _as_it_is(exported)
+            _add(found, exported.name, _read(exported), which)
         else:
             runs = stored_runs_named(storage, which)
             ended = finished.with_weights(runs)
             if not ended:
                 weights_of(storage, runs[0])  # says that it has none
-            found |= {folder_name(run): partial(finished.exported, run) for run in ended}
+            for run in ended:
+                _add(found, folder_name(run), partial(finished.exported, run), which)
     if not named:
         ended = finished.with_weights(finished.runs)
         found = {folder_name(run): partial(finished.exported, run) for run in ended}
     if not found:
         raise InputError(f"{storage.uri}: holds no finished runs; `resnet-repro status` lists all")
     return found
+
+
+def _add(found: Exports, name: str, make: "Callable[[], ExportedWeights]", where: str) -> None:
+    """Take an export in; one that is there already may be named again.
+
+    Raises:
+        InputError: another one has its folder's name.
+    """
+    from pipeline.training.exported_weights import folder_files
+
+    if name in found and folder_files(found[name]()) != folder_files(make()):
+        raise InputError(
+            f"{where}: {name} is there twice, and what is in the two differs; write each by "
+            "itself, with an --out of its own"
+        )
+    found.setdefault(name, make)
 
 
 class FinishedRuns:
@@ -140,7 +155,7 @@ class FinishedRuns:
         )
         results = (self.result(seed) for seed in seeds)
         errors = tuple(float(result["final"][TEST_ERR]) for result in results if result is not None)
-        return Standing(errors, printed_errors(run.experiment.name))
+        return Standing(errors, _of_the_paper(run.experiment.name))
 
 
 def means_of(storage: Storage, dataset_id: str) -> Any:
@@ -158,32 +173,28 @@ def means_of(storage: Storage, dataset_id: str) -> Any:
     return staged_dataset(storage, dataset_id, copies, splits=())
 
 
-def printed_errors(experiment: str) -> tuple[PrintedError, ...]:
-    """What the paper's tables print of a row."""
-    from analysis.paper.reported import cells
+def _of_the_paper(experiment: str) -> tuple[PrintedError, ...]:
+    """What the paper states of a row, for its card."""
+    from analysis.tables.paper_errors import paper_errors
 
-    printed = cells()
-    found = []
-    for _, cell in printed[printed.experiment == experiment].iterrows():
-        protocol, _, metric = cell.metric.partition("/")
-        what = WHAT[protocol].format(metric.removesuffix("_err").replace("top", "top-"))
-        table = cell.table.replace("_", " ").capitalize()
-        found.append(PrintedError(table, what, float(cell.value)))
-    return tuple(found)
+    errors = paper_errors(experiment)
+    return tuple(PrintedError(error.of, error.printed, error.where) for error in errors)
 
 
-def _as_it_is(exported: "ExportedWeights") -> "Callable[[], ExportedWeights]":
-    return lambda: exported
+def _read(exported: "ExportedWeights") -> "Callable[[], ExportedWeights]":
+    # The paper's errors are ours to tell: a file may come from anybody.
+    paper = _of_the_paper(exported.run.experiment.name)
+    standing = replace(exported.standing, paper=paper)
+    return lambda: replace(exported, standing=standing)
 
 
 def _in_bundle(which: str) -> Exports:
     """The weights of a bundle.
 
     Raises:
-        InputError: it is none, or was packed without weights.
+        InputError: it is none, was packed without weights, or they are not for their row.
     """
     from analysis.measured.bundle import MOST_BYTES, unpack
-    from pipeline.training.exported_weights import read_export
 
     try:
         content = regular_file(Path(which), MOST_BYTES)
@@ -191,9 +202,10 @@ def _in_bundle(which: str) -> Exports:
         raise InputError(f"{which}: cannot be read ({error.strerror or error})") from error
     found: Exports = {}
     for name, file in unpack(content, which)[1].items():
-        exported = read_export(file, f"{which}: {name}") if name.endswith(".safetensors") else None
+        where, weights = f"{which}: {name}", name.endswith(".safetensors")
+        exported = read_exported(file, where) if weights else None
         if exported is not None:
-            found[exported.name] = _as_it_is(exported)
+            _add(found, exported.name, _read(exported), where)
     if not found:
         raise InputError(
             f"{which}: holds no weights that say what they are; pack it again by `resnet-repro "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.execution.evaluate import Model
+from pipeline.data.catalogue.table import DATASETS
 from pipeline.data.stored import find_stored
 from pipeline.errors import InputError
 from pipeline.recipe.experiments import Experiment
@@ -93,13 +94,16 @@ def model_named(
     experiment: str | None,
     settings: list[str],
     padding: Padding | None = None,
+    data: str = "",
 ) -> Model:
     """A weights file, the folder of an export, or the final network of a stored run.
 
     A file that does not say its row needs `--as`. What was made of it is said on standard error.
+    `data` is the dataset that was named; without, an export's own is looked for.
 
     Raises:
-        InputError: neither, a run that has not finished, or a file without a row.
+        InputError: neither, a run that has not finished, a file without a row, or an export whose
+            dataset is unknown here.
     """
     # A file before a run: runs are folders, so the two cannot be taken for each other.
     file = weights_file(which)
@@ -109,10 +113,37 @@ def model_named(
         return Model(str(run), run.experiment, weights, run, run.dataset_id)
     exported = read_exported_file(file, which) if experiment is None and not settings else None
     if exported is not None:
-        known = find_stored(storage, exported.run.dataset_id)
-        data = known["id"] if known else exported.dataset["row"]["name"]
-        return Model(which, exported.run.experiment, exported.weights, dataset=data)
+        dataset = "" if data else _dataset_of(storage, exported, which)
+        return Model(which, exported.run.experiment, exported.weights, dataset=dataset)
     return foreign_model(file, which, experiment, settings, padding)
+
+
+def _dataset_of(storage: Storage, exported: "ExportedWeights", which: str) -> str:
+    """What an export's network is tested on: a prepared dataset's id, or a name of the catalogue.
+
+    Nothing else that a file says: a path would be read, and kept in the storage.
+
+    Raises:
+        InputError: neither has it.
+    """
+    name, theirs = exported.dataset["row"]["name"], exported.run.dataset_id
+    for known in (theirs, name):
+        manifest = find_stored(storage, known)
+        if manifest is None:
+            continue
+        if manifest["id"] != theirs:
+            print(
+                f"note: {which}: its run was on {name} {theirs}; {name} is {manifest['id']} in "
+                f"{storage.uri}, and is what it is tested on",
+                file=sys.stderr,
+            )
+        return str(manifest["id"])
+    if name in DATASETS:
+        return str(name)
+    raise InputError(
+        f"{which}: its run was on {name} {theirs}, which is neither prepared in {storage.uri} nor "
+        "one of `resnet-repro data list`; name a dataset with --data"
+    )
 
 
 def weights_of(storage: Storage, run: Run) -> bytes:
@@ -152,17 +183,27 @@ def read_exported_file(file: Path, which: str) -> "ExportedWeights | None":
     Raises:
         InputError: it is damaged, or cannot be read.
     """
-    from pipeline.training.exported_weights import read_export
-    from pipeline.training.step.foreign_weights import read_weights
-
     try:
-        exported = read_export(regular_file(file, MOST_WEIGHTS), which)
+        content = regular_file(file, MOST_WEIGHTS)
     except OSError as error:
         raise InputError(f"{which}: cannot be read ({error.strerror or error})") from error
+    return read_exported(content, which)
+
+
+def read_exported(content: bytes, which: str) -> "ExportedWeights | None":
+    """`read_exported_file` of a file's bytes.
+
+    Raises:
+        InputError: it is damaged, or its weights are not for the network that it states.
+    """
+    from pipeline.training.exported_weights import read_export
+    from pipeline.training.step.foreign_weights import read_weights_bytes
+
+    exported = read_export(content, which)
     if exported is None:
         return None
-    content, _ = read_weights(file, which, exported.run.experiment)
-    return replace(exported, weights=content)
+    row, classes = exported.run.experiment, len(exported.class_names)
+    return replace(exported, weights=read_weights_bytes(content, which, row, classes))
 
 
 def foreign_model(

@@ -17,11 +17,11 @@ from pipeline.runs.run import Run
 
 @dataclass(frozen=True)
 class PrintedError:
-    """An error in percent that the paper prints of a row, such as "top-1, ten crops", and where."""
+    """An error in percent that the paper states of a row: of what, as it is printed, and where."""
 
-    table: str
-    what: str
-    value: float
+    of: str
+    printed: str
+    where: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _beside(standing: Standing, official: bool) -> list[str]:
     mean_line = f"- Test error of the seeds that are finished, mean ± std: {standing.of_seeds}"
     if not standing.paper:
         return [mean_line, "- The paper prints no error of this row"]
-    printed = ", ".join(f"{cell.value:.2f} % {cell.what} ({cell.table})" for cell in standing.paper)
+    printed = ", ".join(f"{cell.printed} % {cell.of} ({cell.where})" for cell in standing.paper)
     whose = "" if official else ", on its own data by its own recipe"
     return [mean_line, f"- The paper{whose}: {printed}"]
 

@@ -28,7 +28,7 @@ from pipeline.recipe.other_libraries import (
     transformers_config,
     transformers_name,
 )
-from pipeline.runs.model_card import PrintedError, Standing, description, elsewhere
+from pipeline.runs.model_card import Standing, description, elsewhere
 from pipeline.runs.run import Run, row_of
 from pipeline.stored_json import parse, parse_as
 from pipeline.training.feeding.preprocessing import Preprocessing, PreprocessingFacts
@@ -36,12 +36,14 @@ from pipeline.training.step.weights import (
     HEADER,
     read_metadata,
     read_tensors,
+    stated_architecture,
     with_metadata,
 )
 
 EXPORT_FORMAT = "resnet-repro/export/1"
 CARD = "README.md"
-LONGEST_NAME = 100
+LONGEST_TEXT = 200
+"""Of what a file says: names of classes, the commit, the hardware."""
 BILINEAR = 2
 """As Pillow numbers its filters, and transformers with it."""
 
@@ -64,10 +66,9 @@ class ExportedResult(TypedDict):
 
 
 class ExportedStanding(TypedDict):
-    """`Standing`."""
+    """`Standing`; the paper's errors beside it are for other readers, ours have their own."""
 
     test_errors: list[float]
-    paper: list[PrintedError]
 
 
 class ExportFacts(TypedDict):
@@ -172,6 +173,8 @@ def imagenet_names() -> tuple[str, ...]:
 def read_export(content: bytes, where: str) -> ExportedWeights | None:
     """What a safetensors file says of itself; None where it is no file to take away.
 
+    What the paper states of its row is not taken from it.
+
     Raises:
         InputError: it is one, and damaged or of another version; `where` names it.
     """
@@ -183,14 +186,16 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
     if export is None:
         return None
     facts: Any = parse_as(dumps(export).encode(), ExportFacts, f"{where}: its metadata")
+    # Whoever wrote them: they are printed on terminals and cards. But for an image in base64.
+    facts = _short_lines(facts) | {"preprocessing": facts["preprocessing"]}
     try:
         if facts["format"] != EXPORT_FORMAT:
             raise ValueError(f"format {facts['format'][:50]!r}")
-        data, standing = facts["dataset"], facts["standing"]
+        if not stated_architecture(read_metadata(content)):
+            raise ValueError("no architecture of a network")
+        data = facts["dataset"]
         run = Run(row_of(facts["row"]), data["id"], data["key"], facts["seed"])
-        printed = tuple(PrintedError(**cell) for cell in standing["paper"])
-        # Whoever wrote them: they are printed on terminals.
-        names = tuple(one_line(name)[:LONGEST_NAME] for name in facts["class_names"])
+        names = tuple(facts["class_names"])
         if len(names) != DatasetSpec(**data["row"]).classes or not facts["result"]["attempts"]:
             raise ValueError(f"{len(names)} names of classes")
         # It becomes a folder's name.
@@ -200,7 +205,7 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
             run,
             {"row": data["row"], "test_images": data["test_images"]},
             facts["result"],
-            Standing(tuple(standing["test_errors"]), printed),
+            Standing(tuple(facts["standing"]["test_errors"])),
             Preprocessing.from_facts(facts["preprocessing"]),
             names,
             content,
@@ -212,6 +217,17 @@ def read_export(content: bytes, where: str) -> ExportedWeights | None:
             f"{where}: what it says of itself is damaged, or of another version "
             f"({first_line(error)}); export it again"
         ) from error
+
+
+def _short_lines(value: Any) -> Any:
+    """A value of JSON with each text in it as one line, within a bound."""
+    if isinstance(value, str):
+        return one_line(value)[:LONGEST_TEXT]
+    if isinstance(value, list):
+        return [_short_lines(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_short_lines(name): _short_lines(inner) for name, inner in value.items()}
+    return value
 
 
 def folder_files(

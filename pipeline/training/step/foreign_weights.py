@@ -19,8 +19,13 @@ from pipeline.recipe.experiments import Experiment
 from pipeline.recipe.layers import Padding, layout
 from pipeline.recipe.other_libraries import torchvision_name
 from pipeline.training.step.networks import ResNet
-from pipeline.training.step.weights import HEADER, check_weights, stated_architecture
-from pipeline.training.step.weights_files import read_file
+from pipeline.training.step.weights import (
+    HEADER,
+    check_weights,
+    read_tensors,
+    stated_architecture,
+)
+from pipeline.training.step.weights_files import WeightsFile, read_file
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
 """Of DataParallel, `torch.compile`, Lightning and of networks within others."""
@@ -44,7 +49,27 @@ def read_weights(
         InputError: it is no file of weights, or for another network, or a number in it is NaN or
             infinite.
     """
-    found = read_file(file, where)
+    return _fitted(read_file(file, where), where, experiment, padding)
+
+
+def read_weights_bytes(content: bytes, where: str, experiment: Experiment, classes: int) -> bytes:
+    """`read_weights` of a safetensors file's bytes, for a network of so many classes.
+
+    Raises:
+        InputError: as `read_weights`.
+    """
+    tensors, header = read_tensors(content, where)
+    return _fitted(WeightsFile(tensors, [], header, content), where, experiment, None, classes)[0]
+
+
+def _fitted(
+    found: WeightsFile,
+    where: str,
+    experiment: Experiment,
+    padding: Padding | None,
+    classes: int | None = None,
+) -> tuple[bytes, list[str]]:
+    """What `read_weights` returns, of tensors, which say how many classes if nobody else does."""
     metadata = None
     if stated_architecture(found.header):
         if padding is not None:
@@ -59,8 +84,10 @@ def read_weights(
 
     # Names, shapes and types are checked before channels change places; `meta` takes no memory.
     fc = tensors.get("fc.weight")
+    if classes is None and fc is not None and fc.ndim == 2:
+        classes = fc.shape[0]
     with torch.device("meta"):
-        network = ResNet(experiment, fc.shape[0] if fc is not None and fc.ndim == 2 else None)
+        network = ResNet(experiment, classes)
     classes = network.fc.out_features
     check_weights(network, experiment, classes, tensors, found.header, where)
     _refuse_not_finite(tensors, where)

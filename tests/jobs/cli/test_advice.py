@@ -44,7 +44,7 @@ UNREACHED = {
     "pipeline.data.preparation._read": "where a name was given beside --from",
     "pipeline.runs.model_card.model_card": "is a page about a network, not a message",
     "pipeline.runs.model_card.settings_of": "the same",
-    "pipeline.training.step.foreign_weights.read_weights": "where --padding was given",
+    "pipeline.training.step.foreign_weights._fitted": "where --padding was given",
     "pipeline.training.step.foreign_weights._unsaid": "of files that do not say what they are",
     "jobs.cli.verify._unprovable": "says how the run was made",
 }

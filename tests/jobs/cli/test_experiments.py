@@ -2,6 +2,8 @@
 
 import json
 
+from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.overrides import recipe_of, settable
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import start_run
 from pipeline.storage import Storage
@@ -46,3 +48,13 @@ def test_an_experiment_of_imagenet_has_its_errors_by_protocol(cli: Cli) -> None:
     assert "7.76 % top-5 error, ten crops (Table 3)" in text and "test_sides" in text
     unknown = cli("experiments", "resnet21")
     assert unknown.returncode == 2 and "unknown experiment resnet21" in unknown.stderr
+
+
+def test_of_a_recipe_only_what_means_something_is_shown(cli: Cli) -> None:
+    basic, bottleneck = (cli("experiments", name).stdout for name in ("resnet34-a", "resnet50"))
+    assert "\n  bottleneck_stride" in bottleneck and "bottleneck_stride" not in basic
+    for name in ("resnet34-a", "resnet110"):
+        lines = cli("experiments", name).stdout.splitlines()
+        shown = {line.split()[0] for line in lines if line.strip()}
+        assert shown & {*settable()} == recipe_of(EXPERIMENTS[name]).keys() & {*settable()}
+        assert "family" not in shown

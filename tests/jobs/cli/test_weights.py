@@ -5,15 +5,21 @@ folder, bundle or file.
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from shutil import ignore_patterns
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load
 
+from analysis.measured.frames import FINISHED
+from jobs.cli.bundles import _folders as weights_folders
 from pipeline.data.photo_shards import open_photos
 from pipeline.data.stored import write_dataset
 from pipeline.recipe.other_libraries import WeightsLayout
@@ -80,7 +86,7 @@ def test_a_run_its_folder_and_its_bundle_predict_the_same(cli: Cli, here: Path) 
     kept = read_tensors(weights_of(small_run()), "kept")[0]
     assert all(torch.equal(tensor, kept[name]) for name, tensor in load(file).items())
     card = (folder / "README.md").read_text()
-    assert "(n = 2)" in card and "8.75 % top-1 (Table 6)" in card
+    assert "(n = 2)" in card and "8.75 % test error (Table 6)" in card
 
     # The folder needs no storage, nor does the file in it.
     shutil.copytree(folder, here / "elsewhere")
@@ -235,6 +241,11 @@ def test_folders_are_never_written_over(cli: Cli, here: Path) -> None:
     assert (here / "weights" / NAME / "README.md").stat().st_mtime_ns == before
 
 
+def test_the_help_says_which_folders_are_taken_as_they_are(cli: Cli) -> None:
+    words = " ".join(cli("results", "weights", "--help").stdout.split())
+    assert "torchvision's .pth needs --as" in words.replace("`", "")
+
+
 @pytest.mark.parametrize("layout", ["torchvision", "transformers"])
 def test_a_row_that_no_library_has_is_one_line(cli: Cli, here: Path, layout: str) -> None:
     done = cli("results", "weights", "--layout", layout, "--storage", "s")
@@ -264,6 +275,38 @@ def test_runs_that_are_not_there_any_more_are_one_line(cli: Cli, here: Path) -> 
     (here / "foreign.safetensors").write_bytes(weights_of(small_run()))
     unsaid = cli("results", "weights", "foreign.safetensors")
     assert unsaid.returncode == 2 and "does not say what it is" in unsaid.stderr
+
+
+def copied_with_a_lost_dataset(place: Path) -> Run:
+    """The run on it, which a copy of the storage holds beside its own."""
+    run = replace(small_run(), dataset_id="1" * 16, dataset_key="gone-11111111")
+    shutil.copytree("s", place)
+    start_run(Storage(str(place)), run, 1)
+    ours = ignore_patterns("run.json")
+    shutil.copytree(place / small_run().folder, place / run.folder, ignore=ours, dirs_exist_ok=True)
+    result = place / run.folder / "result.json"
+    result.write_text(result.read_text().replace(small_run().dataset_id, run.dataset_id))
+    return run
+
+
+def test_a_run_whose_dataset_is_gone_is_left_out_unless_it_alone_is_named(
+    cli: Cli, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = copied_with_a_lost_dataset(here / "copy")
+    all_of_them = cli("results", "weights", "--storage", "copy")
+    assert all_of_them.returncode == 0, all_of_them.stderr
+    assert f"note: left out: {gone}: its dataset is not in" in all_of_them.stderr
+    assert len(list((here / "weights").iterdir())) == 2
+    alone = cli("results", "weights", gone.folder, "--storage", "copy", "--out", "other")
+    assert alone.returncode == 2 and "its dataset is not in" in alone.stderr
+
+    keys = [gone.key, small_run().key]
+    rows = pd.DataFrame({"run_id": keys, "status": [FINISHED] * 2})
+    frames: Any = SimpleNamespace(runs=rows)
+    packed = weights_folders(Storage("copy"), frames)
+    assert packed.keys() == {f"{NAME}/README.md", f"{NAME}/model.safetensors"}
+    said = capsys.readouterr().err
+    assert said.startswith(f"note: weights left out: {gone}: its dataset is not in")
 
 
 def test_a_run_on_photographs_is_one_network_in_every_layout(cli: Cli, tmp_path: Path) -> None:
