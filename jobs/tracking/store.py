@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from time import time
+from time import sleep, time
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
@@ -27,6 +27,9 @@ from jobs.tracking.server_check import check_database
 from jobs.tracking.views import VIEWS, keep_views, view_pages
 from pipeline.errors import InputError
 from pipeline.storage import Storage
+
+SEEN_SECONDS = 0.1
+"""Until what another has begun to make at the same moment can be seen."""
 
 NOTE = """{links}
 
@@ -208,7 +211,8 @@ def only_run(
         run_name=tags["mlflow.runName"],
         tags=stored_tags({**tags, key: value, MADE_MS: str(int(1000 * time()))}),
     ).info.run_id
-    # The older one is the same for both, whoever looks first.
+    # The older one is the same for both, once both can be seen.
+    sleep(SEEN_SECONDS)
     oldest = str(search()[0].info.run_id)
     if oldest != made:
         client.delete_run(made)

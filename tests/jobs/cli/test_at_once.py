@@ -58,7 +58,8 @@ def test_two_syncs_send_everything_once(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_grids_of_the_same_rows_train_each_run_once(tmp_path: Path) -> None:
     place = tmp_path / "s"
-    words = "grid resnet20 --set depth=8 --set eval_every=20 --iterations 60 --seeds 2 --device cpu"
+    words = "grid resnet20 --data digits --set depth=8 --set eval_every=20 --iterations 60"
+    words += " --seeds 2 --device cpu"
     line = [sys.executable, "-m", "jobs.cli", *words.split(), "--storage", str(place)]
 
     def give(_: int) -> subprocess.CompletedProcess[str]:

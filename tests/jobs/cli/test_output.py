@@ -133,7 +133,7 @@ def test_who_stops_reading_ends_any_command_quietly() -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_that_nobody_watches_any_more_is_given_back(cli: Cli, tmp_path: Path) -> None:
-    words = "train resnet20 --set depth=8 --set eval_every=8 --threads 1 --iterations"
+    words = "train resnet20 --data digits --set depth=8 --set eval_every=8 --threads 1 --iterations"
     reading, writing = os.pipe()
     process = begun(f"{words} 3000 --checkpoint-seconds 1 --storage {tmp_path}", writing)
     os.close(writing)

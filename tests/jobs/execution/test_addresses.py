@@ -130,7 +130,10 @@ def test_a_run_trains_wherever_it_is_begun(tmp_path: Path) -> None:
         (there / name / "__init__.py").write_text("raise RuntimeError('of another checkout')")
     (there / "analysis.py").write_text("raise RuntimeError('of somebody else')")
     (long := tmp_path / ("x" * 90)).mkdir()
-    words = "train resnet20 --set depth=8 --iterations 8 --set eval_every=8 --threads 1 --storage"
+    words = (
+        "train resnet20 --data digits --set depth=8 --iterations 8 --set eval_every=8 --threads 1"
+    )
+    words += " --storage"
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(long),
