@@ -74,11 +74,6 @@ def parent_key(fingerprint: str, dataset_id: str) -> str:
     return f"{fingerprint}-{dataset_id}"
 
 
-def is_official(run: Run, manifest: dict[str, Any]) -> bool:
-    """Whether a run is of the paper's own data by its own recipe: compared with its numbers."""
-    return bool(manifest["row"]["comparable"]) and not run.experiment.deviations()
-
-
 def headline(experiment: str) -> str:
     """The metric of a row that its parent says first, by the row's name.
 

@@ -16,11 +16,11 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from jobs.tracking.described_runs import is_official, parent_key, row_name
+from jobs.tracking.described_runs import parent_key, row_name
 from jobs.tracking.local_store import send_artifacts
 from pipeline.errors import first_line
 from pipeline.recipe.metrics import TEST_ERR
-from pipeline.runs.model_card import model_card
+from pipeline.runs.model_card import is_official, model_card
 from pipeline.runs.run import Run
 
 logger = logging.getLogger(__name__)

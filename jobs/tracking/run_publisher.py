@@ -84,6 +84,8 @@ class Publisher:
         self._away = False
         self._newest = 0
         """The checkpoint that was published last."""
+        self._trained: tuple[int, int] | None = None
+        """When training began and when its newest point was recorded (Unix, ms)."""
         self._reached: tuple[int, float | None] = 0, None
         """Its iteration, and the test error in percent."""
         self._told = -inf
@@ -183,7 +185,7 @@ class Publisher:
         if history is not None:
             self._reached = history.iteration, history.last().get(TEST_ERR)
             self._send_points(client, history, tags)
-            self._newest = history.iteration
+            self._newest, self._trained = history.iteration, trained_ms(self.run, history)
 
     def _progress_tags(self) -> list[RunTag]:
         self._told = monotonic()
@@ -201,9 +203,7 @@ class Publisher:
         manifest = manifest_of(self.storage, self.run)
         tags = run_tags(self.run, manifest) | {PARENT: self.parent}
         # A run that is published later, by `sync` or from another machine, began when it did.
-        trained = trained_ms(self.run, newest_history(self.storage, self.run))
-        began = trained[0] if trained else None
-        self.run_id = only_run(client, experiment, "run_key", self.run.key, tags, began)
+        self.run_id = only_run(client, experiment, "run_key", self.run.key, tags, self._began_ms)
         copy = client.get_run(self.run_id)
         if is_outdated(copy):
             mend(client, copy, self.run, manifest)
@@ -225,6 +225,10 @@ class Publisher:
         }
         self.client, self._newest = client, 0
         return client
+
+    def _began_ms(self) -> int | None:
+        trained = trained_ms(self.run, newest_history(self.storage, self.run))
+        return trained[0] if trained else None
 
     def _send_points(
         self, client: MlflowClient, history: History, tags: Callable[[], list[RunTag]]
@@ -257,11 +261,10 @@ class Publisher:
         result = read_result(self.storage, self.run)
         # What nobody follows, and `sync` sends later, ended with its newest point.
         later = result is not None or not self.started
-        trained = trained_ms(self.run, newest_history(self.storage, self.run)) if later else None
         client.set_terminated(
             self.run_id,
             status if status in ("FINISHED", "KILLED") else "FAILED",
-            trained[1] if trained else None,
+            self._trained[1] if later and self._trained else None,
         )
         if result is not None:
             self._send_files(client, result, kept)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -180,11 +181,12 @@ def only_run(
     key: str,
     value: str,
     tags: dict[str, str],
-    started_ms: int | None = None,
+    started_ms: Callable[[], int | None] = lambda: None,
 ) -> str:
     """The MLflow run whose tag `key` is `value`, made if there is none, restored if it is deleted.
 
-    Keys and tags are by our own names. One that is made began at `started_ms`, or now.
+    Keys and tags are by our own names. One that is made began at `started_ms`, or now;
+    of one that is there it is not asked.
 
     MLflow has neither unique tags nor locks: two that make it at once both look again and keep the
     older one.
@@ -207,7 +209,7 @@ def only_run(
         return str(runs[0].info.run_id)
     made = client.create_run(
         experiment,
-        start_time=started_ms,
+        start_time=started_ms(),
         run_name=tags["mlflow.runName"],
         tags=stored_tags({**tags, key: value, MADE_MS: str(int(1000 * time()))}),
     ).info.run_id

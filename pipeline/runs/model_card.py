@@ -62,6 +62,11 @@ def model_card(run: Run, dataset: dict[str, Any], result: dict[str, Any]) -> str
     return "\n".join(lines) + "\n"
 
 
+def is_official(run: Run, dataset: dict[str, Any]) -> bool:
+    """Whether a run is of the paper's own data by its own recipe: compared with its numbers."""
+    return bool(dataset["row"]["comparable"]) and not run.experiment.deviations()
+
+
 def settings_of(experiment: Experiment) -> str:
     """The `--set` options by which a command rebuilds the same network and the same input."""
     changed = _network_changes(experiment.deviations())
@@ -76,8 +81,7 @@ def description(
     changes, final, attempt = changes_text(experiment), result["final"], result["attempts"][-1]
     side = data["side"] or experiment.crop
     plan = layout(experiment, side, data["classes"])
-    # Of the paper's own data, by its own recipe: anything else is not compared with it.
-    official = data["comparable"] and not experiment.deviations()
+    official = is_official(run, dataset)
     return [
         "A network of *Deep Residual Learning for Image Recognition* (He, Zhang, Ren, Sun 2015), "
         "trained by resnet-repro.",

@@ -30,10 +30,12 @@ def test_two_that_make_a_run_at_once_keep_the_one_that_was_made_first(tmp_path: 
     tags = {"mlflow.runName": "resnet20 seed 0"}
     for number, (began, began_too) in enumerate([(5000, 5000), (5000, 1000), (None, 1000)]):
         key = f"key-{number}"
-        first = only_run(client, experiment, "run_key", key, tags, began)
+        first = only_run(client, experiment, "run_key", key, tags, lambda began=began: began)
         late: Any = LooksTooEarly(client)
-        assert only_run(late, experiment, "run_key", key, tags, began_too) == first
-        assert only_run(client, experiment, "run_key", key, tags, 1) == first
+        assert (
+            only_run(late, experiment, "run_key", key, tags, lambda began=began_too: began) == first
+        )
+        assert only_run(client, experiment, "run_key", key, tags, lambda: 1) == first
         active = client.search_runs([experiment], f"tags.run_key = '{key}'")
         assert [run.info.run_id for run in active] == [first]
     assert (
