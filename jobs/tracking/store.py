@@ -1,9 +1,10 @@
 """The MLflow store that a command uses: its URI, a client with our experiment in it, our runs."""
 
+import fcntl
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from time import sleep, time
@@ -107,6 +108,21 @@ def default_tracking(storage: Storage) -> str:
     return f"sqlite:///{storage.local}/{DATABASE}"
 
 
+@contextmanager
+def _alone_with(database: Path | None) -> Iterator[None]:
+    """One process at a time, by a lock on the folder: the file need not be there yet."""
+    if database is None or not database.parent.is_dir():
+        yield
+        return
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def open_store(tracking: str, storage: Storage) -> MlflowClient:
     """A client of the store, with our MLflow experiment in it, made if there is none.
 
@@ -116,13 +132,15 @@ def open_store(tracking: str, storage: Storage) -> MlflowClient:
     configure_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    check_database(tracking)
     database = database_of(tracking)
-    if database is not None:
-        _for_its_owner(database)
-        rehome(tracking, storage)
-    client = MlflowClient(tracking)
-    experiment = our_experiment(client)
+    # The first look makes a new database's tables, and of two at once MLflow fails one.
+    with _alone_with(database):
+        check_database(tracking)
+        if database is not None:
+            _for_its_owner(database)
+            rehome(tracking, storage)
+        client = MlflowClient(tracking)
+        experiment = our_experiment(client)
     if experiment is None:
         # A server has a place for artifacts; a database gets one in the storage, or beside itself,
         # because MLflow's default is the folder that the command happens to be called in.
