@@ -98,6 +98,7 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     named = None if named == "local" else named and _living(named)
     # What the user has set in the environment stays.
     os.environ.pop(OWN_RAY, None)
+    before = set(os.environ)
     for name, value in (QUIET if named else own_environment(trains)).items():
         os.environ.setdefault(name, value)
     # Without an address Ray would look for a cluster of this machine that somebody else started,
@@ -127,6 +128,7 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
             ) from error
         what = f"no Ray cluster at {named}" if named else "Ray does not start on this machine"
         raise InputError(f"{what}: {first_line(error)}") from error
+    settings = set(os.environ) - before
     # After init, which sets the levels of its own loggers.
     for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -138,6 +140,10 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
             ray.shutdown()
         except Exception as error:
             print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
+        # Processes that are started later are no part of this Ray: with its RAY_AUTH_MODE, one that
+        # had loaded Ray before would start a Ray that asks for a token, and show it none.
+        for name in settings:
+            os.environ.pop(name, None)
 
 
 def where() -> str:

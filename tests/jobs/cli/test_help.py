@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -131,11 +132,17 @@ def test_shells_complete_names(words: str, completed: list[str], storage: Storag
 
 
 def complete(words: str, *program: str) -> "subprocess.CompletedProcess[str]":
-    """What a shell that completes these words is told by the program, or another one."""
+    """What a shell that completes these words is told by the program, or another one.
+
+    It is in a folder of no files, which would be completed too where an argument can be a path.
+    """
     asked = {"COMP_WORDS": f"resnet-repro {words}", "COMP_CWORD": str(len(words.split()))}
     environment = os.environ | asked | {"_RESNET_REPRO_COMPLETE": "complete_bash"}
     line = program or (str(PROGRAM),)
-    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as nothing:
+        return subprocess.run(
+            line, env=environment, cwd=nothing, capture_output=True, text=True, check=False
+        )
 
 
 def test_shells_complete_jobs_by_asking_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,16 @@ def test_without_a_home_for_it_the_token_of_our_own_ray_is_in_the_environment(
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
+@pytest.mark.ray
+def test_a_ray_of_our_own_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started afterwards must not take part of its settings for the user's."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    before = dict(os.environ)
+    with cluster.connected(None, trains=True):
+        assert os.environ["RAY_AUTH_MODE"] == "token" and cluster.OWN_RAY in os.environ
+    assert dict(os.environ) == before
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_trains_wherever_it_is_begun(tmp_path: Path) -> None:
