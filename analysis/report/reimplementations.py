@@ -10,10 +10,10 @@ from analysis.measured.frames import each
 from analysis.paper import reported
 from analysis.report.pages import render
 from analysis.studies.studies import Study
-from analysis.tables.cost import amount, measured_costs
+from analysis.tables.cost import measured_costs
 from analysis.tables.study_tables import METRICS, study_tables
 from analysis.tables.table_6 import references
-from analysis.tables.table_text import MISSING, mean_std_n
+from analysis.tables.table_text import MISSING, amount, mean_std_n
 
 REIMPLEMENTATIONS = "reimplementations.html"
 

@@ -14,10 +14,11 @@ from analysis.report.overview import commit, final_text, hardware_text, status_t
 from analysis.report.pages import render
 from analysis.studies.run_metrics import MEASURED, measure
 from analysis.studies.studies import Study
-from analysis.tables.cost import ENERGY, RATE, SECONDS, amount
-from pipeline.recipe.experiments import EXPERIMENTS, PHOTOGRAPHS
+from analysis.tables.cost import ENERGY, RATE, SECONDS
+from analysis.tables.table_text import amount
+from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.metrics import METRICS, TEST_ERR, TRAIN_ERR
-from pipeline.recipe.overrides import value_text
+from pipeline.recipe.overrides import recipe_of, value_text
 from pipeline.stored_json import parse
 
 FOLDER = "runs"
@@ -85,10 +86,11 @@ def _page(
         "Versions": versions_text(run.versions),
         "MLflow run": run.mlflow_run_id,
     }
+    units = {name: metric.unit.removeprefix("1") for name, metric in METRICS.items()}
     last = [
         {
             "metric": name,
-            "value": _amount(newest.value[name], METRICS[name].unit),
+            "value": f"{amount(newest.value[name], 4)} {units[name]}".strip(),
             "at": f"{newest.iteration[name]:,}",
             "meaning": METRICS[name].meaning,
         }
@@ -120,16 +122,15 @@ def _recipe(run: Any) -> list[dict[str, str]]:
             {"field": name, "value": value_text(value), "paper": ""}
             for name, value in sorted(changed.items())
         ]
-    # Fields that say nothing about how this run was trained.
-    hidden = ("name", "artifacts", *(PHOTOGRAPHS if paper.family == "cifar" else ()))
-    fields = {name: value for name, value in asdict(paper).items() if name not in hidden}
+    of_paper = asdict(paper)
+    changed = {name: value for name, value in changed.items() if name in of_paper}
     rows = [
         {
             "field": name,
-            "value": value_text(changed.get(name, value)),
-            "paper": value_text(value) if name in changed else "",
+            "value": value_text(value),
+            "paper": value_text(of_paper[name]) if name in changed else "",
         }
-        for name, value in fields.items()
+        for name, value in (recipe_of(of_paper | changed) | changed).items()
     ]
     # What makes it another recipe than the paper's comes first.
     return sorted(rows, key=lambda row: not row["paper"])
@@ -211,9 +212,3 @@ def _curves(points: pd.DataFrame, iterations: int, drops: list[int]) -> dict[str
         "right": WIDTH - RIGHT,
         "bottom": HEIGHT - BOTTOM,
     }
-
-
-def _amount(value: float, unit: str) -> str:
-    """A number with four digits at least, and its unit."""
-    number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{number} {unit.removeprefix('1')}".strip()

@@ -46,14 +46,14 @@ def study_files(
     study: Study, judgements: list[Judgement], neighbours: Neighbours | None = None
 ) -> dict[str, bytes]:
     """The files of one study; with `neighbours`, it is one of several and lies in a folder."""
-    tables = study_tables(study)
+    tables, costs = study_tables(study), cost_tables(study)
     verdicts = claims.claims_table(judgements)
     images = style.images({name: draw(study) for name, (_, draw, _) in _figures(study).items()})
-    page = _study_page(study, judgements, tables, images, neighbours)
+    page = _study_page(study, judgements, tables, costs, images, neighbours)
     return {
         **{
             name: content
-            for table in [*tables, *cost_tables(study)]
+            for table in [*tables, *costs]
             for name, content in table.files(study).items()
         },
         # The same numbers as files: for reading, for spreadsheets, for a paper.
@@ -63,14 +63,14 @@ def study_files(
         **{
             # Beside each artifact, the runs that it rests on.
             f"{name}.origin.json": artifact_provenance(study, rows)
-            for name, rows in _experiments_behind(study).items()
+            for name, rows in _experiments_behind(study, [*tables, *costs]).items()
         },
         **run_pages(study),
         INDEX: page,
     }
 
 
-def _experiments_behind(study: Study) -> dict[str, set[str]]:
+def _experiments_behind(study: Study, tables: list[StudyTable]) -> dict[str, set[str]]:
     """The experiments behind each artifact of a study."""
     # By experiment, not by finished run: what is in no average is part of the origin too.
     of_claims = {
@@ -81,9 +81,7 @@ def _experiments_behind(study: Study) -> dict[str, set[str]]:
         for name in _figures(study)
     }
     of_tables = {
-        table.name: set(table.raw.experiment)
-        for table in [*study_tables(study), *cost_tables(study)]
-        if "experiment" in table.raw
+        table.name: set(table.raw.experiment) for table in tables if "experiment" in table.raw
     }
     return {**of_tables, "claims": of_claims, **of_figures}
 
@@ -111,6 +109,7 @@ def _study_page(
     study: Study,
     judgements: list[Judgement],
     tables: list[StudyTable],
+    costs: list[StudyTable],
     images: dict[str, bytes],
     neighbours: Neighbours | None,
 ) -> bytes:
@@ -150,7 +149,7 @@ def _study_page(
         tables=[(table, table.links(study)) for table in tables],
         figures=figures,
         # The runs behind them, and what they cost.
-        costs=[(table, table.links(study)) for table in cost_tables(study)],
+        costs=[(table, table.links(study)) for table in costs],
         troubled=troubled(study),
         runs=run_list(study),
         run_links=[page_of(run.experiment, run.seed) for run in each(study.runs)],

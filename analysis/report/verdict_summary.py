@@ -1,11 +1,13 @@
 """The claims of a study's page in one table, and the sentences on how often such verdicts err."""
 
+from textwrap import wrap
+
 import pandas as pd
 
 from analysis.stats import ENOUGH_SEEDS, LEVEL, MIN_SEEDS, percent
 from analysis.verdicts.evidence import effect_text, format_p, number_text
 from analysis.verdicts.judgement import Judgement
-from analysis.verdicts.words import AGAINST
+from analysis.verdicts.words import AGAINST, Verdict
 
 MEASURED_BOUND = "5.6 %"
 """The most often that an ordering of rows that are equal was found, in simulations of all kinds.
@@ -56,6 +58,25 @@ def summary(judgements: list[Judgement]) -> pd.DataFrame:
             for one in judged
         ]
     )
+
+
+def claim_lines(judgements: list[Judgement], width: int) -> list[str]:
+    """What a study says of the claims that it tested, for a terminal; empty where it tested none.
+
+    Such as `C1 seen here: A plain network of 56 layers has ...`; what is undecided in one line.
+    """
+    tested = [one for one in judgements if one.n == one.n]
+    decided = [one for one in tested if one.verdict is not Verdict.UNDECIDED]
+    texts = [f"{one.id} {_word(one)}: {one.statement.statement}" for one in decided]
+    if left := [one for one in tested if one.verdict is Verdict.UNDECIDED]:
+        few = min(one.n for one in left) < MIN_SEEDS
+        why = f" ({MIN_SEEDS} seeds a row are the fewest that can suggest a verdict)" if few else ""
+        texts.append(f"undecided: {', '.join(one.id for one in left)}{why}")
+    return [
+        line
+        for text in texts
+        for line in wrap(text, width, initial_indent="  ", subsequent_indent="    ")
+    ]
 
 
 def _word(judgement: Judgement) -> str:

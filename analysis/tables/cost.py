@@ -13,7 +13,7 @@ from analysis.measured.frames import each
 from analysis.studies.run_metrics import MEASURED, measure
 from analysis.studies.studies import Study
 from analysis.tables.study_tables import StudyTable
-from analysis.tables.table_text import MISSING
+from analysis.tables.table_text import MISSING, amount
 
 COST = "cost"
 CPU = "cpu"
@@ -119,10 +119,3 @@ def _range(median: float, low: float, high: float, n: int) -> str:
     return amount(median) + (
         f" ({amount(low)}–{amount(high)})" if n > 1 and median == median else ""
     )
-
-
-def amount(value: float) -> str:
-    """`1,235`, and three digits of what is less than a hundred."""
-    if value != value:
-        return MISSING
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"

@@ -27,6 +27,13 @@ def difference(row: Any) -> str:
     return "not comparable" if row.n and not row.comparable else MISSING
 
 
+def amount(value: float, digits: int = 3) -> str:
+    """`1,235`, `88.1`, `0.000123`: all digits before the point, and so many in all at least."""
+    if pd.isna(value):
+        return MISSING
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) - 0.05 else f"{value:.{digits}g}"
+
+
 def signed(value: float) -> str:
     """`+0.12` or `−0.12`, with a minus sign and not a hyphen."""
     return f"{value:+.2f}".replace("-", "−")

@@ -109,7 +109,7 @@ def _show_one(experiment: Experiment, storage_uri: str, as_json: bool) -> None:
     console.print(table)
     print(f"{facts['params']:,} parameters, {facts['multiply_adds']:,} multiply-adds an image")
     print("\nrecipe (what `--set` changes)")
-    recipe, known = recipe_of(experiment), settable()
+    recipe, known = recipe_of(asdict(experiment)), settable()
     for field in (field for field in recipe if field in known):
         print(f"  {field:<19} {value_text(recipe[field])}")
     print("\nthe paper")

@@ -47,6 +47,12 @@ def status(storage_uri: StorageOption = "results", as_json: JsonOption = False) 
         print(json.dumps(facts, indent=1))
         return
     print(f"{len(runs)} runs in {storage.uri}")
+    if not stored:
+        # Such as results/demo, where `make demo` trains, to whoever asks about results.
+        with failures_in_one_line(storage.uri):
+            below = [name for name in storage.folders("") if storage.exists(f"{name}/runs")]
+        for name in below:
+            print(f"--storage {storage.uri_of(name)} has runs")
     if bundles := len(bundle_names(storage)):
         count = "1 bundle" if bundles == 1 else f"{bundles} bundles"
         print(f"{count} of `results import`: reports are about the runs in there too")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from jobs.console.console import console
@@ -18,7 +18,7 @@ from pipeline.data.preparation import check_dataset_name, how_to_bring, is_path
 from pipeline.data.stored import find_stored
 from pipeline.errors import redacted
 from pipeline.recipe.experiments import EXPERIMENTS, Experiment
-from pipeline.recipe.overrides import value_text
+from pipeline.recipe.overrides import recipe_of, value_text
 from pipeline.runs.checkpoint import newest_iteration
 from pipeline.runs.run import Run, read_result
 from pipeline.storage import Storage
@@ -50,7 +50,12 @@ def show_resolved(
         check_workers(run, workers_of(workers)[0])
 
     # What most rows share is said once, a line a field; then each row with what it has of its own.
-    names = [field.name for field in fields(Experiment) if field.name not in ("name", "artifacts")]
+    telling = {
+        name
+        for experiment in experiments
+        for name in recipe_of(asdict(experiment)) | experiment.deviations()
+    }
+    names = [field.name for field in fields(Experiment) if field.name in telling]
     # Fields in which the rows differ among themselves.
     differing = [
         name for name in names if len({getattr(experiment, name) for experiment in experiments}) > 1

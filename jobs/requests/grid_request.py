@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.measured.tags import ALONE, ASKED, IN_SWEEP, INTERIM
-from jobs.console.console import failed
+from jobs.console.console import console, failed
 from jobs.console.following import follow
 from jobs.console.progress_log import announce
 from jobs.console.termination import TerminatedError
@@ -31,6 +31,9 @@ from pipeline.recipe.metrics import TEST_ERR
 from pipeline.runs.execution import Execution
 from pipeline.runs.run import SIGNALLED, Run, read_result
 from pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    from analysis.measured.frames import Frames
 
 
 @dataclass(frozen=True)
@@ -171,10 +174,10 @@ class GridRequest:
 
         lost = [run for run in diverged if not run.experiment.may_diverge]
 
-        def say_result() -> None:
+        def say_result(measured: "Frames | None" = None) -> None:
             if not unfinished and not lost and (words := note()):
                 print(words)
-            for line in self.result_lines(runs):
+            for line in [*self.result_lines(runs), *_claim_lines(measured)]:
                 print(line)
 
         # A report on what did finish, even where the command fails: it took hours.
@@ -243,3 +246,18 @@ class GridRequest:
         for sweep in self.swept:
             publish = partial(publish_sweep, tracking, self.storage, sweep, dataset_id, dataset)
             warn_on_tracking_error(publish, tracking)
+
+
+def _claim_lines(measured: "Frames | None") -> list[str]:
+    """What runs say of the paper's claims, study by study; nothing where they tested none."""
+    if measured is None:
+        return []
+    from analysis.report.verdict_summary import claim_lines
+    from analysis.studies.studies import split_studies
+    from analysis.verdicts.claims import judge_claims
+
+    lines = []
+    for study in split_studies(measured):
+        if of_study := claim_lines(judge_claims(study), min(console.width, 100)):
+            lines += [f"claims of the paper, tested on {study.title}:", *of_study]
+    return lines

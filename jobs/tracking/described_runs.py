@@ -4,6 +4,7 @@ All of it is known before the first iteration. A copy that an earlier version ma
 only programs read moves out of the sight of people, and nothing is sent twice.
 """
 
+from dataclasses import asdict
 from json import dumps
 from typing import Any
 
@@ -119,7 +120,7 @@ def run_tags(run: Run, manifest: dict[str, Any]) -> dict[str, str]:
 
 def parameters(run: Run) -> list[Param]:
     """The fields of a run's row that say something about it."""
-    return [Param(name, str(value)) for name, value in recipe_of(run.experiment).items()]
+    return [Param(name, str(value)) for name, value in recipe_of(asdict(run.experiment)).items()]
 
 
 def describe(

@@ -38,13 +38,14 @@ def report_on(
     out: Path | None = None,
     seeds: Collection[int] | None = None,
     part: ReportPart | None = None,
-    say_first: Callable[[], None] = lambda: None,
+    say_first: Callable[[Frames], None] = lambda frames: None,
 ) -> None:
     """Export, write the report, keep it in MLflow, and say where it is.
 
     It is about all of the storage, what was imported included; with `seeds`, about runs of these
     alone. Where a `part` is not all there is, it gets a report of its own within the report's
-    folder. `say_first` is called when all is written, before it is said where.
+    folder. `say_first` is called when all is written, before it is said where; it is given what was
+    measured, of the part alone where there is one.
     """
     # What is in a bucket is reported on here, as a browser opens files of this machine.
     base = storage.local or Path("results")
@@ -73,11 +74,11 @@ def report_on(
         judge_parents(open_store(tracking, storage), published)
 
     warn_on_tracking_error(publish, tracking)
-    own = None
+    own, of_part = None, frames
     if part is not None and not {run.key for run in part.runs}.issuperset(frames.runs.run_id):
-        own = out / part.name
-        write_report(frames.of({run.key for run in part.runs}, part.sweeps), own)
-    say_first()
+        own, of_part = out / part.name, frames.of({run.key for run in part.runs}, part.sweeps)
+        write_report(of_part, own)
+    say_first(of_part)
     print(f"report: {out / INDEX}  (open it in a browser)")
     if others := others_line(out, files):
         print(others)

@@ -5,7 +5,7 @@ differs from the paper's.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -110,22 +110,20 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
-def recipe_of(experiment: Experiment) -> dict[str, Any]:
-    """The fields of a row that say something about how it is trained and tested."""
+def recipe_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all fields of a row, those that say something about how it is trained and tested."""
     without_meaning = ["name", "artifacts"]
-    if experiment.family == "cifar":
+    if row["family"] == "cifar":
         without_meaning += PHOTOGRAPHS
-    if experiment.block != "bottleneck":
+    if row["block"] != "bottleneck":
         without_meaning.append("bottleneck_stride")
-    if experiment.norm == "none":
+    if row["norm"] == "none":
         without_meaning += ["bn_momentum", "bn_eps"]
-    if experiment.warmup_lr is None:
+    if row["warmup_lr"] is None:
         without_meaning += ["warmup_lr", "warmup_until_err"]
-    if experiment.holdout == 0:
+    if row["holdout"] == 0:
         without_meaning.append("holdout")
-    return {
-        name: value for name, value in asdict(experiment).items() if name not in without_meaning
-    }
+    return {name: value for name, value in row.items() if name not in without_meaning}
 
 
 def settable() -> list[str]:

@@ -9,8 +9,9 @@ import pytest
 from analysis.measured.frames import check
 from analysis.report.report import report_files
 from analysis.studies.studies import split_studies
-from analysis.tables.cost import amount, cost_tables
+from analysis.tables.cost import cost_tables
 from analysis.tables.study_tables import StudyTable
+from analysis.tables.table_text import amount
 from pipeline.recipe.metrics import IMAGES_PER_SECOND
 from tests.analysis.measured_runs import Frames, points
 
@@ -111,3 +112,8 @@ def test_a_report_of_runs_that_recorded_no_cost_says_nothing_of_it(frames: Frame
 )
 def test_amounts_have_three_digits_or_all_before_the_point(value: float, text: str) -> None:
     assert amount(value) == text
+
+
+def test_amounts_have_as_many_digits_as_are_asked_for() -> None:
+    texts = [amount(value, digits=4) for value in (999.94, 1234.56, 0.123456)]
+    assert texts == ["999.9", "1,235", "0.1235"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.measured.frames import check
-from analysis.report.verdict_summary import family_sentence, summary
+from analysis.report.verdict_summary import claim_lines, family_sentence, summary
 from analysis.studies.studies import split_studies
 from analysis.verdicts import claims
 from analysis.verdicts.judgement import Circumstances, Judgement, adjusted
@@ -257,6 +257,29 @@ def test_p_is_adjusted_for_the_study_and_decides_nothing() -> None:
     assert "3 claims were tested: if none were true, 0.15 would be expected" in sentence
     assert "2 of them hold, and 1 if p is adjusted" in sentence
     assert family_sentence([]) == "No claim was tested."
+
+
+def test_a_terminal_is_told_each_claim_that_was_decided_and_which_were_not(build) -> None:
+    errors = {"plain20": spread(9.7), "plain56": spread(13.2), "resnet20": spread(9.7)}
+    (study,) = split_studies(check(*build(errors, train=errors)))
+    lines = claim_lines(claims.judge_claims(study), width=90)
+    assert lines[:2] == [
+        "  C1 reproduced: A plain network of 56 layers has a higher training error and a higher",
+        "    test error than one of 20 layers.",
+    ]
+    assert (
+        lines[-1].startswith("  undecided: C6")
+        and "seeds" not in lines[-1]
+        and max(map(len, lines)) <= 90
+    )
+    assert claim_lines([], width=90) == []
+
+
+def test_a_terminal_is_told_why_single_runs_decide_nothing(build) -> None:
+    (study,) = split_studies(check(*build({"plain20": [9.7], "resnet20": [8.7]})))
+    assert claim_lines(claims.judge_claims(study), width=90) == [
+        "  undecided: C6, C12 (3 seeds a row are the fewest that can suggest a verdict)"
+    ]
 
 
 def test_every_judged_claim_has_p_effect_interval_seeds_and_power(build) -> None:

@@ -68,8 +68,10 @@ def test_its_log_begins_with_ray_and_threads_and_ends_with_the_result(
     assert "test errors so far: plain20 " in said and len(set(lines)) == len(lines)
 
     table = pd.read_csv(place / "report" / "table_6.csv").set_index("experiment")
-    result, *rows, report, ui, views = lines[-6:]
+    result, *rows, claims, undecided, report, ui, views = lines[-8:]
     assert result == "result: test error (%) on digits, mean ± std (seeds)"
+    assert claims.startswith("claims of the paper, tested on digits, ")
+    assert undecided.strip().startswith("undecided: C6, C12 (3 seeds a row are the ")
     for row, name in zip(rows, ("plain20", "resnet20"), strict=True):
         mean, std = table["mean"][name], table["std"][name]
         assert row.split() == [name, f"{mean:.2f}", "±", f"{std:.2f}", "(2)"]

@@ -108,10 +108,14 @@ def test_a_storage_that_is_not_there_is_told_from_an_empty_one(cli: Cli, tmp_pat
         assert len(missing.stderr.splitlines()) == 1 and not (tmp_path / "misspelt").exists()
     empty = cli("status", "--storage", tmp_path)
     assert empty.returncode == 0 and empty.stdout == f"0 runs in {tmp_path}\n"
+    # As after `make demo`, to whoever leaves --storage out.
+    (tmp_path / "demo" / "runs").mkdir(parents=True)
+    says = cli("status", "--storage", tmp_path).stdout.splitlines()
+    assert says[1:] == [f"--storage {tmp_path}/demo has runs"]
     (tmp_path / "imports").mkdir()
     (tmp_path / "imports" / f"{'0' * 32}.zip").write_bytes(b"")
     says = cli("status", "--storage", tmp_path).stdout.splitlines()
-    assert says[1] == "1 bundle of `results import`: reports are about the runs in there too"
+    assert says[-1] == "1 bundle of `results import`: reports are about the runs in there too"
 
 
 def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(
@@ -127,6 +131,8 @@ def test_a_dry_run_shows_the_resolved_row_and_writes_nothing(
         and experiment.fingerprint in done.stdout
     )
     assert str(tmp_path / "new" / run.folder) in done.stdout
+    # Fields of photographs, and of a warmup that there is not, say nothing about it.
+    assert not {"crop", "scale", "warmup_lr"} & {*done.stdout.split()}
     assert not (tmp_path / "new").exists()
 
 
