@@ -206,7 +206,8 @@ def _claims_markdown(study: Study, judgements: list[Judgement]) -> str:
         )
         here = markdown_text(judgement.reason)
         note = f"- {claim.note}\n" if claim.note else ""
-        blocks.append(f"- Paper: {claim.paper_values}\n- Here: {here}\n{note}")
+        paper = f"- Paper: {claim.paper_values}\n" if claim.paper_values else ""
+        blocks.append(f"{paper}- Here: {here}\n{note}")
         numbers = evidence.printed(judgement.numbers)
         if len(numbers):
             blocks.append(to_markdown(numbers))

@@ -61,6 +61,14 @@ class Study:
         return self.official and not self.overrides
 
     @property
+    def on_papers_data(self) -> bool:
+        """Whether the dataset has the name of the paper's, verified against its archive or not.
+
+        Numbers of other data stand nowhere beside the paper's: people would compare them.
+        """
+        return self.official or _same_name(self.dataset, self.papers_dataset)
+
+    @property
     def why_not_comparable(self) -> str:
         """One clause or two; empty for a comparable study."""
         clauses = [] if self.official else [_about_dataset(self.dataset, self.papers_dataset)]
@@ -247,6 +255,10 @@ def _paper_order(values: pd.Series) -> pd.Series:
         return values
     names = list(EXPERIMENTS) + sorted(set(values) - set(EXPERIMENTS))
     return values.map(names.index)
+
+
+def _same_name(dataset: str, papers_dataset: str) -> bool:
+    return dataset.lower() == papers_dataset.lower().replace("-", "")
 
 
 def _about_dataset(dataset: str, papers_dataset: str) -> str:

@@ -22,8 +22,9 @@ class RowResult:
     """A number that the paper prints of a row, and what was measured instead, in percent.
 
     `metric` is ours (`pipeline.recipe.metrics`), `table` where the paper prints it. `paper` is NaN
-    where the paper prints no single number, `printed` what it prints. `verdict` is empty where the
-    study is not compared with the paper, and `why` says the reason.
+    where the paper prints no single number, `printed` what it prints; of a study on other data
+    neither is known. `verdict` is empty where the study is not compared with the paper, and `why`
+    says the reason.
     """
 
     experiment: str
@@ -47,8 +48,9 @@ def row_results(study: Study) -> list[RowResult]:
             continue
         for row in each(table.raw[table.raw.experiment.isin(trained)]):
             result = _result(table.name, table.title, row, study.comparable)
-            # Tables 2 and 3 share numbers; some cells the paper leaves empty.
-            if result.printed:
+            # Tables 2 and 3 share numbers; some cells the paper leaves empty. Of other data no
+            # number of the paper is known here.
+            if result.printed or not study.on_papers_data:
                 found.setdefault((result.experiment, result.metric), result)
     return list(found.values())
 

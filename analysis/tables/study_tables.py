@@ -1,8 +1,9 @@
 """The tables of a study's page, each as the report shows it and as the files that lie beside it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import nan
 from typing import NamedTuple
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from analysis.measured.frames import each
 from analysis.studies.studies import Study
 from analysis.tables import table_6, tables_2_to_5
-from analysis.tables.table_text import markdown_text, to_csv, to_latex, to_markdown
+from analysis.tables.table_text import MISSING, markdown_text, to_csv, to_latex, to_markdown
 
 
 class CountedCell(NamedTuple):
@@ -82,8 +83,40 @@ def study_tables(study: Study) -> list[StudyTable]:
     Computed once per study: treat them as read-only.
     """
     if study.family == "cifar":
-        return [_table_6(study)]
-    return [*(_protocol_table(study, spec) for spec in tables_2_to_5.TABLES), _table_5(study)]
+        tables = [_table_6(study)]
+    else:
+        protocols = (_protocol_table(study, spec) for spec in tables_2_to_5.TABLES)
+        tables = [*protocols, _table_5(study)]
+    if not study.on_papers_data:
+        tables = [_without_paper(table) for table in tables]
+    return [table for table in tables if len(table.printed)]
+
+
+def _without_paper(table: StudyTable) -> StudyTable:
+    """A table of other data, without the paper's numbers and the methods that it quotes."""
+    raw, shown = table.raw, [name for name in table.printed if not _of_paper(name)]
+    measured = table.printed[[name for name in shown if name.endswith("(%)")]] != MISSING
+    own = [
+        bool(name) or found for name, found in zip(table.rows, measured.any(axis=1), strict=True)
+    ]
+    printed = table.printed.loc[own, shown]
+    # Table 5 has the same as raw numbers; the others keep their columns, for programs.
+    if "experiment" in raw:
+        raw = raw[(raw.experiment != "") | (raw.n > 0)].reset_index(drop=True)
+        raw = raw.assign(
+            **{name: nan if raw[name].dtype == float else "" for name in raw if _of_paper(name)}
+        )
+    return replace(
+        table,
+        raw=raw if "experiment" in raw else printed,
+        printed=printed,
+        rows=[name for name, kept in zip(table.rows, own, strict=True) if kept],
+    )
+
+
+def _of_paper(column: str) -> bool:
+    """Whether a column has what the paper reported, or how far from it we are."""
+    return column.startswith(("paper", "difference"))
 
 
 def _table_6(study: Study) -> StudyTable:

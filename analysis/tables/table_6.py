@@ -246,6 +246,13 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
         "of finished runs), the "
         "95 % interval of the mean, and the lowest and highest seed. Diverged, failed and "
         "unfinished runs are counted, not averaged.",
+    ]
+    if not study.on_papers_data:
+        return [
+            *lines,
+            f"The paper's numbers are of {study.papers_dataset}: they do not stand here.",
+        ]
+    lines += [
         "The paper's column is Table 6 as printed; ResNet-110 there is the best of five runs "
         "(mean±std), and the "
         "difference is taken to its mean, elsewhere to the single number.",

@@ -129,13 +129,20 @@ def claim_experiments(family: Family = "cifar") -> dict[str, tuple[str, ...]]:
 
 
 def judge_claims(study: Study) -> list[Judgement]:
-    """The verdict of a study on every claim, in the order of their ids."""
+    """The verdict of a study on every claim, in the order of their ids.
+
+    The statements of a study on other data than the paper's are without its `paper_values`.
+    """
     run_metrics = measure(study)
-    claims = BY_FAMILY[study.family]
+    statements = reported.claims()
+    if not study.on_papers_data:
+        statements = {
+            name: replace(statement, paper_values="") for name, statement in statements.items()
+        }
     return adjusted(
         [
-            judge_claim(reported.claims()[name], claim, study, run_metrics)
-            for name, claim in claims.items()
+            judge_claim(statements[name], claim, study, run_metrics)
+            for name, claim in BY_FAMILY[study.family].items()
         ]
     )
 

@@ -104,9 +104,10 @@ def _paragraph(study: Study, iterations: int, result: RowResult) -> str:
     sentences = [
         f"**{measured}** {about}, after {iterations:,} iterations ({seeds})."
         if result.n
-        else "No seed has finished yet.",
-        f"The paper has **{result.printed} %** ({result.table}).",
+        else "No seed has finished yet."
     ]
+    if result.printed:
+        sentences.append(f"The paper has **{result.printed} %** ({result.table}).")
     if result.verdict:
         return " ".join([*sentences, f"Verdict: **{result.verdict}** ({result.why})."])
     return " ".join([*sentences, f"That is not compared: {study.why_not_comparable}."])

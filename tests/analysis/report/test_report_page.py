@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.paper.reported import claims
 from analysis.report.report import write_report
+from analysis.tables import table_6
 from analysis.verdicts import RULES_VERSION
 from pipeline.errors import InputError
 
@@ -229,6 +231,24 @@ def test_several_studies_are_kept_apart(paper, digits, tmp_path):
     assert "4.00 (1)" in other.text
     assert "Not comparable with the paper's numbers: dataset is digits" in other.text
     assert "9.70 ± 0.10 (3)" not in other.text
+
+
+def test_no_number_of_the_paper_stands_beside_those_of_other_data(paper, digits, tmp_path):
+    errors = {
+        number
+        for reference in table_6.references()
+        for number in re.findall(r"[1-9]\d*\.\d\d", reference.printed)
+    }
+    errors.remove("6.61")  # which C7 names, a claim that is not judged on other data
+    assert len(errors) > 15
+    for frames, there in ((paper, True), (digits, False)):
+        write_report(frames, tmp_path)
+        for name in ("index.html", "table_6.csv", "table_6.md", "table_6.tex"):
+            shown = {*re.findall(r"\d+\.\d\d", (tmp_path / name).read_text())}
+            assert errors & shown == (errors if there else set()), name
+        said = (tmp_path / "claims.md").read_text()
+        assert [claims()[name].paper_values in said for name in ("C1", "C13")] == [there, there]
+        assert ("Maxout" in (tmp_path / "table_6.md").read_text()) is there
 
 
 def test_a_second_study_leaves_no_old_page_of_the_first(paper, digits, tmp_path):
