@@ -42,4 +42,9 @@ def test_of_small_images_it_is_the_final_error_and_where_the_paper_has_it(
 def test_elsewhere_there_is_no_verdict_and_a_reason(build: Callable[..., Frames]) -> None:
     (study,) = split_studies(check(*build({"resnet20": [9.0, 9.1, 9.2]}, **DIGITS)))
     (result,) = row_results(study)
-    assert (result.verdict, result.printed) == ("", "8.75") and "not comparable" in result.why
+    assert (result.verdict, result.printed) == ("", "") and "not comparable" in result.why
+    assert result.paper != result.paper and round(result.mean, 6) == 9.1
+    # The paper's data by another recipe: its number is known, and not compared.
+    (study,) = split_studies(check(*build({"resnet20": [9.0]}, overrides={"precision": "bf16"})))
+    (result,) = row_results(study)
+    assert (result.verdict, result.printed, result.paper) == ("", "8.75", 8.75)
