@@ -1,5 +1,6 @@
 """The claims of a study's page in one table, and the sentences on how often such verdicts err."""
 
+from math import inf
 from textwrap import wrap
 
 import pandas as pd
@@ -61,17 +62,23 @@ def summary(judgements: list[Judgement]) -> pd.DataFrame:
 
 
 def claim_lines(judgements: list[Judgement], width: int) -> list[str]:
-    """What a study says of the claims that it tested, for a terminal; empty where it tested none.
+    """What a study's runs say of the paper's claims, for a terminal; empty where they say nothing.
 
     Such as `C1 seen here: A plain network of 56 layers has ...`; what is undecided in one line.
     """
-    tested = [one for one in judgements if one.n == one.n]
+    # What layer lists settle is known without any run.
+    tested = [one for one in judgements if 0 < one.n < inf]
     decided = [one for one in tested if one.verdict is not Verdict.UNDECIDED]
     texts = [f"{one.id} {_word(one)}: {one.statement.statement}" for one in decided]
-    if left := [one for one in tested if one.verdict is Verdict.UNDECIDED]:
-        few = min(one.n for one in left) < MIN_SEEDS
-        why = f" ({MIN_SEEDS} seeds a row are the fewest that can suggest a verdict)" if few else ""
-        texts.append(f"undecided: {', '.join(one.id for one in left)}{why}")
+    few = f" ({MIN_SEEDS} seeds a row are the fewest that can suggest a verdict)"
+    for why, enough in (("", True), (few, False)):
+        left = [
+            one.id
+            for one in tested
+            if one.verdict is Verdict.UNDECIDED and (one.n >= MIN_SEEDS) is enough
+        ]
+        if left:
+            texts.append(f"undecided: {', '.join(left)}{why}")
     return [
         line
         for text in texts

@@ -62,9 +62,9 @@ class Study:
 
     @property
     def on_papers_data(self) -> bool:
-        """Whether the dataset has the name of the paper's, verified against its archive or not.
+        """Whether the dataset has the name of the paper's, or was verified as a copy of it.
 
-        Numbers of other data stand nowhere beside the paper's: people would compare them.
+        A report on other data has no number of the paper beside its own: people would compare them.
         """
         return self.official or _same_name(self.dataset, self.papers_dataset)
 
@@ -258,7 +258,7 @@ def _paper_order(values: pd.Series) -> pd.Series:
 
 
 def _same_name(dataset: str, papers_dataset: str) -> bool:
-    return dataset.lower() == papers_dataset.lower().replace("-", "")
+    return dataset.lower().replace("-", "") == papers_dataset.lower().replace("-", "")
 
 
 def _about_dataset(dataset: str, papers_dataset: str) -> str:

@@ -94,7 +94,9 @@ def study_tables(study: Study) -> list[StudyTable]:
 
 def _without_paper(table: StudyTable) -> StudyTable:
     """A table of other data, without the paper's numbers and the methods that it quotes."""
-    raw, shown = table.raw, [name for name in table.printed if not _of_paper(name)]
+    # Without a number of the paper there is no verdict on one either.
+    shown = [name for name in table.printed if not _of_paper(name) and name[:7] != "verdict"]
+    raw = table.raw
     measured = table.printed[[name for name in shown if name.endswith("(%)")]] != MISSING
     own = [
         bool(name) or found for name, found in zip(table.rows, measured.any(axis=1), strict=True)

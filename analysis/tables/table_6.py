@@ -27,6 +27,7 @@ from analysis.tables.table_text import MISSING, difference, mean_std_n
 from analysis.verdicts.cells import PaperNumber, RowRuns, judge_cell, margin_of
 from analysis.verdicts.evidence import chance_error
 from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import TEST_ERR
 
 # Figure 6 shows all of them but the last, whose error "is higher than 60% and not displayed".
@@ -194,7 +195,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         {
             "method": table.method,
             "layers": [MISSING if pd.isna(layers) else str(layers) for layers in table.layers],
-            "params": [_params(row.params, row.paper_params) for row in each(table)],
+            "params": [_params(row) for row in each(table)],
             "error (%)": [mean_std_n(row.mean, row.std, row.n) for row in each(table)],
             "95 % interval": [_interval(row.low95, row.high95) for row in each(table)],
             # Of a single run it would say the error twice.
@@ -218,11 +219,13 @@ def _verdict(row: Any) -> str:
     return row.verdict if row.n and row.comparable else MISSING
 
 
-def _params(measured: float, paper: str) -> str:
-    """The run's own count, rounded as the paper rounds; the paper's where nothing was run."""
-    if pd.isna(measured):
-        return paper or MISSING
-    return f"{measured / 1e6:.2f}M" if measured < 1e6 else f"{measured / 1e6:.1f}M"
+def _params(row: Any) -> str:
+    """As the paper rounds it: the runs' count, or that of the row, or what the paper quotes."""
+    if not row.experiment:
+        return row.paper_params or MISSING
+    unlike = pd.isna(row.params)
+    count = layout(EXPERIMENTS[row.experiment]).params if unlike else row.params
+    return f"{count / 1e6:.2f}M" if count < 1e6 else f"{count / 1e6:.1f}M"
 
 
 def _remarks(row: Any) -> str:

@@ -7,7 +7,7 @@ tests in `evidence` and `stats`, what follows from them in `judgement`; ImageNet
 
 from dataclasses import replace
 from itertools import pairwise
-from math import nan
+from math import inf, nan
 
 import pandas as pd
 
@@ -131,20 +131,20 @@ def claim_experiments(family: Family = "cifar") -> dict[str, tuple[str, ...]]:
 def judge_claims(study: Study) -> list[Judgement]:
     """The verdict of a study on every claim, in the order of their ids.
 
-    The statements of a study on other data than the paper's are without its `paper_values`.
+    In a study on other data than the paper's a statement is without its `paper_values`, but where
+    layer lists settle it.
     """
     run_metrics = measure(study)
-    statements = reported.claims()
+    judged = [
+        judge_claim(reported.claims()[name], claim, study, run_metrics)
+        for name, claim in BY_FAMILY[study.family].items()
+    ]
     if not study.on_papers_data:
-        statements = {
-            name: replace(statement, paper_values="") for name, statement in statements.items()
-        }
-    return adjusted(
-        [
-            judge_claim(statements[name], claim, study, run_metrics)
-            for name, claim in BY_FAMILY[study.family].items()
+        judged = [
+            one if one.n == inf else replace(one, statement=replace(one.statement, paper_values=""))
+            for one in judged
         ]
-    )
+    return adjusted(judged)
 
 
 def judge_claim(

@@ -95,6 +95,7 @@ def import_results(
 ) -> None:
     """Check bundles and keep them in the storage: its reports are about their runs too from now on.
 
+    A folder of exported measurements, as `report --from` takes it, is made a bundle.
     Example: `resnet-repro results import theirs.zip --storage results/demo`, then `resnet-repro
         report --storage results/demo`
     """
@@ -136,8 +137,12 @@ def _own(storage: Storage, tracking: str | None) -> "list[tuple[str, Frames]]":
 
 
 def _content(path: Path) -> bytes:
-    from analysis.measured.bundle import MOST_BYTES
+    """A bundle's bytes; those of a folder are the same whenever its measurements are."""
+    from analysis.measured.bundle import MOST_BYTES, pack
+    from analysis.measured.frames import load
 
+    if path.is_dir():
+        return pack(load(path), {})
     try:
         return regular_file(path, MOST_BYTES)
     except OSError as error:

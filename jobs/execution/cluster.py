@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, nullcontext, suppress
 from pathlib import Path
 from stat import S_ISDIR
@@ -61,6 +61,9 @@ OWN = (
 noticed sooner.
 """
 
+OF_RAY = ("RAY_", "TUNE_", OWN_RAY, "PYTHONBREAKPOINT")
+"""How the names begin of what such a Ray leaves in the environment, its debugger's among them."""
+
 PRELOADED = "RAY_preload_python_modules"
 WITH_RAY_TRAIN = "ray.train.v2._internal.execution.controller"
 """What takes long to import, and processes of such a Ray import as they start, a processor each."""
@@ -96,11 +99,47 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     named = address or os.environ.get("RAY_ADDRESS")
     named = None if named == "local" else named and _living(named)
-    # What the user has set in the environment stays.
+    with _settings(QUIET if named else own_environment(trains)):
+        _begin(named)
+        # After init, which sets the levels of its own loggers.
+        for name in ("ray", "ray.train", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            # Ctrl-C can take Ray in the middle of something; what the command did stands.
+            try:
+                ray.shutdown()
+            except Exception as error:
+                what = f"Ray did not shut down in order ({first_line(error)})"
+                print(f"warning: {what}", file=sys.stderr)
+
+
+@contextmanager
+def _settings(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Ray's settings in the environment, where the user has none, for the time of a Ray.
+
+    Processes that are started later are no part of it. With the RAY_AUTH_MODE that Ray sets, one
+    that had loaded Ray before would start a Ray that asks for a token, and show it none.
+    """
     os.environ.pop(OWN_RAY, None)
     before = set(os.environ)
-    for name, value in (QUIET if named else own_environment(trains)).items():
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - before:
+            if name.startswith(OF_RAY):
+                del os.environ[name]
+
+
+def _begin(named: str | None) -> None:
+    """Have Ray join the cluster that is named, or start one of its own.
+
+    Raises:
+        InputError: neither can be done.
+    """
     # Without an address Ray would look for a cluster of this machine that somebody else started,
     # and take that one; `local` always starts one.
     options = {"address": named} if named else _own_options()
@@ -128,22 +167,6 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
             ) from error
         what = f"no Ray cluster at {named}" if named else "Ray does not start on this machine"
         raise InputError(f"{what}: {first_line(error)}") from error
-    settings = set(os.environ) - before
-    # After init, which sets the levels of its own loggers.
-    for name in ("ray", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        # Ctrl-C can take Ray in the middle of something; what the command did stands.
-        try:
-            ray.shutdown()
-        except Exception as error:
-            print(f"warning: Ray did not shut down in order ({first_line(error)})", file=sys.stderr)
-        # Processes that are started later are no part of this Ray: with its RAY_AUTH_MODE, one that
-        # had loaded Ray before would start a Ray that asks for a token, and show it none.
-        for name in settings:
-            os.environ.pop(name, None)
 
 
 def where() -> str:

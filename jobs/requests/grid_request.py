@@ -249,7 +249,7 @@ class GridRequest:
 
 
 def _claim_lines(measured: "Frames | None") -> list[str]:
-    """What runs say of the paper's claims, study by study; nothing where they tested none."""
+    """What runs say of the paper's claims, study by study."""
     if measured is None:
         return []
     from analysis.report.verdict_summary import claim_lines
@@ -258,6 +258,6 @@ def _claim_lines(measured: "Frames | None") -> list[str]:
 
     lines = []
     for study in split_studies(measured):
-        if of_study := claim_lines(judge_claims(study), min(console.width, 100)):
-            lines += [f"claims of the paper, tested on {study.title}:", *of_study]
+        if of_study := claim_lines(judge_claims(study), console.width):
+            lines += [f"claims of the paper, by these runs on {study.title}:", *of_study]
     return lines

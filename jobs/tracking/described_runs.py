@@ -13,9 +13,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 
 from analysis.measured.tags import BOOKKEEPING, known_tags, stored_tags
-from jobs.tracking.views import CURVE
+from jobs.tracking.views import CURVE, curve_name
 from pipeline.data.stored import read_manifest
-from pipeline.recipe.experiments import EXPERIMENTS
+from pipeline.recipe.experiments import EXPERIMENTS, Experiment
 from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import IMAGES_PER_SECOND, TEST_ERR, protocol_err
 from pipeline.recipe.overrides import recipe_of, title
@@ -70,6 +70,12 @@ def row_name(run: Run, manifest: dict[str, Any]) -> str:
     return f"{name} on {manifest['row']['name']}{changed}{brackets}"
 
 
+def _rank(experiment: Experiment) -> int:
+    """The row's place among the paper's rows of its family; that of others is behind them."""
+    family = [name for name, row in EXPERIMENTS.items() if row.family == experiment.family]
+    return family.index(experiment.name) if experiment.name in family else len(family)
+
+
 def parent_key(fingerprint: str, dataset_id: str) -> str:
     """What a row's parent on a dataset is found by."""
     return f"{fingerprint}-{dataset_id}"
@@ -112,7 +118,7 @@ def run_tags(run: Run, manifest: dict[str, Any]) -> dict[str, str]:
         "kind": "run",
         RUN_NAME: f"{run.experiment.name} seed {run.seed}",
         "seed": str(run.seed),
-        CURVE: row_name(run, manifest),
+        CURVE: curve_name(row_name(run, manifest), _rank(run.experiment)),
         SOURCE: "resnet-repro",
         SOURCE_TYPE: "LOCAL",
     }

@@ -93,7 +93,7 @@ def description(
             f"{final[protocol_err(protocol, 5)]:.2f} % top-5"
             for protocol in experiment.protocols
         ),
-        *(_beside(standing, official, data["name"] == experiment.dataset) if standing else ()),
+        *(_beside(standing, official, _on_papers_data(run, data)) if standing else ()),
         f"- Training error: {final[TRAIN_CLEAN_ERR]:.2f} % (whole training set, not augmented)",
         f"- Recipe: {'changed: ' + changes if changes else 'as in the paper'}; "
         f"{result['iterations']:,} iterations",
@@ -107,13 +107,18 @@ def description(
     ]
 
 
+def _on_papers_data(run: Run, data: dict[str, Any]) -> bool:
+    """Whether a dataset has the name of the paper's, or was verified as such a copy."""
+    return bool(data["comparable"]) or data["name"] == run.experiment.dataset
+
+
 def _beside(standing: Standing, official: bool, on_papers_data: bool) -> list[str]:
     """The seeds' mean, and the paper's number with what it is about; no number of other data."""
     mean_line = f"- Test error of the seeds that are finished, mean ± std: {standing.of_seeds}"
     if not standing.paper:
         return [mean_line, "- The paper prints no error of this row"]
     if not on_papers_data:
-        return [mean_line, "- The paper's errors are of other data, and do not stand here"]
+        return [mean_line, "- The paper's errors are of its own data, and do not stand here"]
     printed = ", ".join(f"{cell.printed} % {cell.of} ({cell.where})" for cell in standing.paper)
     whose = "" if official else ", on its own data by its own recipe"
     return [mean_line, f"- The paper{whose}: {printed}"]

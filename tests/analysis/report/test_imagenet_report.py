@@ -379,3 +379,25 @@ def test_peers_stand_in_tables_3_and_4_and_ensembles_in_table_5() -> None:
     pd.testing.assert_frame_equal(again.evaluations, frames.evaluations)
     both = merged([("one", frames), ("two", frames)])
     assert len(both.evaluations) == len(rows)
+
+
+def test_of_other_photographs_tables_have_ours_and_what_was_evaluated_here_alone() -> None:
+    runs, metrics = invented(dataset="flowers", comparable=False)
+    rows = [evaluated()]
+    frames = check(runs, metrics, evaluations=pd.DataFrame(rows))
+    (study,) = split_studies(frames)
+    tables = {table.name: table for table in study_tables(study)}
+    assert list(tables) == ["table_2", "table_3", "table_4"]  # no ensemble is a table without rows
+    for table in tables.values():
+        columns = " ".join([*table.printed])
+        assert not re.search("paper|difference|verdict", columns)
+        assert table.raw.paper.isna().all() and len(table.rows) == len(table.printed)
+    shown = tables["table_3"].printed
+    assert shown.method.tolist()[-1] == "torchvision" and "VGG-16" not in set(shown.method)
+    assert list(tables["table_3"].raw.columns) == list(
+        study_tables(study_of(invented()))[1].raw.columns
+    )
+    rows.append(evaluated(evaluation="e2", kind="ensemble", name="both", top5_err=4.2))
+    rows[1]["members"] = dumps(["resnet50:0", "resnet101:0"])
+    (study,) = split_studies(check(runs, metrics, evaluations=pd.DataFrame(rows)))
+    assert study_tables(study)[3].printed["method"].tolist() == ["both"]

@@ -70,7 +70,7 @@ def test_its_log_begins_with_ray_and_threads_and_ends_with_the_result(
     table = pd.read_csv(place / "report" / "table_6.csv").set_index("experiment")
     result, *rows, claims, undecided, report, ui, views = lines[-8:]
     assert result == "result: test error (%) on digits, mean ± std (seeds)"
-    assert claims.startswith("claims of the paper, tested on digits, ")
+    assert claims.startswith("claims of the paper, by these runs on digits, ")
     assert undecided.strip().startswith("undecided: C6, C12 (3 seeds a row are the ")
     for row, name in zip(rows, ("plain20", "resnet20"), strict=True):
         mean, std = table["mean"][name], table["std"][name]

@@ -16,6 +16,9 @@ from pipeline.training.step.process_group import single_process
 from tests.conftest import Cli
 from tests.pipeline.training.small_runs import digits_once, small_run
 
+ROOT = Path(__file__).parents[3]
+KEPT, EXAMPLE = ROOT / "analysis" / "results", ROOT / "docs" / "example"
+
 
 def trained(place: Path, *seeds: int) -> Storage:
     """A storage with finished runs of these seeds, published to its own store."""
@@ -73,6 +76,19 @@ def test_imports_alone_make_a_report(cli: Cli, tmp_path: Path) -> None:
     refused = cli(*again)
     assert refused.returncode == 2 and "t.zip: is there already" in refused.stderr
     assert (tmp_path / "t.zip").read_bytes() == b"something else"
+
+
+def test_a_folder_of_measurements_is_taken_as_a_bundle(cli: Cli, tmp_path: Path) -> None:
+    for _ in range(2):  # again changes nothing
+        taken = cli("results", "import", KEPT, "--storage", tmp_path)
+        assert taken.returncode == 0 and "16 runs imported" in taken.stdout, taken.stderr
+    assert len(list((tmp_path / "imports").iterdir())) == 1
+    reported = cli("report", "--storage", tmp_path, "--out", tmp_path / "report")
+    assert reported.returncode == 0, reported.stderr
+    made = {path.name for path in (tmp_path / "report").iterdir()}
+    assert made == {path.name for path in EXAMPLE.iterdir()}
+    empty = cli("results", "import", tmp_path / "report", "--storage", tmp_path)
+    assert empty.returncode == 2 and "runs.parquet" in empty.stderr
 
 
 def test_what_cannot_be_read_or_written_is_one_line(cli: Cli, tmp_path: Path) -> None:

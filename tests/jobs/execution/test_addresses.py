@@ -128,6 +128,11 @@ def test_a_ray_of_our_own_leaves_the_environment_as_it_was(monkeypatch: pytest.M
     with cluster.connected(None, trains=True):
         assert os.environ["RAY_AUTH_MODE"] == "token" and cluster.OWN_RAY in os.environ
     assert dict(os.environ) == before
+    # One that does not start, as where Ray is told of what it does not know.
+    monkeypatch.setattr(cluster, "_own_options", lambda: {"address": "local", "nothing": 1})
+    with pytest.raises(InputError, match="Ray does not start"), cluster.connected(None):
+        pass
+    assert dict(os.environ) == before
 
 
 @pytest.mark.slow

@@ -11,7 +11,17 @@ import pytest
 
 from analysis.measured.tags import EXPERIMENT
 from jobs.tracking.store import open_store
-from jobs.tracking.views import KIND, KNOWN_UI, PREFIX, TRAINING, VIEWS, view_pages
+from jobs.tracking.views import (
+    KIND,
+    KNOWN_UI,
+    PREFIX,
+    TRAINING,
+    VIEWS,
+    _colour,
+    curve_name,
+    view_pages,
+)
+from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.storage import Storage
 
 VERSIONS = {"known": f"{KNOWN_UI}0", "older": "2.14.1", "newer": "3.18.0", "silent": ""}
@@ -54,6 +64,14 @@ def test_a_link_opens_a_view_or_else_its_filter(server: str) -> None:
             filtered = query(view_pages(f"{server}/{version}", "7")[key])
             assert filtered["searchFilter"] == [state["searchFilter"]]
             assert "viewStateShareKey" not in filtered and filtered["compareRunsMode"] == [mode]
+
+
+@pytest.mark.parametrize("study", ["cifar10", "cifar10-jpeg (precision=bf16)", "digits (240 it"])
+def test_no_two_curves_of_figure_6_have_one_colour(study: str) -> None:
+    rows = [name for name, row in EXPERIMENTS.items() if "figure_6" in row.artifacts]
+    names = [curve_name(f"{row} on {study}", rank) for rank, row in enumerate(rows)]
+    assert len({_colour(name) for name in names}) == len(names) == 11
+    assert [name.rstrip() for name in names] == [f"{row} on {study}" for row in rows]
 
 
 def test_the_views_are_there_and_come_back_after_they_were_changed(storage: Storage) -> None:

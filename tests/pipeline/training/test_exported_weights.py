@@ -126,7 +126,7 @@ def test_a_card_has_the_numbers_and_where_they_come_from() -> None:
     ):
         assert said in card
     card = folder_files(export(EXPERIMENTS["resnet34-b"]))[CARD].decode()
-    assert "24.52" not in card and "The paper's errors are of other data" in card
+    assert "24.52 %" not in card and "The paper's errors are of its own data" in card
     assert card.startswith("---\nlibrary_name: resnet-repro\npipeline_tag: image-classification\n")
 
 
