@@ -94,31 +94,24 @@ def study_tables(study: Study) -> list[StudyTable]:
 
 def _without_paper(table: StudyTable) -> StudyTable:
     """A table of other data, without the paper's numbers and the methods that it quotes."""
+    raw, columns = table.raw, [str(name) for name in table.printed]
+    errors = [name for name in columns if name.endswith("(%)") and not name.startswith("paper")]
+    measured = (table.printed[errors] != MISSING).any(axis=1)
+    own = [bool(name) or found for name, found in zip(table.rows, measured, strict=True)]
     # Without a number of the paper there is no verdict on one either.
-    shown = [name for name in table.printed if not _of_paper(name) and name[:7] != "verdict"]
-    raw = table.raw
-    measured = table.printed[[name for name in shown if name.endswith("(%)")]] != MISSING
-    own = [
-        bool(name) or found for name, found in zip(table.rows, measured.any(axis=1), strict=True)
-    ]
-    printed = table.printed.loc[own, shown]
+    without = ("paper", "difference", "verdict")
+    printed = table.printed.loc[own, [name for name in columns if not name.startswith(without)]]
     # Table 5 has the same as raw numbers; the others keep their columns, for programs.
     if "experiment" in raw:
         raw = raw[(raw.experiment != "") | (raw.n > 0)].reset_index(drop=True)
-        raw = raw.assign(
-            **{name: nan if raw[name].dtype == float else "" for name in raw if _of_paper(name)}
-        )
+        unknown = [str(name) for name in raw if str(name).startswith(("paper", "difference"))]
+        raw = raw.assign(**{name: nan if raw[name].dtype == float else "" for name in unknown})
     return replace(
         table,
         raw=raw if "experiment" in raw else printed,
         printed=printed,
         rows=[name for name, kept in zip(table.rows, own, strict=True) if kept],
     )
-
-
-def _of_paper(column: str) -> bool:
-    """Whether a column has what the paper reported, or how far from it we are."""
-    return column.startswith(("paper", "difference"))
 
 
 def _table_6(study: Study) -> StudyTable:
