@@ -18,7 +18,7 @@ from typing import Any
 import ray
 import yaml
 from ray._common.utils import get_default_ray_temp_dir
-from ray._private import ray_constants, services
+from ray._private import auto_init_hook, ray_constants, services
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from jobs.console.redaction import hiding_secrets
@@ -97,6 +97,9 @@ def connected(address: str | None, trains: bool = False) -> Iterator[None]:
         InputError: there is no cluster at the address, or none can be started here.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    # A thread that still asks Ray for something when the command has left it, as after a signal,
+    # would have Ray start or join another cluster, with none of what is set here.
+    auto_init_hook.enable_auto_connect = False
     named = address or os.environ.get("RAY_ADDRESS")
     named = None if named == "local" else named and _living(named)
     with _settings(QUIET if named else own_environment(trains)):

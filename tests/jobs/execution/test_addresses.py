@@ -11,6 +11,8 @@ from threading import Thread
 from time import monotonic
 
 import pytest
+import ray
+from ray.exceptions import RaySystemError
 
 from jobs.execution import cluster
 from pipeline.errors import InputError
@@ -128,6 +130,10 @@ def test_a_ray_of_our_own_leaves_the_environment_as_it_was(monkeypatch: pytest.M
     with cluster.connected(None, trains=True):
         assert os.environ["RAY_AUTH_MODE"] == "token" and cluster.OWN_RAY in os.environ
     assert dict(os.environ) == before
+    # It is over: nothing that somebody still asks of Ray begins another.
+    with pytest.raises(RaySystemError):
+        ray.put(1)
+    assert not ray.is_initialized()
     # One that does not start, as where Ray is told of what it does not know.
     monkeypatch.setattr(cluster, "_own_options", lambda: {"address": "local", "nothing": 1})
     with pytest.raises(InputError, match="Ray does not start"), cluster.connected(None):
