@@ -1,6 +1,7 @@
 """`resnet-repro experiments`: all with the paper's error, and one with all there is to it."""
 
 import json
+from dataclasses import asdict
 
 from pipeline.recipe.experiments import EXPERIMENTS
 from pipeline.recipe.overrides import recipe_of, settable
@@ -56,5 +57,5 @@ def test_of_a_recipe_only_what_means_something_is_shown(cli: Cli) -> None:
     for name in ("resnet34-a", "resnet110"):
         lines = cli("experiments", name).stdout.splitlines()
         shown = {line.split()[0] for line in lines if line.strip()}
-        assert shown & {*settable()} == recipe_of(EXPERIMENTS[name]).keys() & {*settable()}
+        assert shown & {*settable()} == recipe_of(asdict(EXPERIMENTS[name])).keys() & {*settable()}
         assert "family" not in shown

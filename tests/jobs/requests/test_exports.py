@@ -74,7 +74,7 @@ def test_a_card_has_the_papers_errors_as_experiments_has_them(
 ) -> None:
     assert said in cli("experiments", name).stdout
     # Whatever the file says.
-    exported = export(EXPERIMENTS[name])
+    exported = export(EXPERIMENTS[name], dataset="cifar10")
     lies = replace(exported.standing, paper=(PrintedError("top-1", "1.00", "Table 9"),))
     folder = written("a", replace(exported, standing=lies))
     (make,) = exports_named(storage, [folder]).values()
