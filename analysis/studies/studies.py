@@ -18,7 +18,7 @@ import pandas as pd
 
 from analysis.measured.frames import Frames, each
 from analysis.stats import INTERIM_SEEDS, LEVEL
-from pipeline.recipe.experiments import EXPERIMENTS, Family
+from pipeline.recipe.experiments import EXPERIMENTS, Family, is_papers_data
 from pipeline.recipe.overrides import FOLLOWS_ITERATIONS, following, value_text
 from pipeline.stored_json import parse
 
@@ -66,7 +66,12 @@ class Study:
 
         A report on other data has no number of the paper beside its own: people would compare them.
         """
-        return self.official or _same_name(self.dataset, self.papers_dataset)
+        return self.official or is_papers_data(self.dataset, self.family)
+
+    @property
+    def where_papers_numbers_are(self) -> str:
+        """Why a table on other data has no number of the paper, in a sentence."""
+        return f"The paper's numbers are of {self.papers_dataset}: they do not stand here."
 
     @property
     def why_not_comparable(self) -> str:
@@ -255,10 +260,6 @@ def _paper_order(values: pd.Series) -> pd.Series:
         return values
     names = list(EXPERIMENTS) + sorted(set(values) - set(EXPERIMENTS))
     return values.map(names.index)
-
-
-def _same_name(dataset: str, papers_dataset: str) -> bool:
-    return dataset.lower().replace("-", "") == papers_dataset.lower().replace("-", "")
 
 
 def _about_dataset(dataset: str, papers_dataset: str) -> str:

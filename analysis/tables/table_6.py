@@ -223,8 +223,8 @@ def _params(row: Any) -> str:
     """As the paper rounds it: the runs' count, or that of the row, or what the paper quotes."""
     if not row.experiment:
         return row.paper_params or MISSING
-    unlike = pd.isna(row.params)
-    count = layout(EXPERIMENTS[row.experiment]).params if unlike else row.params
+    ran = pd.notna(row.params)
+    count = row.params if ran else layout(EXPERIMENTS[row.experiment]).params
     return f"{count / 1e6:.2f}M" if count < 1e6 else f"{count / 1e6:.1f}M"
 
 
@@ -251,10 +251,7 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
         "unfinished runs are counted, not averaged.",
     ]
     if not study.on_papers_data:
-        return [
-            *lines,
-            f"The paper's numbers are of {study.papers_dataset}: they do not stand here.",
-        ]
+        return [*lines, study.where_papers_numbers_are]
     lines += [
         "The paper's column is Table 6 as printed; ResNet-110 there is the best of five runs "
         "(mean±std), and the "

@@ -184,10 +184,7 @@ def notes(study: Study, table: pd.DataFrame) -> list[str]:
         "recipe's statistics_images is 0.",
     ]
     if not study.on_papers_data:
-        return [
-            *lines,
-            f"The paper's numbers are of {study.papers_dataset}: they do not stand here.",
-        ]
+        return [*lines, study.where_papers_numbers_are]
     # Without a comparison there is no verdict to explain either.
     if not study.comparable:
         return [*lines, f"Not comparable with the paper: {study.why_not_comparable}."]

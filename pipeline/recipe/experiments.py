@@ -44,6 +44,14 @@ MOST = {
 MOST_EVALUATIONS = 100_000
 """Of a run, as its history holds each of them."""
 
+PAPERS_DATA: dict[Family, str] = {"cifar": "cifar10", "imagenet": "imagenet"}
+"""The paper's data of a family, by the name under which they are prepared."""
+
+
+def is_papers_data(dataset: str, family: Family) -> bool:
+    """Whether a dataset has the name of the paper's, verified or not, however it is spelt."""
+    return dataset.lower().replace("-", "") == PAPERS_DATA[family]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -196,7 +204,7 @@ class Experiment:
     @property
     def dataset(self) -> str:
         """The paper's data for it, by the name under which it is prepared."""
-        return "cifar10" if self.family == "cifar" else "imagenet"
+        return PAPERS_DATA[self.family]
 
     @property
     def may_diverge(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from pipeline.recipe.experiments import Experiment
+from pipeline.recipe.experiments import Experiment, is_papers_data
 from pipeline.recipe.layers import layout
 from pipeline.recipe.metrics import TEST_ERR, TRAIN_CLEAN_ERR, protocol_err
 from pipeline.recipe.other_libraries import loading_lines, strides_differ
@@ -82,6 +82,8 @@ def description(
     side = data["side"] or experiment.crop
     plan = layout(experiment, side, data["classes"])
     official = is_official(run, dataset)
+    # As `analysis.studies.studies` has it: by its name, or verified as a copy.
+    on_papers_data = data["comparable"] or is_papers_data(data["name"], experiment.family)
     return [
         "A network of *Deep Residual Learning for Image Recognition* (He, Zhang, Ren, Sun 2015), "
         "trained by resnet-repro.",
@@ -93,7 +95,7 @@ def description(
             f"{final[protocol_err(protocol, 5)]:.2f} % top-5"
             for protocol in experiment.protocols
         ),
-        *(_beside(standing, official, _on_papers_data(run, data)) if standing else ()),
+        *(_beside(standing, official, on_papers_data) if standing else ()),
         f"- Training error: {final[TRAIN_CLEAN_ERR]:.2f} % (whole training set, not augmented)",
         f"- Recipe: {'changed: ' + changes if changes else 'as in the paper'}; "
         f"{result['iterations']:,} iterations",
@@ -105,11 +107,6 @@ def description(
         f"- Made with: commit `{attempt.get('commit', 'unknown')}`, "
         f"{attempt.get('hardware', 'unknown hardware')}",
     ]
-
-
-def _on_papers_data(run: Run, data: dict[str, Any]) -> bool:
-    """Whether a dataset has the name of the paper's, or was verified as such a copy."""
-    return bool(data["comparable"]) or data["name"] == run.experiment.dataset
 
 
 def _beside(standing: Standing, official: bool, on_papers_data: bool) -> list[str]:
